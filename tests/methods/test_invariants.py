@@ -27,7 +27,7 @@ SOURCE_ACCESS = [name for name in NAMES if get_method(name).needs_source]
 PARTS_OF_PFT = ("pft-linear", "pft-mlp", "pft")
 CERTAIN = {*CLOSED_FORM, *PARTS_OF_PFT, "oracle"}
 """Methods in which nothing is drawn: a seed changes nothing."""
-VARIANTS = {"dsfda": {"gaussians": "none"}, "clup-swav": {"start": "source"}, "sfit": {"relation": "1d"}}
+VARIANTS = {"dsfda": [{"gaussians": "none"}], "clup-swav": [{"start": "source"}], "sfit": [{"relation": "1d"}]}
 """Options with which a method has to stand odd rows, too."""
 SMALL = {
     "iterations": 3,
@@ -242,7 +242,7 @@ def test_a_target_of_few_rows_is_enough_or_refused_and_of_another_width_refused(
             with refused(InputError, name, f"needs {minimum} target rows or more, got {count}"):
                 adapt(name, bundle, few)
             continue
-        for options in (*modes, VARIANTS.get(name, {})):
+        for options in (*modes, *VARIANTS.get(name, ())):
             assert_probabilities(adapt(name, bundle, few, **options).predict_proba(probe), len(probe))
 
 
@@ -268,7 +268,7 @@ def test_odd_rows_give_finite_probabilities(name, adapt, adapted, bundle, rows, 
         own.astype(np.float16).astype(np.float32),
     )
     for values in odd:
-        for options in ({}, VARIANTS.get(name, {})):
+        for options in ({}, *VARIANTS.get(name, ())):
             assert_probabilities(adapt(name, bundle, target(values), **options).predict_proba(probe), len(probe))
     if name in CLOSED_FORM:
         # Rows given twice change nothing.
