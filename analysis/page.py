@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from featlab.analysis.render import write_table
 from featlab.analysis.table import Table
 from featlab.cache.atomic import atomic_write_text
+from featlab.config.analysis import FIGURE_FORMATS
 from featlab.errors import InputError
 from featlab.seeding import stable_hash
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 PAGE_FILE = "page.json"
 PAGE_FORMAT = 1
 TABLE_ENDINGS = ("json", "jsonl", "csv", "md", "tex")
-FIGURE_FORMATS = ("svg", "pdf", "png")
-LARGEST_DRAWING = 450_000
-"""Bytes of an SVG up to which a report shows it as it is; a larger one holds a cloud of dots, or photographs."""
 
 
 @dataclass(frozen=True)

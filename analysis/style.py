@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from featlab.analysis.page import FIGURE_FORMATS, LARGEST_DRAWING
+from featlab.config.analysis import FIGURE_FORMATS, LARGEST_DRAWING
 from featlab.errors import InputError
 
 COLUMN = 3.4  # Width of a paper's column, inches.

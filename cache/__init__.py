@@ -21,21 +21,18 @@ if TYPE_CHECKING:
     from featlab.cache.writer import CacheBuilder
 
 _HOME = {
-    "write_table": "assemble",
-    "atomic_write_bytes": "atomic",
-    "atomic_write_text": "atomic",
-    "MergeReport": "merge",
-    "MergedInput": "merge",
-    "merge_caches": "merge",
-    "Cache": "reader",
-    "CacheSummary": "reader",
-    "inspect_cache": "reader",
-    "open_cache": "reader",
-    "ExtractorInfo": "schema",
-    "FeatureTable": "table",
-    "Rows": "table",
-    "verify_cache": "verify",
-    "CacheBuilder": "writer",
+    name: module
+    for module, names in {
+        "assemble": "write_table",
+        "atomic": "atomic_write_bytes atomic_write_text",
+        "merge": "MergeReport MergedInput merge_caches",
+        "reader": "Cache CacheSummary inspect_cache open_cache",
+        "schema": "ExtractorInfo",
+        "table": "FeatureTable Rows",
+        "verify": "verify_cache",
+        "writer": "CacheBuilder",
+    }.items()
+    for name in names.split()
 }
 
 __all__ = [

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from pathlib import Path
 
+from featlab.cache import schema
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.encode import CodedRows, Header, encode_table
 from featlab.cache.names import alike, one_form
 from featlab.cache.reader import CacheSummary, inspect_cache, open_cache
-from featlab.cache.schema import EMBEDDING_DTYPES, EMBEDDINGS, FACES, LANDMARKS, PATHS, ExtractorInfo
+from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable, closest_names
 from featlab.errors import CacheError
 
@@ -122,15 +123,17 @@ def merge_caches(
     with ExitStack() as opened:
         caches = [opened.enter_context(open_cache(path)) for path in files]
         kinds = dict(caches[0].kinds)
-        kinds[EMBEDDINGS] = (EMBEDDING_DTYPES[header.dtype], (caches[0].dim,))
+        kinds[schema.EMBEDDINGS] = (schema.EMBEDDING_DTYPES[header.dtype], (caches[0].dim,))
         if not landmarks:
-            kinds.pop(LANDMARKS, None)
+            kinds.pop(schema.LANDMARKS, None)
         if with_paths:
-            kinds[PATHS] = max((cache.kinds[PATHS] for cache in caches), key=lambda kind: kind[0].itemsize)
+            kinds[schema.PATHS] = max(
+                (cache.kinds[schema.PATHS] for cache in caches), key=lambda kind: kind[0].itemsize
+            )
         else:
-            kinds.pop(PATHS, None)
+            kinds.pop(schema.PATHS, None)
         if not counted:
-            kinds.pop(FACES, None)
+            kinds.pop(schema.FACES, None)
         plan = Plan(
             rows=sum(each.rows for each in summaries),
             subjects=tuple(sorted(owners)),

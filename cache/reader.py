@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache import schema
 from featlab.cache.hdf5 import decode_names, guarded, open_file
-from featlab.cache.schema import (
-    EMBEDDINGS,
-    FACES,
-    FORMAT_VERSION,
-    FRAME,
-    LABEL,
-    LANDMARKS,
-    PATHS,
-    SUBJECT,
-    UNKNOWN_LABEL,
-    VIDEO,
-    ExtractorInfo,
-)
+from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable, closest_names
 from featlab.cache.verify import Structure, find_problems, read_structure
 from featlab.errors import CacheError
@@ -42,9 +31,7 @@ class Cache(Structure):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __len__(self) -> int:
@@ -81,12 +68,12 @@ class Cache(Structure):
             return [(0, len(self))]
         if isinstance(subjects, str):
             subjects = [subjects]
-        codes = {name: code for code, name in enumerate(self.subjects)}
         ranges: list[tuple[int, int]] = []
         for name in sorted(set(subjects)):
-            if name not in codes:
+            code = bisect_left(self.subjects, name)
+            if self.subjects[code : code + 1] != (name,):
                 raise CacheError(f"{self.path}: has no subject {name!r}; {closest_names(name, self.subjects)}")
-            start, stop = self.offsets[codes[name] : codes[name] + 2].tolist()
+            start, stop = self.offsets[code : code + 2].tolist()
             if ranges and ranges[-1][1] == start:
                 start = ranges.pop()[0]
             ranges.append((start, stop))
@@ -96,7 +83,7 @@ class Cache(Structure):
         size = sum(column.itemsize for column in self.codes.values())
         for name, dataset in self.large.items():
             # A Python string weighs about 50 bytes more than its letters, and its place in the tuple 8.
-            each = dataset.dtype.itemsize + 58 if name == PATHS else np.dtype(np.float32).itemsize
+            each = dataset.dtype.itemsize + 58 if name == schema.PATHS else np.dtype(np.float32).itemsize
             size += each * int(np.prod(dataset.shape[1:], dtype=np.int64))
         return size
 
@@ -105,16 +92,16 @@ class Cache(Structure):
             raise CacheError(f"{self.path}: was closed before it was read; read inside the `with` block")
         codes = {name: _join(column, ranges) for name, column in self.codes.items()}
         return FeatureTable(
-            embeddings=self._floats(EMBEDDINGS, ranges),
-            label=codes[LABEL],
-            subject=codes[SUBJECT],
-            video=codes[VIDEO],
-            frame=codes[FRAME],
+            embeddings=self._floats(schema.EMBEDDINGS, ranges),
+            label=codes[schema.LABEL],
+            subject=codes[schema.SUBJECT],
+            video=codes[schema.VIDEO],
+            frame=codes[schema.FRAME],
             subjects=self.subjects,
             videos=self.videos,
             classes=self.classes,
             neutral=self.neutral,
-            landmarks=self._floats(LANDMARKS, ranges) if self.has_landmarks else None,
+            landmarks=self._floats(schema.LANDMARKS, ranges) if self.has_landmarks else None,
             paths=self._paths(ranges),
             faces=self._face_counts(ranges),
         )
@@ -129,31 +116,27 @@ class Cache(Structure):
                 last = min(first + step, stop)
                 with guarded(self.path, f"dataset {name!r}"):
                     out[at : at + last - first] = dataset[first:last]
-                if name == EMBEDDINGS:
-                    self._refuse_not_finite(out[at : at + last - first], first)
+                block = out[at : at + last - first]
+                if name == schema.EMBEDDINGS and not (finite := np.isfinite(block)).all():
+                    row = self.describe_row(first + int(finite.all(axis=1).argmin()))
+                    raise CacheError(
+                        f"{self.path}: dataset {name!r} is not finite at {row}; make the cache again without it"
+                    )
                 at += last - first
         return out
 
-    def _refuse_not_finite(self, block: NDArray[np.float32], first: int) -> None:
-        finite = np.isfinite(block)
-        if not finite.all():
-            row = self.describe_row(first + int(finite.all(axis=1).argmin()))
-            raise CacheError(
-                f"{self.path}: dataset {EMBEDDINGS!r} is not finite at {row}; make the cache again without it"
-            )
-
     def _face_counts(self, ranges: list[tuple[int, int]]) -> NDArray[np.uint8] | None:
-        dataset = self.large.get(FACES)
+        dataset = self.large.get(schema.FACES)
         if dataset is None:
             return None
-        with guarded(self.path, f"dataset {FACES!r}"):
+        with guarded(self.path, f"dataset {schema.FACES!r}"):
             return _join(dataset, ranges).astype(np.uint8, copy=False)
 
     def _paths(self, ranges: list[tuple[int, int]]) -> tuple[str, ...] | None:
-        dataset = self.large.get(PATHS)
+        dataset = self.large.get(schema.PATHS)
         if dataset is None:
             return None
-        with guarded(self.path, f"dataset {PATHS!r}"):
+        with guarded(self.path, f"dataset {schema.PATHS!r}"):
             return tuple(text for start, stop in ranges for text in decode_names(dataset[start:stop]))
 
 
@@ -192,43 +175,24 @@ def _join(column: NDArray[Any], ranges: list[tuple[int, int]]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class CacheSummary:
-    """What a cache holds, in numbers and names.
-
-    Attributes:
-        path: The file.
-        format_version: Of the file.
-        file_bytes: Its size on disk.
-        rows: N.
-        dim: D.
-        dtype: How embeddings are stored, "float32" or "float16".
-        digest: sha256 of the content, as the file states it.
-        extractor: Who made the embeddings.
-        neutral: The neutral class.
-        classes: Rows by class.
-        unknown_labels: Rows without a label.
-        subjects: Rows by subject.
-        videos: How many (subject, video) there are.
-        landmarks: Points a face, 0 when there are none.
-        has_paths: Whether rows name their image.
-        several_faces: Rows whose image has more than one face; None where nobody counted.
-    """
+    """What a cache holds, in numbers and names."""
 
     path: str
     format_version: int
-    file_bytes: int
-    rows: int
-    dim: int
-    dtype: str
-    digest: str
-    extractor: ExtractorInfo
-    neutral: str
-    classes: Mapping[str, int]
-    unknown_labels: int
-    subjects: Mapping[str, int]
-    videos: int
-    landmarks: int
-    has_paths: bool
-    several_faces: int | None
+    file_bytes: int  # Of the file on disk.
+    rows: int  # N.
+    dim: int  # D.
+    dtype: str  # How embeddings are stored, "float32" or "float16".
+    digest: str  # sha256 of the content, as the file states it.
+    extractor: ExtractorInfo  # Who made the embeddings.
+    neutral: str  # The neutral class.
+    classes: Mapping[str, int]  # Rows by class.
+    unknown_labels: int  # Rows without a label.
+    subjects: Mapping[str, int]  # Rows by subject.
+    videos: int  # How many (subject, video) there are.
+    landmarks: int  # Points a face, 0 when there are none.
+    has_paths: bool  # Whether rows name their image.
+    several_faces: int | None  # Rows whose image has more than one face; None where nobody counted.
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as plain JSON types."""
@@ -245,15 +209,17 @@ def inspect_cache(path: str | os.PathLike[str]) -> CacheSummary:
     with open_file(path) as file:
         cache = read_structure(file, path)
         large = cache.large
-        labels = np.bincount(cache.codes[LABEL].astype(np.int64) - UNKNOWN_LABEL, minlength=len(cache.classes) + 1)
-        videos = np.stack([cache.codes[SUBJECT], cache.codes[VIDEO]], axis=1)
+        labels = np.bincount(
+            cache.codes[schema.LABEL].astype(np.int64) - schema.UNKNOWN_LABEL, minlength=len(cache.classes) + 1
+        )
+        videos = np.stack([cache.codes[schema.SUBJECT], cache.codes[schema.VIDEO]], axis=1)
         return CacheSummary(
             path=str(path),
-            format_version=FORMAT_VERSION,
+            format_version=schema.FORMAT_VERSION,
             file_bytes=path.stat().st_size,
             rows=cache.rows,
             dim=cache.dim,
-            dtype=large[EMBEDDINGS].dtype.name,
+            dtype=large[schema.EMBEDDINGS].dtype.name,
             digest=cache.digest,
             extractor=cache.extractor,
             neutral=cache.neutral,
@@ -261,7 +227,7 @@ def inspect_cache(path: str | os.PathLike[str]) -> CacheSummary:
             unknown_labels=int(labels[0]),
             subjects=dict(zip(cache.subjects, np.diff(cache.offsets).tolist(), strict=True)),
             videos=int(np.any(videos[1:] != videos[:-1], axis=1).sum()) + 1,
-            landmarks=int(large[LANDMARKS].shape[1]) if LANDMARKS in large else 0,
-            has_paths=PATHS in large,
-            several_faces=int((large[FACES][:] > 1).sum()) if FACES in large else None,
+            landmarks=int(large[schema.LANDMARKS].shape[1]) if schema.LANDMARKS in large else 0,
+            has_paths=schema.PATHS in large,
+            several_faces=int((large[schema.FACES][:] > 1).sum()) if schema.FACES in large else None,
         )

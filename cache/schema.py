@@ -68,22 +68,15 @@ Kinds: TypeAlias = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class ExtractorInfo:
-    """Who turned pixels into embeddings. Features of two different extractors must never meet.
+    """Who turned pixels into embeddings. Features of two different extractors must never meet."""
 
-    Attributes:
-        id: The backbone, e.g. "hog", "geometry", "pt2:resnet.pt2".
-        weights: sha256 of the weights file, or "none".
-        preprocessing: One readable line, e.g. "grey 96x96, 8x8 cells, 2x2 blocks, 9 orientations".
-        layers: The layers whose channel means and deviations are appended to the embedding.
-        versions: Library versions, for the reader's information; neither compared nor part of the fingerprint.
-        trained_on: Subjects whose images trained the backbone, where it says so; not compared either.
-    """
-
-    id: str
-    weights: str
-    preprocessing: str
-    layers: tuple[str, ...] = ()
+    id: str  # The backbone, e.g. "hog", "geometry", "pt2:resnet.pt2".
+    weights: str  # sha256 of the weights file, or "none".
+    preprocessing: str  # One readable line, e.g. "grey 96x96, 8x8 cells, 2x2 blocks, 9 orientations".
+    layers: tuple[str, ...] = ()  # Those whose channel means and deviations are appended to the embedding.
+    # Library versions, for the reader's information; neither compared nor part of the fingerprint.
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+    # Subjects whose images trained the backbone, where it says so; not compared either.
     trained_on: tuple[str, ...] = field(default=(), compare=False)
 
     @property

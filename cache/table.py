@@ -147,27 +147,17 @@ class FeatureTable:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What a shard is made of: rows with their names spelled out, sorted by subject, video and frame.
+    """What a shard is made of: rows with their names spelled out, sorted by subject, video and frame."""
 
-    Attributes:
-        embeddings: float32 or float16 (n, D).
-        labels: n class names, None where unknown.
-        subjects: n subject names.
-        videos: n video names.
-        frames: n integers (fit int32).
-        landmarks: float32 (n, P, 2) in pixels, a row of NaN where no face was found; None if the cache holds none.
-        paths: n paths; None if the cache holds none.
-        faces: uint8 (n,), faces in each row's image; None if nobody counted.
-    """
-
-    embeddings: NDArray[np.floating[Any]]
-    labels: Sequence[str | None]
-    subjects: Sequence[str]
-    videos: Sequence[str]
-    frames: Sequence[int] | NDArray[np.integer[Any]]
+    embeddings: NDArray[np.floating[Any]]  # float32 or float16 (n, D).
+    labels: Sequence[str | None]  # n class names, None where unknown.
+    subjects: Sequence[str]  # n names.
+    videos: Sequence[str]  # n names.
+    frames: Sequence[int] | NDArray[np.integer[Any]]  # n integers that fit int32.
+    # float32 (n, P, 2) in pixels, a row of NaN where no face was found; None if the cache holds none.
     landmarks: NDArray[np.floating[Any]] | None = None
-    paths: Sequence[str] | None = None
-    faces: NDArray[np.uint8] | None = None
+    paths: Sequence[str] | None = None  # n paths; None if the cache holds none.
+    faces: NDArray[np.uint8] | None = None  # uint8 (n,), faces in each row's image; None if nobody counted.
 
     def __len__(self) -> int:
         return len(self.embeddings)

@@ -17,12 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from featlab.cache import schema
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.encode import CodedRows, Columns, Header, encode_rows
 from featlab.cache.hdf5 import (
@@ -38,21 +38,7 @@ from featlab.cache.hdf5 import (
     write_text_attr,
 )
 from featlab.cache.repeats import Repeats
-from featlab.cache.schema import (
-    CODE_DTYPES,
-    EMBEDDINGS,
-    FACES,
-    FORMAT_ATTR,
-    FORMAT_VERSION,
-    LANDMARKS,
-    PATHS,
-    SHARD_FORMAT,
-    SUBJECTS,
-    VERSION_ATTR,
-    VIDEOS,
-    ExtractorInfo,
-    Kinds,
-)
+from featlab.cache.schema import ExtractorInfo, Kinds
 from featlab.cache.table import Rows
 from featlab.errors import CacheError
 
@@ -116,9 +102,7 @@ class CacheBuilder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -144,16 +128,16 @@ class CacheBuilder:
         if len(rows):
             coded = encode_rows(rows, self._header, f"{self._out}, shard {key!r}")
             arrays |= coded.columns
-            arrays[SUBJECTS] = encode_names(coded.subjects, key, "subject name")
-            arrays[VIDEOS] = encode_names(coded.videos, key, "video name")
+            arrays[schema.SUBJECTS] = encode_names(coded.subjects, key, "subject name")
+            arrays[schema.VIDEOS] = encode_names(coded.videos, key, "video name")
         with new_file(self._path(key)) as file:
             for name, array in arrays.items():
                 write_array(file, name, array)
             file.attrs["rows"] = len(rows)
             write_text_attr(file, "key", json.dumps(key))
             write_text_attr(file, "run", self._header.run)
-            file.attrs[VERSION_ATTR] = FORMAT_VERSION
-            write_text_attr(file, FORMAT_ATTR, SHARD_FORMAT)
+            file.attrs[schema.VERSION_ATTR] = schema.FORMAT_VERSION
+            write_text_attr(file, schema.FORMAT_ATTR, schema.SHARD_FORMAT)
 
     def failures(self, keys: Sequence[str]) -> list[dict[str, str]]:
         """Return the failures that came with the shards of `keys`, in key order; also after `assemble`."""
@@ -201,9 +185,14 @@ class CacheBuilder:
         path = self._path(key)
         if not path.is_file():
             return None
-        names = [EMBEDDINGS, *CODE_DTYPES, *([LANDMARKS] if self._header.has_landmarks else [])]
+        names = [schema.EMBEDDINGS, *schema.CODE_DTYPES, *([schema.LANDMARKS] if self._header.has_landmarks else [])]
         run = self._header.run
-        wanted = {FORMAT_ATTR: SHARD_FORMAT, VERSION_ATTR: FORMAT_VERSION, "run": run, "key": json.dumps(key)}
+        wanted = {
+            schema.FORMAT_ATTR: schema.SHARD_FORMAT,
+            schema.VERSION_ATTR: schema.FORMAT_VERSION,
+            "run": run,
+            "key": json.dumps(key),
+        }
         try:
             with open_file(path) as file, guarded(path):
                 if any(read_attr(file, name) != value for name, value in wanted.items()):
@@ -212,12 +201,14 @@ class CacheBuilder:
                 rows = int(read_attr(file, "rows"))
                 if rows == 0:
                     return _ShardHead(0, (), (), {}, failures)
-                names += [name for name in (PATHS, FACES) if name in file]
+                names += [name for name in (schema.PATHS, schema.FACES) if name in file]
                 stored = {name: get_dataset(file, path, name) for name in names}
                 if any(dataset.shape[0] != rows for dataset in stored.values()):
                     return None
                 kinds = {name: (np.dtype(dataset.dtype), dataset.shape[1:]) for name, dataset in stored.items()}
-                subjects, videos = (decode_names(get_dataset(file, path, name)[:]) for name in (SUBJECTS, VIDEOS))
+                subjects, videos = (
+                    decode_names(get_dataset(file, path, name)[:]) for name in (schema.SUBJECTS, schema.VIDEOS)
+                )
                 return _ShardHead(rows, subjects, videos, kinds, failures)
         except CacheError:
             return None
@@ -241,7 +232,7 @@ class CacheBuilder:
                     f"{self._out}: only one of the shards {first_key!r} and {key!r} has {odd}; write both alike"
                 )
             for name, (dtype, shape) in head.kinds.items():
-                if name == PATHS:
+                if name == schema.PATHS:
                     kinds[name] = max(kinds[name], (dtype, shape), key=lambda kind: kind[0].itemsize)
                 elif shape != kinds[name][1]:
                     was, now = ("x".join(map(str, each)) for each in (kinds[name][1], shape))

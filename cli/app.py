@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
@@ -14,19 +15,8 @@ from typer import Option
 from typer.core import TyperGroup
 
 from featlab import __version__
-from featlab.cli import data
-from featlab.cli.backbone import backbone_app
-from featlab.cli.data import merge
-from featlab.cli.evaluate import benchmark, evaluate, methods
-from featlab.cli.exchange import bundle_app, export
-from featlab.cli.explain import ablate, branches, complexity, demo, report
-from featlab.cli.extract import extract, import_features, layouts
 from featlab.cli.output import print_error
-from featlab.cli.plot import plot_app
-from featlab.cli.predict import predict
 from featlab.cli.session import DONE, FAILED, REFUSED, TYPED
-from featlab.cli.stages import adapt, pair, pretrain, train
-from featlab.cli.tune import tune
 from featlab.errors import FeatlabError, InputError
 
 _INTERRUPTED = 130
@@ -103,14 +93,35 @@ def _usage_line(error: Any) -> str:
 
 
 DATA, SOURCE, TARGET, RESULTS = "Data", "Source subjects", "Target subjects", "Results"
-
-app = typer.Typer(
-    name="featlab",
-    cls=FeatlabGroup,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
+COMMANDS = {
+    "init": (DATA, "data:init"),
+    "extract": (DATA, "extract:extract"),
+    "import": (DATA, "extract:import_features"),
+    "calibrate": (DATA, "data:calibrate"),
+    "merge": (DATA, "data:merge"),
+    "inspect": (DATA, "data:inspect"),
+    "verify": (DATA, "data:verify"),
+    "layouts": (DATA, "extract:layouts"),
+    "backbone": (SOURCE, "backbone:backbone_app"),
+    "train": (SOURCE, "stages:train"),
+    "pair": (SOURCE, "stages:pair"),
+    "pretrain": (SOURCE, "stages:pretrain"),
+    "bundle": (SOURCE, "exchange:bundle_app"),
+    "adapt": (TARGET, "stages:adapt"),
+    "predict": (TARGET, "predict:predict"),
+    "export": (TARGET, "exchange:export"),
+    "evaluate": (RESULTS, "evaluate:evaluate"),
+    "benchmark": (RESULTS, "evaluate:benchmark"),
+    "tune": (RESULTS, "tune:tune"),
+    "methods": (RESULTS, "evaluate:methods"),
+    "ablate": (RESULTS, "explain:ablate"),
+    "plot": (RESULTS, "plot:plot_app"),
+    "complexity": (RESULTS, "explain:complexity"),
+    "branches": (RESULTS, "explain:branches"),
+    "report": (RESULTS, "explain:report"),
+    "demo": (RESULTS, "explain:demo"),
+}
+"""Each command's panel in the help, and the function or group of commands that it is."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -119,7 +130,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def featlab(
     version: Annotated[
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -128,32 +138,25 @@ def featlab(
     """Personalise facial-expression recognition to one new person, on cached features."""
 
 
-app.command(rich_help_panel=DATA)(data.init)
-app.command(rich_help_panel=DATA)(extract)
-app.command("import", rich_help_panel=DATA)(import_features)
-app.command(rich_help_panel=DATA)(data.calibrate)
-app.command(rich_help_panel=DATA)(merge)
-app.command(rich_help_panel=DATA)(data.inspect)
-app.command(rich_help_panel=DATA)(data.verify)
-app.command(rich_help_panel=DATA)(layouts)
-app.add_typer(backbone_app, name="backbone", rich_help_panel=SOURCE)
-app.command(rich_help_panel=SOURCE)(train)
-app.command(rich_help_panel=SOURCE)(pair)
-app.command(rich_help_panel=SOURCE)(pretrain)
-app.add_typer(bundle_app, name="bundle", rich_help_panel=SOURCE)
-app.command(rich_help_panel=TARGET)(adapt)
-app.command(rich_help_panel=TARGET)(predict)
-app.command(rich_help_panel=TARGET)(export)
-app.command(rich_help_panel=RESULTS)(evaluate)
-app.command(rich_help_panel=RESULTS)(benchmark)
-app.command(rich_help_panel=RESULTS)(tune)
-app.command(rich_help_panel=RESULTS)(methods)
-app.command(rich_help_panel=RESULTS, no_args_is_help=True)(ablate)
-app.add_typer(plot_app, name="plot", rich_help_panel=RESULTS)
-app.command(rich_help_panel=RESULTS)(complexity)
-app.command(rich_help_panel=RESULTS)(branches)
-app.command(rich_help_panel=RESULTS)(report)
-app.command(rich_help_panel=RESULTS)(demo)
+def make_app(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
+    """Put the command together, of the named ones: what no one asked for is not imported."""
+    app = typer.Typer(
+        name="featlab",
+        cls=FeatlabGroup,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(featlab)
+    for name in names:
+        panel, where = COMMANDS[name]
+        module, attribute = where.split(":")
+        found = getattr(import_module(f"featlab.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel, no_args_is_help=name == "ablate")(found)
+    return app
 
 
 def main() -> None:
@@ -162,4 +165,5 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = lambda message, *_, **__: f"featlab: warning: {' '.join(str(message).split())}\n"
-    app(prog_name="featlab")
+    first = sys.argv[1:2]
+    make_app(first if set(first) & set(COMMANDS) else COMMANDS)(prog_name="featlab")

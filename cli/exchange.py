@@ -50,7 +50,7 @@ def export(
     if backbone is not None:
         # The file is compared with ours on the CPU, so the network belongs there.
         where = network_device(backbone, "cpu")
-        made = session.backbone(backbone, where)
+        made = session.recipe(backbone, where).make()
     rows = None
     if subject is None:
         source = _source_bundle(session)

@@ -16,14 +16,17 @@ from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command
 
 if TYPE_CHECKING:
-    from featlab.extraction.embed import Progress
+    from featlab.extraction.embed import Elsewhere, Progress
     from featlab.extraction.extract import ExtractionReport
     from featlab.extraction.inputs import Inputs
     from featlab.extraction.layouts import Layout
+    from featlab.extraction.remote import Recipe
     from featlab.extraction.tables import ImportReport
 
 
-@command(*WRITE_FLAGS, *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "workspace", "device", "jobs", "json_mode", "quiet")
+@command(
+    *WRITE_FLAGS, *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "workspace", "device", "jobs", "engine", "json_mode", "quiet"
+)
 def extract(
     session: Session,
     source: Annotated[
@@ -50,10 +53,13 @@ def extract(
     config = ExtractConfig(jobs=session["jobs"], batch=session["batch"], dtype=session["dtype"])
     wanted = replace(session.input_config(), neutral=neutral, merge_names=session["merge_names"])
     path = session.cache_file(session["out"])
-    made = session.backbone(backbone, session["device"])
+    recipe = session.recipe(backbone, session["device"])
+    made = recipe.make()
     with output.progress() as bars:
         inputs = read_inputs(source, wanted, beside=path, jobs=session["jobs"], notify=output.note, on_progress=bars)
     made = with_face_crop(made, wanted, inputs)
+    points = None if inputs.landmarks is None else inputs.landmarks.shape[1]
+    elsewhere = _cluster(session, replace(recipe, align=wanted.align, points=points), path)
     with output.progress() as bars:
         report = run_extract(
             inputs.items,
@@ -66,10 +72,23 @@ def extract(
             config=config,
             if_exists=session["if_exists"],
             on_progress=lambda now: bars("extract", now.done, now.total, _rates(now)),
+            elsewhere=elsewhere,
         )
     _show_extraction(output, report, inputs)
     if report.failures:
         raise typer.Exit(SKIPPED)
+
+
+def _cluster(session: Session, recipe: Recipe, out: Path) -> Elsewhere | None:
+    """Return what embeds on the engine that was named, or that the workspace's file names; None: this machine."""
+    from featlab.config.load import load_config
+    from featlab.extraction.remote import Cluster
+
+    named = {} if session["engine"] is None else {"engine.name": session["engine"]}
+    engine = load_config(session.workspace / "featlab.toml", named).engine
+    if engine.name == "local":
+        return None
+    return Cluster(recipe, engine, session.jobs, out.with_name("engine")).embed
 
 
 def _rates(now: Progress) -> str:
@@ -106,8 +125,8 @@ def _show(
         "subjects": len(summary.subjects),
         "classes": list(summary.classes),
         "dim": report.dim,
-        "extractor": report.extractor.id,
         **facts,
+        "extractor": report.extractor.id,
         "failures": len(report.failures),
         "seconds": round(report.seconds, 3),
         "digest": report.digest,

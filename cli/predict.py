@@ -107,7 +107,7 @@ def predict_from_images(
             person.model,
             images,
             person.subject,
-            session.backbone(name, network_device(name, session["device"])),
+            session.recipe(name, network_device(name, session["device"])).make(),
             session.input_config(),
             config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
             notify=output.note,

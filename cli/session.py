@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from featlab.analysis.page import Result
     from featlab.cache.schema import ExtractorInfo
     from featlab.evaluation.runner import OnStep, UnfinishedError, Where
-    from featlab.extraction.backbones import Backbone
     from featlab.extraction.inputs import InputConfig
+    from featlab.extraction.remote import Recipe
     from featlab.workspace.workspace import Workspace
 
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
@@ -113,21 +113,17 @@ class Session:
             self.workspace, self.values(more), device=device, notify=self.output.note, on_epoch=on_epoch
         )
 
-    def backbone(self, name: str, device: str) -> Backbone:
-        """Make a backbone with the options that were given; one without weights or layers has nothing to refuse."""
-        from featlab.extraction.backbones import make_backbone
+    def recipe(self, name: str, device: str) -> Recipe:
+        """Return how a backbone with the options that were given is made; one without any has nothing to refuse."""
+        from featlab.extraction.remote import Recipe
 
         given = {name: self[name] for name in ("weights", "amp") if self.given.get(name) is not None}
         if self["layers"] is not None:
             given["layers"] = tuple(names_in(self["layers"]))
         if device != "auto":
             given["device"] = device
-        made = make_backbone(name, **(parse_options(self["options"] or (), "--option", "cell=6") | given))
-        if not self.given.get("mirror"):
-            return made
-        from featlab.extraction.backbones.builtin import with_mirror
-
-        return with_mirror(made)
+        options = parse_options(self["options"] or (), "--option", "cell=6") | given
+        return Recipe(name, tuple(options.items()), bool(self.given.get("mirror")))
 
     def input_config(self) -> InputConfig:
         """Return what the flags say about how a source is read."""
@@ -170,9 +166,11 @@ class Session:
 
     def cache_file(self, named: Path | None) -> Path:
         """Return the cache that was named, or the workspace's; it need not be there."""
+        if named is not None:
+            return named
         from featlab.config.load import load_config
 
-        return named if named is not None else self.workspace / load_config(self.workspace / "featlab.toml").cache
+        return self.workspace / load_config(self.workspace / "featlab.toml").cache
 
     def result(self, folder: str, result: Result) -> None:
         """Write a result into a folder under ``results/``, with the command that was typed, and print it."""

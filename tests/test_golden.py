@@ -28,7 +28,7 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
-from featlab.cli.app import app
+from featlab.cli.app import make_app
 from featlab.methods import make_method
 
 RECORD = Path(__file__).parent / "data" / "golden.json"
@@ -69,7 +69,7 @@ def drawn_rows(people: int = 9, frames: int = 12, dim: int = 12, points: int = 5
 
 def run_json(*words: str) -> dict[str, Any]:
     """Type a command with --json in the current folder and return what it prints."""
-    result = CliRunner().invoke(app, [*words, "--json", "--quiet"])
+    result = CliRunner().invoke(make_app(), [*words, "--json", "--quiet"])
     if result.exit_code not in (0, 3):
         raise AssertionError(f"featlab {' '.join(words)}: {result.stderr[-400:]}")
     data: dict[str, Any] = json.loads(result.stdout)
@@ -99,7 +99,9 @@ def parts(quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, flags in (("joint", base), ("linear", linear)):
         bundle = Path(run_json("pretrain", "--methods", "pft,pft-poster,dsfda,sfda-de", *flags)["folder"])
         yield f"bundle {name}", _tensors(bundle)
-    methods = [item["name"] for item in json.loads(CliRunner().invoke(app, ["methods", "--json"]).stdout)["methods"]]
+    methods = [
+        item["name"] for item in json.loads(CliRunner().invoke(make_app(), ["methods", "--json"]).stdout)["methods"]
+    ]
     methods = methods if quick else [name for name in methods if name not in SLOW]
     targets = "1" if quick else "4"
     for name, flags in (("joint", base), ("linear", linear)):

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from featlab.analysis.page import LARGEST_DRAWING, PAGE_FILE, Page, PageFigure, read_page, read_table
+from featlab.analysis.page import PAGE_FILE, Page, PageFigure, read_page, read_table
 from featlab.analysis.table import Table, count_text
+from featlab.config.analysis import LARGEST_DRAWING
 from featlab.config.load import Config, flat_values
 from featlab.errors import InputError
 

@@ -10,6 +10,9 @@ from featlab.config.sections import REDUCTIONS, STRATEGIES, UPDATES
 FACES = ("photographs", "landmarks", "none")
 LOSS_TERMS = ("classification", "style", "expression", "alignment", "consistency", "anchor")
 """The first three when T is pretrained, the others when it is adapted."""
+FIGURE_FORMATS = ("svg", "pdf", "png")
+LARGEST_DRAWING = 450_000
+"""Bytes of an SVG up to which a report shows it as it is; a larger one holds a cloud of dots, or photographs."""
 BN_MODES = ("train", "eval")
 ENGINES = ("local", "dask", "submitit")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from logging import ERROR
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ def on_dask(work: Work[Item, Result], items: Sequence[Item], jobs: int, engine: 
                     "`dask scheduler`, and workers with `dask worker ADDRESS`"
                 ) from error
         else:
-            cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+            cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=ERROR)
             client = opened.enter_context(Client(opened.enter_context(cluster), set_as_default=False))
         _check_workers(client)
         futures = client.map(work, items, pure=False)

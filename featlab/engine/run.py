@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from featlab.compute import one_thread
 from featlab.config.analysis import EngineConfig
 from featlab.engine.cluster import died, on_dask, on_slurm
 
@@ -110,5 +109,8 @@ def _callers_backend() -> tuple[str | None, int | None] | None:
 
 
 def _alone(work: Work[Item, Result], item: Item) -> Result:
+    # Here: landmarks are embedded without torch.
+    from featlab.compute import one_thread
+
     with _ALONE, one_thread():
         return work(item)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +54,10 @@ class BatchResult:
     embed_seconds: float  # Spent in the backbone
 
 
+Elsewhere = Callable[[Iterable[Batch]], Generator[tuple[Batch, BatchResult], None, None]]
+"""Embeds batches, and gives those of a shard after each other."""
+
+
 def embed_shards(
     shards: Sequence[Shard],
     backbone: Backbone,
@@ -66,20 +70,20 @@ def embed_shards(
     jobs: int,
     meter: ProgressMeter,
     on_progress: OnProgress | None,
+    elsewhere: Elsewhere | None = None,
 ) -> StorageError:
-    """Embed and write the shards, one after the other; the workers read ahead across their borders."""
-    task = Task(
-        decode=backbone.needs_images,
-        need_landmarks=backbone.needs_landmarks,
-        prepare=backbone.prepare,
-        backbone=backbone if backbone.in_worker else None,
-    )
+    """Embed and write the shards, one after the other; the workers read ahead across their borders.
+
+    ``elsewhere`` embeds the batches in place of this machine's processes.
+    """
     tell = on_progress or (lambda progress: None)
     dim: int | None = None
     lost: list[NDArray[np.float64]] = []
     batches = _batches(shards, landmarks, batch_size)
-    work, died = partial(process_batch, task), (lambda batch: died_near(batch.items[0].name))
-    with closing(run_in_order(work, batches, jobs=jobs, died=died)) as results:
+    embed = elsewhere or partial(
+        run_in_order, task_of(backbone), jobs=jobs, died=lambda batch: died_near(batch.items[0].name)
+    )
+    with closing(embed(batches)) as results:
         for index, group in groupby(results, key=lambda pair: pair[0].shard):
             kept: list[Item] = []
             parts: list[NDArray[np.float32]] = []
@@ -113,6 +117,17 @@ def embed_shards(
             meter.busy("write", len(shards[index].items), time.perf_counter() - start)
             tell(meter.snapshot())
     return StorageError.of(lost)
+
+
+def task_of(backbone: Backbone) -> Callable[[Batch], BatchResult]:
+    """Return what a worker does with every batch."""
+    task = Task(
+        decode=backbone.needs_images,
+        need_landmarks=backbone.needs_landmarks,
+        prepare=backbone.prepare,
+        backbone=backbone if backbone.in_worker else None,
+    )
+    return partial(process_batch, task)
 
 
 def _batches(shards: Sequence[Shard], landmarks: NDArray[np.float32] | None, size: int) -> Iterator[Batch]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from featlab.cache.writer import CacheBuilder
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.backbones import Backbone
-from featlab.extraction.embed import OnProgress, ProgressMeter, embed_shards
+from featlab.extraction.embed import Elsewhere, OnProgress, ProgressMeter, embed_shards
 from featlab.extraction.items import Failure, IfExists, Item, class_names, item_order, stays
 from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_list
 from featlab.extraction.worker import worker_count
@@ -70,6 +70,7 @@ def extract(
     config: ExtractConfig = DEFAULTS,
     if_exists: IfExists = "resume",
     on_progress: OnProgress | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> ExtractionReport:
     """Embed every item and write the cache.
 
@@ -91,6 +92,7 @@ def extract(
             an error, "skip" leaves it without a comparison, "error" is an error, "overwrite" replaces it once the new
             one is complete.
         on_progress: Called in this process after every batch and every shard.
+        elsewhere: Embeds in place of this machine's processes: `featlab.extraction.remote.Cluster.embed`.
 
     Raises:
         InputError: No items, inputs that don't fit together, ``out`` exists and may not be replaced, or nothing at all
@@ -101,17 +103,27 @@ def extract(
     ordered = _checked(items, backbone, landmarks, failures)
     classes = class_names((item.label for item in ordered), neutral)
     extractor = backbone.info()
-    kept = _existing(out, ordered, backbone, classes, landmarks, failures, config, if_exists)
-    if kept is not None:
+    how: dict[str, Any] = {"dtype": config.dtype, "with_files": backbone.needs_images}
+    if stays(out, if_exists, get_args(IfExists)):
+        kept = read_failures(out)
+        if if_exists != "skip":
+            why = difference(out, ordered, landmarks, kept, extractor, classes, failed_before=failures, **how)
+            if why is not None:
+                raise InputError(
+                    f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it, skip "
+                    "keeps it"
+                )
         return _report(out, kept, start)
 
-    dtype, with_files, has_landmarks = config.dtype, backbone.needs_images, landmarks is not None
-    shards = plan_shards(
-        ordered, landmarks, faces, extractor, dtype=dtype, shard_rows=config.shard_rows, with_files=with_files
-    )
+    shards = plan_shards(ordered, landmarks, faces, extractor, shard_rows=config.shard_rows, **how)
     keys = [shard.key for shard in shards]
     with CacheBuilder(
-        out, extractor=extractor, classes=classes, neutral=neutral, dtype=dtype, has_landmarks=has_landmarks
+        out,
+        extractor=extractor,
+        classes=classes,
+        neutral=neutral,
+        dtype=config.dtype,
+        has_landmarks=landmarks is not None,
     ) as builder:
         there = {key for key in keys if builder.has_shard(key)}
         todo = [shard for shard in shards if shard.key not in there]
@@ -131,6 +143,7 @@ def extract(
             jobs=jobs,
             meter=meter,
             on_progress=on_progress,
+            elsewhere=elsewhere,
         )
         not_embedded = tuple(Failure(**entry) for entry in builder.failures(keys))
         if len(not_embedded) == len(ordered):
@@ -169,40 +182,6 @@ def _checked(
     if highest >= len(landmarks):
         raise InputError(f"the source has a row {highest}, and there are landmarks for {len(landmarks)} rows only")
     return ordered
-
-
-def _existing(
-    out: Path,
-    items: Sequence[Item],
-    backbone: Backbone,
-    classes: tuple[str, ...],
-    landmarks: NDArray[np.float32] | None,
-    failed_before: Sequence[Failure],
-    config: ExtractConfig,
-    if_exists: IfExists,
-) -> tuple[Failure, ...] | None:
-    """Return the failures of a finished cache that is to stay, None when there is something to do."""
-    if not stays(out, if_exists, get_args(IfExists)):
-        return None
-    failures = read_failures(out)
-    if if_exists == "skip":
-        return failures
-    why = difference(
-        out,
-        items,
-        landmarks,
-        failures,
-        backbone.info(),
-        classes,
-        failed_before=failed_before,
-        dtype=config.dtype,
-        with_files=backbone.needs_images,
-    )
-    if why is not None:
-        raise InputError(
-            f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it, skip keeps it"
-        )
-    return failures
 
 
 def _reasons(failures: Sequence[Failure]) -> str:

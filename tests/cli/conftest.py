@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from featlab.cache import ExtractorInfo, FeatureTable, write_table
-from featlab.cli.app import app
+from featlab.cli.app import make_app
 
 EXTRACTOR = ExtractorInfo("toy", "none", "random numbers")
 CLASSES = ("neutral", "smile")
@@ -48,7 +48,7 @@ def trained_once(people: Callable[..., FeatureTable], tmp_path_factory: pytest.T
     write_table(root / "cache.h5", make_table(people), EXTRACTOR)
     with chdir(root):
         for words in (["adapt", "--subject", "s041"], EVALUATION):
-            result = CliRunner().invoke(app, [*words, *QUICK])
+            result = CliRunner().invoke(make_app(), [*words, *QUICK])
             assert result.exit_code == 0, result.stderr
     return root
 
@@ -70,7 +70,7 @@ def evaluated(trained: Path) -> Path:
 @pytest.fixture
 def run() -> Run:
     """Types a command; the result has exit_code, stdout and stderr."""
-    return lambda *words: CliRunner().invoke(app, list(words))
+    return lambda *words: CliRunner().invoke(make_app(), list(words))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from featlab import __version__
 from featlab.analysis.ablation.grids import ABLATIONS
 from featlab.cli import complete
-from featlab.cli.app import app
+from featlab.cli.app import make_app
 from featlab.cli.explain import _LISTS
 from featlab.cli.session import typed_command
 from featlab.methods import method_names
@@ -25,8 +25,8 @@ def test_help_and_the_result_modules_import_no_heavy_library():
     code = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
-        "from featlab.cli.app import app\n"
-        "result = CliRunner().invoke(app, ['--help'])\n"
+        "from featlab.cli.app import make_app\n"
+        "result = CliRunner().invoke(make_app(), ['--help'])\n"
         "assert result.exit_code == 0 and 'adapt' in result.stdout, result.output\n"
         f"print(*[name for name in {HEAVY!r} if name in sys.modules])\n"
         "import featlab.evaluation.metrics, featlab.evaluation.results\n"
@@ -92,7 +92,7 @@ def test_the_values_that_are_completed_are_those_of_the_registries(folder, tmp_p
         monkeypatch.setenv("_FEATLAB_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
-        assert expected <= set(CliRunner().invoke(app, [], prog_name="featlab").output.split())
+        assert expected <= set(CliRunner().invoke(make_app(), [], prog_name="featlab").output.split())
     (tmp_path / "cache.h5").unlink()
     assert complete.complete_subject(SimpleNamespace(params={"workspace": tmp_path}), "s") == []
 
@@ -122,16 +122,16 @@ def test_a_letter_that_the_output_cannot_write_stops_nothing(folder):
 STARTED = """
 import os, sys
 from typer.testing import CliRunner
-from featlab.cli.app import app
+from featlab.cli.app import make_app
 
 for line in sys.argv[1:]:
     if line.startswith("TAB "):
         words = line.removeprefix("TAB ")
         os.environ |= {"_FEATLAB_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "%d" % words.count(" ")}
-        result = CliRunner().invoke(app, [], prog_name="featlab")
+        result = CliRunner().invoke(make_app(), [], prog_name="featlab")
         del os.environ["_FEATLAB_COMPLETE"]
     else:
-        result = CliRunner().invoke(app, line.split())
+        result = CliRunner().invoke(make_app(line.split()[:1]), line.split())
     assert result.exit_code == 0, result.output
     print(*[name for name in sys.modules if name.partition(".")[2] == "" or name.startswith("featlab.")])
 """
@@ -150,6 +150,7 @@ def test_a_command_imports_what_it_needs_and_no_more(trained, quickly):
         for line, imported in zip(lines, done.stdout.splitlines()[-len(lines) :], strict=True):
             modules = set(imported.split())
             assert {name for name in HEAVY if name in modules} <= set(allowed), line
+            assert "featlab.cli.tune" not in modules or "TAB" in line, line
             if "torch" in allowed:
                 methods = {name for name in modules if name.startswith("featlab.methods.")}
                 assert methods == {f"featlab.methods.{name}" for name in one}, line

@@ -72,7 +72,7 @@ def test_a_plug_in_of_one_file_is_in_the_benchmark(folder, tmp_path, quickly):
     (info / "entry_points.txt").write_text(f"[featlab.methods]\n{line}\n")
     flags = ["--methods", "source-only,half-shift", "--targets", "2", "--jobs", "1", "--json", "--no-plots", *quickly]
     found = subprocess.run(
-        [sys.executable, "-c", "from featlab.cli.app import app; app()", "benchmark", *flags],
+        [sys.executable, "-c", "from featlab.cli.app import main; main()", "benchmark", *flags],
         env=os.environ | {"PYTHONPATH": str(site)},
         capture_output=True,
         text=True,

@@ -11,13 +11,17 @@ from functools import partial
 from pathlib import Path
 
 import joblib
+import numpy as np
 import pytest
 
-from featlab.cache import write_table
+from featlab.cache import open_cache, write_table
 from featlab.config.analysis import EngineConfig
 from featlab.engine.run import run_all
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.runner import plan, run_tasks
+from featlab.extraction.extract import ExtractConfig, extract
+from featlab.extraction.layouts import read_layout
+from featlab.extraction.remote import Cluster, Recipe
 from featlab.workspace.adapt import adapt_people
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
@@ -154,3 +158,24 @@ def test_many_people_are_adapted_on_a_cluster_and_stay_adapted(tmp_path, people,
     assert [done[name].reused for name in subjects[:2]] == [False, False]
     assert "no subject 'nobody'" in done["nobody"].reason
     assert [found.reused for found in adapt_people(workspace, root, subjects[:2])] == [True, True]
+
+
+@pytest.mark.slow
+def test_shards_are_embedded_on_a_cluster_as_they_are_here(tmp_path, make_tree, dask, monkeypatch):
+    make_tree(tmp_path / "faces")
+    monkeypatch.chdir(tmp_path)
+    items = read_layout("auto", Path("faces"))
+    items[3].path.write_bytes(b"no picture")
+    network = Recipe("resnet18", (("weights", "random"), ("size", 32), ("device", "cpu")), mirror=True)
+    for name, recipe in (("hog", Recipe("hog", (("size", 16),))), ("network", network)):
+        reports, tables = [], []
+        for place, elsewhere in (("here", None), ("there", Cluster(recipe, dask, 1, tmp_path).embed)):
+            out = tmp_path / f"{name}-{place}.h5"
+            config = ExtractConfig(jobs=1, shard_rows=5, batch=2)
+            reports.append(extract(items, recipe.make(), out, neutral="neutral", config=config, elsewhere=elsewhere))
+            with open_cache(out) as cache:
+                tables.append(cache.read())
+        assert reports[0].failures == reports[1].failures
+        assert [failure.path for failure in reports[1].failures] == [items[3].name]
+        assert tables[0].paths == tables[1].paths
+        assert np.allclose(tables[0].embeddings, tables[1].embeddings, rtol=1e-4, atol=1e-5)

@@ -54,12 +54,19 @@ def remove_head(name: str, module: nn.Module) -> nn.Module:
     )
 
 
-def bare_network(name: str) -> nn.Module:
-    """Build ``torchvision:NAME`` or ``timm:NAME`` without a head, with random weights."""
+def bare_network(name: str, own: Any = None) -> nn.Module:
+    """Build ``torchvision:NAME`` or ``timm:NAME`` without a head, with the library's ``own`` weights or random ones."""
     library, network = _library(name)
-    if library.__name__ == "timm":
-        return _of_timm(library, name, pretrained=False)
-    return remove_head(name, library.models.get_model(network, weights=None))
+    is_timm = library.__name__ == "timm"
+    try:
+        if is_timm:
+            module: nn.Module = library.create_model(network, pretrained=own is not None, num_classes=0)
+        else:
+            module = library.models.get_model(network, weights=own)
+    except (OSError, RuntimeError, ValueError) as error:
+        hint = "" if own is None else "; name a file with --weights"
+        raise ConfigError(f"{name} can't be made ({one_line(error)}){hint}") from None
+    return module if is_timm else remove_head(name, module)
 
 
 def build_torchvision(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
@@ -68,30 +75,21 @@ def build_torchvision(argument: str | None, options: Mapping[str, Any]) -> Netwo
     torchvision, network = _library(name)
     own = {weights.name: weights for weights in torchvision.models.get_model_weights(network)}
     default = torchvision.models.get_model_weights(network).DEFAULT if own else None
-    wanted: Any = {"DEFAULT": default, PRETRAINED: default, **own}.get(chosen.weights or "")
-
-    def published() -> nn.Module:
-        try:
-            return remove_head(name, torchvision.models.get_model(network, weights=wanted))
-        except OSError as error:
-            raise ConfigError(
-                f"{name}: {wanted.name} can't be downloaded ({one_line(error)}); name a file with --weights"
-            ) from None
-
+    wanted = {"DEFAULT": default, PRETRAINED: default, **own}.get(chosen.weights or "")
     spec = _torchvision_spec(wanted or default)
-    return _backbone(name, torchvision, chosen, list(own), published if wanted else None, lambda module: spec)
+    return _backbone(name, torchvision, chosen, list(own), wanted, lambda module: spec)
 
 
 def build_timm(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     """Build ``timm:NAME``; the options are the fields of `NetworkOptions`."""
     name, chosen = _named("timm", argument, options, "resnet18.a1_in1k")
     timm, _ = _library(name)
-    published = partial(_of_timm, timm, name, pretrained=True) if chosen.weights == PRETRAINED else None
 
     def spec(module: nn.Module) -> InputSpec:
         return _timm_spec(timm.data.resolve_data_config({}, model=module))
 
-    return _backbone(name, timm, chosen, [PRETRAINED], published, spec)
+    wanted = PRETRAINED if chosen.weights == PRETRAINED else None
+    return _backbone(name, timm, chosen, [PRETRAINED], wanted, spec)
 
 
 def _named(library: str, argument: str | None, options: Mapping[str, Any], example: str) -> tuple[str, NetworkOptions]:
@@ -119,28 +117,19 @@ def _library(name: str) -> tuple[Any, str]:
     return module, network
 
 
-def _of_timm(timm: Any, name: str, *, pretrained: bool) -> nn.Module:
-    try:
-        module: nn.Module = timm.create_model(name.partition(":")[2], pretrained=pretrained, num_classes=0)
-    except (OSError, RuntimeError, ValueError) as error:
-        hint = "; name a file with --weights" if pretrained else ""
-        raise ConfigError(f"{name} can't be made ({one_line(error)}){hint}") from None
-    return module
-
-
 def _backbone(
     name: str,
     library: Any,
     chosen: NetworkOptions,
     own: Sequence[str],
-    published: Callable[[], nn.Module] | None,
+    wanted: Any,
     spec: Callable[[nn.Module], InputSpec],
 ) -> NetworkBackbone:
-    """Make a backbone of a library's network, ``published`` with its own weights, or else with others."""
+    """Make a backbone of a library's network with what is ``wanted`` of its own weights, or else with others."""
     weights = chosen.weights
     offered = f"a file, {RANDOM}, or {library.__name__}'s own: {', '.join(own) or 'it has none'}"
-    if published is not None:
-        module = published()
+    if wanted is not None:
+        module = bare_network(name, wanted)
         sha = state_sha256(module)
     elif weights is None:
         raise ConfigError(f"{name}: choose weights with --weights: {offered}")

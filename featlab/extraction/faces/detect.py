@@ -103,13 +103,14 @@ def model_file(path: Path) -> str:
     return f"{path.name} {digest[:12]}"
 
 
-Window = tuple[NDArray[np.uint8], int, int]
+Window = tuple[NDArray[np.uint8], NDArray[np.float32]]
+"""A part of a picture, and x and y of its corner."""
 
 
 def looks(image: NDArray[np.uint8]) -> Iterator[list[Window]]:
     """Yield where to look for faces, one after the other until any is found; what is in one list is looked at whole."""
     height, width = image.shape[:2]
-    yield [(np.ascontiguousarray(image), 0, 0)]
+    yield [cut_out(image, 0, 0, width, height)]
     yield [cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height)]
     if max(height, width) >= _LARGE:
         tops, lefts = ((0, side // 4, side - side // 2) for side in (height, width))
@@ -133,7 +134,7 @@ def cut_out(image: NDArray[np.uint8], left: int, top: int, width: int, height: i
     x0, y0 = max(left, 0), max(top, 0)
     x1, y1 = min(left + width, image.shape[1]), min(top + height, image.shape[0])
     whole[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
-    return whole, left, top
+    return whole, np.array([left, top], dtype=np.float32)
 
 
 # Pixels of the longer side from which looking at quarters is worth it: the detectors work on about 128.
@@ -174,34 +175,29 @@ def detect_landmarks(
     tell = on_progress or (lambda done, total: None)
     kept = _load(final, whole)
     if kept is None:
-        kept = _detect_shards(shards, detector, folder, worker_count(jobs, len(shards)), tell)
+        found = _detect_shards(shards, detector, folder, worker_count(jobs, len(shards)), tell)
         # By row from here on, as landmarks that are given: the file may be named for another backbone.
-        count = max(item.row for item in ordered) + 1
-        unreadable = np.zeros(count, dtype=np.bool_)
-        unreadable[[item.row for item in ordered]] = kept.unreadable
-        found = dict(zip((item.row for item in ordered), kept.faces.rows(), strict=True))
-        kept = _Part(Faces.by_row(found, count), unreadable)
+        faces: dict[int, NDArray[np.float32]] = {}
+        unreadable: set[int] = set()
+        for shard, own in zip(shards, rows, strict=True):
+            faces |= zip(own, found[shard.key].faces.rows(), strict=True)
+            unreadable |= {own[place] for place in found[shard.key].unreadable}
+        kept = Found(Faces.by_row(faces, max(faces) + 1), frozenset(unreadable))
         # One file, so that the landmarks and the key that they are of can't come apart.
         _save(final, kept, whole)
         shutil.rmtree(folder / "shards", ignore_errors=True)
     tell(len(ordered), len(ordered))
-    readable = len(ordered) - int(kept.unreadable.sum())
+    readable = len(ordered) - len(kept.unreadable)
     if not kept.faces.counts.any():
         why = f"no face was found in {readable} images" if readable else "no image can be read"
         raise InputError(f"{why} (first: {ordered[0].name}); look at one, or bring landmarks with --landmarks FILE")
-    return Found(kept.faces, frozenset(np.flatnonzero(kept.unreadable).tolist()))
+    return kept
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """The faces of items, and which of the items couldn't be read, bool (items,)."""
-
-    faces: Faces
-    unreadable: NDArray[np.bool_]
-
-
-def _detect_shards(shards: Sequence[Shard], detector: Detector, folder: Path, jobs: int, tell: OnProgress) -> _Part:
-    """Detect what no earlier run has, in order; return all."""
+def _detect_shards(
+    shards: Sequence[Shard], detector: Detector, folder: Path, jobs: int, tell: OnProgress
+) -> dict[str, Found]:
+    """Detect what no earlier run has, in order; return all by the keys of their shards, their items by place."""
     files = {shard.key: folder / "shards" / f"{shard.key[:32]}.npz" for shard in shards}
     found = {key: part for key, file in files.items() if (part := _load(file, key)) is not None}
     todo = [shard for shard in shards if shard.key not in found]
@@ -215,20 +211,20 @@ def _detect_shards(shards: Sequence[Shard], detector: Detector, folder: Path, jo
             found[shard.key] = part
             done += len(shard.items)
             tell(done, total)
-    whole = [found[shard.key] for shard in shards]
-    points, counts = ([getattr(part.faces, name) for part in whole] for name in ("points", "counts"))
-    unreadable = np.concatenate([part.unreadable for part in whole])
-    return _Part(Faces(np.concatenate(points), np.concatenate(counts)), unreadable)
+    return found
 
 
-def _detect(detector: Detector, shard: Shard) -> _Part:
-    unreadable = np.zeros(len(shard.items), dtype=np.bool_)
+def _detect(detector: Detector, shard: Shard) -> Found:
+    nobody = np.empty((0, detector.points, 2), dtype=np.float32)
     found = []
+    unreadable: set[int] = set()
     for place, pixels in enumerate(read_pixels(shard.items)):
-        unreadable[place] = isinstance(pixels, InputError)
-        nobody = np.empty((0, detector.points, 2), dtype=np.float32)
-        found.append(nobody if isinstance(pixels, InputError) else detector.detect(pixels))
-    return _Part(Faces.of(found), unreadable)
+        if isinstance(pixels, InputError):
+            unreadable.add(place)
+            found.append(nobody)
+        else:
+            found.append(detector.detect(pixels))
+    return Found(Faces.of(found), frozenset(unreadable))
 
 
 def _key(items: Sequence[Item], detector: Detector, stamps: dict[Path, tuple[int, int, int]]) -> str:
@@ -236,20 +232,22 @@ def _key(items: Sequence[Item], detector: Detector, stamps: dict[Path, tuple[int
     return hashlib.sha256(json.dumps([detector.info, detector.points, content]).encode()).hexdigest()
 
 
-def _save(path: Path, part: _Part, key: str) -> None:
+def _save(path: Path, part: Found, key: str) -> None:
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {ARRAY: part.faces.largest(), FACES: part.faces.points, COUNTS: part.faces.counts}
-    np.savez(buffer, unreadable=part.unreadable, key=np.array(key), **arrays)
+    unreadable = np.isin(np.arange(len(part.faces.counts)), list(part.unreadable))
+    np.savez(buffer, unreadable=unreadable, key=np.array(key), **arrays)
     atomic_write_bytes(path, buffer.getvalue())
 
 
-def _load(path: Path, key: str) -> _Part | None:
+def _load(path: Path, key: str) -> Found | None:
     """Read what `_save` wrote under this key; None if it isn't there, damaged or of another key."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
-            return _Part(Faces(stored[FACES], stored[COUNTS]), stored["unreadable"])
+            unreadable = np.flatnonzero(stored["unreadable"]).tolist()
+            return Found(Faces(stored[FACES], stored[COUNTS]), frozenset(unreadable))
     except Exception:
         # NumPy lets through what zip and its header parser raise on a broken file (BadZipFile, SyntaxError, ...).
         return None

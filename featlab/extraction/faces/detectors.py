@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -43,9 +43,7 @@ def _find_meshes(task: Path | None, whole: bool, image: NDArray[np.uint8]) -> Se
     model = load_model(task)
     for look in looks(image):
         found = [
-            _closer(model, image, mesh + np.array([left, top], dtype=np.float32), max(pixels.shape))
-            for pixels, left, top in look
-            for mesh in _meshes(model(pixels))
+            _closer(model, image, mesh + corner, max(pixels.shape)) for pixels, corner in look for mesh in model(pixels)
         ]
         if found:
             meshes = distinct(found) if len(look) > 1 else found
@@ -72,47 +70,44 @@ def make_mesh_detector(spec: str, task: Path | None, points: int) -> Detector:
 
 @lru_cache(maxsize=1)
 def load_model(task: Path | None) -> Model:
-    """Load the model in this process: from an image to the meshes of its faces, float32 (478, 2) in pixels."""
+    """Load the model in this process: from an image to the meshes of its faces, float32 (478, 2) in pixels.
+
+    It is hushed until it has found a face: by then it has loaded all its parts, and said what it has to say.
+    """
     # Read when the library is imported.
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet_stderr():
-        model = _solutions_model() if task is None else _tasks_model(task)
-    return _quiet_at_first(model)
-
-
-def _quiet_at_first(model: Model) -> Model:
-    """Hush a model until it has found a face: by then it has loaded all its parts, and said what it has to say."""
+        vertices_of = _solutions() if task is None else _tasks(task)
     warm = False
 
     def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         nonlocal warm
-        if warm:
-            return model(image)
-        with quiet_stderr():
-            faces = model(image)
-        warm = bool(faces)
-        return faces
+        side = max(image.shape[:2])
+        # Filled up to a square, black on the right or below: of other shapes the library warns that it may be wrong.
+        square = image if image.shape[0] == image.shape[1] else cut_out(image, 0, 0, side, side)[0]
+        with nullcontext() if warm else quiet_stderr():
+            found = vertices_of(square)
+        warm = warm or bool(found)
+        # Vertices come as fractions of the side.
+        meshes = (np.array([(point.x * side, point.y * side) for point in face], dtype=np.float32) for face in found)
+        return [mesh for mesh in meshes if mesh.shape == (WHOLE_MESH, 2) and np.isfinite(mesh).all()]
 
     return run
 
 
-def _solutions_model() -> Model:
+def _solutions() -> Callable[[NDArray[np.uint8]], Sequence[Any]]:
+    """Return what gives the vertices of each face in a square picture, by the models inside the wheel."""
     import mediapipe
 
     mesh = mediapipe.solutions.face_mesh.FaceMesh(
         static_image_mode=True, max_num_faces=_FACES, refine_landmarks=True, min_detection_confidence=0.5
     )
-
-    def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        square = _square(image)
-        faces = mesh.process(square).multi_face_landmarks or []
-        return [_in_pixels(face.landmark, square) for face in faces]
-
-    return run
+    return lambda square: [face.landmark for face in mesh.process(square).multi_face_landmarks or []]
 
 
-def _tasks_model(task: Path) -> Model:
+def _tasks(task: Path) -> Callable[[NDArray[np.uint8]], Sequence[Any]]:
+    """Return what gives the vertices of each face in a square picture, by a bundle."""
     import mediapipe
     from mediapipe.tasks.python import BaseOptions, vision
 
@@ -130,28 +125,12 @@ def _tasks_model(task: Path) -> Model:
             f"{task}: isn't a Face Landmarker bundle that mediapipe can load ({one_line(error)})"
         ) from None
 
-    def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        square = _square(image)
+    def vertices(square: NDArray[np.uint8]) -> Sequence[Any]:
         picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=square)
-        return [_in_pixels(face, square) for face in landmarker.detect(picture).face_landmarks]
+        faces: Sequence[Any] = landmarker.detect(picture).face_landmarks
+        return faces
 
-    return run
-
-
-def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Fill up to a square, black on the right or below: of other shapes the library warns that it may be wrong."""
-    height, width = image.shape[:2]
-    return image if height == width else cut_out(image, 0, 0, max(height, width), max(height, width))[0]
-
-
-def _in_pixels(points: Any, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Vertices come as fractions of the width and the height."""
-    height, width = image.shape[:2]
-    return np.array([(point.x * width, point.y * height) for point in points], dtype=np.float32)
-
-
-def _meshes(found: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    return [mesh for mesh in found if mesh.shape == (WHOLE_MESH, 2) and np.isfinite(mesh).all()]
+    return vertices
 
 
 def _closer(model: Model, image: NDArray[np.uint8], mesh: NDArray[np.float32], seen: int) -> NDArray[np.float32]:
@@ -162,10 +141,9 @@ def _closer(model: Model, image: NDArray[np.uint8], mesh: NDArray[np.float32], s
     left, top = (int(edge) for edge in (mesh.min(axis=0) + mesh.max(axis=0)) / 2 - side / 2)
     if left + side <= 0 or top + side <= 0 or left >= image.shape[1] or top >= image.shape[0]:
         return mesh
-    pixels, left, top = cut_out(image, left, top, int(side), int(side))
-    around = np.array([left, top], dtype=np.float32)
+    pixels, corner = cut_out(image, left, top, int(side), int(side))
     # Of several in the part, this one is the nearest.
-    again = [found + around for found in _meshes(model(pixels))]
+    again = [found + corner for found in model(pixels)]
     return min(again, key=lambda found: float(np.linalg.norm((found - mesh).mean(axis=0))), default=mesh)
 
 
@@ -197,12 +175,11 @@ def _find_by_dlib(predictor: Path, image: NDArray[np.uint8]) -> Sequence[NDArray
     """Find frontal faces, and as many points of each as the predictor's file gives: 68 (iBUG) or 5, in general."""
     find, predict = load_models(predictor)
     height, width = image.shape[:2]
-    attempts = [(np.ascontiguousarray(image), 0, 0, doublings) for doublings in (0, 1)]
+    attempts = [(*cut_out(image, 0, 0, width, height), doublings) for doublings in (0, 1)]
     if max(height, width) <= _ENLARGED:
         attempts.append((*cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height), 2))
-    for pixels, left, top, doublings in attempts:
-        around = np.array([left, top], dtype=np.float32)
-        if faces := [_points(predict(pixels, box)) + around for box in find(pixels, doublings)]:
+    for pixels, corner, doublings in attempts:
+        if faces := [_points(predict(pixels, box)) + corner for box in find(pixels, doublings)]:
             return faces
     return []
 
@@ -242,11 +219,10 @@ def _points(shape: Any) -> NDArray[np.float32]:
 def _find_by_uniface(image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
     """Find faces by RetinaFace, and the 68 points of each by PIPNet."""
     find, points_of = load_uniface()
-    for look in islice(looks(image), 2):
-        ((pixels, left, top),) = look
+    for ((pixels, corner),) in islice(looks(image), 2):
         # The library takes blue first.
-        pixels, around = np.ascontiguousarray(pixels[..., ::-1]), np.array([left, top], dtype=np.float32)
-        if faces := [points_of(pixels, face.bbox).astype(np.float32) + around for face in find(pixels)]:
+        pixels = np.ascontiguousarray(pixels[..., ::-1])
+        if faces := [points_of(pixels, face.bbox).astype(np.float32) + corner for face in find(pixels)]:
             return faces
     return []
 

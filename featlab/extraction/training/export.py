@@ -46,25 +46,14 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class BackboneMeta:
-    """What has to be known of a network besides its weights.
+    """What has to be known of a network besides its weights; a size, mean or std that can't be is a ConfigError."""
 
-    Attributes:
-        size: S, side of the images in pixels.
-        id: What the network is called in caches.
-        layers: Submodules whose channel statistics are returned, as in ``named_modules``.
-        mean: Subtracted from RGB values in [0, 1].
-        std: What that is divided by.
-        card: Whatever else is to be known, JSON-ready: the training data, scores, the licence.
-
-    Raises:
-        ConfigError: A size below 1, or a mean or std that isn't three numbers.
-    """
-
-    size: int
-    id: str
-    layers: tuple[str, ...] = ()
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    size: int  # S, side of the images in pixels
+    id: str  # What the network is called in caches
+    layers: tuple[str, ...] = ()  # Submodules whose channel statistics are returned, as in ``named_modules``
+    mean: tuple[float, ...] = IMAGENET_MEAN  # Subtracted from RGB values in [0, 1]
+    std: tuple[float, ...] = IMAGENET_STD  # What that is divided by
+    # Whatever else is to be known, JSON-ready: the training data, scores, the licence.
     card: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -96,22 +96,17 @@ def _times(stamps: list[int], video: OpenVideo, cut_short: str | None) -> VideoT
 class Sampling:
     """Which frames of a video are taken; the default is all of them. Time counts from the video's first frame.
 
-    The window is cut out first, then frames are picked by rate, then every ``stride``-th of those is kept.
-
-    Attributes:
-        fps: Frames a second: for every moment ``k / fps`` after the window's start, up to the last frame in the window,
-            the frame of the window that is nearest to it (of two that are equally near the earlier one), and none
-            twice, so that a higher rate than the video's takes every frame once. None: every frame.
-        window: Seconds from and to, half-open: a frame at the start is taken, one at the end isn't. None: all of it.
-        stride: Every how many-th frame is kept, from the first on.
-
-    Raises:
-        ConfigError: A value out of range.
+    The window is cut out first, then frames are picked by rate, then every ``stride``-th of those is kept. A value out
+    of range is a ConfigError.
     """
 
+    # Frames a second: for every moment ``k / fps`` after the window's start, up to the last frame in the window, the
+    # frame of the window that is nearest to it (of two that are equally near the earlier one), and none twice, so that
+    # a higher rate than the video's takes every frame once. None: every frame.
     fps: float | None = None
+    # Seconds from and to, half-open: a frame at the start is taken, one at the end isn't. None: all of it.
     window: tuple[float, float] | None = None
-    stride: int = 1
+    stride: int = 1  # Every how many-th frame is kept, from the first on.
 
     def __post_init__(self) -> None:
         if self.fps is not None and not (_is_number(self.fps) and self.fps > 0):

@@ -35,14 +35,10 @@ _LONGEST_STEP = 10.0
 
 
 class Clock:
-    """Gives packets the time stamps of one clock, where a file's own starts anew: one part follows the other.
-
-    Attributes:
-        jumps: How often it did, so far.
-    """
+    """Gives packets the time stamps of one clock, where a file's own starts anew: one part follows the other."""
 
     def __init__(self, container: Any, stream: Any) -> None:
-        self.jumps = 0
+        self.jumps = 0  # How often it did, so far
         anew = container.format.name in ("mpeg", "mpegts")
         self._longest = _LONGEST_STEP / stream.time_base if anew else math.inf
 

@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_one_line(libraries, monkeypatch, refused):
         with refused(error, says):
             make_backbone(name, **options)
     monkeypatch.setattr(libraries.models, "get_model", offline)
-    with refused(ConfigError, "IMAGENET1K_V1 can't be downloaded (<urlopen error no route>); name a file"):
+    with refused(ConfigError, "torchvision:resnet18 can't be made (<urlopen error no route>); name a file"):
         make_backbone("torchvision:resnet18", weights="pretrained")
     for library in ("torchvision", "timm"):
         monkeypatch.setitem(sys.modules, library, None)
