@@ -11,6 +11,7 @@ from featlab.methods.pft.poster import poster_style
 from featlab.model.networks import Translator
 from featlab.model.pretrain import episodic_pairs, make_style_bank, new_translator, part_of, pretrain_translator
 from featlab.model.style_bank import SourceRows
+from featlab.model.training import Adam
 from featlab.pairing.pairs import make_pairs
 from featlab.workspace.build import build_bundle, train_source_head
 
@@ -68,14 +69,14 @@ def not_the_identity(dim, config, seed):
 def test_every_loss_gives_every_tensor_of_t_a_finite_gradient(term, source, trained, monkeypatch):
     """A style loss of a frozen network or a KL through an argmax would teach T nothing."""
     seen = []
-    step = torch.optim.Adam.step
+    step = Adam.step
 
     def spy(optimiser, *args, **options):
         tensors = [tensor for group in optimiser.param_groups for tensor in group["params"]]
         seen.append([None if tensor.grad is None else tensor.grad.clone() for tensor in tensors])
         return step(optimiser, *args, **options)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    monkeypatch.setattr(Adam, "step", spy)
     monkeypatch.setattr("featlab.model.pretrain.new_translator", not_the_identity)
     for axis in ("subject", "vector"):
         for layers in ("embedding", "bottleneck"):
@@ -359,13 +360,13 @@ def test_the_order_of_the_source_rows_makes_no_other_model(people, small_bundle)
 
 
 def test_the_weights_are_the_mean_over_the_second_half_of_the_steps(source, trained, monkeypatch):
-    seen, step = [], torch.optim.Adam.step
+    seen, step = [], Adam.step
 
     def spy(optimiser, *args, **options):
         step(optimiser, *args, **options)
         seen.append([tensor.detach().clone() for group in optimiser.param_groups for tensor in group["params"]])
 
-    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    monkeypatch.setattr(Adam, "step", spy)
     translator = pretrained(source, trained, epochs=3).translator
     names = [name for name, _ in translator.named_parameters() if name != "offset"]
     half = seen[len(seen) // 2 :]
