@@ -150,7 +150,7 @@ def write_table(
         rows = table.take(slice(start, stop) if order is None else order[start:stop])
         return encode_table(rows, header, str(path))
 
-    kinds = {name: (column.dtype, column.shape[1:]) for name, column in coded(0, 1).columns.items()}
+    kinds = dict(coded(0, 1).kinds)
     if table.paths is not None:
         kinds[schema.PATHS] = (encode_names(table.paths, str(path), "path", may_be_empty=True).dtype, ())
     parts = (("the table", coded(start, start + block)) for start in range(0, len(table), block))

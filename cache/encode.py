@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featlab.cache import schema
 from featlab.cache.hdf5 import encode_names
-from featlab.cache.schema import ExtractorInfo, canonical_json
+from featlab.cache.schema import ExtractorInfo, Kinds, canonical_json
 from featlab.cache.table import FeatureTable, Rows, closest_names
 from featlab.errors import CacheError
 
@@ -68,6 +68,11 @@ class CodedRows:
 
     def __len__(self) -> int:
         return len(self.columns[schema.EMBEDDINGS])
+
+    @property
+    def kinds(self) -> Kinds:
+        """Dtype and shape of one row, by dataset name."""
+        return {name: (column.dtype, column.shape[1:]) for name, column in self.columns.items()}
 
 
 def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:

@@ -15,7 +15,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.atomic import atomic_path
 from featlab.errors import CacheError, FeatlabError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
@@ -64,6 +63,8 @@ class _Sink(io.FileIO):
 @contextmanager
 def new_file(path: Path) -> Iterator[h5py.File]:
     """Yield a new HDF5 file that appears at `path` whole, or not at all."""
+    from featlab.cache.atomic import atomic_path
+
     with atomic_path(path) as partial:
         try:
             sink = _Sink(partial, "w+")

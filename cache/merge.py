@@ -122,18 +122,10 @@ def merge_caches(
     owners = {name: number for number, each in enumerate(inputs) for name in each.subjects}
     with ExitStack() as opened:
         caches = [opened.enter_context(open_cache(path)) for path in files]
-        kinds = dict(caches[0].kinds)
-        kinds[schema.EMBEDDINGS] = (schema.EMBEDDING_DTYPES[header.dtype], (caches[0].dim,))
-        if not landmarks:
-            kinds.pop(schema.LANDMARKS, None)
+        kinds = dict(encode_table(renamed(next(caches[0].iter_rows(1)), prefixes[0]), header, str(out)).kinds)
         if with_paths:
-            kinds[schema.PATHS] = max(
-                (cache.kinds[schema.PATHS] for cache in caches), key=lambda kind: kind[0].itemsize
-            )
-        else:
-            kinds.pop(schema.PATHS, None)
-        if not counted:
-            kinds.pop(schema.FACES, None)
+            widest = max((cache.large[schema.PATHS].dtype for cache in caches), key=lambda dtype: dtype.itemsize)
+            kinds[schema.PATHS] = (widest, ())
         plan = Plan(
             rows=sum(each.rows for each in summaries),
             subjects=tuple(sorted(owners)),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featlab.cache import schema
 from featlab.cache.hdf5 import decode_names, get_dataset, guarded, open_file, read_attr, refuse_link
 from featlab.cache.repeats import Repeats
-from featlab.cache.schema import FORMAT_VERSION, ContentDigest, ExtractorInfo, Kinds, first_disorder
+from featlab.cache.schema import FORMAT_VERSION, ContentDigest, ExtractorInfo, first_disorder
 from featlab.cache.table import shape_text
 from featlab.errors import CacheError
 
@@ -49,12 +49,6 @@ class Structure:
     def has_landmarks(self) -> bool:
         """Whether rows have landmarks."""
         return schema.LANDMARKS in self.large
-
-    @property
-    def kinds(self) -> Kinds:
-        """Dtype and shape of one row, by dataset name."""
-        large = {name: (np.dtype(data.dtype), data.shape[1:]) for name, data in self.large.items()}
-        return large | {name: (dtype, ()) for name, dtype in schema.CODE_DTYPES.items()}
 
     def describe_row(self, row: int) -> str:
         """Say which row it is: "subject 's1', video 'v2', frame 3"."""

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from featlab.cli.evaluate import PlotsOption
-from featlab.cli.flags import TABLE_FLAGS
+from featlab.cli.flags import TABLE_FLAGS, PlotsOption
 from featlab.cli.output import print_error
 from featlab.cli.session import REFUSED, SKIPPED, Session, command, typed_command
 

@@ -11,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from featlab.cli.complete import complete_method
-from featlab.cli.flags import FLAGS
+from featlab.cli.flags import FLAGS, PlotsOption
 from featlab.cli.output import Output
 from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, typed_command, workspace_command
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 NameOption = Annotated[
     str | None, Option("--name", metavar="NAME", help="Folder under results/; default: a key of the run.")
 ]
-PlotsOption = Annotated[bool, Option("--plots/--no-plots", help="Draw the figures.")]
 
 
 _SCORED = ("targets", "draws", "seeds", "methods", "sources", "pool", "smooth", "frames", "contamination")
@@ -201,8 +200,8 @@ def _show_finished(session: Session, command: str, values: Mapping[str, Any], na
     session.warn_of_seen(opened.extractor, targets)
     session.warn_of_untested(Workspace.open(root, given, subjects=targets), targets, protocol.scope)
     output.note(_what_runs(command, (1, 1), opened, len(draws[0]), runs, runs))
-    result = replace(found.result, data=_data(found.rows, summarise(found.rows), runs, runs))
-    output.shown(folder, result, list(found.files))
+    rows, result, files = found
+    output.shown(folder, replace(result, data=_data(rows, summarise(rows), runs, runs)), files)
     output.show(f"{runs} runs: {runs} reused, 0 failed")
     return True
 

@@ -296,3 +296,5 @@ INPUT_FLAGS = ("layout", "layout_options", *FACE_FLAGS, *VIDEO_FLAGS)
 NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror")
 
 FLAGS |= PIXEL_FLAGS
+
+PlotsOption = Annotated[bool, Option("--plots/--no-plots", help="Draw the figures.")]

@@ -12,7 +12,6 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from featlab.cache.names import one_form
 from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS
 from featlab.cli.output import Output, StageProgress
 
@@ -247,6 +246,8 @@ def counted(number: int, thing: str) -> str:
 
 def names_in(text: str | None) -> list[str]:
     """Return the names in a text with commas; none of no text."""
+    from featlab.cache.names import one_form
+
     return [one_form(name) for name in (text or "").split(",") if name.strip()]
 
 

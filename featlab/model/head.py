@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from featlab.errors import InputError
 from featlab.model.networks import Projection, SourceHead
 from featlab.model.training import Adam, History, OnEpoch, Phase, Terms, shuffled_batches, train
 from featlab.seeding import generator, seeded, torch_generator
+
+_BLOCK = 16384  # rows in float64 at once
 
 
 def fit_projection(
@@ -43,23 +45,25 @@ def fit_projection(
     """
     if len(embeddings) < 2:
         raise InputError(f"a projection needs at least 2 source rows, got {len(embeddings)}")
-    rows = embeddings.astype(np.float64)
-    mean = rows.mean(axis=0)
-    within = subject_deviations(rows, subject)
-    if not np.abs(within).max() > 0:
+    mean = embeddings.mean(axis=0, dtype=np.float64)
+    within = SubjectDeviations(embeddings, subject)
+    if not any(np.abs(block).max() > 0 for block in within):
         raise InputError("all rows of every source subject are the same; there is nothing to learn from")
-    wanted = config.dim or rows.shape[1]
+    width = embeddings.shape[1]
+    wanted = config.dim or width
     if config.reduce == "none":
-        components = np.eye(rows.shape[1])
+        components = np.eye(width)
     elif config.reduce == "truncate":
-        components = np.eye(rows.shape[1])[:, :wanted]
+        components = np.eye(width)[:, :wanted]
     elif config.reduce == "random":
         # Drawn direction by direction, so that fewer of them are the first of more.
         rng = generator("random projection", seed)
-        components = rng.standard_normal((min(wanted, rows.shape[1]), rows.shape[1])).T
+        components = rng.standard_normal((min(wanted, width), width)).T
     else:
-        components = _principal_directions(within if config.reduce == "within" else rows - mean, wanted)
-    scale = np.sqrt(np.mean((within @ components) ** 2))
+        everyone = within if config.reduce == "within" else SubjectDeviations(embeddings, np.zeros_like(subject))
+        components = _principal_directions(everyone, embeddings.shape, wanted)
+    squares = sum(float(np.square(block @ components).sum()) for block in within)
+    scale = np.sqrt(squares / (len(embeddings) * components.shape[1]))
     if not scale > 0:
         raise InputError("the features kept by the projection do not vary within any subject; raise features.dim")
     return Projection(
@@ -68,25 +72,44 @@ def fit_projection(
     )
 
 
-def subject_deviations(rows: NDArray[np.float64], subject: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return (N, D) rows minus their own subject's mean."""
-    _, code = np.unique(subject, return_inverse=True)
-    order = np.argsort(code, kind="stable")
-    count = np.bincount(code)
-    sums = np.add.reduceat(rows[order], np.cumsum(count) - count, axis=0)
-    deviations: NDArray[np.float64] = rows - (sums / count[:, None])[code]
-    return deviations
+class SubjectDeviations:
+    """(N, D) rows minus their own subject's mean: a float64 block of rows at a time, as often as they are needed."""
+
+    def __init__(self, embeddings: NDArray[np.float32], subject: NDArray[np.int32]) -> None:
+        names, self.code = np.unique(subject, return_inverse=True)
+        self.embeddings = embeddings
+        self.means = np.zeros((len(names), embeddings.shape[1]))
+        for part in self._parts():
+            order = np.argsort(self.code[part], kind="stable")
+            present, first = np.unique(self.code[part][order], return_index=True)
+            self.means[present] += np.add.reduceat(embeddings[part][order], first, axis=0, dtype=np.float64)
+        self.means /= np.bincount(self.code)[:, None]
+
+    def _parts(self) -> Iterator[slice]:
+        return (slice(first, first + _BLOCK) for first in range(0, len(self.embeddings), _BLOCK))
+
+    def __iter__(self) -> Iterator[NDArray[np.float64]]:
+        return (self.embeddings[part] - self.means[self.code[part]] for part in self._parts())
 
 
-def _principal_directions(centred: NDArray[np.float64], wanted: int) -> NDArray[np.float64]:
+def _principal_directions(
+    centred: Iterable[NDArray[np.float64]], shape: tuple[int, ...], wanted: int
+) -> NDArray[np.float64]:
     """Return (D0, D) orthonormal directions, largest variance first; the same rows give the same directions."""
-    from sklearn.decomposition import PCA
+    rows, width = shape
+    wanted = min(wanted, rows, width)
+    if rows >= 10 * width:
+        # From the covariance, which is far smaller than the rows.
+        variance, directions = np.linalg.eigh(sum(block.T @ block for block in centred))
+        variance, directions = variance[::-1][:wanted], directions[:, ::-1][:, :wanted]
+        directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(wanted)])
+    else:
+        from sklearn.decomposition import PCA
 
-    wanted = min(wanted, *centred.shape)
-    fitted = PCA(n_components=wanted, svd_solver="auto", random_state=0).fit(centred)
-    kept = fitted.explained_variance_ > 1e-9 * fitted.explained_variance_[0]
-    directions: NDArray[np.float64] = fitted.components_[kept].T
-    return directions
+        fitted = PCA(n_components=wanted, svd_solver="auto", random_state=0).fit(np.concatenate(list(centred)))
+        variance, directions = fitted.explained_variance_, fitted.components_.T
+    kept: NDArray[np.float64] = directions[:, variance > 1e-9 * variance[0]]
+    return kept
 
 
 def train_head(
@@ -123,7 +146,7 @@ def train_head(
     present = np.unique(labels[known])
     if len(present) < 2:
         raise InputError(f"the source head needs rows of at least 2 classes, got {len(present)}; label the source rows")
-    features = features[torch.from_numpy(known)]
+    features = features if known.all() else features[torch.from_numpy(known)]
     target = torch.from_numpy(labels[known].astype(np.int64)).to(features.device)
     with seeded(seed, "head"):
         head = SourceHead(features.shape[1], config.bottleneck, classes).to(features.device)

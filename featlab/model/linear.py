@@ -18,14 +18,17 @@ would be pulled down by the noise of a short clip.)
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.config.sections import PretrainConfig
+from featlab.errors import InputError
 from featlab.model.networks import SourceHead, Translator
 from featlab.model.style_bank import CarriedShare, SourceRows
-from featlab.model.training import History, Terms, minimise
+from featlab.model.training import History, minimise_convex
 from featlab.seeding import blank, torch_generator
 
 MAX_ITERATIONS = 500
@@ -97,21 +100,29 @@ def fit_classifier(
     Returns:
         The loss terms of every evaluation.
     """
-    features, counts = features.double(), counts.double() / counts.sum()
-    for tensor in fitted:
-        tensor.requires_grad_(True)
+    features, counts, right = features.double(), counts.double() / counts.sum(), labels[:, None]
+    weight, bias = fitted
+    history: History = []
 
-    def losses() -> Terms:
-        entropy = F.cross_entropy(features @ fitted[0] + fitted[1], labels, reduction="none")
-        return {"penalty": penalty / 2 * (fitted[0] ** 2).sum(), "classification": (counts * entropy).sum()}
+    def losses(values: Tensor) -> tuple[float, Tensor]:
+        """Return the loss and its gradient, written out: it would take longer to find."""
+        weight.copy_(values[: weight.numel()].view_as(weight))
+        bias.copy_(values[weight.numel() :])
+        chances = torch.log_softmax(torch.addmm(bias, features, weight), dim=1)
+        decay, entropy = penalty / 2 * weight.square().sum().item(), -(counts @ chances.gather(1, right)).item()
+        history.append({"penalty": decay, "classification": entropy, "loss": decay + entropy})
+        if not math.isfinite(decay + entropy):
+            raise InputError("pretraining diverged: the source features or the source head are not finite")
+        slope = chances.exp_().scatter_add_(1, right, _MINUS.expand(right.shape)).mul_(counts[:, None])
+        return decay + entropy, torch.cat(
+            [torch.addmm(weight, features.T, slope, beta=penalty).flatten(), slope.sum(dim=0)]
+        )
 
-    message = "pretraining diverged: the source features or the source head are not finite"
-    _, history = minimise(
-        fitted, losses, message=message, iterations=iterations, tolerance_grad=1e-6, tolerance_change=1e-10
-    )
-    for tensor in fitted:
-        tensor.requires_grad_(False)
+    losses(minimise_convex(losses, torch.cat([weight.flatten(), bias]), iterations=iterations))
     return history
+
+
+_MINUS = torch.tensor(-1.0, dtype=torch.float64)
 
 
 def linear_translator(head: SourceHead, weight: Tensor, bias: Tensor) -> Translator:

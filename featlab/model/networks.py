@@ -17,6 +17,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from featlab.errors import InputError
 from featlab.seeding import blank
 
+_ROWS = 65536  # of a table that are projected at once
+
 
 class Projection(nn.Module):
     """A fixed affine map from embeddings to features, (f − mean) · components, fitted on source rows only.
@@ -37,6 +39,12 @@ class Projection(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return (n, D) features of (n, D0) embeddings."""
         return (embeddings - self.mean) @ self.components
+
+    def of_rows(self, embeddings: NDArray[np.float32]) -> Tensor:
+        """Return (N, D) features of a whole table, without gradients and without another copy of it."""
+        with torch.no_grad():
+            parts = torch.split(as_tensor(embeddings), _ROWS)
+            return torch.cat([self(part.to(self.mean.device)) for part in parts])
 
 
 class SourceHead(nn.Module):

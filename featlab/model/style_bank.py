@@ -19,6 +19,8 @@ from featlab.model.losses import group_statistics
 if TYPE_CHECKING:
     from featlab.pairing.pairs import Pairs
 
+_ROWS = 16384
+
 
 @dataclass(frozen=True)
 class CarriedShare:
@@ -123,8 +125,10 @@ class NeutralClips:
         order = order.masked_fill(torch.arange(self.clips.shape[1])[None, :] >= count[:, None], 3.0)
         rank = order.argsort(dim=1).argsort(dim=1)
         adapted = rank < (count // 2).clamp_min(1)[:, None]
-        means = self.clip_mean[self.clips[subject]] * adapted[..., None]
-        return means.sum(dim=1) / adapted.sum(dim=1, keepdim=True)
+        # Some rows at a time: every row takes as much as all clips of its subject.
+        parts = zip(torch.split(subject, _ROWS), torch.split(adapted, _ROWS), strict=True)
+        sums = [(self.clip_mean[self.clips[who]] * taken[..., None]).sum(dim=1) for who, taken in parts]
+        return torch.cat(sums) / adapted.sum(dim=1, keepdim=True)
 
     def seen(self, features: Tensor, rows: Tensor, share: float, random: torch.Generator) -> Tensor:
         """Return (n, D) rows as they are seen in a random episode: f + share · (centre − mean of other neutral clips).

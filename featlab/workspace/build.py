@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from featlab.bundle.bundle import Bundle
 from featlab.cache.schema import ExtractorInfo
@@ -17,7 +16,7 @@ from featlab.errors import InputError
 from featlab.methods.registry import prepare_extras, reads_pairs
 from featlab.model.head import fit_projection, train_head
 from featlab.model.linear import learn_share
-from featlab.model.networks import Projection, SourceHead, as_tensor
+from featlab.model.networks import Projection, SourceHead
 from featlab.model.pretrain import make_style_bank, new_translator, pretrain_translator
 from featlab.model.style_bank import CarriedShare, SourceRows
 from featlab.pairing.pairs import Pairs, make_pairs
@@ -49,8 +48,7 @@ def train_source_head(
             f"training needs at least 2 source subjects, got {people}; choose fewer targets, or extract more people"
         )
     projection = fit_projection(table.embeddings, table.subject, config.features, seed=seed).to(device)
-    with torch.no_grad():
-        features = projection(as_tensor(table.embeddings, device))
+    features = projection.of_rows(table.embeddings)
     report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("train", epoch, epochs, loss))
     head = train_head(features, table.label, len(table.classes), config.head, seed=seed, on_epoch=report)
     how = config.pretrain
@@ -73,9 +71,7 @@ def pretrain_bundle(
     on_epoch: OnEpoch | None = None,
 ) -> Bundle:
     """Pretrain T, make the style bank, let ``methods`` prepare what they carry, and put it all into a bundle."""
-    device = trained.projection.mean.device
-    with torch.no_grad():
-        features = trained.projection(as_tensor(table.embeddings, device)).cpu()
+    features = trained.projection.of_rows(table.embeddings).cpu()
     head, projection = copy.deepcopy(trained.head).cpu(), copy.deepcopy(trained.projection).cpu()
     source = SourceRows.of(table, features, pairs)
     history: tuple[Mapping[str, float], ...] = ()

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+import featlab.model.head as head_module
 from featlab.config.sections import FeatureConfig
 from featlab.errors import InputError
-from featlab.model.head import fit_projection, subject_deviations
+from featlab.model.head import SubjectDeviations, fit_projection
 
 
 def deviations_by_loop(rows, subject):
@@ -26,11 +27,15 @@ def aligned(ours, theirs):
     return np.abs((ours * theirs).sum(axis=0))
 
 
-def test_subject_deviations_are_rows_minus_their_own_subjects_mean(people):
+def test_subject_deviations_are_rows_minus_their_own_subjects_mean(people, monkeypatch):
+    monkeypatch.setattr(head_module, "_BLOCK", 7)
     table = people(subjects=4)
     shuffled = np.random.default_rng(0).permutation(len(table))
-    rows, subject = table.embeddings[shuffled].astype(np.float64), 7 * table.subject[shuffled]
-    np.testing.assert_allclose(subject_deviations(rows, subject), deviations_by_loop(rows, subject), atol=1e-12)
+    rows, subject = table.embeddings[shuffled], 7 * table.subject[shuffled]
+    blocks = list(SubjectDeviations(rows, subject))
+    assert max(map(len, blocks)) == 7
+    expected = deviations_by_loop(rows.astype(np.float64), subject)
+    np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-12)
 
 
 # Few rows, many rows, and wide rows: scikit-learn takes another solver for each.
