@@ -23,7 +23,7 @@ from featlab.model.style_bank import neutral_clips
 from featlab.protocol.splits import Split, check_known, split_target
 from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
-from featlab.workspace.workspace import Workspace
+from featlab.workspace.workspace import Workspace, bundle_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,10 @@ def adapt_people(
     # Before anything is trained.
     splits = splits or {subject: split_target(table, config.protocol.gap) for subject, table in tables.items()}
     source = workspace.source(tuple(dict.fromkeys((*kept_out, *subjects))))
-    bundle, _ = bundle_stage(source, tuple(methods))
+    # An evaluation's source model is that of its methods one by one, too.
+    whole = tuple(config.protocol.methods)
+    there = set(methods) <= set(whole) and bundle_folder(source, whole).exists()
+    bundle, _ = bundle_stage(source, whole if there else tuple(methods))
     needed = any(get_method(name).needs_source for name in methods)
     rows = SourceFeatures.of(bundle, source.table) if needed else None
     people = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -164,6 +165,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # Of the many objects of torch none ever goes: looking through them takes a tenth of a short command.
+    gc.set_threshold(50_000, 20, 100)
     warnings.formatwarning = lambda message, *_, **__: f"featlab: warning: {' '.join(str(message).split())}\n"
     first = sys.argv[1:2]
     make_app(first if set(first) & set(COMMANDS) else COMMANDS)(prog_name="featlab")

@@ -200,8 +200,8 @@ def _show_finished(session: Session, command: str, values: Mapping[str, Any], na
     session.warn_of_seen(opened.extractor, targets)
     session.warn_of_untested(Workspace.open(root, given, subjects=targets), targets, protocol.scope)
     output.note(_what_runs(command, (1, 1), opened, len(draws[0]), runs, runs))
-    result = replace(found.result, data=_data(found.rows, summarise(found.rows), runs, runs))
-    output.shown(folder, result, list(found.files))
+    rows, result, files = found
+    output.shown(folder, replace(result, data=_data(rows, summarise(rows), runs, runs)), files)
     output.show(f"{runs} runs: {runs} reused, 0 failed")
     return True
 

@@ -109,17 +109,13 @@ def printed_tables(rows: Sequence[EvaluationRow], kind: str, tables: Collection[
     return [name for name in names if name in tables]
 
 
-@dataclass(frozen=True, eq=False)
-class Finished:
-    """An evaluation that lies in a folder, whole: nothing of it has to be run, counted or drawn again."""
+def read_finished(
+    folder: Path, facts: Mapping[str, Any], runs: int, *, plots: bool
+) -> tuple[list[EvaluationRow], Result, list[Path]] | None:
+    """Return rows, result and files of an evaluation of which nothing is left to run, to count or to draw.
 
-    rows: Sequence[EvaluationRow]
-    result: Result
-    files: Sequence[Path]
-
-
-def read_finished(folder: Path, facts: Mapping[str, Any], runs: int, *, plots: bool) -> Finished | None:
-    """Return what lies there, if it is made of the very same (``facts``), every run is there and none failed."""
+    ``None`` if it isn't made of the very same (``facts``), or a run or a file isn't there.
+    """
     try:
         page, rows = read_page(folder), read_results(folder / RESULTS)
         tables = {name: read_table(folder, name) for name in page.tables}
@@ -134,4 +130,4 @@ def read_finished(folder: Path, facts: Mapping[str, Any], runs: int, *, plots: b
         return None
     printed = printed_tables(rows, page.kind, tables)
     result = Result(page.kind, page.title, page.summary, tables, metadata=facts, printed=printed)
-    return Finished(rows, result, [*files, folder / PAGE_FILE])
+    return rows, result, [*files, folder / PAGE_FILE]

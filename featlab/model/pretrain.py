@@ -232,18 +232,17 @@ def _losses(
 ) -> dict[str, Tensor]:
     rows, references, clips = pairs[:, 0], pairs[pairs[:, 1] >= 0, 1], source.clips
     translated = translator(clips.seen(source.features, rows, share, random))
-    terms = {}
+    logits, terms = head(translated), {}
     if config.classification:
         # Rows count as often as they would be tested: neutral rows that are adapted on are not.
-        entropy = classification_loss(head(translated), source.labels[rows], clips.tested_share(rows))
+        entropy = classification_loss(logits, source.labels[rows], clips.tested_share(rows))
         terms["classification"] = config.classification * entropy
     if config.style:
         # The reference is not translated: a target that moves along with T pulls it away without an end.
         paired = clips.seen(source.features, references, share, random)
         terms["style"] = config.style * batch_style(translated, paired, head, config.layers, config.axis)
     if config.expression:
-        reference = head(source.features[rows])
-        terms["expression"] = config.expression * expression_loss(reference, head(translated))
+        terms["expression"] = config.expression * expression_loss(head(source.features[rows]), logits)
     return terms
 
 

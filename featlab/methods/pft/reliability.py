@@ -222,7 +222,7 @@ def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
 
 def _mean_gain(episodes: Sequence[Episode]) -> tuple[float, float, float]:
     """Return the mean gain over people and its 80 % interval (Student's t)."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     gains: dict[int, list[float]] = {}
     for episode in episodes:
@@ -230,7 +230,7 @@ def _mean_gain(episodes: Sequence[Episode]) -> tuple[float, float, float]:
     means = np.array([np.mean(values) for values in gains.values()])
     mean, around = float(means.mean()), 0.0
     if len(means) > 1:
-        around = float(t.ppf(0.9, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means)))
+        around = float(stdtrit(len(means) - 1, 0.9) * means.std(ddof=1) / math.sqrt(len(means)))
     return mean, mean - around, mean + around
 
 
@@ -238,9 +238,11 @@ def fit_temperature(sets: Sequence[tuple[Tensor, Tensor]]) -> float:
     """Return the temperature with the least mean cross-entropy, each set weighing alike (Guo et al., 2017)."""
     from scipy.optimize import minimize_scalar
 
+    logits, labels = (torch.cat(parts) for parts in zip(*sets, strict=True))
+    share = torch.cat([torch.full((len(labels),), 1 / len(labels) / len(sets)) for _, labels in sets]).to(logits)
+
     def loss(log_temperature: float) -> float:
-        scale = math.exp(log_temperature)
-        return float(torch.stack([F.cross_entropy(logits / scale, labels) for logits, labels in sets]).mean())
+        return float(share @ F.cross_entropy(logits / math.exp(log_temperature), labels, reduction="none"))
 
     # Convex in 1 / temperature, so there is one minimum.
     found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20.0)), method="bounded")

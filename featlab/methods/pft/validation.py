@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.methods.pft.adapt import align_style
+from featlab.methods.pft.adapt import align_style, bank_centre
 from featlab.methods.pft.reliability import Episode, Reliability, clip_statistics, fit_reliability
 from featlab.model.head import train_head
 from featlab.model.linear import LEAST_SUBJECTS, person_folds
@@ -47,7 +47,7 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Validation | None:
     people = len(source.clips.subjects)
     if people < LEAST_SUBJECTS:
         return None
-    episodes: dict[str | float, list[Episode]] = {form: [] for form in forms_of(bundle)}
+    played: list[_Played] = []
     for held_out in person_folds(people, bundle.seed):
         rest = source.without(held_out)
         labels = rest.labels[rest.labels >= 0]
@@ -57,16 +57,19 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Validation | None:
         translators = forms_of(model)
         for subject in held_out.tolist():
             for adapt, test in _splits(source, subject):
-                for form, episode in _episodes(source, subject, adapt, test, model, translators).items():
-                    episodes[form].append(episode)
-    subjects = {episode.subject for found in episodes.values() for episode in found}
-    if len(subjects) < LEAST_SUBJECTS:
+                played.append(_play(source, subject, adapt, test, model, translators))
+    if len({item.subject for item in played}) < LEAST_SUBJECTS:
         return None
-    scores = {form: np.mean([episode.after for episode in found]) for form, found in episodes.items()}
+    forms = forms_of(bundle)
     # Of equal ones the first: no weight is chosen for nothing.
-    balance = max((form for form in episodes if isinstance(form, float)), key=lambda form: scores[form], default=0.0)
-    names = {form: "joint" if form == balance else form for form in episodes}
-    known = {name: fit_reliability(episodes[form]) for form, name in names.items() if isinstance(name, str)}
+    balances = [form for form in forms if isinstance(form, float)]
+    balance = max(balances, key=lambda form: np.mean([item.after[form][-1] for item in played]), default=0.0)
+    names = {form: "joint" if form == balance else form for form in forms}
+    known = {
+        name: fit_reliability([item.episode(form) for item in played])
+        for form, name in names.items()
+        if isinstance(name, str)
+    }
     return Validation(known, balance)
 
 
@@ -113,39 +116,67 @@ def _splits(source: SourceRows, subject: int) -> Iterator[tuple[Tensor, Tensor]]
             yield adapt, test
 
 
-def _episodes(
+@dataclass(frozen=True, eq=False)
+class _Played:
+    """A held-out subject, adapted to one clip by every form of T."""
+
+    subject: int
+    clip: Tensor  # (n, D) frames that were adapted on.
+    labels: Tensor  # (m,) of the other rows.
+    model: Bundle  # Made without them.
+    translators: Mapping[str | float, Translator]
+    source_logits: Tensor  # (m, K)
+    logits: Mapping[str | float, Tensor]  # (m, K) with the whole clip.
+    before: float  # Macro F1 of the source model.
+    lengths: tuple[int, ...]  # Frames of the clip, the whole of it last.
+    after: Mapping[str | float, tuple[float, ...]]  # Macro F1 with so many.
+
+    def episode(self, form: str | float) -> Episode:
+        """Return what is to be learnt of one form."""
+        own, scores = replace(self.model, translator=self.translators[form]), self.after[form]
+        return Episode(
+            subject=self.subject,
+            logits=self.logits[form],
+            source_logits=self.source_logits,
+            labels=self.labels,
+            before=self.before,
+            after=scores[-1],
+            after_short=dict(zip(self.lengths[:-1], scores, strict=False)),
+            clip=clip_statistics(self.clip, align_style(self.clip, own).offset, own),
+        )
+
+
+def _play(
     source: SourceRows,
     subject: int,
     adapt: Tensor,
     test: Tensor,
     model: Bundle,
     translators: Mapping[str | float, Translator],
-) -> dict[str | float, Episode]:
+) -> _Played:
     """Adapt each T on some rows of a held-out subject and look at the others."""
+    assert model.bank is not None  # made for the fold
     clip, rows, labels = source.features[adapt], source.features[test], source.labels[test].numpy()
-    lengths = [*(length for length in LENGTHS if length < len(adapt)), len(adapt)]
+    lengths = (*(length for length in LENGTHS if length < len(adapt)), len(adapt))
     # A source subject's clip is what it says, so that all its frames count: the offset is the same for every T.
-    offsets = {length: align_style(clip[:length], model, weighting="mean").offset for length in lengths}
+    means = torch.stack([clip[:length].mean(dim=0) for length in lengths])
+    offsets = model.share.value * (bank_centre(model.bank) - means)
+    moved = (rows + offsets[:, None]).flatten(0, 1)
     with torch.no_grad():
         source_logits = model.head(rows)
-    before = _macro_f1(labels, source_logits, model)
-    found = {}
-    for form, translator in translators.items():
-        with torch.no_grad():
-            logits = {length: model.head(translator(rows + offset)) for length, offset in offsets.items()}
-        after = {length: _macro_f1(labels, each, model) for length, each in logits.items()}
-        own = replace(model, translator=translator)
-        found[form] = Episode(
-            subject=subject,
-            logits=logits[len(adapt)],
-            source_logits=source_logits,
-            labels=source.labels[test],
-            before=before,
-            after=after.pop(len(adapt)),
-            after_short=after,
-            clip=clip_statistics(clip, align_style(clip, own).offset, own),
-        )
-    return found
+        logits = {form: model.head(each(moved)).unflatten(0, (len(lengths), -1)) for form, each in translators.items()}
+    return _Played(
+        subject=subject,
+        clip=clip,
+        labels=source.labels[test],
+        model=model,
+        translators=translators,
+        source_logits=source_logits,
+        logits={form: values[-1] for form, values in logits.items()},
+        before=_macro_f1(labels, source_logits, model),
+        lengths=lengths,
+        after={form: tuple(_macro_f1(labels, one, model) for one in values) for form, values in logits.items()},
+    )
 
 
 def _macro_f1(labels: NDArray[np.int64], logits: Tensor, bundle: Bundle) -> float:
