@@ -103,15 +103,10 @@ class Session:
         """Open the workspace, with ``more`` as in `values`; its stages speak through the output."""
         import torch
 
-        from featlab.errors import InputError
         from featlab.workspace.workspace import Workspace
 
         # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
         torch.set_num_threads(1)
-        if not self.workspace.is_dir():
-            raise InputError(
-                f"{self.workspace}: no such folder; make a workspace there with `featlab init {self.workspace}`"
-            )
         device = self.given.get("device", "cpu")
         return Workspace.open(
             self.workspace, self.values(more), device=device, notify=self.output.note, on_epoch=on_epoch
