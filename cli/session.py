@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 """Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
-_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide", "--apply"), ("--jobs", "-j")
+_SILENT, _WITH_VALUE = (
+    ("--json", "--quiet", "-q", "--wide", "--apply", "--collect"),
+    ("--jobs", "-j", "--engine", "--share"),
+)
 _EVERYWHERE = ("workspace", "cache", "settings", "seed", "json_mode", "quiet")
 _FILES_OR_NAMES = ("targets", "pool", "sources")
 
