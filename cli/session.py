@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 """Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
-_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide", "--apply"), ("--jobs", "-j")
+_SILENT, _WITH_VALUE = (
+    ("--json", "--quiet", "-q", "--wide", "--apply", "--collect"),
+    ("--jobs", "-j", "--engine", "--share"),
+)
 _EVERYWHERE = ("workspace", "cache", "settings", "seed", "json_mode", "quiet")
 _FILES_OR_NAMES = ("targets", "pool", "sources")
 
@@ -103,15 +106,10 @@ class Session:
         """Open the workspace, with ``more`` as in `values`; its stages speak through the output."""
         import torch
 
-        from featlab.errors import InputError
         from featlab.workspace.workspace import Workspace
 
         # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
         torch.set_num_threads(1)
-        if not self.workspace.is_dir():
-            raise InputError(
-                f"{self.workspace}: no such folder; make a workspace there with `featlab init {self.workspace}`"
-            )
         device = self.given.get("device", "cpu")
         return Workspace.open(
             self.workspace, self.values(more), device=device, notify=self.output.note, on_epoch=on_epoch

@@ -210,7 +210,7 @@ def _short(value: float) -> float:
 @pytest.mark.slow
 def test_the_numbers_are_those_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     # In no number of the record, and two thirds of the time: figures, and every run once more to count its operations.
-    monkeypatch.setattr("featlab.analysis.style.save_figure", lambda drawn, path: None)
+    monkeypatch.setattr("featlab.analysis.style.save_plot", lambda *given: [])
     monkeypatch.setattr("featlab.evaluation.run.count_flops", lambda run: math.nan)
     # Another processor rounds otherwise, and a step of a training that rounds otherwise goes a little elsewhere.
     loose = differences(json.loads(RECORD.read_text(encoding="utf-8")), record(None), 0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.compute import one_cycle
 from featlab.errors import InputError
 from featlab.methods.base import Method, target_features
+from featlab.model.linear import fit_classifier
 from featlab.model.losses import classification_loss
 from featlab.model.networks import AdaptedModel, Affine, PersonalModel, Translator, linear_head
 from featlab.model.style_bank import SourceRows
@@ -20,7 +20,7 @@ from featlab.protocol.splits import Target
 from featlab.seeding import blank, seeded, torch_generator
 
 INVERSE_PENALTY = 0.03
-"""C of scikit-learn's LogisticRegression, in units of features with unit variance within subjects."""
+"""C as of scikit-learn's LogisticRegression, in units of features with unit variance within subjects."""
 HIDDEN, EPOCHS, BATCH, RATE, DROPOUT = 512, 20, 128, 1e-3, 0.5
 """Of the MLP: those of the MLP part of `pft`."""
 
@@ -30,31 +30,26 @@ class Referenced(Method):
 
     name = "referenced"
     published = (
-        "A light baseline of this package: scikit-learn's LogisticRegression (C = 0.03) on source rows minus the mean "
-        "of the subject's other neutral clips, in the same episodes as `pft`; it takes the place of B and C."
+        "A light baseline of this package: logistic regression as scikit-learn's (C = 0.03) on source rows minus the "
+        "mean of the subject's other neutral clips, in the same episodes as `pft`; it takes the place of B and C."
     )
     carries = "weight (K × D) and bias (K) of a logistic regression"
 
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
         """Return the classifier: weight (K, D) and bias (K,); a class without rows gets a bias that never wins."""
-        from sklearn.linear_model import LogisticRegression
-
         rows = _rows(source, cls.name)
         random = torch_generator(bundle.seed, "referenced")
         referenced = source.features[rows] - source.clips.episode_mean(rows, random)
-        fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=5000)
-        weight_of_rows = source.clips.tested_share(rows).numpy()
-        fitted.fit(referenced.numpy().astype(np.float64), source.labels[rows].numpy(), sample_weight=weight_of_rows)
-        coefficients, intercept = fitted.coef_, fitted.intercept_
-        if len(fitted.classes_) == 2:
-            # scikit-learn keeps one row for two classes; half of it each way gives the same probabilities.
-            coefficients = np.concatenate([-coefficients, coefficients]) / 2
-            intercept = np.concatenate([-intercept, intercept]) / 2
+        present, codes = torch.unique(source.labels[rows], return_inverse=True)
+        counts = source.clips.tested_share(rows)
+        fitted = [torch.zeros(referenced.shape[1], len(present)).double(), torch.zeros(len(present)).double()]
+        # Of two classes scikit-learn has one row of weights, their difference: twice as large as each, and opposite.
+        penalty = (2 if len(present) == 2 else 1) / (INVERSE_PENALTY * float(counts.sum()))
+        fit_classifier(fitted, referenced, codes, counts, penalty)
         weight = torch.zeros(len(bundle.classes), referenced.shape[1])
         bias = torch.full((len(bundle.classes),), -1e4)
-        weight[fitted.classes_] = torch.tensor(coefficients, dtype=torch.float32)
-        bias[fitted.classes_] = torch.tensor(intercept, dtype=torch.float32)
+        weight[present], bias[present] = fitted[0].T.float(), fitted[1].float()
         return {"weight": weight, "bias": bias}
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:

@@ -19,6 +19,8 @@ would be pulled down by the noise of a short clip.)
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +30,12 @@ from featlab.config.sections import PretrainConfig
 from featlab.errors import InputError
 from featlab.model.networks import SourceHead, Translator
 from featlab.model.style_bank import CarriedShare, SourceRows
-from featlab.model.training import History, minimise_convex
+from featlab.model.training import History
 from featlab.seeding import blank, torch_generator
 
 MAX_ITERATIONS = 500
+MEMORY, LEAST_SLOPE, LEAST_FALL = 20, 1e-6, 1e-10
+"""Steps that L-BFGS remembers, and when it ends."""
 RANK_TOLERANCE = 1e-6
 """Smallest singular value of V, relative to its largest, along which T moves features."""
 CANDIDATES = (1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5, 0.25, 0.0)
@@ -118,11 +122,47 @@ def fit_classifier(
             [torch.addmm(weight, features.T, slope, beta=penalty).flatten(), slope.sum(dim=0)]
         )
 
-    losses(minimise_convex(losses, torch.cat([weight.flatten(), bias]), iterations=iterations))
+    losses(_minimise_convex(losses, torch.cat([weight.flatten(), bias]), iterations=iterations))
     return history
 
 
 _MINUS = torch.tensor(-1.0, dtype=torch.float64)
+
+
+def _minimise_convex(losses: Callable[[Tensor], tuple[float, Tensor]], values: Tensor, *, iterations: int) -> Tensor:
+    """Return where a smooth convex loss is least, by L-BFGS with steps that are halved until they help.
+
+    Args:
+        losses: Takes (n,) values and returns the loss and its gradient.
+        values: (n,) where to begin.
+        iterations: Most iterations.
+    """
+    loss, slope = losses(values)
+    steps: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=MEMORY)
+    for _ in range(iterations):
+        if slope.abs().max().item() <= LEAST_SLOPE:
+            break
+        way, shares = -slope, []
+        for step, change, scale in reversed(steps):
+            shares.append(scale * torch.dot(step, way).item())
+            way.sub_(change, alpha=shares[-1])
+        way *= 1 / (steps[-1][2] * torch.dot(steps[-1][1], steps[-1][1]).item()) if steps else 1 / slope.norm()
+        for (step, change, scale), share in zip(steps, reversed(shares), strict=True):
+            way.add_(step, alpha=share - scale * torch.dot(change, way).item())
+        length, fall = 1.0, torch.dot(slope, way).item()
+        before, old = loss, slope
+        loss, slope = losses(values + way)
+        while loss > before + 1e-4 * length * fall and length > 1e-9:
+            length /= 2
+            loss, slope = losses(values + length * way)
+        values = values + length * way
+        step, change = length * way, slope - old
+        curvature = torch.dot(step, change).item()
+        if curvature > 0:
+            steps.append((step, change, 1 / curvature))
+        if before - loss <= LEAST_FALL:
+            break
+    return values
 
 
 def linear_translator(head: SourceHead, weight: Tensor, bias: Tensor) -> Translator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -191,46 +190,6 @@ def minimise(
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     return int(optimiser.state[parameters[0]]["n_iter"]), history
-
-
-def minimise_convex(losses: Callable[[Tensor], tuple[float, Tensor]], values: Tensor, *, iterations: int) -> Tensor:
-    """Return where a smooth convex loss is least, by L-BFGS with steps that are halved until they help.
-
-    Args:
-        losses: Takes (n,) values and returns the loss and its gradient.
-        values: (n,) where to begin.
-        iterations: Most iterations.
-    """
-    loss, slope = losses(values)
-    steps: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=MEMORY)
-    for _ in range(iterations):
-        if slope.abs().max().item() <= LEAST_SLOPE:
-            break
-        way, shares = -slope, []
-        for step, change, scale in reversed(steps):
-            shares.append(scale * torch.dot(step, way).item())
-            way.sub_(change, alpha=shares[-1])
-        way *= 1 / (steps[-1][2] * torch.dot(steps[-1][1], steps[-1][1]).item()) if steps else 1 / slope.norm()
-        for (step, change, scale), share in zip(steps, reversed(shares), strict=True):
-            way.add_(step, alpha=share - scale * torch.dot(change, way).item())
-        length, fall = 1.0, torch.dot(slope, way).item()
-        before, old = loss, slope
-        loss, slope = losses(values + way)
-        while loss > before + 1e-4 * length * fall and length > 1e-9:
-            length /= 2
-            loss, slope = losses(values + length * way)
-        values = values + length * way
-        step, change = length * way, slope - old
-        curvature = torch.dot(step, change).item()
-        if curvature > 0:
-            steps.append((step, change, 1 / curvature))
-        if before - loss <= LEAST_FALL:
-            break
-    return values
-
-
-MEMORY, LEAST_SLOPE, LEAST_FALL = 20, 1e-6, 1e-10
-"""Steps that L-BFGS remembers, and when it ends."""
 
 
 def loss_sum(terms: Terms, message: str) -> Tensor:

@@ -17,7 +17,7 @@ from featlab.pairing.nearest import (
     Neighbours,
     Rows,
     Space,
-    keep_best,
+    keep_likely,
     load_faiss,
     nearest,
     one_thread,
@@ -28,8 +28,7 @@ SMALLEST = 10_000
 """Among fewer base rows than this the exact search takes no longer than making an index."""
 _SAMPLE = 1000  # queries that are searched in full, too
 _TRAINED_ON = 4  # tiles of base rows that an index is trained on: 256 MiB
-_BATCH = 4096  # queries that are searched at once
-_WANTED, _GAIN = 0.99, 0.01  # more effort, until that recall, or while it brings so much
+_WANTED, _GAIN = 0.95, 0.01  # more effort, until that recall, or while it brings so much
 _EFFORTS = (16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -107,10 +106,13 @@ def _propose(faiss: Any, made: Any, space: Space, found: Neighbours, rows: Rows,
         start, stop = (int(bound) for bound in ranges[run[0]])
         selector = faiss.IDSelectorNot(faiss.IDSelectorRange(start, max(start, stop)))
         options = _options(faiss, made, selector, effort)
-        for part in (run[first : first + _BATCH] for first in range(0, len(run), _BATCH)):
-            _, columns = made.search(space.left(part), count, params=options)
-            query, place = np.nonzero(columns >= 0)
-            keep_best(found, space, part[query], columns[query, place])
+        for tile in space.tiles(len(run), count):
+            left = space.left(run[tile])
+            _, columns = made.search(left, count, params=options)
+            # Again, since the index may hold vectors in short.
+            right = space.right(columns.ravel()).reshape(*columns.shape, space.width)
+            inner = np.where(columns >= 0, (right @ left[:, :, None])[:, :, 0], -np.inf).astype(np.float32)
+            keep_likely(found, space, run[tile], columns, inner)
 
 
 def _options(faiss: Any, made: Any, selector: Any, effort: int) -> Any:

@@ -62,7 +62,7 @@ class Space:
     base: int  # m.
     width: int  # d, the length of a vector.
     left: Callable[[Rows], NDArray[np.float32]]  # query rows (r,) -> float32 (r, d) vectors.
-    right: Callable[[slice], NDArray[np.float32]]  # t base rows -> float32 (t, d) vectors.
+    right: Callable[[slice | Rows], NDArray[np.float32]]  # t base rows -> float32 (t, d) vectors.
     # (query rows, inner products) -> float64, what no base row with a smaller inner product can exceed.
     limit: Callable[[Rows, NDArray[np.float32]], NDArray[np.float64]]
     # t base rows -> (query rows (r,) -> float32 (r, t) scores).
@@ -72,9 +72,9 @@ class Space:
     scale: NDArray[np.float64]  # float64 (n,), the size of the largest score that each query can have.
     error: float  # How far `quick` may be from `exact`, relative to `scale`.
 
-    def tiles(self, rows: int) -> Iterator[slice]:
-        """Yield slices of so many rows, each of as many vectors as fit into a tile."""
-        step = max(1, _BYTES // (4 * self.width))
+    def tiles(self, rows: int, each: int = 1) -> Iterator[slice]:
+        """Yield slices of so many rows, each of as many as fit into a tile with ``each`` vectors a row."""
+        step = max(1, _BYTES // (4 * self.width * each))
         return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
 
 
@@ -109,8 +109,16 @@ def nearest(space: Space, k: int, *, skip: Rows | None = None, backend: str = "a
 
 def _unproven(faiss: Any, space: Space, found: Neighbours, rows: Rows, ranges: Rows) -> Rows:
     """Put the best of what faiss proposes for some queries into `found`; return those where it may not be the best."""
+    columns, inner = _proposals(faiss, space, rows, ranges[rows], found.rows.shape[1] + _PROPOSED)
+    keep_likely(found, space, rows, columns, inner)
+    left_out = inner.min(axis=1)
+    near = found.score[rows, -1] <= space.limit(rows, left_out) + 2 * TIE * space.scale[rows]
+    return np.asarray(rows[near & (left_out > -np.inf)])
+
+
+def keep_likely(found: Neighbours, space: Space, rows: Rows, columns: Rows, inner: NDArray[np.float32]) -> None:
+    """Put the best of (r, c) base rows, k at least, into `found`; inner products (-inf: none) tell which to score."""
     k = found.rows.shape[1]
-    columns, inner = _proposals(faiss, space, rows, ranges[rows], k + _PROPOSED)
     tie = 2 * TIE * space.scale[rows]
     largest = np.zeros(inner.shape, dtype=np.bool_)
     np.put_along_axis(largest, np.argpartition(-inner, k - 1, axis=1)[:, :k], True, axis=1)
@@ -118,10 +126,7 @@ def _unproven(faiss: Any, space: Space, found: Neighbours, rows: Rows, ranges: R
         # First the k with the largest bounds, then whatever may be better than the k-th of them.
         wanted &= space.limit(rows[:, None], inner) >= (found.score[rows, -1] - tie)[:, None]
         query, place = np.nonzero(wanted & (inner > -np.inf))
-        keep_best(found, space, rows[query], columns[query, place])
-    left_out = inner.min(axis=1)
-    near = (found.score[rows, -1] <= space.limit(rows, left_out) + tie) & (left_out > -np.inf)
-    return np.asarray(rows[near])
+        _keep_best(found, space, rows[query], columns[query, place])
 
 
 def _proposals(faiss: Any, space: Space, rows: Rows, ranges: Rows, count: int) -> tuple[Rows, NDArray[np.float32]]:
@@ -181,7 +186,7 @@ def search_in_full(space: Space, found: Neighbours, rows: Rows, ranges: Rows) ->
             # What rounding could have kept from the k best.
             near = scores >= (kth - 2.0 * space.error * space.scale[part])[:, None]
             query, column = np.nonzero(near & (scores > -np.inf))
-            keep_best(found, space, part[query], column + tile.start)
+            _keep_best(found, space, part[query], column + tile.start)
 
 
 def _exclude(scores: NDArray[np.float32], ranges: Rows) -> None:
@@ -189,7 +194,7 @@ def _exclude(scores: NDArray[np.float32], ranges: Rows) -> None:
         scores[row, start:stop] = -np.inf
 
 
-def keep_best(found: Neighbours, space: Space, rows: Rows, columns: Rows) -> None:
+def _keep_best(found: Neighbours, space: Space, rows: Rows, columns: Rows) -> None:
     """Score candidate pairs, none of which is there already, exactly, and put the best of each row into `found`."""
     k = found.rows.shape[1]
     exact = np.empty(len(rows))

@@ -150,7 +150,7 @@ def search_shapes(
     def left(rows: Rows) -> NDArray[np.float32]:
         return np.concatenate([_lifted(part, mean) for part in _parts(queries, query_rows[rows])])
 
-    def right(tile: slice) -> NDArray[np.float32]:
+    def right(tile: slice | Rows) -> NDArray[np.float32]:
         return np.concatenate([_lifted(part, mean) for part in _parts(base, base_rows[tile])])
 
     space = Space(len(base_rows), width, left, right, limit, quick, exact, np.ones(len(query_rows)), error)

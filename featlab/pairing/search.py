@@ -90,7 +90,7 @@ def _cosine_space(
         taken *= query_inverse[rows, None].astype(np.float32)
         return taken
 
-    def right(tile: slice) -> NDArray[np.float32]:
+    def right(tile: slice | Rows) -> NDArray[np.float32]:
         taken = base[base_rows[tile]]
         taken *= base_inverse[tile, None].astype(np.float32)
         return taken
@@ -124,7 +124,7 @@ def _distance_space(
     def left(rows: Rows) -> NDArray[np.float32]:
         return np.pad(2 * queries[query_rows[rows]], ((0, 0), (0, 1)), constant_values=1)
 
-    def right(tile: slice) -> NDArray[np.float32]:
+    def right(tile: slice | Rows) -> NDArray[np.float32]:
         last = -base_squares[tile, None].astype(np.float32)
         return np.concatenate([base[base_rows[tile]], last], axis=1)
 

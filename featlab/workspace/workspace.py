@@ -70,10 +70,13 @@ class Workspace:
             on_epoch: Progress of training.
 
         Raises:
+            InputError: No such folder.
             ConfigError: A bad configuration.
             CacheError: No cache, or one that can't be trusted.
         """
         root = Path(root)
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder; make a workspace there with `featlab init {root}`")
         config = load_config(root / CONFIG_FILE, overrides)
         for name in config.adapt.options:
             METHODS.check(name)

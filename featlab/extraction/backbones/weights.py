@@ -20,6 +20,7 @@ RANDOM = "random"
 """The name by which random weights have to be asked for."""
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".pt.tar", ".pth.tar", ".ckpt", ".bin")
+_SUFFIXES = ", ".join((".safetensors", *_TORCH_SUFFIXES))
 # Modules that turn an embedding into classes; keys below them are left out where the network has none.
 _HEADS = frozenset({"fc", "classifier", "head", "heads", "head_dist", "last_linear", "logits"})
 # How many batches BatchNorm has seen; old files and averages of weights don't have it.
@@ -63,7 +64,7 @@ def module_with_weights(
     """Build a network and put the weights into it; ``prefix`` as in `load_state_dict`."""
     if weights is None:
         raise ConfigError(
-            f"{name} has no weights: name a file with --weights FILE ({_suffixes()}), or ask for random ones with "
+            f"{name} has no weights: name a file with --weights FILE ({_SUFFIXES}), or ask for random ones with "
             f"--weights {RANDOM}"
         )
     module = seeded(build)
@@ -97,7 +98,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if path.name.lower().endswith(_TORCH_SUFFIXES):
         return _unwrapped(path, _torch_load(path))
     hint = "; an exported network is a backbone by itself: pt2:FILE" if path.suffix == ".pt2" else ""
-    raise InputError(f"{path}: weights files end in {_suffixes()}{hint}")
+    raise InputError(f"{path}: weights files end in {_SUFFIXES}{hint}")
 
 
 def load_state_dict(
@@ -211,7 +212,3 @@ def _state_dicts(content: Any, where: str = "") -> Iterator[tuple[str, Mapping[s
         return
     for key, value in content.items():
         yield from _state_dicts(value, f"{where}.{key}" if where else key)
-
-
-def _suffixes() -> str:
-    return ", ".join((".safetensors", *_TORCH_SUFFIXES))

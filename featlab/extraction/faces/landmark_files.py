@@ -114,7 +114,7 @@ def read_landmark_csv(path: Path) -> LandmarkTable:
     named = next((place for place, name in enumerate(header) if name == "path" or _are_pictures(columns[place])), None)
     paths = None if named is None else tuple(_forward(cell.strip()) for cell in columns[named].to_pylist())
     points = np.stack([read(place) for place in places], axis=1).reshape(len(seen), -1, 2)
-    points[~(seen & np.isfinite(points).all(axis=(1, 2)))] = np.nan
+    points[~seen] = np.nan
     frames = None
     if "frame" in header and header.index("frame") != named:
         frame = read(header.index("frame"))

@@ -84,6 +84,7 @@ def test_a_pts_or_tem_that_does_not_fit_is_refused(tmp_path, refused):
         (read_pts, "n_points: 3\n{\n1 1\n}\n", "says 3 points and holds 1"),
         (read_pts, "{\n}\n", "no point between the braces"),
         (read_pts, "n_points: 2\n{\n1 1\n2 two\n}\n", "line 4: expected x and y, found '2 two'"),
+        (read_pts, "n_points: 1\n{\n1_0 2\n}\n", "line 3: expected x and y, found '1_0 2'"),
         (read_pts, "n_points: 2\n{\n1 1\n2 2 2\n}\n", "line 4: expected x and y, found '2 2 2'"),
         (read_tem, "\n\n", "is empty"),
         (read_tem, "three\n1 2\n", "line 1: expected the number of points, found 'three'"),
@@ -147,6 +148,9 @@ def test_an_openface_csv_is_read_in_order_or_by_path_and_a_failed_detection_is_n
     read = read_landmarks(path, 4, names=["f/a.jpg", "f/b.jpg", "f/c.jpg", "f/c.jpg"])
     np.testing.assert_array_equal(read[[0, 2, 3]], POINTS[[1, 0, 0]])
     assert np.isnan(read[1]).all()
+    # A column of which some cells name pictures only isn't theirs.
+    path.write_text("note,x_0,y_0\na.jpg,1,2\nblurred,3,4\n")
+    np.testing.assert_array_equal(read_landmarks(path, 2, names=["f/b.jpg", "f/a.jpg"]), [[(1, 2)], [(3, 4)]])
     path.write_text("path,x_0,y_0\n,1,2\nc.png,3,4\n")
     np.testing.assert_array_equal(read_landmarks(path, 1, names=["f/c.jpg"]), [[(3, 4)]])
 
@@ -158,6 +162,7 @@ def test_a_csv_that_does_not_fit_is_refused(tmp_path, refused):
         ("x_0,y_0,x_999999999999\n1,2,3\n", "'x_1' is missing"),
         ("x_0,y_0\n1,two\n", "line 2: y_0 is 'two', not a number"),
         ("x_0,y_0\n1,2_0\n", "line 2: y_0 is '2_0', not a number"),
+        ("frame,x_0,y_0\n1.5,1,2\n", "line 2: the frame isn't a whole number"),
         ("x_0,y_0\n1,2\n3,4\n", "landmarks for 2 rows, the source has 1"),
         ("path,x_0,y_0\nq.jpg,1,2\n", "no path of"),
         ("path,x_0,y_0\na.jpg,1,2\na.jpg,1,2\n", "lists 'a.jpg' twice"),

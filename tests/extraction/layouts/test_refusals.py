@@ -53,7 +53,7 @@ LISTS = (
     ("raf-db", "x_1.jpg 7\n", "line 1: the image 'x_1.jpg' begins neither with train_ nor with test_"),
     ("raf-db", "train_9.jpg 7\n", "none of the 1 files that list_patition_label.txt lists is there"),
     ("stressid", "subject/task,stress\n2ea4_Math,1\n", "no column 'binary-stress' (found: subject/task, stress)"),
-    ("stressid", "+2ea4_Math,2\n", "line 2: binary-stress is '2', expected 0 to 1 or nothing"),
+    ("stressid", "+2ea4_Stroop,1\n2ea4_Math,2\n", "line 3: binary-stress is '2', expected 0 to 1 or nothing"),
     ("stressid", "+x_Math,1\n", "none of the 2 recordings is in labels.csv: the first is 2ea4_Base"),
 )
 # The layout, files of another tree, and what is said of it.

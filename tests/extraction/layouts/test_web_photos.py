@@ -113,7 +113,7 @@ def test_every_face_of_expw_is_an_image_with_its_box(put, facts, image):
 @pytest.mark.parametrize(("label", "image"), [("EmoLabel/", "Image/"), ("basic/EmoLabel/", "basic/Image/"), ("", "")])
 def test_the_list_of_raf_db_says_split_and_class(put, facts, refuses, label, image):
     put(*(f"{image}aligned/{name}_aligned.jpg" for name in ("train_00001", "train_00002", "train_00010", "test_0001")))
-    text = "train_00001.jpg 5\ntrain_00002.jpg 7\ntrain_00010.jpg 7\ntest_0001.jpg 4\n"
+    text = "train_00001.jpg 5\ntrain_00010.jpg 7\ntrain_00002.jpg 7\ntest_0001.jpg 4\n"
     root = put(f"{label}list_patition_label.txt", text=text)
     assert facts("raf-db", root, "name subject label video frame row") == [
         (f"{image}aligned/test_0001_aligned.jpg", "raf-db-test", "happiness", "test/happiness", 0, 0),

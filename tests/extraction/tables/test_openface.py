@@ -118,6 +118,11 @@ def test_what_does_not_fit_is_one_line(folder, card, run, refused):
         with refused(FeatlabError, *words):
             run(folder)
         path.write_text(before[path])
+    for name, middle in (("a", "f1"), ("b", "g1")):
+        (folder / f"{name}.csv").write_text(f"f0,{middle},f2\n1,2,3\n")
+    listed.write_text("path,subject\na.csv,s\nb.csv,t\n")
+    with refused(FeatlabError, "b.csv has 3 features, f0 to f2, ", "the same columns"):
+        run(folder)
     listed.unlink()
     with refused(FeatlabError, "manifest.csv: no such file", "--manifest"):
         run(folder)

@@ -1,5 +1,6 @@
 import json
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -167,7 +168,10 @@ def test_what_is_no_backbone_is_refused_and_nothing_is_written(network, tmp_path
 def test_files_that_are_no_backbone_of_ours_are_refused(tmp_path, refused):
     (tmp_path / "text.pt2").write_text("no archive")
     torch.export.save(torch.export.export(nn.Flatten(), (torch.zeros(1, 3, 2, 2),)), tmp_path / "foreign.pt2")
+    with zipfile.ZipFile(tmp_path / "other.pt2", "w") as archive:
+        archive.writestr("other/extra/featlab.json", '{"format": "another"}')
     for name, says in (
+        ("other.pt2", "has no featlab.json of a backbone"),
         ("absent.pt2", "can't be read as a .pt2"),
         ("text.pt2", "can't be read as a .pt2"),
         ("foreign.pt2", "has no featlab.json of a backbone"),
