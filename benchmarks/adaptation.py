@@ -147,12 +147,14 @@ def main() -> None:
     bundle = random_bundle(sorted({name for name, _ in METHODS.values()}))
     clip = random_people(1, 1, 77).embeddings
     target = Target(clip, np.zeros(FRAMES, dtype=np.int32), np.arange(FRAMES, dtype=np.int32))
-    print("| method | iterations | seconds |\n|---|---|---|")
+    first = 0.0
+    print("| method | iterations | seconds | ratio |\n|---|---|---|---|")
     for words, (name, settings) in METHODS.items():
         method = make_method(name, {name: settings})
         adapt = partial(method.adapt, bundle, target)
         middle = statistics.median(seconds(adapt) for _ in range(20))
-        print(f"| {words} | {adapt().iterations} | {middle:.4f} |", flush=True)
+        first = first or middle
+        print(f"| {words} | {adapt().iterations} | {middle:.4f} | {middle / first:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from featlab.cli.output import Output, StageProgress
 
 if TYPE_CHECKING:
     from featlab.analysis.page import Result
+    from featlab.bundle.bundle import Bundle
     from featlab.cache.schema import ExtractorInfo
     from featlab.evaluation.runner import OnStep, UnfinishedError, Where
     from featlab.extraction.inputs import InputConfig
@@ -200,6 +201,17 @@ class Session:
                 f"classes that are not tested, for no row of them is left beside the adapted ones: {some}{more}; give "
                 "each recording a video of its own, or a person more neutral ones"
             )
+
+
+def people_of(session: Session, spec: str) -> tuple[Workspace, Bundle, Path, tuple[str, ...]]:
+    """Open the workspace and the bundle for the people whom a text names; runs the source stages that are missing."""
+    from featlab.workspace.adapt import bundle_for, people_in
+
+    with session.output.stages() as progress:
+        opened = session.open(on_epoch=progress)
+        people = people_in(spec, opened.table.subjects)
+        session.warn_of_seen(opened.extractor, people)
+        return opened, *bundle_for(opened, people, session["bundle"], session.held_out(opened, people)), people
 
 
 def workspace_command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

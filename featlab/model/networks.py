@@ -22,15 +22,10 @@ _ROWS = 65536  # of a table that are projected at once
 
 
 class Projection(nn.Module):
-    """A fixed affine map from embeddings to features, (f − mean) · components, fitted on source rows only.
+    """A fixed affine map from embeddings to features, (f − mean) · components, fitted on source rows only."""
 
-    Args:
-        mean: (D0,) subtracted from every embedding.
-        components: (D0, D) directions, scaled so that a feature has unit variance on average.
-    """
-
-    mean: Tensor
-    components: Tensor
+    mean: Tensor  # (D0,) subtracted from every embedding.
+    components: Tensor  # (D0, D) directions, scaled so that a feature has unit variance on average.
 
     def __init__(self, mean: Tensor, components: Tensor) -> None:
         super().__init__()
@@ -49,13 +44,7 @@ class Projection(nn.Module):
 
 
 class SourceHead(nn.Module):
-    """Bottleneck B = Linear + BatchNorm1d, and classifier C = weight-normalised Linear (the layout of SHOT).
-
-    Args:
-        dim: D, features in.
-        bottleneck: H, width of B's output.
-        classes: K.
-    """
+    """Bottleneck B = Linear + BatchNorm1d, and classifier C = weight-normalised Linear (the layout of SHOT)."""
 
     def __init__(self, dim: int, bottleneck: int, classes: int) -> None:
         super().__init__()
