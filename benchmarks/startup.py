@@ -28,8 +28,8 @@ def claims(folder: Path) -> Iterator[Claim]:
     for words in ("--help", "methods", "layouts"):
         yield Claim(
             f"`featlab {words}`",
-            '`python -c "import typer, rich.console, rich.table"`',
+            '`python -c "import typer.rich_utils, rich.table"`',
             2,
             lambda words=words: command("featlab", words),
-            lambda: command("python", "-c", "import typer, rich.console, rich.table"),
+            lambda: command("python", "-c", "import typer.rich_utils, rich.table"),
         )

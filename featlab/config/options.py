@@ -146,7 +146,7 @@ def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
 
     ``where`` is the prefix of the key in a message, e.g. ``adapt.pft``.
     """
-    hints = typing.get_type_hints(type(config))
+    hints = typing.get_type_hints(type(config)) if options else {}
     known = [item.name for item in fields(config)]
     values = {}
     for key, value in options.items():
