@@ -15,7 +15,7 @@ from featlab.cache import write_table
 
 
 def claims(folder: Path) -> Iterator[Claim]:
-    """Yield the claims about commands that look at a small cache."""
+    """Yield the claims about commands that look at a small cache, and about lists."""
     small = str(write_table(folder / "small.h5", random_table(1000, 10), EXTRACTOR))
     for name in ("inspect", "verify"):
         yield Claim(
@@ -24,4 +24,12 @@ def claims(folder: Path) -> Iterator[Claim]:
             2,
             lambda name=name: command("featlab", name, small),
             lambda: command("python", "-c", "import h5py"),
+        )
+    for words in ("--help", "methods", "layouts"):
+        yield Claim(
+            f"`featlab {words}`",
+            '`python -c "import typer, rich.console, rich.table"`',
+            2,
+            lambda words=words: command("featlab", words),
+            lambda: command("python", "-c", "import typer, rich.console, rich.table"),
         )

@@ -18,12 +18,13 @@ _NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUP
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, followed: bool = False) -> Iterator[Path]:
     """Yield a temporary `<name>.<random>.partial` beside `path`; rename it onto `path` when the block succeeds.
 
     The file and its folder are synced to disk, so after a crash or a power loss `path` holds the old content or the
     new one, never a part. Missing folders are made. When the block raises, the temporary file is removed and `path`
     is untouched. Two writers at once do not mix: each has its own temporary file and the last rename wins.
+    ``followed`` leaves the folder's sync to a file that is written there next, without which this one says nothing.
 
     The temporary name ends in `.partial`, so a library that picks a format by suffix must be told the format.
     """
@@ -50,12 +51,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         _remove(partial)
         raise _cannot_write(path, error) from error
-    sync_folder(target.parent)
+    if not followed:
+        sync_folder(target.parent)
 
 
-def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def atomic_write_bytes(path: str | os.PathLike[str], data: bytes, *, followed: bool = False) -> None:
     """Write `data` to `path` as one whole file (see `atomic_path`)."""
-    with atomic_path(path) as partial:
+    with atomic_path(path, followed=followed) as partial:
         partial.write_bytes(data)
 
 

@@ -79,17 +79,17 @@ def train(
     """
     import torch
 
+    from featlab.compute import choose_device
     from featlab.extraction.training import TrainConfig
     from featlab.extraction.training.data import list_items, take_frames
     from featlab.extraction.training.train import train_backbone
     from featlab.protocol.splits import subjects_held_out
-    from featlab.workspace.workspace import choose_device
 
     output = session.output
     given = {"arch": arch, "size": size, "layers": layers, "epochs": epochs, "batch": batch, "refit": refit}
     values = {key: value for key, value in given.items() if value is not None}
     config = TrainConfig().with_values(parse_options(settings or (), "--set", "lr=0.001") | values)
-    chosen_device = choose_device(session["device"])
+    chosen_device = choose_device(session["device"]).type
     torch.set_num_threads(session.jobs)
     listed = list_items(source, session.input_config())
     held = subjects_held_out(

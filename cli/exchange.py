@@ -214,9 +214,8 @@ def _show_import(output: Output, imported: ImportedBundle, folder: Path, classes
         "accuracy": imported.accuracy,
     }
     output.json({**facts, "files": imported.files})
-    shown = {
-        name.replace("_", " "): value for name, value in facts.items() if name not in ("folder", "rows", "accuracy")
-    }
+    hidden = ("folder", "rows", "accuracy")
+    shown = {name.replace("_", " "): value for name, value in facts.items() if name not in hidden}
     shown |= {"classes": ", ".join(bundle.classes), "prepared": ", ".join(bundle.extras) or "nothing"}
     if imported.rows:
         shown["source rows recognised"] = f"{100 * imported.accuracy:.1f} % of {imported.rows:,} labelled rows"
@@ -234,5 +233,5 @@ def _show_import(output: Output, imported: ImportedBundle, folder: Path, classes
         output.note(
             "no style bank: pft, neutral-shift and coral need one; import with a --cache of the source subjects"
         )
-    elif bank and "t" not in imported.files:
+    elif "t" not in imported.files:
         output.note("no translator was imported: pft adapts the offset of an identity")

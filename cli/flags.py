@@ -178,7 +178,7 @@ FLAGS = {
     "caches": _common(
         list[Path] | None, "--cache", metavar="FILE", help="The embedding cache; repeat it for a panel each."
     ),
-    "device": _common(str, "--device", default="auto", metavar="auto|cpu|cuda", help="Where to compute."),
+    "device": _common(str, "--device", default="auto", metavar="auto|cpu|cuda|mps", help="Where to compute."),
     "jobs": _common(int, "--jobs -j", default=0, min=0, metavar="N", help="Processes; 0 takes every core."),
     "engine": _common(
         str | None,

@@ -14,7 +14,7 @@ from featlab.cache.names import one_form
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.session import REFUSED, SKIPPED, Session, counted, workspace_command
+from featlab.cli.session import REFUSED, SKIPPED, Session, counted, people_of, workspace_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from featlab.cache.table import FeatureTable
     from featlab.model.networks import AdaptedModel
     from featlab.workspace.predict import Predicted
-    from featlab.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,17 +65,6 @@ def open_person(session: Session, spec: str) -> Person:
 def needs_no_cache(session: Session) -> bool:
     """Return whether what is stored in a named bundle is taken, since there is no cache to adapt on."""
     return session["bundle"] is not None and session["cache"] is None and not session.cache_file(None).exists()
-
-
-def people_of(session: Session, spec: str) -> tuple[Workspace, Bundle, Path, tuple[str, ...]]:
-    """Open the workspace and the bundle for the people whom a text names; runs the source stages that are missing."""
-    from featlab.workspace.adapt import bundle_for, people_in
-
-    with session.output.stages() as progress:
-        opened = session.open(on_epoch=progress)
-        people = people_in(spec, opened.table.subjects)
-        session.warn_of_seen(opened.extractor, people)
-        return opened, *bundle_for(opened, people, session["bundle"], session.held_out(opened, people)), people
 
 
 def refuse_without_images(session: Session, backbone: str | None) -> None:

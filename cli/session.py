@@ -17,6 +17,7 @@ from featlab.cli.output import Output, StageProgress
 
 if TYPE_CHECKING:
     from featlab.analysis.page import Result
+    from featlab.bundle.bundle import Bundle
     from featlab.cache.schema import ExtractorInfo
     from featlab.evaluation.runner import OnStep, UnfinishedError, Where
     from featlab.extraction.inputs import InputConfig
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 """Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
-_SILENT, _WITH_VALUE = ("--json", "--quiet", "-q", "--wide", "--apply"), ("--jobs", "-j")
+_SILENT, _WITH_VALUE = (
+    ("--json", "--quiet", "-q", "--wide", "--apply", "--collect"),
+    ("--jobs", "-j", "--engine", "--share"),
+)
 _EVERYWHERE = ("workspace", "cache", "settings", "seed", "json_mode", "quiet")
 _FILES_OR_NAMES = ("targets", "pool", "sources")
 
@@ -103,15 +107,10 @@ class Session:
         """Open the workspace, with ``more`` as in `values`; its stages speak through the output."""
         import torch
 
-        from featlab.errors import InputError
         from featlab.workspace.workspace import Workspace
 
         # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
         torch.set_num_threads(1)
-        if not self.workspace.is_dir():
-            raise InputError(
-                f"{self.workspace}: no such folder; make a workspace there with `featlab init {self.workspace}`"
-            )
         device = self.given.get("device", "cpu")
         return Workspace.open(
             self.workspace, self.values(more), device=device, notify=self.output.note, on_epoch=on_epoch
@@ -202,6 +201,17 @@ class Session:
                 f"classes that are not tested, for no row of them is left beside the adapted ones: {some}{more}; give "
                 "each recording a video of its own, or a person more neutral ones"
             )
+
+
+def people_of(session: Session, spec: str) -> tuple[Workspace, Bundle, Path, tuple[str, ...]]:
+    """Open the workspace and the bundle for the people whom a text names; runs the source stages that are missing."""
+    from featlab.workspace.adapt import bundle_for, people_in
+
+    with session.output.stages() as progress:
+        opened = session.open(on_epoch=progress)
+        people = people_in(spec, opened.table.subjects)
+        session.warn_of_seen(opened.extractor, people)
+        return opened, *bundle_for(opened, people, session["bundle"], session.held_out(opened, people)), people
 
 
 def workspace_command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from featlab.cli.output import Output
-from featlab.cli.predict import end_with, left_out, people_of, targets_of
-from featlab.cli.session import Session, counted, names_in, workspace_command
+from featlab.cli.predict import end_with, left_out, targets_of
+from featlab.cli.session import Session, counted, names_in, people_of, workspace_command
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle

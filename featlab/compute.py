@@ -15,16 +15,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from featlab.errors import ConfigError
 
 
-def choose_device(name: str, *, amp: bool) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda"; refuse a GPU that isn't there, and mixed precision without one."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu or cuda, got {name!r}")
-    has_gpu = torch.cuda.is_available()
-    if name == "cuda" and not has_gpu:
-        raise ConfigError("device cuda: torch finds no GPU here; use cpu")
-    chosen = "cuda" if name != "cpu" and has_gpu else "cpu"
+def choose_device(name: str, *, amp: bool = False) -> torch.device:
+    """Return the device for auto, cpu, cuda (NVIDIA) or mps (Apple); auto takes a GPU where torch finds one.
+
+    Raises:
+        ConfigError: Another name, a GPU that isn't there, or mixed precision elsewhere than on cuda.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name not in ("auto", *there):
+        raise ConfigError(f"device must be auto, cpu, cuda or mps, got {name!r}")
+    if not there.get(name, True):
+        raise ConfigError(f"device {name}: torch finds no GPU here; use cpu")
+    chosen = next(device for device, found in there.items() if found) if name == "auto" else name
     if amp and chosen != "cuda":
-        raise ConfigError("mixed precision (amp) needs a GPU, and this runs on the CPU; leave it out")
+        raise ConfigError(f"mixed precision (amp) needs a GPU of NVIDIA, and this runs on {chosen}; leave it out")
     return torch.device(chosen)
 
 

@@ -182,10 +182,14 @@ def _on_source_axes(
     clouds: Sequence[NDArray[np.float32]], source: NDArray[np.float32]
 ) -> tuple[list[NDArray[np.float64]], tuple[float, float]]:
     """Return each cloud on the two principal axes of the source rows as extracted, and the variance on them."""
-    if len(source) < 2 or source.shape[1] < 2:
+    from sklearn.decomposition import PCA
+
+    if min(source.shape) < 2:
         raise InputError("principal axes are of two source rows or more, and of two dimensions or more; add some")
-    centre, axes, variances = principal_axes(source)
-    return [(cloud - centre) @ axes.T for cloud in clouds], variances
+    # With "full" an axis has the same sign every time.
+    axes = PCA(2, svd_solver="full").fit(source.astype(np.float64))
+    first, second = axes.explained_variance_ratio_.tolist()
+    return [axes.transform(cloud.astype(np.float64)) for cloud in clouds], (first, second)
 
 
 def _silhouette(rows: NDArray[np.float32], labels: Codes) -> float:
@@ -194,16 +198,3 @@ def _silhouette(rows: NDArray[np.float32], labels: Codes) -> float:
     from sklearn.metrics import silhouette_score
 
     return float(silhouette_score(rows, labels))
-
-
-def principal_axes(
-    rows: NDArray[np.floating[Any]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float]]:
-    """Return the mean (d,), two principal axes (2, d) of fixed signs, and the fraction of variance on each."""
-    centre = rows.mean(axis=0, dtype=np.float64)
-    _, spread, directions = np.linalg.svd(rows - centre, full_matrices=False)
-    axes = directions[:2]
-    largest = np.abs(axes).argmax(axis=1)
-    axes = axes * np.where(axes[np.arange(2), largest] < 0, -1.0, 1.0)[:, None]
-    total = float((spread**2).sum()) or 1.0
-    return centre, axes, (float(spread[0] ** 2) / total, float(spread[1] ** 2) / total)

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
         for name, tensor in adapted.model.state_dict().items()
         if not name.startswith("projection.") and (name not in base or not torch.equal(tensor, base[name]))
     }
-    digest = write_tensors(folder / _TENSORS, tensors)
+    digest = write_tensors(folder / _TENSORS, tensors, followed=True)
     content = {
         "format_version": ADAPTATION_FORMAT,
         "translator": kind,
@@ -126,8 +127,9 @@ def _same_form(part: Translator, other: Translator) -> bool:
     return part.residual == other.residual and part.first.weight.shape == other.first.weight.shape
 
 
+@lru_cache(maxsize=2)
 def _fingerprint(bundle: Bundle) -> str:
-    """Return a hash of the weights that an adaptation is a difference from."""
+    """Return a hash of the weights that an adaptation is a difference from; taken once for many people."""
     digest = hashlib.sha256()
     for name, tensor in _base_tensors(bundle, "translator").items():
         if name == "temperature":
@@ -137,6 +139,7 @@ def _fingerprint(bundle: Bundle) -> str:
     return digest.hexdigest()
 
 
+@lru_cache(maxsize=4)
 def _base_tensors(bundle: Bundle, kind: str) -> dict[str, Tensor]:
     translator = bundle.translator if kind == "translator" else None
     return dict(PersonalModel(bundle.projection, translator, bundle.head).state_dict())

@@ -23,8 +23,11 @@ from featlab.errors import BundleError
 _DIGEST = "digest"
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors as safetensors, whole or not at all; return their digest, which is also in the file."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, followed: bool = False) -> str:
+    """Write tensors as safetensors, whole or not at all; return their digest, which is also in the file.
+
+    ``followed`` as in `featlab.cache.atomic.atomic_path`.
+    """
     from safetensors.torch import save
 
     # A copy each: safetensors refuses two names for one piece of memory.
@@ -32,7 +35,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     digest = _digest(copies)
-    atomic_write_bytes(path, save(copies, metadata={_DIGEST: digest}))
+    atomic_write_bytes(path, save(copies, metadata={_DIGEST: digest}), followed=followed)
     return digest
 
 

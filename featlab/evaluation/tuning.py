@@ -73,8 +73,7 @@ def search_space(
     if kind.needs_labels:
         raise ConfigError(f"{method} is given the target's labels: it is a ceiling, not a method to tune")
     asked = _parse(items)
-    both = sorted(set(asked) & set(fixed))
-    if both:
+    if both := sorted(set(asked) & set(fixed)):
         raise ConfigError(f"--space {both[0]} and --set adapt.{method}.{both[0]} are both given; leave out one of them")
     given = dict(options or {})
     config, declared = make_method(method, {method: given}).config, options_of(kind.config_type)
@@ -216,8 +215,6 @@ def open_sources(
 
     ``protocol.targets``, ``draws`` and ``pool`` say who is reported; ``sources`` narrows who is left.
     """
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; make a workspace there with `featlab init {root}`")
     # Names alone: targets are chosen by name.
     names = Workspace.open(root, overrides, subjects=(), device=device, notify=notify)
     protocol = names.config.protocol

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from featlab.evaluation.results import jsonable, versions
+from featlab.evaluation.results import jsonable, run_facts
 from featlab.evaluation.scores import failure_reasons
 from featlab.evaluation.statistics import (
     TOLERANCE,
@@ -69,13 +69,11 @@ class TuningReport:
 
     def facts(self) -> dict[str, Any]:
         """Return what made the numbers, JSON-ready."""
-        plan, space, workspace = self.plan, self.plan.space, self.plan.side.workspace
+        plan, space = self.plan, self.plan.space
         return {
             "command": self.command,
             "method": self.method,
-            "config": workspace.config.to_dict(),
-            "cache_digest": workspace.cache_digest,
-            "versions": versions(),
+            **run_facts(plan.side.workspace),
             "space": {name: list(values) for name, values in space.options},
             "grid": space.size,
             "fixed": dict(space.fixed),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -72,13 +72,20 @@ class JointObjective:
 
 
 class JointMethod(SourceAccess):
-    """Base of the methods that train B and C with one update a step: they implement `objective`."""
+    """Base of the methods that train B and C with one update a step.
+
+    They implement `losses`; or `objective`, where something has to be prepared, renewed or trained besides.
+    """
 
     updates = ("bottleneck", "classifier")
 
-    @abstractmethod
+    def losses(self, student: Student, batch: JointBatch) -> Terms:
+        """Return the loss terms of a step, weights included."""
+        raise NotImplementedError
+
     def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
         """Return what is learnt by, of copies of B and C, labelled source rows and (n, D) target rows."""
+        return JointObjective(partial(self.losses, student))
 
     def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
         """Return the model with the trained B and C, or with what the objective puts in their place."""

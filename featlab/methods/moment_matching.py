@@ -63,19 +63,15 @@ class DFA(JointMethod):
     )
     config_type = DFAConfig
 
-    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+    def losses(self, student: Student, batch: JointBatch) -> Terms:
         """Return the alignment of means and the discrimination of classes."""
         config: DFAConfig = self.config
-
-        def losses(batch: JointBatch) -> Terms:
-            ours, theirs = both_domains(student.bottleneck, batch)
-            return {
-                "classification": F.cross_entropy(student.head.classify(ours), batch.labels),
-                "alignment": config.align * mean_distance(ours, theirs),
-                "discrimination": config.discriminate * discriminative_loss(ours, batch.labels, config.bandwidth),
-            }
-
-        return JointObjective(losses)
+        ours, theirs = both_domains(student.bottleneck, batch)
+        return {
+            "classification": F.cross_entropy(student.head.classify(ours), batch.labels),
+            "alignment": config.align * mean_distance(ours, theirs),
+            "discrimination": config.discriminate * discriminative_loss(ours, batch.labels, config.bandwidth),
+        }
 
 
 def class_ratios(source: Tensor, target: Tensor, classes: int) -> Tensor:
@@ -199,20 +195,16 @@ class SAFN(JointMethod):
     )
     config_type = SAFNConfig
 
-    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+    def losses(self, student: Student, batch: JointBatch) -> Terms:
         """Return the growth of norms, and the entropy where it has a weight."""
         config: SAFNConfig = self.config
-
-        def losses(batch: JointBatch) -> Terms:
-            ours, theirs = both_domains(student.bottleneck, batch)
-            terms = {
-                "classification": F.cross_entropy(student.head.classify(ours), batch.labels),
-                "source norm": config.norm * norm_growth_loss(ours, config.norm_step),
-                "target norm": config.norm * norm_growth_loss(theirs, config.norm_step),
-            }
-            if config.entropy:
-                p = torch.softmax(student.head.classify(theirs), dim=1)
-                terms["entropy"] = config.entropy * mean_entropy(p)
-            return terms
-
-        return JointObjective(losses)
+        ours, theirs = both_domains(student.bottleneck, batch)
+        terms = {
+            "classification": F.cross_entropy(student.head.classify(ours), batch.labels),
+            "source norm": config.norm * norm_growth_loss(ours, config.norm_step),
+            "target norm": config.norm * norm_growth_loss(theirs, config.norm_step),
+        }
+        if config.entropy:
+            p = torch.softmax(student.head.classify(theirs), dim=1)
+            terms["entropy"] = config.entropy * mean_entropy(p)
+        return terms

@@ -150,18 +150,13 @@ class LPL(JointMethod):
     )
     config_type = LPLConfig
 
-    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+    def losses(self, student: Student, batch: JointBatch) -> Terms:
         """Return the classification and the locality of source rows."""
-        config: LPLConfig = self.config
-
-        def losses(batch: JointBatch) -> Terms:
-            z = student.bottleneck(batch.source)
-            return {
-                "classification": F.cross_entropy(student.head.classify(z), batch.labels),
-                "locality": config.locality * locality_loss(z, batch.labels, config.neighbours),
-            }
-
-        return JointObjective(losses)
+        z = student.bottleneck(batch.source)
+        return {
+            "classification": F.cross_entropy(student.head.classify(z), batch.labels),
+            "locality": self.config.locality * locality_loss(z, batch.labels, self.config.neighbours),
+        }
 
 
 @dataclass(frozen=True)
@@ -181,10 +176,6 @@ class FTDNN(JointMethod):
     )
     config_type = FTDNNConfig
 
-    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+    def losses(self, student: Student, batch: JointBatch) -> Terms:
         """Return the classification of source rows."""
-
-        def losses(batch: JointBatch) -> Terms:
-            return {"classification": F.cross_entropy(student.logits(batch.source), batch.labels)}
-
-        return JointObjective(losses)
+        return {"classification": F.cross_entropy(student.logits(batch.source), batch.labels)}

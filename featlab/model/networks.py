@@ -5,6 +5,7 @@ Shapes: an embedding f is (n, D0) float32; the projection gives features (n, D);
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,15 +22,10 @@ _ROWS = 65536  # of a table that are projected at once
 
 
 class Projection(nn.Module):
-    """A fixed affine map from embeddings to features, (f − mean) · components, fitted on source rows only.
+    """A fixed affine map from embeddings to features, (f − mean) · components, fitted on source rows only."""
 
-    Args:
-        mean: (D0,) subtracted from every embedding.
-        components: (D0, D) directions, scaled so that a feature has unit variance on average.
-    """
-
-    mean: Tensor
-    components: Tensor
+    mean: Tensor  # (D0,) subtracted from every embedding.
+    components: Tensor  # (D0, D) directions, scaled so that a feature has unit variance on average.
 
     def __init__(self, mean: Tensor, components: Tensor) -> None:
         super().__init__()
@@ -48,13 +44,7 @@ class Projection(nn.Module):
 
 
 class SourceHead(nn.Module):
-    """Bottleneck B = Linear + BatchNorm1d, and classifier C = weight-normalised Linear (the layout of SHOT).
-
-    Args:
-        dim: D, features in.
-        bottleneck: H, width of B's output.
-        classes: K.
-    """
+    """Bottleneck B = Linear + BatchNorm1d, and classifier C = weight-normalised Linear (the layout of SHOT)."""
 
     def __init__(self, dim: int, bottleneck: int, classes: int) -> None:
         super().__init__()
@@ -124,13 +114,15 @@ class Translator(nn.Module):
         change: Tensor = self.last(self.dropout(torch.relu(self.first(shifted))))
         return shifted + change if self.residual else change
 
+    def moved(self, offset: Tensor) -> Translator:
+        """Return T with another offset; its other tensors are the same objects, not copies."""
+        other = copy.copy(self)
+        other._parameters = self._parameters | {"offset": nn.Parameter(offset, requires_grad=False)}
+        return other
+
     @classmethod
     def mean(cls, parts: Sequence[tuple[Translator, float]]) -> Translator:
-        """Return the weighted mean of residual translators as one: its hidden layer holds theirs, in their order.
-
-        Args:
-            parts: Translators of zero offset, each with its weight.
-        """
+        """Return the mean of residual translators of zero offset, each with a weight, as one that holds their units."""
         dim = len(parts[0][0].offset)
         joined = blank(lambda: cls(dim, sum(part.first.out_features for part, _ in parts)))
         state = {

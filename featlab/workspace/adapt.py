@@ -254,7 +254,7 @@ def open_bundle(workspace: Workspace, folder: Path | None, kept_out: Sequence[st
     ``kept_out`` are people whom the workspace's own bundle must not have seen.
     """
     if folder is not None:
-        bundle = load_bundle(folder)
+        bundle = load_bundle(folder, device=workspace.adapt_on)
         bundle.check_extractor(workspace.extractor, str(workspace.config.cache))
         return bundle, folder
     method = workspace.config.adapt.method
@@ -262,7 +262,7 @@ def open_bundle(workspace: Workspace, folder: Path | None, kept_out: Sequence[st
     source = workspace.source(kept_out)
     folder = bundle_folder(source, [method])
     if (folder / "bundle.json").exists():
-        bundle = load_made_bundle(folder)
+        bundle = load_made_bundle(folder, workspace.adapt_on)
         workspace.notify(f"bundle: {folder}, of {len(bundle.source_subjects)} source subjects")
         return bundle, folder
     # Pairing and training are imported where they run.

@@ -22,6 +22,7 @@ from featlab.bundle.bundle import Bundle, save_bundle
 from featlab.bundle.files import read_tensors, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.table import FeatureTable
+from featlab.compute import choose_device
 from featlab.errors import BundleError
 from featlab.methods.registry import preparers, reads_pairs
 from featlab.model.networks import Projection, head_from_state
@@ -99,7 +100,11 @@ def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
             workspace, table = source.workspace, source.table
             workspace.notify(f"train: {len(table):,} rows of {len(source.subjects)} source subjects")
             trained = train_source_head(
-                table, source.config, seed=source.seed, device=workspace.device, on_epoch=workspace.on_epoch
+                table,
+                source.config,
+                seed=source.seed,
+                device=choose_device(workspace.device).type,
+                on_epoch=workspace.on_epoch,
             )
             with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
                 write_tensors(draft / path.name, _head_tensors(trained))
@@ -129,7 +134,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
             bundle = _make_bundle(source, methods)
             with atomic_folder(folder, keep="bundle.json", error=BundleError) as draft:
                 save_bundle(draft, bundle)
-    return load_made_bundle(folder), StageOutput(folder, not missing)
+    return load_made_bundle(folder, source.workspace.adapt_on), StageOutput(folder, not missing)
 
 
 def _make_bundle(source: Source, methods: Sequence[str]) -> Bundle:

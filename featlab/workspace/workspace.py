@@ -42,7 +42,7 @@ class Workspace:
     table: FeatureTable  # Every row of the cache, or those of the subjects that it was opened for.
     extractor: ExtractorInfo  # What made its embeddings.
     cache_digest: str  # Its digest.
-    device: str = "cpu"  # Where to train.
+    device: str = "cpu"  # Where to compute, as it was named.
     # Called with one line when something runs that wasn't asked for by name.
     notify: Notify = field(default=lambda line: None)
     on_epoch: OnEpoch | None = None  # Progress of training.
@@ -64,23 +64,34 @@ class Workspace:
             root: The workspace folder; a folder that holds only a cache will do.
             overrides: ``{"section.key": value}`` from flags.
             subjects: Whose rows are read; of the others, names and codes are. All by default.
-            device: ``cpu``, ``cuda`` or ``auto``.
+            device: ``cpu``, ``cuda``, ``mps`` or ``auto``, which trains on a GPU where there is one, and adapts on the
+                CPU: a clip is too short to be worth the way to a GPU.
             notify: Called with one line when a stage runs.
             on_epoch: Progress of training.
 
         Raises:
+            InputError: No such folder.
             ConfigError: A bad configuration.
             CacheError: No cache, or one that can't be trusted.
         """
         root = Path(root)
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder; make a workspace there with `featlab init {root}`")
         config = load_config(root / CONFIG_FILE, overrides)
         for name in config.adapt.options:
             METHODS.check(name)
         with open_cache(cache_path(root, config)) as cache:
             table, extractor, digest = cache.read(subjects), cache.extractor, cache.digest
-        return cls(
-            root, config, table, extractor, digest, choose_device(device), notify or (lambda line: None), on_epoch
-        )
+        if device not in ("auto", "cpu"):
+            from featlab.compute import choose_device
+
+            choose_device(device)  # Refused now, and not after an hour.
+        return cls(root, config, table, extractor, digest, device, notify or (lambda line: None), on_epoch)
+
+    @property
+    def adapt_on(self) -> str:
+        """Where to adapt and to predict: on the CPU unless a GPU was named."""
+        return "cpu" if self.device == "auto" else self.device
 
     def targets(self, draw: int = 0) -> tuple[str, ...]:
         """Return the target subjects of one draw."""
@@ -181,12 +192,12 @@ def bundle_folder(source: Source, methods: Sequence[str]) -> Path:
     return source.workspace.root / "bundles" / source.key("bundle", *inputs)
 
 
-def load_made_bundle(folder: Path) -> Bundle:
+def load_made_bundle(folder: Path, device: str) -> Bundle:
     """Read a bundle that the workspace has made."""
     from featlab.bundle.bundle import load_bundle
 
     try:
-        return load_bundle(folder)
+        return load_bundle(folder, device=device)
     except BundleError as error:
         raise BundleError(f"{error}; to have it made again, delete {folder}") from error
 
@@ -222,16 +233,3 @@ def cache_path(root: Path, config: Config) -> Path:
             "or name one with --cache"
         )
     return path
-
-
-def choose_device(name: str) -> str:
-    """Return ``cpu`` or ``cuda`` for ``auto``; refuse a device that isn't there."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device {name} is not one of auto, cpu, cuda")
-    if name == "cpu":
-        return name
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU here; use --device cpu")
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -159,9 +159,10 @@ def made(before, after, source=(0.5, 1.0, 1.0, 1.5), layers=("features",)):
 
 
 def test_sentence_and_table_count_who_is_within_the_spread():
-    shift = made([3.0, 1.0, 1.0], [0.5, 0.5, 2.0])
-    assert "features 1.00 to 0.50 (2 of 3 within the source's spread)" in style_sentence(shift)
-    row = ("features", "mean", "1.00", "0.50", "1.00", "0.50", "0.50", "2 of 3", "2 of 3")
+    # 95 % of the source people are within 1.425, half of them within 1.
+    shift = made([3.0, 1.2, 1.0], [0.5, 0.5, 2.0])
+    assert "features 1.20 to 0.50 (2 of 3 within the source's spread)" in style_sentence(shift)
+    row = ("features", "mean", "1.20", "0.50", "1.20", "0.50", "0.50", "2 of 3", "2 of 3")
     assert style_table([shift]).rows[0] == ("pft", *row)
 
 

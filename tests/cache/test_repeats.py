@@ -16,7 +16,7 @@ def found(people, tmp_path):
     """``found([(row, like), …], zeros=…)``: what is said of a cache in which some rows are as others are."""
     # s00 and s01, each with anger-0, anger-1, neutral-0 and neutral-1 of three frames.
 
-    def make(*pairs, zeros=0, paths=False, known=True, landmarks=True):
+    def make(*pairs, zeros=0, paths=False, known=True, landmarks=True, points=True):
         table = people(2, frames=3, dim=20, landmarks=landmarks)
         names = [f"{row}.png" for row in range(len(table))]
         if zeros:
@@ -26,7 +26,7 @@ def found(people, tmp_path):
         for row, like in pairs:
             table.embeddings[row] = table.embeddings[like]
             names[row] = names[like]
-            if table.landmarks is not None:
+            if landmarks and points:
                 table.landmarks[row] = table.landmarks[like]
         write_table(
             tmp_path / "c.h5", replace(table, paths=tuple(names) if paths else None), ExtractorInfo("a", "b", "c")
@@ -44,6 +44,7 @@ def test_one_picture_of_two_people_or_with_two_labels_is_a_problem_and_one_that_
     assert found((12, 0)) == [[PEOPLE], []]
     assert found((6, 0)) == [[LABELS], []]
     assert found((3, 0)) == [[], [TWICE]]
+    assert found((12, 0), points=False) == [[], []], "the landmarks differ"
     assert found((6, 0), known=False) == [[], [TWICE]]
     assert found((12, 0), (13, 7), (6, 1), (3, 2), landmarks=False) == [[PEOPLE, LABELS], [TWICE]]
 

@@ -73,11 +73,11 @@ def test_stage_3_is_given_the_purest_rows_with_their_clusters_labels(name, learn
         codes = bundle.head.bottleneck(ours)
         predicted = bundle.head.classify(codes).argmax(dim=1).numpy()
     cluster = cluster_rows(codes.numpy(), len(rows) // 4, seed=run_seed(0, "clusters"))
-    found = label_clusters(cluster, predicted, clusters=len(rows) // 4, classes=CLASSES)
-    kept = purest_rows(found.label[cluster], found.purity[cluster], 0.8)
-    assert (predicted[kept] != found.label[cluster][kept]).any()
+    label, purity = label_clusters(cluster, predicted, clusters=len(rows) // 4, classes=CLASSES)
+    kept = purest_rows(label[cluster], purity[cluster], 0.8)
+    assert (predicted[kept] != label[cluster][kept]).any()
     assert torch.equal(features, ours[kept])
-    assert labels.tolist() == found.label[cluster][kept].tolist()
+    assert labels.tolist() == label[cluster][kept].tolist()
 
 
 def test_by_confidence_the_surest_rows_are_kept_with_their_own_predictions(learnt_from, bundle, rows):

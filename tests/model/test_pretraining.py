@@ -8,8 +8,7 @@ import torch
 from featlab.config.load import Config
 from featlab.errors import FeatlabError, InputError
 from featlab.methods.pft.poster import poster_style
-from featlab.model.head import fit_projection
-from featlab.model.networks import Projection, Translator
+from featlab.model.networks import Translator
 from featlab.model.pretrain import episodic_pairs, make_style_bank, new_translator, part_of, pretrain_translator
 from featlab.model.style_bank import SourceRows
 from featlab.model.training import Adam
@@ -59,9 +58,6 @@ def only(term):
     return dict.fromkeys(WEIGHTS, 0.0) | {term: 1.0}
 
 
-# --- every loss reaches every tensor ----------------------------------------------------------------------------------
-
-
 def not_the_identity(dim, config, seed):
     """At W₂ = 0 the gradient of W₁ is 0, and KL(p ‖ p) has none at all."""
     translator = new_translator(dim, config, seed)
@@ -91,13 +87,6 @@ def test_every_loss_gives_every_tensor_of_t_a_finite_gradient(term, source, trai
                 assert gradient is not None
                 assert torch.isfinite(gradient).all()
                 assert gradient.abs().max() > 0
-
-
-def test_each_loss_alone_teaches_another_t_than_all_of_them(source, trained, monkeypatch):
-    monkeypatch.setattr("featlab.model.pretrain.new_translator", not_the_identity)
-    everything = pretrained(source, trained).translator
-    for term in WEIGHTS:
-        assert changed(pretrained(source, trained, **{term: 0.0}).translator, everything), term
 
 
 def test_the_losses_of_the_poster_reach_every_tensor_and_are_those_of_numpy(source, trained):
@@ -140,9 +129,6 @@ def test_each_loss_falls_when_it_is_all_that_is_minimised(source, trained):
     # The expression loss has its minimum at the start: T stays where the source model's predictions are.
     history = pretrained(source, trained, epochs=10, dropout=0.0, style=10.0).history
     assert history[-1]["expression"] >= 0
-
-
-# --- two parts, one T -------------------------------------------------------------------------------------------------
 
 
 def test_the_joint_t_is_the_weighted_mean_of_its_parts_and_gives_each_back(source, trained):
@@ -211,18 +197,12 @@ def test_no_loss_at_all_and_one_that_diverges_are_refused(source, trained, refus
         pretrained(source, trained, lr=1e30, epochs=4)
 
 
-# --- what stays as it is ----------------------------------------------------------------------------------------------
-
-
 def test_the_whole_source_stage_leaves_the_global_generators_alone(table, small, extractor):
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     config = Config().with_values(small, "test")
     build_bundle(table, config, seed=0, extractor=extractor, methods=("coral", "referenced", "pft-poster", "pft"))
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
-
-
-# --- repeating --------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_the_global_state(source, trained):
@@ -249,9 +229,6 @@ def test_a_fresh_translator_depends_on_the_seed_and_is_the_identity(source, trai
     assert not changed(result.translator, fresh)
 
 
-# --- history ----------------------------------------------------------------------------------------------------------
-
-
 def test_history_has_an_entry_an_epoch_with_every_term_and_their_sum(source, trained):
     calls = []
     result = pretrained(source, trained, epochs=3, on_epoch=lambda *call: calls.append(call))
@@ -262,9 +239,6 @@ def test_history_has_an_entry_an_epoch_with_every_term_and_their_sum(source, tra
     assert calls == [(epoch + 1, 3, entry["loss"]) for epoch, entry in enumerate(result.history)]
     # A batch larger than all pairs is one step an epoch.
     assert len(pretrained(source, trained, batch=10_000).history) == 2
-
-
-# --- the style bank ---------------------------------------------------------------------------------------------------
 
 
 def numpy_bank(table, source, translator, head):
@@ -312,9 +286,6 @@ def test_with_an_untrained_t_every_subject_has_its_mean_at_the_centre(source, tr
     torch.testing.assert_close(bank.layers["embedding"][0], centre.expand(4, -1), atol=1e-5, rtol=0)
 
 
-# --- sources that can't be used ---------------------------------------------------------------------------------------
-
-
 def without_neutral(table, *subjects):
     codes = [table.subjects.index(name) for name in subjects]
     return table.take((table.label != table.neutral_code) | ~np.isin(table.subject, codes))
@@ -359,9 +330,6 @@ def test_rows_of_unknown_label_train_neither_head_nor_t(table, trained):
     assert not changed(first, second)
 
 
-# --- a bundle as a whole ----------------------------------------------------------------------------------------------
-
-
 def test_a_bundle_says_what_it_was_made_of(people, small_bundle, extractor):
     table = people(subjects=4)
     bundle = small_bundle(table.without("s03"), {"pretrain.style_bank": True}, methods=["pft", "coral"], seed=5)
@@ -370,16 +338,6 @@ def test_a_bundle_says_what_it_was_made_of(people, small_bundle, extractor):
     assert (bundle.seed, set(bundle.extras), bundle.share.people) == (5, {"coral"}, 0)
     assert len(bundle.history) == bundle.config.pretrain.epochs
     assert small_bundle(table, {"pretrain.style_bank": False}).bank is None
-
-
-def test_the_projection_is_fitted_on_the_source_alone(people, small_bundle):
-    table = people(subjects=5)
-    bundle = small_bundle(table.without("s04"))
-    source = table.without("s04")
-    expected = fit_projection(source.embeddings, source.subject, bundle.config.features)
-    assert isinstance(expected, Projection)
-    assert torch.equal(bundle.projection.mean, expected.mean)
-    np.testing.assert_allclose(bundle.projection.mean, source.embeddings.mean(axis=0), atol=1e-5)
 
 
 def test_a_target_in_the_cache_changes_no_bit_of_the_source_model(people, small_bundle):

@@ -107,7 +107,7 @@ class NetworkOptions(Options):
     weights: str | None = option(None, "A weights file, a name that the network's library knows, or random.")
     prefix: str | None = option(None, "Start of the names that are meant, where a weights file holds two networks.")
     layers: tuple[str, ...] = option((), "Whose channel means and standard deviations are appended to the embedding.")
-    device: str = option("auto", "auto (a GPU where there is one), cpu or cuda.")
+    device: str = option("auto", "auto (a GPU where there is one), cpu, cuda or mps.")
     amp: bool = option(False, "float16 autocast on a GPU; changes values, and so the fingerprint.")
     size: int | None = option(None, "Side of the input in pixels.")
     mean: tuple[float, ...] | None = option(None, "Of R, G and B on the scale 0..1; one number or three.")

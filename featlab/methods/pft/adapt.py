@@ -11,11 +11,13 @@ On a clip whose frames are all alike this is the mean (SFDA-PFT's L_style over m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import Options, option
@@ -122,7 +124,7 @@ def adapt_translator(
 
     Args:
         bundle: Head and style bank; unchanged.
-        translator: T to adapt, in place.
+        translator: T to adapt; unchanged.
         target: Neutral frames.
         config: Losses, weights, steps.
         seed: Of frame order and frame pairs.
@@ -137,11 +139,13 @@ def adapt_translator(
     if config.style and bundle.bank is None:
         raise InputError(f"{config.key('style')} needs a style bank, and this bundle has none; set it to 0")
     if config.optimiser == "closed":
-        return _aligned(bundle, translator, target, config, reliability if config.iterations else None)
+        # The weights of C are a product of two tensors, which is made once here and not for every look at the clip.
+        with parametrize.cached():
+            return _aligned(bundle, translator, target, config, reliability if config.iterations else None)
     # Only the closed form does without what trains networks.
     from featlab.methods.pft.gradient import minimise_losses
 
-    features = ordered_features(bundle, target)
+    features, translator = ordered_features(bundle, target), copy.deepcopy(translator)
     iterations, history, trained = minimise_losses(bundle, translator.eval(), features, config, seed)
     model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head)
     return AdaptedModel(
@@ -149,7 +153,7 @@ def adapt_translator(
         iterations=iterations,
         trainable=trained,
         history=tuple(history),
-        warnings=_warnings(bundle, model, target),
+        warnings=_warnings(bundle, model, features),
     )
 
 
@@ -176,15 +180,14 @@ def _aligned(
     aligned = weighted
     if weighting != "neutral":
         aligned = align_style(features, bundle, weighting=weighting, bank=config.bank, iterations=config.iterations)
-    translator.offset.data.copy_(aligned.offset)
     temperature = float(reliability.temperature) if reliability else 1.0
-    model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head, temperature)
+    model = PersonalModel(bundle.projection, translator.moved(aligned.offset), bundle.head, temperature)
     return AdaptedModel(
         model,
         iterations=len(aligned.history),
         trainable=len(aligned.offset) if aligned.history else 0,
         history=aligned.history,
-        warnings=(*_warnings(bundle, model, target), *_doubts(reliability), *(report.warnings if report else ())),
+        warnings=(*_warnings(bundle, model, features), *_doubts(reliability), *(report.warnings if report else ())),
         report=report,
     )
 
@@ -197,10 +200,10 @@ def _doubts(reliability: Reliability | None) -> tuple[str, ...]:
     return (f"adapting may not help: {gain.sentence()}",) if gain is not None and gain.low <= 0 else ()
 
 
-def _warnings(bundle: Bundle, model: PersonalModel, target: Target) -> tuple[str, ...]:
+def _warnings(bundle: Bundle, model: PersonalModel, features: Tensor) -> tuple[str, ...]:
     """Say so when the adapted model does not recognise the neutral clip itself."""
     with torch.no_grad():
-        predicted = model.head(model.translator(ordered_features(bundle, target))).argmax(dim=1)
+        predicted = model.head(model.translator(features)).argmax(dim=1)
     share = float((predicted == bundle.neutral_code).float().mean())
     if share >= 0.5:
         return ()
@@ -214,7 +217,7 @@ class Alignment:
     Attributes:
         offset: (D,) to add to the person's features.
         weight: (n,) how neutral each frame is taken to be, in [0, 1].
-        history: An entry an iteration: ``style`` (what is left of L_style), ``neutral`` (mean weight), ``loss``.
+        history: An entry an iteration: ``style`` (L_style before it), ``neutral`` (mean weight), ``loss``.
     """
 
     offset: Tensor
@@ -235,21 +238,19 @@ def align_style(
     # The quantile is the middle of the two middle ones, as numpy's median; torch's is the lower.
     place = features.mean(dim=0) if weighting == "mean" else torch.quantile(features, 0.5, dim=0)
     if weighting != "neutral":
-        return Alignment(share * (centre - place), even, (_entry(features, centre - place, even, centre),))
-    history = []
-    weight = even
+        return Alignment(share * (centre - place), even, _history([(features.mean(dim=0) - place, even)]))
+    weight, steps = even, []
     with torch.no_grad():
         for _ in range(iterations):
             logits = bundle.head(bundle.translator(features + share * (centre - place)))
             # No frame is left out for good: the first place may be far from all that are neutral.
             weight = torch.softmax(logits, dim=1)[:, bundle.neutral_code].clamp_min(1e-6)
             moved = (weight[:, None] * features).sum(dim=0) / weight.sum()
-            change = float((moved - place).abs().max())
+            steps.append((moved - place, weight))
             place = moved
-            history.append(_entry(features, centre - place, weight, centre))
-            if change <= TOLERANCE:
+            if float(steps[-1][0].abs().max()) <= TOLERANCE:
                 break
-    return Alignment(share * (centre - place), weight, tuple(history))
+    return Alignment(share * (centre - place), weight, _history(steps))
 
 
 def bank_centre(bank: StyleBank, features: Tensor | None = None, which: str = "all") -> Tensor:
@@ -265,7 +266,8 @@ def bank_centre(bank: StyleBank, features: Tensor | None = None, which: str = "a
     return (weight[:, None] * means).sum(dim=0)
 
 
-def _entry(features: Tensor, offset: Tensor, weight: Tensor, centre: Tensor) -> dict[str, float]:
-    mean = (weight[:, None] * (features + offset)).sum(dim=0) / weight.sum()
-    style = float(((mean - centre) ** 2).mean())
-    return {"style": style, "neutral": float(weight.mean()), "loss": style}
+def _history(steps: Sequence[tuple[Tensor, Tensor]]) -> tuple[Mapping[str, float], ...]:
+    """Return the terms of each iteration, of how far the clip's weighted mean was from its place, and the weights."""
+    styles = torch.stack([left for left, _ in steps]).square().mean(dim=1).tolist()
+    means = torch.stack([weight for _, weight in steps]).mean(dim=1).tolist()
+    return tuple({"style": style, "neutral": mean, "loss": style} for style, mean in zip(styles, means, strict=True))

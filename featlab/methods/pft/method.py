@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -72,10 +71,8 @@ class PFT(Method):
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(T'(f))), T' adapted from the bundle's T."""
         self.check(bundle, target)
-        translator = copy.deepcopy(self.translator(bundle))
-        return adapt_translator(
-            bundle, translator, target, self.config, seed=seed, reliability=self.reliability(bundle)
-        )
+        translator, reliability = self.translator(bundle), self.reliability(bundle)
+        return adapt_translator(bundle, translator, target, self.config, seed=seed, reliability=reliability)
 
     def forced(self) -> PFT:
         """Return the method without its guard."""

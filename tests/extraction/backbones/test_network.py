@@ -103,7 +103,7 @@ def test_layers_and_all_that_changes_pixels_change_the_fingerprint_and_the_devic
     line = "RGB, centre square, 224x224 bilinear, mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
     assert InputSpec().describe() == line
     assert "centre square of 0.875 of the shorter side" in InputSpec(crop=0.875).describe()
-    with refused(ConfigError, "device must be auto, cpu or cuda, got 'tpu'"):
+    with refused(ConfigError, "device must be auto, cpu, cuda or mps, got 'tpu'"):
         small(device="tpu")
     if not torch.cuda.is_available():
         with refused(ConfigError, "torch finds no GPU here; use cpu"):

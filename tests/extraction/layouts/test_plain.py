@@ -105,7 +105,7 @@ def test_a_source_that_does_not_fit_is_refused_in_one_line(tmp_path, put, refuse
         ("", "has no rows"),
         ("path,subject\n", "has no rows"),
         ("path,subjet\na,b\n", "no column 'subject' (found: path, subjet); did you mean 'subjet'?"),
-        ("path,subject,subject\na,b,c\n", "'subject' appears twice"),
+        ("path,subject,Subject\na,b,c\n", "'subject' appears twice"),
         ("path,subject,frame\na,s,0\nb,s,1.5\n", "line 3: frame '1.5' isn't a whole number"),
         ("path,subject,frame\na,s,99999999999\n", "line 2: frame '99999999999' isn't"),
         ("path,subject,frame\na,s,0\nb,s,\n", "line 3: the frame is empty"),
