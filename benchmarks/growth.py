@@ -19,10 +19,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from featlab.analysis.style import figure, house_style, save_plot
 
 FRAMES, DIM, POINTS, RANK = 100, 512, 68, 32
 ROW_BYTES = 4 * (DIM + 2 * POINTS)
@@ -89,7 +92,10 @@ def prepared(folder: Path, people: int, prefix: str = "s") -> Path:
     place = folder / f"{prefix}{people}"
     if not (place / "cache.h5").exists():
         place.mkdir(exist_ok=True)
-        draw(place / "data.npz", people, prefix)
+        # In a process of its own: on Linux the peak memory of a parent counts as that of the commands that it starts.
+        drawing = get_context("spawn").Process(target=draw, args=(place / "data.npz", people, prefix))
+        drawing.start()
+        drawing.join()
         run(("import", "data.npz", "--out", "cache.h5"), place)
     return place
 
@@ -143,46 +149,34 @@ def main() -> None:
     series = {name: [point for point in found if point["name"] == name] for name in MEASURED}
     series = {name: line for name, line in series.items() if line}
     draw_growth(series)
-    print(
-        "| command | largest | seconds of the processor | slope | peak memory beside the features | true references |"
-    )
-    print("|---|---|---|---|---|---|")
+    print("| command | largest | processor seconds | slope | peak memory | the features | true references |")
+    print("|---|---|---|---|---|---|---|")
     for name, line in series.items():
         last = line[-1]
-        beside = (last["memory"] - ROW_BYTES * last["rows"]) / 2**30
-        recall = f"{100 * last['recall']:.1f} %" if last["recall"] else "" if "index" not in name else "all"
-        print(
-            f"| {name} | {last['rows']:,} rows | {last['cpu']:.4g} | {slope(line):.2f} | {beside:.2f} GiB | {recall} |"
-        )
+        sizes = " | ".join(f"{size / 2**30:.2f} GiB" for size in (last["memory"], ROW_BYTES * last["rows"]))
+        recall = f"{100 * last['recall']:.1f} %" if last["recall"] else ""
+        print(f"| {name} | {last['rows']:,} rows | {last['cpu']:.3g} | {slope(line):.2f} | {sizes} | {recall} |")
 
 
 def draw_growth(series: dict[str, list[dict[str, Any]]]) -> None:
     """Draw time and memory against rows, with a line of slope 1 and the features' own bytes."""
-    from featlab.analysis.style import figure, house_style, save_plot
-
     with house_style():
         drawn = figure(7.2, 3.4)
         left, right = drawn.subplots(1, 2)
         for number, (name, line) in enumerate(series.items()):
             rows = [point["rows"] for point in line]
-            style: dict[str, Any] = {"color": f"C{number % 6}", "marker": "os^"[number % 3], "markersize": 3}
+            style: dict[str, Any] = {"color": f"C{number % 6}", "marker": "os^DvP<>X"[number], "markersize": 3}
             left.plot(rows, [point["cpu"] for point in line], label=name, **style)
             right.plot(rows, [point["memory"] / 2**30 for point in line], **style)
-        span = (
-            np.array([min(p["rows"] for p in line) for line in series.values()]).min(),
-            max(line[-1]["rows"] for line in series.values()),
-        )
-        left.plot(span, [1.0, span[1] / span[0]], "k:", linewidth=0.8, label="slope 1")
-        many = np.geomspace(*span, 50)
-        right.plot(many, ROW_BYTES * many / 2**30 + 1, "k--", linewidth=0.8, label="features + 1 GiB")
-        right.plot(many, ROW_BYTES * many / 2**30, "k:", linewidth=0.8, label="features")
+        many = np.geomspace(SIZES[0], max(line[-1]["rows"] for line in series.values()), 50)
+        left.plot(many, many / SIZES[0], "k:", linewidth=0.8, label="slope 1")
+        for beside, dashes, name in ((1, "k--", "features + 1 GiB"), (0, "k:", "features")):
+            right.plot(many, ROW_BYTES * many / 2**30 + beside, dashes, linewidth=0.8, label=name)
         for axis, name in ((left, "processor seconds"), (right, "peak memory (GiB)")):
             axis.set(xscale="log", yscale="log", xlabel="rows of 512 values", ylabel=name)
-        left.legend(fontsize=5.5)
-        right.legend(fontsize=5.5)
-    columns = {key: [point[key] for line in series.values() for point in line] for key in ("name", "rows")}
-    for key in ("cpu", "seconds", "memory"):
-        columns[key] = [f"{point[key]:.4g}" for line in series.values() for point in line]
+            axis.legend(fontsize=5.5)
+    every = [point for line in series.values() for point in line]
+    columns = {key: [point[key] for point in every] for key in ("name", "rows", "cpu", "seconds", "memory")}
     save_plot(Path(__file__).parent.parent / "docs" / "images", "growth", drawn, columns)
 
 

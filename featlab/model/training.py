@@ -23,23 +23,30 @@ OnEpoch = Callable[[int, int, float], None]
 """Called after each epoch with its number, the number of epochs, and the mean loss."""
 
 
-class Adam(Optimizer):
-    """Adam, with weight decay AdamW: the weights of torch's own, which imports its compiler, a second, to step."""
+class Adam:
+    """Adam, with weight decay AdamW: the steps of torch's own, whose base class imports torch's compiler, a second."""
 
-    def __init__(self, parameters: Any, lr: float = 1e-3, weight_decay: float = 0.0) -> None:
-        for method in (Optimizer.add_param_group, Optimizer.zero_grad):
-            # As if the compiler had been asked already, and left them alone.
-            plain = getattr(method, "__wrapped__", method)
-            vars(plain).setdefault("__dynamo_disable", plain)
-        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+    def __init__(self, parameters: Iterable[Any], lr: float = 1e-3, weight_decay: float = 0.0) -> None:
+        """Take tensors, or groups of them: mappings of ``params``, and of options of its own."""
+        given = list(parameters)
+        groups = given if given and isinstance(given[0], Mapping) else [{"params": given}]
+        rest = {"lr": lr, "weight_decay": weight_decay}
+        self.param_groups = [{**rest, **group, "params": list(group["params"])} for group in groups]
+        self.state: dict[Tensor, dict[str, Any]] = {}
+
+    def zero_grad(self) -> None:
+        """Forget every gradient."""
+        for group in self.param_groups:
+            for tensor in group["params"]:
+                tensor.grad = None
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
+    def step(self) -> None:
         """Change every parameter that has a gradient."""
         for group in self.param_groups:
             moved = [tensor for tensor in group["params"] if tensor.grad is not None]
             for tensor in moved:
-                if not self.state[tensor]:
+                if tensor not in self.state:
                     self.state[tensor] = {name: torch.zeros_like(tensor) for name in ("mean", "square")} | {"steps": 0}
             if not moved:
                 continue
@@ -73,7 +80,7 @@ class Phase:
         trained: The parameters that this update changes; ``None``: all of the optimiser's.
     """
 
-    optimiser: Optimizer
+    optimiser: Optimizer | Adam
     losses: Callable[[Any], Terms]
     trained: Sequence[nn.Parameter] | None = None
 
@@ -209,7 +216,7 @@ def shuffled_batches(rows: int, batch: int, minimum: int, random: torch.Generato
             yield picked
 
 
-def _parameters(optimiser: Optimizer) -> list[nn.Parameter]:
+def _parameters(optimiser: Optimizer | Adam) -> list[nn.Parameter]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
