@@ -56,11 +56,14 @@ def train(session: Session) -> None:
 @workspace_command("strategy", "label_rule", "index", "subjects", "targets")
 def pair(session: Session) -> None:
     """Give each source row a reference: a row of another subject."""
+    from featlab.config.options import refuse_inert
     from featlab.pairing.pairs import pairs_summary
     from featlab.workspace.stages import pair_stage
 
     output = session.output
     opened = session.open()
+    if session["index"]:
+        refuse_inert(opened.config.pair, ["index"], "pair")
     source = _source(opened, session)
     pairs, made = pair_stage(source)
     summary = pairs_summary(pairs, source.table)

@@ -21,6 +21,7 @@ BESIDE_A_CACHE = {
         f"adapt --subject '[bold]{'very ' * 60}long[/bold]'": f"[bold]{'very ' * 60}long[/bold]",
         "predict --subject s04l": "unknown subject 's04l' among the 8 of the cache; did you mean 's04",
         f"pretrain --quiet --strategy cosine {LINEAR}": f"pair.strategy has {FORM}",
+        "pair --quiet --strategy random --index HNSW32": f"pair.index has {READ} pair.strategy = auto",
         f"evaluate --targets 2 --methods source-only,pft --label-rule same {LINEAR}": f"pair.label_rule has {FORM}",
         f"export --out model.safetensors --set pretrain.axis=vector {LINEAR}": f"pretrain.axis has {FORM}",
     },
