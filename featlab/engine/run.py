@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 Work = Callable[[Item], Result]
 
 LOCAL = EngineConfig()
-WORKER_START = 3.0
-"""Seconds of a core that a worker needs to import torch and read a cache, before its first item."""
+WORTH = 10.0
+"""Seconds that more processes must save: each takes about three to import torch and read a cache, before all else."""
 
 _ALONE = threading.Lock()
 
@@ -73,7 +73,7 @@ def _here(work: Work[Item, Result], items: list[Item], jobs: int, light: bool) -
         yield work(items[done])
         done += 1
         rest = (time.monotonic() - start) / done * (len(items) - done)
-        if rest * (1 - 1 / jobs) > 2 * WORKER_START:
+        if rest * (1 - 1 / jobs) > WORTH:
             break
     if done < len(items):
         jobs = min(jobs, len(items) - done)

@@ -176,15 +176,15 @@ def adapt_people(
 
 
 @lru_cache(maxsize=1)
-def _loaded(root: Path) -> Bundle:
+def _loaded(root: Path, device: str) -> Bundle:
     """Return the bundle, kept for the next person."""
-    return load_bundle(root)
+    return load_bundle(root, device=device)
 
 
 def _adapt_one(workspace: Workspace, root: Path, force: bool, subject: str) -> Stored | Refused:
     table, extractor, config = workspace.table, workspace.extractor, workspace.config
     try:
-        bundle, rows = _loaded(root), table.rows_of(subject)
+        bundle, rows = _loaded(root, workspace.adapt_on), table.rows_of(subject)
         stored = None if force else _stored_of(bundle, root, rows, extractor, subject, config)
         done = stored or adapt_subject(bundle, root, rows, extractor, subject, config, force=force)
     except FeatlabError as error:
