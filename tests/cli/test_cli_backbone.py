@@ -62,7 +62,7 @@ REFUSED = {
     "--set flip": "expected key=value",
     "--set augment.flop=1": "did you mean 'flip'",
     "--if-exists skip": "--if-exists = 'skip' is not one of",
-    "--device tpu": "is not one of auto, cpu, cuda",
+    "--device tpu": "must be auto, cpu, cuda or mps",
     "--weights absent.pt": "absent.pt",
     "--fps 5": "has no videos",
 }

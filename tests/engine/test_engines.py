@@ -13,6 +13,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from featlab.cache import open_cache, write_table
 from featlab.config.analysis import EngineConfig
@@ -32,7 +33,8 @@ LOCAL, SLURM = EngineConfig(), EngineConfig(name="submitit")
 
 @pytest.fixture(autouse=True)
 def work(monkeypatch):
-    """`engine_work`, which other processes find as well."""
+    """`engine_work`, which other processes find as well; those that joblib keeps of earlier tests don't."""
+    get_reusable_executor().shutdown()
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([HERE, *filter(None, sys.path)]))
     return __import__("engine_work")
