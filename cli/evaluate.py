@@ -249,8 +249,8 @@ def _run_key(command: str, facts: Mapping[str, Any]) -> str:
 
     from featlab.seeding import stable_hash
 
-    # Grids of ablations, looks of pictures, and where runs are made change nothing in an evaluation.
-    config = {name: part for name, part in facts["config"].items() if name not in ("ablate", "plot", "engine")}
+    # Grids of ablations and looks of pictures change nothing in an evaluation.
+    config = {name: part for name, part in facts["config"].items() if name not in ("ablate", "plot")}
     return f"{command}-{stable_hash(json.dumps({**facts, 'config': config}, sort_keys=True))[:12]}"
 
 

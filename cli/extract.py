@@ -16,6 +16,7 @@ from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command
 
 if TYPE_CHECKING:
+    from featlab.extraction.backbones import Backbone
     from featlab.extraction.embed import Elsewhere, Progress
     from featlab.extraction.extract import ExtractionReport
     from featlab.extraction.inputs import Inputs
@@ -59,7 +60,7 @@ def extract(
         inputs = read_inputs(source, wanted, beside=path, jobs=session["jobs"], notify=output.note, on_progress=bars)
     made = with_face_crop(made, wanted, inputs)
     points = None if inputs.landmarks is None else inputs.landmarks.shape[1]
-    elsewhere = _cluster(session, replace(recipe, align=wanted.align, points=points), path)
+    elsewhere = _cluster(session, replace(recipe, align=wanted.align, points=points), made, path)
     with output.progress() as bars:
         report = run_extract(
             inputs.items,
@@ -79,7 +80,7 @@ def extract(
         raise typer.Exit(SKIPPED)
 
 
-def _cluster(session: Session, recipe: Recipe, out: Path) -> Elsewhere | None:
+def _cluster(session: Session, recipe: Recipe, made: Backbone, out: Path) -> Elsewhere | None:
     """Return what embeds on the engine that was named, or that the workspace's file names; None: this machine."""
     from featlab.config.load import load_config
     from featlab.extraction.remote import Cluster
@@ -88,7 +89,7 @@ def _cluster(session: Session, recipe: Recipe, out: Path) -> Elsewhere | None:
     engine = load_config(session.workspace / "featlab.toml", named).engine
     if engine.name == "local":
         return None
-    return Cluster(recipe, engine, session.jobs, out.with_name("engine")).embed
+    return Cluster(recipe, made.info().fingerprint, engine, session.jobs, out.with_name("engine")).embed
 
 
 def _rates(now: Progress) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
@@ -130,6 +130,17 @@ def task_of(backbone: Backbone) -> Callable[[Batch], BatchResult]:
     return partial(process_batch, task)
 
 
+def with_embeddings(batch: Batch, result: BatchResult, backbone: Backbone) -> BatchResult:
+    """Return the result of a batch with its embeddings, made now if no worker made them, and without its images."""
+    if result.embeddings is not None or not result.kept:
+        return result
+    start = time.perf_counter()
+    points = None if batch.landmarks is None else batch.landmarks[result.kept]
+    embeddings = backbone.embed(result.images, points)
+    seconds = result.embed_seconds + time.perf_counter() - start
+    return replace(result, images=[], embeddings=embeddings, embed_seconds=seconds)
+
+
 def _batches(shards: Sequence[Shard], landmarks: NDArray[np.float32] | None, size: int) -> Iterator[Batch]:
     for index, shard in enumerate(shards):
         for start in range(0, len(shard.items), size):
@@ -141,16 +152,10 @@ def _embedded(
     batch: Batch, result: BatchResult, backbone: Backbone, meter: ProgressMeter
 ) -> NDArray[np.float32] | None:
     """Return the rows of the kept items, embedding them here if no worker did; None if none was kept."""
-    embeddings = result.embeddings
-    embed_seconds = result.embed_seconds
-    if embeddings is None and result.kept:
-        start = time.perf_counter()
-        points = None if batch.landmarks is None else batch.landmarks[result.kept]
-        embeddings = backbone.embed(result.images, points)
-        embed_seconds += time.perf_counter() - start
+    result = with_embeddings(batch, result, backbone)
     meter.busy("read", len(batch.items), result.read_seconds)
-    meter.busy("embed", len(result.kept), embed_seconds)
-    return embeddings
+    meter.busy("embed", len(result.kept), result.embed_seconds)
+    return result.embeddings
 
 
 def _usable(

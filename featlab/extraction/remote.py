@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable
 from contextlib import chdir
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any
 
 from featlab.config.analysis import EngineConfig
 from featlab.engine.run import run_all
+from featlab.errors import FeatlabError
 from featlab.extraction.backbones import Backbone, make_backbone
 from featlab.extraction.backbones.builtin import with_mirror
-from featlab.extraction.embed import Batch, BatchResult, task_of
+from featlab.extraction.embed import Batch, BatchResult, task_of, with_embeddings
 from featlab.extraction.faces.align import AlignConfig, with_alignment
 
 
@@ -41,6 +41,7 @@ class Cluster:
     """Where shards are embedded."""
 
     recipe: Recipe
+    fingerprint: str  # Of the backbone that the command made: a worker that lives on may have made one of older files.
     engine: EngineConfig
     jobs: int  # Processes, where the engine starts them on this machine.
     logs: Path  # Folder for the logs of jobs.
@@ -49,29 +50,26 @@ class Cluster:
         """Yield batches with their embeddings, those of a shard after each other, shards as they finish."""
         shards = [list(group) for _, group in groupby(batches, key=lambda batch: batch.shard)]
         # Names of files may be relative: all machines see the same folders.
-        work = partial(_embed, self.recipe, Path.cwd())
+        work = partial(_embed, self.recipe, self.fingerprint, Path.cwd())
         for shard in run_all(work, shards, jobs=self.jobs, engine=self.engine, folder=self.logs):
             yield from shard
 
 
 @lru_cache(maxsize=1)
-def _made(recipe: Recipe) -> Backbone:
-    """Return the backbone, kept for the next shard."""
-    return recipe.make()
+def _made(recipe: Recipe, fingerprint: str) -> Backbone:
+    """Return the backbone, kept for the next shard; refuse another one than the command's."""
+    made = recipe.make()
+    if made.info().fingerprint != fingerprint:
+        raise FeatlabError(
+            f"the backbone {recipe.name!r} is another one on the cluster than here; use the same files and the same "
+            "versions of libraries in both places"
+        )
+    return made
 
 
-def _embed(recipe: Recipe, folder: Path, batches: list[Batch]) -> list[tuple[Batch, BatchResult]]:
+def _embed(recipe: Recipe, fingerprint: str, folder: Path, batches: list[Batch]) -> list[tuple[Batch, BatchResult]]:
     """Decode, prepare and embed the batches of a shard."""
-    done = []
     with chdir(folder):
-        backbone = _made(recipe)
+        backbone = _made(recipe, fingerprint)
         work = task_of(backbone)
-        for batch in batches:
-            result = work(batch)
-            if result.embeddings is None and result.kept:
-                start = time.perf_counter()
-                points = None if batch.landmarks is None else batch.landmarks[result.kept]
-                embeddings = backbone.embed(result.images, points)
-                result = replace(result, images=[], embeddings=embeddings, embed_seconds=time.perf_counter() - start)
-            done.append((batch, result))
-    return done
+        return [(batch, with_embeddings(batch, work(batch), backbone)) for batch in batches]

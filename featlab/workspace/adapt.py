@@ -170,21 +170,24 @@ def adapt_people(
     from featlab.engine.run import run_all
 
     # Not relative: a worker process may have been started in another folder.
-    work, logs = partial(_adapt_one, workspace, root.resolve(), force), workspace.root / "engine"
+    # A worker of a cluster lives on, and a bundle may be replaced by another one.
+    stamp = (root / "bundle.json").stat().st_mtime_ns
+    logs = workspace.root / "engine"
+    work = partial(_adapt_one, workspace, root.resolve(), stamp, force)
     for done in run_all(work, subjects, jobs=jobs, engine=workspace.config.engine, folder=logs, light=True):
         yield replace(done, folder=adaptation_folder(root, done.subject)) if isinstance(done, Stored) else done
 
 
 @lru_cache(maxsize=1)
-def _loaded(root: Path, device: str) -> Bundle:
-    """Return the bundle, kept for the next person."""
+def _loaded(root: Path, stamp: int, device: str) -> Bundle:
+    """Return the bundle that was written at the time of ``stamp``, kept for the next person."""
     return load_bundle(root, device=device)
 
 
-def _adapt_one(workspace: Workspace, root: Path, force: bool, subject: str) -> Stored | Refused:
+def _adapt_one(workspace: Workspace, root: Path, stamp: int, force: bool, subject: str) -> Stored | Refused:
     table, extractor, config = workspace.table, workspace.extractor, workspace.config
     try:
-        bundle, rows = _loaded(root, workspace.adapt_on), table.rows_of(subject)
+        bundle, rows = _loaded(root, stamp, workspace.adapt_on), table.rows_of(subject)
         stored = None if force else _stored_of(bundle, root, rows, extractor, subject, config)
         done = stored or adapt_subject(bundle, root, rows, extractor, subject, config, force=force)
     except FeatlabError as error:

@@ -171,7 +171,10 @@ def test_shards_are_embedded_on_a_cluster_as_they_are_here(tmp_path, make_tree, 
     network = Recipe("resnet18", (("weights", "random"), ("size", 32), ("device", "cpu")), mirror=True)
     for name, recipe in (("hog", Recipe("hog", (("size", 16),))), ("network", network)):
         reports, tables = [], []
-        for place, elsewhere in (("here", None), ("there", Cluster(recipe, dask, 1, tmp_path).embed)):
+        for place, elsewhere in (
+            ("here", None),
+            ("there", Cluster(recipe, recipe.make().info().fingerprint, dask, 1, tmp_path).embed),
+        ):
             out = tmp_path / f"{name}-{place}.h5"
             config = ExtractConfig(jobs=1, shard_rows=5, batch=2)
             reports.append(extract(items, recipe.make(), out, neutral="neutral", config=config, elsewhere=elsewhere))
@@ -181,3 +184,12 @@ def test_shards_are_embedded_on_a_cluster_as_they_are_here(tmp_path, make_tree, 
         assert [failure.path for failure in reports[1].failures] == [items[3].name]
         assert tables[0].paths == tables[1].paths
         assert np.allclose(tables[0].embeddings, tables[1].embeddings, rtol=1e-4, atol=1e-5)
+
+
+def test_another_backbone_than_the_commands_embeds_nothing(tmp_path, make_tree, refused):
+    """A worker that lives on may have made one of older files."""
+    items = read_layout("auto", make_tree(tmp_path / "faces"))
+    recipe = Recipe("hog", (("size", 16),))
+    others = Cluster(recipe, Recipe("hog", (("size", 32),)).make().info().fingerprint, LOCAL, 1, tmp_path)
+    with refused(FeatlabError, "'hog'", "another one on the cluster"):
+        extract(items, recipe.make(), tmp_path / "cache.h5", neutral="neutral", elsewhere=others.embed)
