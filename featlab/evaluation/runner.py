@@ -282,7 +282,6 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     for run, row in done.items():
         # One that failed is not kept, so that the next call tries it again.
         if not row.error:
-            paths[run].parent.mkdir(parents=True, exist_ok=True)
             write_results(paths[run], [row])
     return piece.place, done
 

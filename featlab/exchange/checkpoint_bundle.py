@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featlab.bundle.bundle import Bundle, bundle_card, save_bundle
+from featlab.bundle.bundle import Bundle, bundle_card, write_bundle
 from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
@@ -93,7 +93,7 @@ def save_imported(folder: Path, imported: ImportedBundle) -> Path:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: exists; choose another name for the bundle, or delete it")
     with atomic_folder(folder, error=BundleError) as draft:
-        save_bundle(draft, imported.bundle)
+        write_bundle(draft, imported.bundle)
         atomic_write_text(draft / FILES, json.dumps(imported.files, indent=2, ensure_ascii=False) + "\n")
         atomic_write_text(draft / "card.md", _card(imported))
     return folder

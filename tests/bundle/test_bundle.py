@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import featlab.bundle.bundle
+from featlab.bundle.adaptation import load_adaptation
 from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, read_tensors, save_bundle, write_tensors
 from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
@@ -19,7 +20,7 @@ from featlab.model.networks import PersonalModel, Projection, SourceHead, Transl
 from featlab.model.style_bank import StyleBank
 from featlab.protocol.splits import Target
 
-FILES = {"model.safetensors", "bundle.json", "card.md"}
+FILES = {"model.safetensors", "bundle.json", "card.md", "SHA256SUMS"}
 DIGESTS = ("digest", "tensors")
 
 
@@ -92,6 +93,7 @@ def saved(saved_once, tmp_path):
 def edit_meta(folder, **changes):
     """Change entries in the way of an older featlab, which wrote no digests: only what is said is wrong then."""
     path = folder / "bundle.json"
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
     meta = json.loads(path.read_text(encoding="utf-8")) | changes
     path.write_text(json.dumps({name: meta[name] for name in meta if name not in DIGESTS}), encoding="utf-8")
 
@@ -130,7 +132,7 @@ def test_a_loaded_bundle_predicts_bitwise_as_the_saved_one_frozen_and_in_evaluat
     assert torch.equal(ours, theirs)
 
 
-def test_a_bundle_is_three_files_none_of_them_a_pickle_and_the_same_bundle_the_same_bytes(tmp_path, saved):
+def test_a_bundle_is_four_files_none_of_them_a_pickle_and_the_same_bundle_the_same_bytes(tmp_path, saved):
     again = save_bundle(tmp_path / "again", make_bundle())
     assert {path.name for path in saved.iterdir()} == FILES
     for name in FILES:
@@ -221,6 +223,7 @@ KEYS += ("source_subjects", "translator")
 
 def test_a_description_that_lacks_an_entry_is_newer_or_does_not_fit_is_refused(saved, refused):
     path = saved / "bundle.json"
+    (saved / "SHA256SUMS").unlink()
     edit_meta(saved)
     whole = json.loads(path.read_text(encoding="utf-8"))
     cases = [({name: value for name, value in whole.items() if name != key}, (str(saved), key)) for key in KEYS]
@@ -345,3 +348,8 @@ def test_a_bundle_of_format_1_opens_and_adapts_as_it_did():
         model = make_method(name).adapt(bundle, target)
         np.testing.assert_allclose(model.predict_proba(clip["embeddings"]), clip["probabilities"], atol=1e-5)
     assert (bundle.share.value, make_method("pft").source_gain(bundle)) == (1.0, None)
+    # What is stored in format 1 is two files.
+    stored, meta = load_adaptation(folder / "subjects" / "s9", bundle)
+    now = make_method("neutral-shift").adapt(bundle, target)
+    assert meta["subject"] == "s9"
+    np.testing.assert_allclose(*(each.predict_proba(clip["embeddings"]) for each in (stored, now)), atol=1e-6)
