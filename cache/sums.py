@@ -12,6 +12,7 @@ from pathlib import Path
 
 SUMS = "SHA256SUMS"
 SIDECAR = ".sha256"
+_OTHER = "damaged: its content is not what was written"
 
 
 def sums_of(paths: Iterable[Path]) -> str:
@@ -34,6 +35,18 @@ def read_sums(path: Path) -> dict[str, str]:
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
+def damages(sums: Path) -> list[str]:
+    """Return a line for each file of a file of sums that is missing or has other content."""
+    lines = []
+    for name, digest in read_sums(sums).items():
+        path = sums.with_name(name)
+        if not path.is_file():
+            lines.append(f"{path}: is missing, and {sums.name} has a digest of it")
+        elif sum_of(path) != digest:
+            lines.append(f"{path}: {_OTHER} (its digest in {sums.name} doesn't fit)")
+    return lines
+
+
 def check_sum(path: Path, error: type[Exception]) -> None:
     """Raise an ``error`` where the file's folder has a sum of it that doesn't fit; an older featlab wrote none.
 
@@ -42,4 +55,4 @@ def check_sum(path: Path, error: type[Exception]) -> None:
     """
     wanted = read_sums(path.with_name(SUMS)).get(path.name)
     if wanted is not None and sum_of(path) != wanted:
-        raise error(f"{path}: its content is not what was written (its digest in {SUMS} doesn't fit)")
+        raise error(f"{path}: {_OTHER} (its digest in {SUMS} doesn't fit); run the command again that wrote it")

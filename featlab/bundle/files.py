@@ -35,8 +35,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     digest = _digest(copies)
-    told = {} if about is None else {_ABOUT: _with_digest({**about, _TENSORS: digest}, None)}
-    atomic_write_bytes(path, save(copies, metadata={_DIGEST: digest, **told}))
+    # One entry: of several, safetensors shuffles the order.
+    told = {_DIGEST: digest} if about is None else {_ABOUT: _with_digest({**about, _TENSORS: digest}, None)}
+    atomic_write_bytes(path, save(copies, metadata=told))
     return digest
 
 
@@ -67,8 +68,8 @@ def read_tensors(
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
     if stored is not None and _digest(tensors) != stored:
         raise BundleError(f"{path}: its content is not what was written (its digest doesn't fit)")
-    if digest is not None and digest != stored:
-        raise BundleError(f"{path}: doesn't belong to the .json beside it (another run wrote one of them)")
+    if digest is not None and digest != (stored or _digest(tensors)):
+        raise BundleError(f"{path}: its tensors don't belong to what is said of them (damaged, or of another run)")
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
@@ -89,9 +90,9 @@ def read_about(path: Path) -> dict[str, Any] | None:
     return None if text is None else _checked(text)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON with its digest, whole or not at all."""
-    atomic_write_text(path, _with_digest(content, 2) + "\n")
+def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    """Write JSON with its digest, whole or not at all; on one line without an ``indent``."""
+    atomic_write_text(path, _with_digest(content, indent) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
