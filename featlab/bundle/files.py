@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
-from featlab.cache.schema import canonical_json
+from featlab.cache.schema import canonical_json, parse_json
 from featlab.errors import BundleError
 
 _DIGEST = "digest"
@@ -85,7 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
         OSError: It isn't there.
         ValueError: No JSON object, or its digest doesn't fit.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
     digest = content.pop(_DIGEST, None)
