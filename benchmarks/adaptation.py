@@ -121,7 +121,7 @@ def claims(folder: Path) -> Iterator[Claim]:
     words = ("adapt", "-C", str(folder), "--bundle", str(folder / "bundle"), "--quiet")
 
     def adapt(who: str, cache: str) -> None:
-        for stored in (folder / "bundle" / "subjects").glob("*/adaptation.json"):
+        for stored in (folder / "bundle" / "subjects").glob("*/adaptation.safetensors"):
             stored.unlink()
         # Of a thousand random clips a few look as if they were not neutral.
         command("featlab", *words, "--force", "--subject", who, "--cache", str(folder / cache))

@@ -102,6 +102,7 @@ COMMANDS = {
     "merge": (DATA, "data:merge"),
     "inspect": (DATA, "data:inspect"),
     "verify": (DATA, "data:verify"),
+    "forget": (DATA, "forget:forget"),
     "layouts": (DATA, "extract:layouts"),
     "backbone": (SOURCE, "backbone:backbone_app"),
     "train": (SOURCE, "stages:train"),

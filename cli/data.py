@@ -35,10 +35,6 @@ def init(
     path = folder / "featlab.toml"
     if path.exists() and not force:
         raise InputError(f"{path} exists; --force replaces it with the defaults")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: can't be made ({error.strerror})") from error
     atomic_write_text(path, config_template())
     output = session.output
     cache = folder / Config().cache

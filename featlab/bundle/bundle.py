@@ -22,6 +22,7 @@ from featlab.bundle.keyed import KeyedNames
 from featlab.bundle.older import upgraded
 from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
+from featlab.cache.sums import check_sum
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state
@@ -111,10 +112,15 @@ def save_bundle(folder: Path, bundle: Bundle) -> Path:
     if folder.exists() and not (folder / _META).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: can't be written, what is there is no model bundle; choose another name")
     with atomic_folder(folder, error=BundleError) as draft:
-        digest = write_tensors(draft / _MODEL, _tensors(bundle))
-        write_json(draft / _META, _meta(bundle) | {"tensors": digest})
-        atomic_write_text(draft / _CARD, bundle_card(bundle))
+        write_bundle(draft, bundle)
     return folder
+
+
+def write_bundle(draft: Path, bundle: Bundle) -> None:
+    """Write the files of a bundle into the draft of a folder."""
+    digest = write_tensors(draft / _MODEL, _tensors(bundle))
+    write_json(draft / _META, _meta(bundle) | {"tensors": digest})
+    atomic_write_text(draft / _CARD, bundle_card(bundle))
 
 
 def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
@@ -130,6 +136,7 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
     folder = Path(folder)
     path = folder / _META
     try:
+        check_sum(path, BundleError)
         meta = read_json(path)
         version = int(meta["format_version"])
     except OSError as error:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featlab.bundle.bundle import Bundle, save_bundle
+from featlab.bundle.bundle import Bundle, write_bundle
 from featlab.bundle.card import bundle_card
 from featlab.bundle.keyed import KeyedNames
 from featlab.bundle.older import source_key
@@ -96,7 +96,7 @@ def save_imported(folder: Path, imported: ImportedBundle) -> Path:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: exists; choose another name for the bundle, or delete it")
     with atomic_folder(folder, error=BundleError) as draft:
-        save_bundle(draft, imported.bundle)
+        write_bundle(draft, imported.bundle)
         atomic_write_text(draft / FILES, json.dumps(imported.files, indent=2, ensure_ascii=False) + "\n")
         atomic_write_text(draft / "card.md", _card(imported))
     return folder

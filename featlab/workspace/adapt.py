@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from featlab.bundle.adaptation import adaptation_folder, load_adaptation, save_adaptation
+from featlab.bundle.adaptation import adaptation_folder, has_adaptation, load_adaptation, save_adaptation
 from featlab.bundle.bundle import Bundle, load_bundle
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
@@ -220,7 +220,7 @@ def _stored_of(
     bundle: Bundle, root: Path, rows: FeatureTable, extractor: ExtractorInfo, subject: str, config: Config
 ) -> Adapted | None:
     folder = adaptation_folder(root, subject)
-    if not (folder / "adaptation.json").exists():
+    if not has_adaptation(folder):
         return None
     bundle.check_extractor(extractor, "cache")
     model, meta, _ = stored_adaptation(folder, bundle, subject, config)

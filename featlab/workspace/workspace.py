@@ -220,7 +220,11 @@ def tuned_on(root: Path) -> dict[str, list[str]]:
 def add_tuned(root: Path, method: str, people: Sequence[str]) -> None:
     """Remember that a method's options were chosen on these people."""
     known = tuned_on(root)
-    known[method] = sorted({*known.get(method, ()), *people})
+    write_tuned(root, known | {method: sorted({*known.get(method, ()), *people})})
+
+
+def write_tuned(root: Path, known: Mapping[str, Sequence[str]]) -> None:
+    """Write on whom the options of each method were chosen."""
     atomic_write_text(root / TUNED_FILE, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -17,7 +17,7 @@ from featlab.errors import BundleError
 from featlab.model.networks import PersonalModel, Projection, SourceHead, Translator
 from featlab.model.style_bank import StyleBank
 
-FILES = {"model.safetensors", "bundle.json", "card.md"}
+FILES = {"model.safetensors", "bundle.json", "card.md", "SHA256SUMS"}
 DIGESTS = ("digest", "tensors")
 
 
@@ -90,6 +90,7 @@ def saved(saved_once, tmp_path):
 def edit_meta(folder, **changes):
     """Change entries in the way of an older featlab, which wrote no digests: only what is said is wrong then."""
     path = folder / "bundle.json"
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
     meta = json.loads(path.read_text(encoding="utf-8")) | changes
     path.write_text(json.dumps({name: meta[name] for name in meta if name not in DIGESTS}), encoding="utf-8")
 
@@ -128,7 +129,7 @@ def test_a_loaded_bundle_predicts_bitwise_as_the_saved_one_frozen_and_in_evaluat
     assert torch.equal(ours, theirs)
 
 
-def test_a_bundle_is_three_files_none_of_them_a_pickle_and_the_same_bundle_the_same_bytes(tmp_path, saved):
+def test_a_bundle_is_four_files_none_of_them_a_pickle_and_the_same_bundle_the_same_bytes(tmp_path, saved):
     again = save_bundle(tmp_path / "again", make_bundle())
     assert {path.name for path in saved.iterdir()} == FILES
     for name in FILES:
@@ -225,6 +226,7 @@ KEYS += ("membership", "source_subjects", "translator")
 
 def test_a_description_that_lacks_an_entry_is_newer_or_does_not_fit_is_refused(saved, refused):
     path = saved / "bundle.json"
+    (saved / "SHA256SUMS").unlink()
     edit_meta(saved)
     whole = json.loads(path.read_text(encoding="utf-8"))
     cases = [({name: value for name, value in whole.items() if name != key}, (str(saved), key)) for key in KEYS]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from featlab.bundle.adaptation import load_adaptation
 from featlab.bundle.bundle import load_bundle, save_bundle
 from featlab.bundle.keyed import KeyedNames
 from featlab.methods import make_method
@@ -30,6 +31,11 @@ def test_a_bundle_of_an_older_format_opens_and_adapts_as_it_did(version, tmp_pat
     nearest = make_method("pft", {"pft": {"guard": False, "bank": "nearest"}}).adapt(again, target)
     if version == 1:
         assert (bundle.share.value, make_method("pft").source_gain(bundle)) == (1.0, None)
+        # What is stored in format 1 is two files.
+        stored, meta = load_adaptation(folder / "subjects" / "s9", bundle)
+        now = make_method("neutral-shift").adapt(bundle, target)
+        assert meta["subject"] == "s9"
+        np.testing.assert_allclose(*(each.predict_proba(clip["embeddings"]) for each in (stored, now)), atol=1e-6)
     else:
         np.testing.assert_allclose(nearest.predict_proba(clip["embeddings"]), clip["nearest"], atol=1e-5)
     assert ("s00" in again.source_subjects, "s99" in again.source_subjects) == (True, False)

@@ -46,7 +46,7 @@ def test_a_picture_is_printed_left_as_a_page_and_the_same_in_json(typed, trained
     files = {f"{figure}.{ending}" for figure in figures for ending in ("svg", "csv")}
     files |= {f"table_{name}.{ending}" for name in tables.split() for ending in ("json", "jsonl", "csv", "md", "tex")}
     first = contents(made)
-    assert set(first) - {"run.json"} == files | {"page.json"}
+    assert set(first) - {"run.json"} == files | {"page.json", "SHA256SUMS"}
     page = read_page(made)
     assert page.command.startswith(f"featlab {typed}")
     assert "--jobs" not in page.command
