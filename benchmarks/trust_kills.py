@@ -176,6 +176,9 @@ def workers(job: Job, place: Path, count: int, rng: random.Random) -> Iterator[t
             else:
                 os.kill(running.pid, getattr(signal, how))
         ended = Ended(running.wait(), "", log.read_text("utf-8", "replace"))
+        if -ended.code in STOPPED and ended.err.count("\n") > 5:
+            # It had printed all, and was about to end: Python gives signals back to the system before it does.
+            ended = Ended(0, "", ended.err)
         orphans = not _gone(running.pid)
         if how == "SIGKILL":
             verdict = harm(job, place) or finished(job, place) or "harmless"

@@ -48,9 +48,11 @@ def atomic_path(path: str | os.PathLike[str], *, followed: bool = False) -> Iter
     try:
         _sync_file(partial)
         os.replace(partial, target)
-    except OSError as error:
+    except BaseException as error:
         _remove(partial)
-        raise _cannot_write(path, error) from error
+        if isinstance(error, OSError):
+            raise _cannot_write(path, error) from error
+        raise
     if not followed:
         sync_folder(target.parent)
 
