@@ -50,6 +50,8 @@ def finished(job: Job, place: Path, ended: Ended | None = None) -> str:
     """Return what is wrong with a command that ended, or that is run again here; nothing when all is right."""
     done = _finished(place)
     if ended is None:
+        # A draft may be of a run that has only just begun: it is taken for dead half a second later.
+        time.sleep(0.6 * bool(drafts(place)))
         ended = run(job.words, place)
     if ended.code:
         return "traceback" if ended.crashed else f"lost: exit {ended.code}, {ended.err}"
