@@ -16,6 +16,7 @@ from typer import Option
 from typer.core import TyperGroup
 
 from featlab import __version__
+from featlab.cache.names import inert
 from featlab.cli.output import print_error
 from featlab.cli.session import DONE, FAILED, REFUSED, TYPED
 from featlab.errors import FeatlabError, InputError
@@ -168,6 +169,6 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # Of the many objects of torch none ever goes: looking through them takes a tenth of a short command.
     gc.set_threshold(50_000, 20, 100)
-    warnings.formatwarning = lambda message, *_, **__: f"featlab: warning: {' '.join(str(message).split())}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"featlab: warning: {inert(' '.join(str(message).split()))}\n"
     first = sys.argv[1:2]
     make_app(first if set(first) & set(COMMANDS) else COMMANDS)(prog_name="featlab")
