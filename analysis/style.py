@@ -143,9 +143,8 @@ def save_plot(
 ) -> list[Path]:
     """Write a figure as .svg and in further ``formats``, and the numbers behind it as .csv; what else lies there goes.
 
-    A drawing that is too large for a report becomes a .png, too. The folder is made if missing.
+    A drawing that is too large for a report becomes a .png, too.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = {ending: folder / f"{name}.{ending}" for ending in FIGURE_FORMATS}
     save_figure(drawn, paths["svg"])
     large = ["png"] if paths["svg"].stat().st_size > LARGEST_DRAWING else []

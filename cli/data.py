@@ -35,10 +35,6 @@ def init(
     path = folder / "featlab.toml"
     if path.exists() and not force:
         raise InputError(f"{path} exists; --force replaces it with the defaults")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: can't be made ({error.strerror})") from error
     atomic_write_text(path, config_template())
     output = session.output
     cache = folder / Config().cache
@@ -151,14 +147,14 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
     from featlab.cli.stages import outlook
 
     bundle = load_bundle(folder)
-    known = outlook(bundle, dict.fromkeys([bundle.config.adapt.method, *bundle.extras]))
+    known = outlook(bundle, dict.fromkeys(["pft", *bundle.extras]))
     facts = {
         "classes": ", ".join(bundle.classes),
         "neutral class": bundle.neutral,
         "source people": len(bundle.source_subjects),
         "features": bundle.projection.components.shape[1],
         "carried share": bundle.share.sentence(),
-        "style bank": f"{len(bundle.bank.subjects)} people" if bundle.bank else "none",
+        "style bank": bundle.bank.sentence() if bundle.bank else "none",
         "extractor": f"{bundle.extractor.id}: {bundle.extractor.preprocessing}",
     }
     session.output.json({"folder": folder, **facts, "carried_share": bundle.share.value, "known": known})

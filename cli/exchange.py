@@ -198,7 +198,7 @@ def _features(
 
 def _show_import(output: Output, imported: ImportedBundle, folder: Path, classes: str | None) -> None:
     bundle = imported.bundle
-    bank = len(bundle.bank.subjects) if bundle.bank is not None else 0
+    bank = bundle.bank.size if bundle.bank is not None else 0
     facts = {
         "folder": folder,
         "classes": list(bundle.classes),

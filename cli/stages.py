@@ -113,7 +113,7 @@ def pretrain(session: Session) -> None:
         "epochs" if pretrain.paired else "evaluations": len(bundle.history),
         "first_loss": first.get("loss"),
         "last_loss": last.get("loss"),
-        "bank_subjects": len(bundle.bank.subjects) if bundle.bank else 0,
+        "bank_subjects": bundle.bank.size if bundle.bank else 0,
         "extras": sorted(bundle.extras),
         "translator_parameters": sum(item.numel() for item in bundle.translator.parameters()),
     }
@@ -122,7 +122,8 @@ def pretrain(session: Session) -> None:
     shown: dict[str, object] = {
         name: value for name, value in facts.items() if name not in ("first_loss", "last_loss", "extras")
     }
-    shown["style_bank"] = f"{shown.pop('bank_subjects')} subjects" if bundle.bank else "none"
+    del shown["bank_subjects"]
+    shown["style_bank"] = bundle.bank.sentence() if bundle.bank else "none"
     shown["loss"] = f"{first['loss']:.4f} to {last['loss']:.4f}" if bundle.history else None
     shown |= {f"  {name}": f"{first[name]:.4f} to {last[name]:.4f}" for name in terms}
     if bundle.extras:
@@ -139,7 +140,7 @@ def outlook(bundle: Bundle, methods: Iterable[str]) -> list[str]:
 
     lines = []
     for name in methods:
-        gain = make_method(name, bundle.config.adapt.options).source_gain(bundle)
+        gain = make_method(name).source_gain(bundle)
         if gain is not None:
             lines.append(f"{name}: {gain.sentence()}" + ("" if gain.helps else "; adapt will use the source model"))
         elif name == "pft":

@@ -20,13 +20,13 @@ from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
 from featlab.cache.schema import canonical_json
 from featlab.errors import BundleError
 
-_DIGEST = "digest"
+_DIGEST, _ABOUT, _TENSORS = "digest", "about", "tensors"
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, followed: bool = False) -> str:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> str:
     """Write tensors as safetensors, whole or not at all; return their digest, which is also in the file.
 
-    ``followed`` as in `featlab.cache.atomic.atomic_path`.
+    ``about`` is kept as JSON among the file's metadata, under a digest of its own; `read_about` reads it.
     """
     from safetensors.torch import save
 
@@ -35,7 +35,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, followed: bool =
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     digest = _digest(copies)
-    atomic_write_bytes(path, save(copies, metadata={_DIGEST: digest}), followed=followed)
+    # One entry: of several, safetensors shuffles the order.
+    told = {_DIGEST: digest} if about is None else {_ABOUT: _with_digest({**about, _TENSORS: digest}, None)}
+    atomic_write_bytes(path, save(copies, metadata=told))
     return digest
 
 
@@ -66,26 +68,51 @@ def read_tensors(
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
     if stored is not None and _digest(tensors) != stored:
         raise BundleError(f"{path}: its content is not what was written (its digest doesn't fit)")
-    if digest is not None and digest != stored:
-        raise BundleError(f"{path}: doesn't belong to the .json beside it (another run wrote one of them)")
+    if digest is not None and digest != (stored or _digest(tensors)):
+        raise BundleError(f"{path}: its tensors don't belong to what is said of them (damaged, or of another run)")
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON with its digest, whole or not at all."""
-    text = json.dumps({**content, _DIGEST: _json_digest(content)}, indent=2, ensure_ascii=False)
-    atomic_write_text(path, text + "\n")
+def read_about(path: Path) -> dict[str, Any] | None:
+    """Read what `write_tensors` was told of the tensors, and their digest as ``tensors``; ``None`` if it was nothing.
+
+    Raises:
+        OSError: It isn't there.
+        ValueError: A damaged file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_ABOUT)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return None if text is None else _checked(text)
+
+
+def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    """Write JSON with its digest, whole or not at all; on one line without an ``indent``."""
+    atomic_write_text(path, _with_digest(content, indent) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote, without the digest. Files of an older featlab have none.
-        finite: Whether NaN and infinity are refused.
 
     Raises:
         OSError: It isn't there.
         ValueError: No JSON object, or its digest doesn't fit.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    return _checked(path.read_text(encoding="utf-8"))
+
+
+def _with_digest(content: Mapping[str, Any], indent: int | None) -> str:
+    # As a reader gets it: tuples are lists there, and every key is text.
+    plain = json.loads(json.dumps(content))
+    return json.dumps({**plain, _DIGEST: _json_digest(plain)}, indent=indent, ensure_ascii=False)
+
+
+def _checked(text: str) -> dict[str, Any]:
+    content = json.loads(text)
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
     digest = content.pop(_DIGEST, None)
@@ -104,5 +131,4 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _json_digest(content: Mapping[str, Any]) -> str:
-    # As a reader gets it: tuples are lists there, and every key is text.
-    return hashlib.sha256(canonical_json(json.loads(json.dumps(content)))).hexdigest()
+    return hashlib.sha256(canonical_json(content)).hexdigest()

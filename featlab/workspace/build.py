@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featlab.bundle.bundle import Bundle
+from featlab.bundle.keyed import KeyedNames
+from featlab.bundle.older import source_key
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
@@ -89,11 +91,13 @@ def pretrain_bundle(
         classes=table.classes,
         neutral=table.neutral,
         extractor=extractor,
-        source_subjects=table.subject_names_present(),
+        source_subjects=KeyedNames.of(table.subject_names_present(), source_key(cache_digest, seed)),
         config=config,
         seed=seed,
         share=trained.share,
-        bank=make_style_bank(source, translator, head, share) if how.style_bank else None,
+        bank=make_style_bank(source, translator, head, share, least_rows=how.single_people)
+        if how.style_bank != "none"
+        else None,
         cache_digest=cache_digest,
         history=history,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.bundle.adaptation import adaptation_folder, load_adaptation
+from featlab.bundle.adaptation import adaptation_folder, has_adaptation, load_adaptation
 from featlab.bundle.bundle import Bundle
 from featlab.cache.atomic import atomic_path
 from featlab.cache.names import as_cell
@@ -66,7 +66,7 @@ def adaptation_of(workspace: Workspace, bundle: Bundle, bundle_folder: Path, sub
     bundle.check_extractor(workspace.extractor, "cache")
     folder = adaptation_folder(bundle_folder, subject)
     why = f"{subject} is not adapted to yet"
-    if (folder / "adaptation.json").exists():
+    if has_adaptation(folder):
         model, meta, why = stored_adaptation(folder, bundle, subject, config)
         if model is not None:
             rows = workspace.table.rows_of(subject)

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import torch
 
-from featlab.bundle.bundle import Bundle, save_bundle
+from featlab.bundle.bundle import Bundle, write_bundle
 from featlab.bundle.files import read_tensors, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text
+from featlab.cache.sums import check_sum
 from featlab.cache.table import FeatureTable
 from featlab.compute import choose_device
 from featlab.errors import BundleError
@@ -133,7 +134,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
         if missing:
             bundle = _make_bundle(source, methods)
             with atomic_folder(folder, keep="bundle.json", error=BundleError) as draft:
-                save_bundle(draft, bundle)
+                write_bundle(draft, bundle)
     return load_made_bundle(folder, source.workspace.adapt_on), StageOutput(folder, not missing)
 
 
@@ -175,6 +176,7 @@ def _write_pairs(folder: Path, pairs: Pairs, table: FeatureTable) -> None:
 
 def _load_pairs(path: Path, rows: int) -> Pairs:
     try:
+        check_sum(path, BundleError)
         # Random pairs have no score: NaN.
         arrays = {name: tensor.numpy() for name, tensor in read_tensors(path, finite=False).items()}
         return pairs_from_arrays(arrays, rows=rows)
@@ -184,6 +186,7 @@ def _load_pairs(path: Path, rows: int) -> Pairs:
 
 def _load_head(path: Path) -> TrainedHead:
     try:
+        check_sum(path, BundleError)
         tensors = read_tensors(path)
         weights = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("head.")}
         head = head_from_state(weights)

@@ -57,7 +57,7 @@ def test_what_is_finished_is_shown_as_it_lies_there_until_a_file_of_it_is_gone(
 
 def test_failed_runs_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, run, words):
     # The style bank is what these two methods need; source-only does without.
-    broken = [*words, "--set", "pretrain.style_bank=false", "--no-plots"]
+    broken = [*words, "--set", "pretrain.style_bank=none", "--no-plots"]
     result = run(*broken, "--json")
     assert result.exit_code == 3
     assert json.loads(result.stdout)["runs"]["failed"] == 4

@@ -1,0 +1,42 @@
+"""What a bundle says of itself to people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featlab.bundle.bundle import Bundle
+
+
+def bundle_card(bundle: Bundle) -> str:
+    """Return the card of a bundle, in Markdown."""
+    trained = sum(parameter.numel() for parameter in bundle.translator.parameters())
+    bank = "none: only weights left the source site."
+    if bundle.bank is not None:
+        layers = ", ".join(f"{name} ({len(mean)})" for name, (mean, _) in bundle.bank.layers.items())
+        bank = f"{bundle.bank.sentence()}, of their {bundle.neutral!r} rows, at: {layers}. No row of anyone."
+    keyed = "bundle.json holds hashes, so that none of them can become a target; who knows a name can test it"
+    extras = "; ".join(f"`{name}`: {bundle.declared.get(name) or 'tensors'}" for name in sorted(bundle.extras))
+    return f"""# featlab model bundle
+
+Recognises {", ".join(bundle.classes)} from embeddings of one face, and can be adapted to a new person from a short
+{bundle.neutral} clip, without labels and without the rows it was trained on.
+
+| | |
+|---|---|
+| extractor | {bundle.extractor.id}: {bundle.extractor.preprocessing} |
+| source people | {len(bundle.source_subjects)}, not named: {keyed} |
+| features | {" embedding values → ".join(map(str, bundle.projection.components.shape))} |
+| translator | {trained:,} parameters |
+| carried share | {bundle.share.sentence()} |
+| style bank | {bank} |
+| prepared by methods at the source | {extras or "nothing"} |
+| cache digest | {bundle.cache_digest} |
+| seed | {bundle.seed} |
+
+Statistics that left the source site are those of the two rows "style bank" and "prepared by methods". Remove the bank
+with `--set pretrain.style_bank=none`.
+
+Not for decisions about a person's health, employment or education. Results on people unlike the source subjects are
+not known until they are measured.
+"""
