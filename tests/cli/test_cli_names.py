@@ -13,6 +13,7 @@ import pytest
 
 from featlab.analysis import render, style
 from featlab.analysis.table import Table
+from featlab.bundle.card import bundle_card
 from featlab.cache import open_cache, write_table
 from featlab.cache.hdf5 import write_array
 from featlab.cache.names import as_cell, from_cell, inert
@@ -99,6 +100,14 @@ def test_a_name_is_inert_in_the_terminal_and_in_every_table_and_figure(tmp_path,
     assert ElementTree.parse(tmp_path / "f.svg").getroot().tag.endswith("svg")
     style.save_data(tmp_path / "f.svg", {"who": [name], "value": [-1.5]})
     assert [from_cell(cell) for cell in list(csv.reader((tmp_path / "f.csv").open(newline="")))[1]] == [name, "-1.5"]
+
+
+def test_a_bundles_card_holds_no_html(table, small_bundle, extractor):
+    bundle = small_bundle(replace(table, classes=("<b>|=1", "neutral")))
+    card = bundle_card(replace(bundle, extractor=replace(extractor, preprocessing="<img src=x> |")))
+    assert "<b>" not in card
+    assert "<img" not in card
+    assert "&lt;b>" in card
 
 
 def test_a_cell_comes_back_as_it_was():
