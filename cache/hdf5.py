@@ -21,6 +21,8 @@ from featlab.errors import CacheError, FeatlabError
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
 _CHUNK_BYTES = 512 << 10
 _CHUNK_CACHE_BYTES = 2 * _CHUNK_BYTES
+_MOST_PACKED = 1100
+"""Times that the best compressor of HDF5 (deflate) can make a block smaller."""
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _READ_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 
@@ -202,6 +204,16 @@ def get_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     if node.is_virtual or node.external is not None:
         raise CacheError(f"{path}: dataset {name!r} lies in other files, which featlab never follows; copy the data in")
     return node
+
+
+def check_filled(dataset: h5py.Dataset, path: Path, name: str) -> None:
+    """Raise a CacheError when a dataset is larger than what the file holds of it: it would be read as zeros."""
+    held = dataset.id.get_storage_size() * (_MOST_PACKED if dataset.compression else 1)
+    if held < dataset.nbytes:
+        raise CacheError(
+            f"{path}: dataset {name!r} promises {dataset.nbytes:,} bytes and holds at most {held:,}; it is incomplete, "
+            "make it again with `featlab extract`"
+        )
 
 
 def refuse_link(group: h5py.Group, path: Path, name: str) -> None:

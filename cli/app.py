@@ -75,6 +75,8 @@ class FeatlabGroup(TyperGroup):
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
             _refuse(error, f"{what}; check the folder, its permissions and the free space", FAILED)
+        except MemoryError as error:
+            _refuse(error, f"not enough memory ({error or 'for what was asked'}); fewer --jobs take less", FAILED)
         except Exception as error:
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             _refuse(error, f"{text} (this is a bug; run with FEATLAB_DEBUG=1 for the traceback)", FAILED)
