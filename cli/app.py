@@ -17,6 +17,7 @@ from typer import Option
 from typer.core import TyperGroup
 
 from featlab import __version__
+from featlab.cache.names import inert
 from featlab.cli.output import print_error
 from featlab.cli.session import DONE, FAILED, REFUSED, TYPED
 from featlab.errors import FeatlabError, InputError
@@ -184,7 +185,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # Of the many objects of torch none ever goes: looking through them takes a tenth of a short command.
     gc.set_threshold(50_000, 20, 100)
-    warnings.formatwarning = lambda message, *_, **__: f"featlab: warning: {' '.join(str(message).split())}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"featlab: warning: {inert(' '.join(str(message).split()))}\n"
     for number in (signal.SIGINT, signal.SIGTERM):
         # One that is ignored, as behind nohup, stays so.
         if signal.getsignal(number) != signal.SIG_IGN:
