@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache.names import CONTROL
 from featlab.errors import CacheError, FeatlabError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
@@ -110,6 +111,9 @@ def encode_names(names: Sequence[str], where: str, what: str, may_be_empty: bool
     for name in names:
         if not isinstance(name, str) or "\0" in name or not (name or may_be_empty):
             raise CacheError(f"{where}: {name!r} is no {what}: expected text, not empty, without NUL")
+        # The path of a file is what it is.
+        if not may_be_empty and CONTROL.search(name):
+            raise CacheError(f"{where}: {name!r} is no {what}: it holds a control character; rename it")
     try:
         encoded = [name.encode("utf-8") for name in names]
     except UnicodeEncodeError as error:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from featlab.cache import schema
 from featlab.cache.hdf5 import check_filled, decode_names, get_dataset, guarded, open_file, read_attr, refuse_link
+from featlab.cache.names import CONTROL
 from featlab.cache.repeats import Repeats
 from featlab.cache.schema import FORMAT_VERSION, ContentDigest, ExtractorInfo, first_disorder, parse_json
 from featlab.cache.table import shape_text
@@ -145,6 +146,8 @@ def _names(file: h5py.File, path: Path, name: str, rows: int) -> tuple[str, ...]
     names = decode_names(dataset[:])
     if "" in names or any(after <= before for before, after in pairwise(names)):
         raise CacheError(f"{path}: dataset {name!r} holds an empty or repeated name, or is not sorted; {_AGAIN}")
+    if torn := next(filter(CONTROL.search, names), None):
+        raise CacheError(f"{path}: dataset {name!r} holds {torn!r}, which has a control character; {_AGAIN}")
     return names
 
 

@@ -14,6 +14,7 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache.names import from_cell
 from featlab.errors import InputError
 
 # As pandas, R, MATLAB, Excel, SPSS, Stata and the C libraries of Windows and Linux print what is missing.
@@ -100,7 +101,7 @@ def names(cells: Any, but: str = "", gone: set[str] | None = None) -> list[str]:
     """
 
     def name(value: Any) -> str:
-        text = as_text(value)
+        text = from_cell(as_text(value))
         if text == but or not is_missing(text):
             return text
         if gone is not None and text:
