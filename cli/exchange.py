@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from featlab.exchange.export import ExportReport
 
 
-@workspace_command("method", "bundle", "weights", "layers", "options", "targets", "device")
+@workspace_command("method", "bundle", "weights", "layers", "options", "trust_code", "targets", "device")
 def export(
     session: Session,
     out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The file to write.")],

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from featlab.cache.names import as_markdown
+
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
 
@@ -13,19 +15,22 @@ def bundle_card(bundle: Bundle) -> str:
     """Return the card of a bundle, in Markdown."""
     trained = sum(parameter.numel() for parameter in bundle.translator.parameters())
     bank = "none: only weights left the source site."
+    made_by = f"{bundle.extractor.id}: {bundle.extractor.preprocessing}"
+    classes, neutral, made_by = map(as_markdown, (", ".join(bundle.classes), bundle.neutral, made_by))
     if bundle.bank is not None:
         layers = ", ".join(f"{name} ({len(mean)})" for name, (mean, _) in bundle.bank.layers.items())
-        bank = f"{bundle.bank.sentence()}, of their {bundle.neutral!r} rows, at: {layers}. No row of anyone."
+        bank = f"{bundle.bank.sentence()}, of their {neutral!r} rows, at: {layers}. No row of anyone."
     keyed = "bundle.json holds hashes, so that none of them can become a target; who knows a name can test it"
-    extras = "; ".join(f"`{name}`: {bundle.declared.get(name) or 'tensors'}" for name in sorted(bundle.extras))
+    carried = {name: as_markdown(bundle.declared.get(name) or "tensors") for name in sorted(bundle.extras)}
+    extras = "; ".join(f"`{name}`: {words}" for name, words in carried.items())
     return f"""# featlab model bundle
 
-Recognises {", ".join(bundle.classes)} from embeddings of one face, and can be adapted to a new person from a short
-{bundle.neutral} clip, without labels and without the rows it was trained on.
+Recognises {classes} from embeddings of one face, and can be adapted to a new person from a short
+{neutral} clip, without labels and without the rows it was trained on.
 
 | | |
 |---|---|
-| extractor | {bundle.extractor.id}: {bundle.extractor.preprocessing} |
+| extractor | {made_by} |
 | source people | {len(bundle.source_subjects)}, not named: {keyed} |
 | features | {" embedding values → ".join(map(str, bundle.projection.components.shape))} |
 | translator | {trained:,} parameters |
