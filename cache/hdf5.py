@@ -15,11 +15,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache.names import CONTROL
 from featlab.errors import CacheError, FeatlabError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
 _CHUNK_BYTES = 512 << 10
 _CHUNK_CACHE_BYTES = 2 * _CHUNK_BYTES
+_MOST_PACKED = 1100
+"""Times that the best compressor of HDF5 (deflate) can make a block smaller."""
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _READ_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 
@@ -108,6 +111,9 @@ def encode_names(names: Sequence[str], where: str, what: str, may_be_empty: bool
     for name in names:
         if not isinstance(name, str) or "\0" in name or not (name or may_be_empty):
             raise CacheError(f"{where}: {name!r} is no {what}: expected text, not empty, without NUL")
+        # The path of a file is what it is.
+        if not may_be_empty and CONTROL.search(name):
+            raise CacheError(f"{where}: {name!r} is no {what}: it holds a control character; rename it")
     try:
         encoded = [name.encode("utf-8") for name in names]
     except UnicodeEncodeError as error:
@@ -198,6 +204,16 @@ def get_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     if node.is_virtual or node.external is not None:
         raise CacheError(f"{path}: dataset {name!r} lies in other files, which featlab never follows; copy the data in")
     return node
+
+
+def check_filled(dataset: h5py.Dataset, path: Path, name: str) -> None:
+    """Raise a CacheError when a dataset is larger than what the file holds of it: it would be read as zeros."""
+    held = dataset.id.get_storage_size() * (_MOST_PACKED if dataset.compression else 1)
+    if held < dataset.nbytes:
+        raise CacheError(
+            f"{path}: dataset {name!r} promises {dataset.nbytes:,} bytes and holds at most {held:,}; it is incomplete, "
+            "make it again with `featlab extract`"
+        )
 
 
 def refuse_link(group: h5py.Group, path: Path, name: str) -> None:

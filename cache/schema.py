@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -115,6 +116,33 @@ class ExtractorInfo:
 def canonical_json(content: object) -> bytes:
     """Return JSON as UTF-8 with sorted keys and no blanks: equal content, equal bytes."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def parse_json(text: str) -> Any:
+    """Return what JSON of somebody else says.
+
+    Raises:
+        ValueError: No JSON; also nested too deep, a number that is not finite, a key twice, half of a letter.
+    """
+    try:
+        content = json.loads(text, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_once)
+        if "\\ud" in text.lower():
+            canonical_json(content)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return content
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return number
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def first_disorder(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import schema
-from featlab.cache.hdf5 import decode_names, get_dataset, guarded, open_file, read_attr, refuse_link
+from featlab.cache.hdf5 import check_filled, decode_names, get_dataset, guarded, open_file, read_attr, refuse_link
+from featlab.cache.names import CONTROL
 from featlab.cache.repeats import Repeats
-from featlab.cache.schema import FORMAT_VERSION, ContentDigest, ExtractorInfo, first_disorder
+from featlab.cache.schema import FORMAT_VERSION, ContentDigest, ExtractorInfo, first_disorder, parse_json
 from featlab.cache.table import shape_text
 from featlab.errors import CacheError
 
@@ -127,8 +127,8 @@ def _check_format(file: h5py.File, path: Path) -> None:
 
 def _read_header(file: h5py.File, path: Path) -> tuple[ExtractorInfo, tuple[str, ...], str]:
     texts = {name: str(read_attr(file, name)) for name in ("extractor", "classes", "neutral")}
-    extractor = ExtractorInfo.from_dict(json.loads(texts["extractor"]))
-    classes = json.loads(texts["classes"])
+    extractor = ExtractorInfo.from_dict(parse_json(texts["extractor"]))
+    classes = parse_json(texts["classes"])
     neutral = texts["neutral"]
     fits = isinstance(classes, list) and all(isinstance(name, str) and name for name in classes)
     if not fits or len(set(classes)) != len(classes) or neutral not in classes:
@@ -149,6 +149,7 @@ def _checked(
     if dataset.ndim != len(shape) or any(got == 0 or want not in {None, got} for want, got in lengths):
         wanted = shape_text(shape)
         raise CacheError(f"{path}: dataset {name!r} is of shape {dataset.shape}, expected {wanted}; {_AGAIN}")
+    check_filled(dataset, path, name)
     return dataset
 
 
@@ -159,6 +160,8 @@ def _names(file: h5py.File, path: Path, name: str, rows: int) -> tuple[str, ...]
     names = decode_names(dataset[:])
     if "" in names or any(after <= before for before, after in pairwise(names)):
         raise CacheError(f"{path}: dataset {name!r} holds an empty or repeated name, or is not sorted; {_AGAIN}")
+    if torn := next(filter(CONTROL.search, names), None):
+        raise CacheError(f"{path}: dataset {name!r} holds {torn!r}, which has a control character; {_AGAIN}")
     return names
 
 

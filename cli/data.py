@@ -144,20 +144,30 @@ def inspect(
 
 def _inspect_bundle(session: Session, folder: Path) -> None:
     from featlab.bundle.bundle import load_bundle
+    from featlab.bundle.card import membership_sentence
     from featlab.cli.stages import outlook
 
     bundle = load_bundle(folder)
-    known = outlook(bundle, dict.fromkeys([bundle.config.adapt.method, *bundle.extras]))
+    known = outlook(bundle, dict.fromkeys(["pft", *bundle.extras]))
     facts = {
         "classes": ", ".join(bundle.classes),
         "neutral class": bundle.neutral,
         "source people": len(bundle.source_subjects),
         "features": bundle.projection.components.shape[1],
         "carried share": bundle.share.sentence(),
-        "style bank": f"{len(bundle.bank.subjects)} people" if bundle.bank else "none",
+        "style bank": bundle.bank.sentence() if bundle.bank else "none",
+        "membership test": membership_sentence(bundle.membership),
         "extractor": f"{bundle.extractor.id}: {bundle.extractor.preprocessing}",
     }
-    session.output.json({"folder": folder, **facts, "carried_share": bundle.share.value, "known": known})
+    session.output.json(
+        {
+            "folder": folder,
+            **facts,
+            "carried_share": bundle.share.value,
+            "membership": dict(bundle.membership),
+            "known": known,
+        }
+    )
     session.output.facts(str(folder), facts)
     for line in known:
         session.output.show(line)

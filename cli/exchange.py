@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from featlab.exchange.export import ExportReport
 
 
-@workspace_command("method", "bundle", "weights", "layers", "options", "targets", "device")
+@workspace_command("method", "bundle", "weights", "layers", "options", "trust_code", "targets", "device")
 def export(
     session: Session,
     out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The file to write.")],
@@ -198,7 +198,7 @@ def _features(
 
 def _show_import(output: Output, imported: ImportedBundle, folder: Path, classes: str | None) -> None:
     bundle = imported.bundle
-    bank = len(bundle.bank.subjects) if bundle.bank is not None else 0
+    bank = bundle.bank.size if bundle.bank is not None else 0
     facts = {
         "folder": folder,
         "classes": list(bundle.classes),

@@ -244,6 +244,9 @@ PIXEL_FLAGS = {
         default=False,
         help="Average the embedding of each image with that of its mirror image; takes twice as long.",
     ),
+    "trust_code": _backbone(
+        bool, "--trust-code", default=False, help="Run a .pt2 file: it is a program, which can do anything here."
+    ),
     "batch": _backbone(int, "--batch", default=64, min=1, metavar="N", help="Images handed over at once."),
     "landmarks": _faces(
         str,
@@ -292,7 +295,7 @@ TABLE_FLAGS = ("manifest", "tool", "columns", "features", "skip_bad")
 VIDEO_FLAGS = ("fps", "window", "stride")
 FACE_FLAGS = ("landmarks", "landmarks_unit", "face", "align", "eye_distance", "no_face")
 INPUT_FLAGS = ("layout", "layout_options", *FACE_FLAGS, *VIDEO_FLAGS)
-NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror")
+NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror", "trust_code")
 
 FLAGS |= PIXEL_FLAGS
 

@@ -120,6 +120,7 @@ class Session:
         """Return how a backbone with the options that were given is made; one without any has nothing to refuse."""
         from featlab.extraction.remote import Recipe
 
+        self.trust(name)
         given = {name: self[name] for name in ("weights", "amp") if self.given.get(name) is not None}
         if self["layers"] is not None:
             given["layers"] = tuple(names_in(self["layers"]))
@@ -127,6 +128,19 @@ class Session:
             given["device"] = device
         options = parse_options(self["options"] or (), "--option", "cell=6") | given
         return Recipe(name, tuple(options.items()), bool(self.given.get("mirror")))
+
+    def trust(self, name: str) -> None:
+        """Say that a backbone is a program and runs here; one in a file has to be trusted with a flag."""
+        from featlab.errors import ConfigError
+
+        kind = name.partition(":")[0]
+        if kind == "pt2" and not self["trust_code"]:
+            raise ConfigError(
+                f"{name} is a program, not weights alone: loading it can run any code on this machine; if you trust "
+                "whoever made it, add --trust-code"
+            )
+        if kind in ("pt2", "python"):
+            self.output.note(f"{name} is a program: its code runs on this machine")
 
     def input_config(self) -> InputConfig:
         """Return what the flags say about how a source is read."""

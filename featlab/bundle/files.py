@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
-from featlab.cache.schema import canonical_json
+from featlab.cache.schema import canonical_json, parse_json
 from featlab.errors import BundleError
 
 _DIGEST, _ABOUT, _TENSORS = "digest", "about", "tensors"
@@ -135,7 +135,7 @@ def _with_digest(content: Mapping[str, Any], indent: int | None) -> str:
 
 
 def _checked(text: str) -> dict[str, Any]:
-    content = json.loads(text)
+    content = parse_json(text)
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
     digest = content.pop(_DIGEST, None)

@@ -16,6 +16,9 @@ from featlab.errors import InputError, closest, listed
 
 _NUMBERS = re.compile(r"(\d+)")
 MAX_FRAME = 2**31 - 1
+MAX_CLASSES = 2**15 - 1
+LONGEST_NAME = 4096
+"""Letters; no file has a longer path."""
 STILLS = "{} pictures are taken as stills, a video each: their names don't count up as those of frames do"
 """What is said of the pictures that `find_stills` finds."""
 _PILLOW = (
@@ -145,4 +148,6 @@ def class_names(labels: Iterable[str | None], neutral: str) -> tuple[str, ...]:
             f"no row has the neutral label {neutral!r} (labels: {listed(sorted(known), 8)}){closest(neutral, known)}; "
             "name the neutral label with --neutral NAME"
         )
+    if len(known) > MAX_CLASSES:
+        raise InputError(f"{len(known)} different labels, and a cache holds {MAX_CLASSES}: is that the right column?")
     return (neutral, *sorted(known - {neutral}))

@@ -20,7 +20,7 @@ from featlab.config.load import Config
 from featlab.errors import BundleError, FeatlabError, InputError, closest
 from featlab.methods.registry import make_method, refuse_unread
 from featlab.model.networks import AdaptedModel, GainEstimate
-from featlab.protocol.splits import check_disjoint, named_subjects, split_target, target_of
+from featlab.protocol.splits import named_subjects, split_target, target_of
 from featlab.seeding import run_seed
 from featlab.workspace.workspace import Workspace, bundle_folder, load_made_bundle
 
@@ -105,7 +105,7 @@ def adapt_subject(
     """
     if subject not in table.subjects:
         raise InputError(f"unknown subject {subject!r}{closest(subject, table.subjects)}")
-    check_disjoint(bundle.source_subjects, [subject])
+    bundle.check_new([subject])
     bundle.check_extractor(extractor, "cache")
     rows, unlabelled = adapt_rows(table.rows_of(subject), config.protocol.gap)
     method = make_method(config.adapt.method, config.adapt.options)

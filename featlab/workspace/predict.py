@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from featlab.bundle.adaptation import adaptation_folder, has_adaptation, load_adaptation
 from featlab.bundle.bundle import Bundle
 from featlab.cache.atomic import atomic_path
+from featlab.cache.names import as_cell
 from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError, FeatlabError
 from featlab.model.networks import AdaptedModel
@@ -115,7 +116,8 @@ def write_predictions(
                 for row, line in enumerate(probabilities):
                     names = [table.subjects[table.subject[row]], table.videos[table.video[row]], int(table.frame[row])]
                     start = [table.paths[row]] if table.paths is not None else []
-                    writer.writerow([*start, *names, classes[winner[row]], *(f"{value:.6f}" for value in line)])
+                    named = map(as_cell, (*start, *names, classes[winner[row]]))
+                    writer.writerow([*named, *(f"{value:.6f}" for value in line)])
 
 
 def video_shares(table: FeatureTable, probabilities: NDArray[np.float32]) -> list[tuple[str, int, NDArray[np.float64]]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from featlab import __version__
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.reader import open_cache
-from featlab.cache.schema import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo, parse_json
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config, load_config
 from featlab.errors import BundleError, CacheError, ConfigError, InputError
@@ -212,7 +212,8 @@ def tuned_on(root: Path) -> dict[str, list[str]]:
     if not path.exists():
         return {}
     try:
-        return {str(name): [str(who) for who in people] for name, people in json.loads(path.read_text("utf-8")).items()}
+        content = parse_json(path.read_text("utf-8"))
+        return {str(name): [str(who) for who in people] for name, people in content.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"{path}: can't be read; delete it, and tune again with --apply") from error
 

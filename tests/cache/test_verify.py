@@ -134,7 +134,7 @@ REFUSED = [
     (link("landmarks", h5py.SoftLink("/other")), "landmarks", "link"),
     *((elsewhere(virtual), "embeddings", "other files") for virtual in (False, True)),
     *((claim(name, 1 << 40), name, "expected (19") for name in ("embeddings", "label", "landmarks")),
-    (claim("subjects", 1 << 40), "subjects", "for 19 rows"),
+    (claim("subjects", 1 << 40), "subjects", "promises"),
     (as_group, "label", "group"),
     *((put("label", 5, code), "label", "-1 to 2") for code in (3, -2)),
     (put("video", 5, 4), "video", "0 to 3"),

@@ -178,7 +178,7 @@ def test_complexity_is_of_every_method_on_three_targets_unless_asked_otherwise(f
 
 
 def test_complexity_says_who_failed_and_ends_in_3_or_where_nobody_ran_in_1(folder, run, quickly):
-    few = ("--targets", "1", "--repeat", "1", "--batch", "16", "--set", "pretrain.style_bank=false", *quickly)
+    few = ("--targets", "1", "--repeat", "1", "--batch", "16", "--set", "pretrain.style_bank=none", *quickly)
     result = run("complexity", "--methods", "source-only,neutral-shift", *few, "--json")
     assert result.exit_code == 3, result.stderr
     assert "style bank" in result.stderr
