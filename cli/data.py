@@ -176,16 +176,25 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
 @command("cache", "workspace", "json_mode", "quiet")
 def verify(
     session: Session,
-    file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
+    file: Annotated[
+        Path | None,
+        Argument(metavar="[PATH]", help="A cache, or any file or folder of featlab's. Default: the workspace's cache."),
+    ] = None,
 ) -> None:
-    """Read all of a cache and check it: checksums, digest, pictures under two names. Exit code 2 when it is wrong."""
+    """Read all of a cache and check it: checksums, digest, pictures under two names. Exit code 2 when it is wrong.
+
+    Of a workspace, a bundle, results, an adaptation or an export, every file is checked against its digest.
+    """
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
     from featlab.cache.verify import check_cache
     from featlab.errors import CacheError
 
-    path = _cache(session, file)
     output = session.output
+    if file is not None and file.exists() and (file.is_dir() or file.suffix not in ("", ".h5")):
+        _verify_files(output, file)
+        return
+    path = _cache(session, file)
     try:
         findings, warnings = check_cache(path)
         summary = inspect_cache(path)
@@ -201,6 +210,22 @@ def verify(
     if findings:
         raise typer.Exit(REFUSED)
     output.show(f"{path}: all is well")
+
+
+def _verify_files(output: Output, path: Path) -> None:
+    from featlab.errors import listed
+    from featlab.workspace.check import check_files
+
+    found = check_files(path)
+    without = [str(each) for each in found.without]
+    output.json({"path": path, "ok": not found.damages, "findings": found.damages, "without_digest": without})
+    for line in found.damages:
+        print_error(line)
+    if without:
+        output.note(f"verify: no digest is known of {listed(without)}")
+    output.show(f"{path}: {found.whole} files are as they were written, {len(found.damages)} are damaged or missing")
+    if found.damages:
+        raise typer.Exit(REFUSED)
 
 
 def _cache(session: Session, file: Path | None) -> Path:

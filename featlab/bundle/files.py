@@ -105,6 +105,29 @@ def read_json(path: Path) -> dict[str, Any]:
     return _checked(path.read_text(encoding="utf-8"))
 
 
+def check_own_digest(path: Path) -> bool:
+    """Check tensors, or JSON, against the digest in the file; return whether there is one.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: It is damaged, in one line.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        about = read_about(path)
+        read_tensors(path, digest=about[_TENSORS] if about else None, finite=False)
+        with safe_open(path, framework="pt") as file:
+            return about is not None or _DIGEST in (file.metadata() or {})
+    if path.suffix not in (".json", ".jsonl"):
+        return False
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".jsonl" and text.count("\n") > 1:
+        return False
+    content = json.loads(text)
+    return isinstance(content, dict) and _DIGEST in content and bool(_checked(text))
+
+
 def _with_digest(content: Mapping[str, Any], indent: int | None) -> str:
     # As a reader gets it: tuples are lists there, and every key is text.
     plain = json.loads(json.dumps(content))
