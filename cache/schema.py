@@ -118,16 +118,19 @@ def canonical_json(content: object) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str) -> Any:
     """Return what JSON of somebody else says.
 
     Raises:
-        ValueError: No JSON; also nested too deep, a number that is not finite, or an object that has a key twice.
+        ValueError: No JSON; also nested too deep, a number that is not finite, a key twice, half of a letter.
     """
     try:
-        return json.loads(text, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_once)
+        content = json.loads(text, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_once)
+        if "\\ud" in text.lower():
+            canonical_json(content)
     except RecursionError:
         raise ValueError("nested too deep") from None
+    return content
 
 
 def _finite(text: str) -> float:

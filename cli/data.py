@@ -144,6 +144,7 @@ def inspect(
 
 def _inspect_bundle(session: Session, folder: Path) -> None:
     from featlab.bundle.bundle import load_bundle
+    from featlab.bundle.card import membership_sentence
     from featlab.cli.stages import outlook
 
     bundle = load_bundle(folder)
@@ -155,9 +156,18 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
         "features": bundle.projection.components.shape[1],
         "carried share": bundle.share.sentence(),
         "style bank": bundle.bank.sentence() if bundle.bank else "none",
+        "membership test": membership_sentence(bundle.membership),
         "extractor": f"{bundle.extractor.id}: {bundle.extractor.preprocessing}",
     }
-    session.output.json({"folder": folder, **facts, "carried_share": bundle.share.value, "known": known})
+    session.output.json(
+        {
+            "folder": folder,
+            **facts,
+            "carried_share": bundle.share.value,
+            "membership": dict(bundle.membership),
+            "known": known,
+        }
+    )
     session.output.facts(str(folder), facts)
     for line in known:
         session.output.show(line)

@@ -161,6 +161,9 @@ def _texts(array: NDArray[Any], what: str) -> list[str]:
     if array.ndim != 1 or array.dtype.kind not in "USiuf":
         raise InputError(f"{what} has shape {array.shape} and type {array.dtype}; expected one name or number a row")
     try:
-        return [as_text(value) for value in array.tolist()]
-    except UnicodeDecodeError:
+        texts = [as_text(value) for value in array.tolist()]
+        # Neither halves of letters nor numbers that no letter has: NumPy keeps any, and Arrow takes them for text.
+        "".join(texts).encode().decode()
+    except (UnicodeError, SystemError):
         raise InputError(f"{what} holds bytes that aren't UTF-8 text; save it as text") from None
+    return texts
