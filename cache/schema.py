@@ -174,7 +174,8 @@ class ContentDigest:
         subjects: tuple[str, ...],
         videos: tuple[str, ...],
     ) -> None:
-        self._header = {
+        self._trained_on = list(extractor.trained_on)
+        self._header: dict[str, Any] = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "extractor": extractor.fingerprint,
@@ -194,10 +195,17 @@ class ContentDigest:
         little = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("<"))
         self._hash(name, little.dtype.str, list(block.shape[1:])).update(little.reshape(-1).view(np.uint8))
 
-    def hexdigest(self) -> str:
-        """Return 64 hex digits."""
+    def hexdigest(self, *, old: bool = False) -> str:
+        """Return 64 hex digits; an ``old`` digest doesn't cover whom the extractor was trained on."""
         datasets = {name: [*kind, self._hashes[name].hexdigest()] for name, kind in self._kinds.items()}
-        return hashlib.sha256(canonical_json({"header": self._header, "datasets": datasets})).hexdigest()
+        # Left out when there is nobody, so that the digests of such caches are what they were.
+        people = {"trained_on": self._trained_on} if self._trained_on and not old else {}
+        content = {"header": self._header | people, "datasets": datasets}
+        return hashlib.sha256(canonical_json(content)).hexdigest()
+
+    def fits(self, digest: str) -> bool:
+        """Tell whether this is the digest of the content, as it is or as an older featlab took it."""
+        return digest in (self.hexdigest(), self.hexdigest(old=True))
 
     def _hash(self, name: str, dtype: str, row_shape: list[int]) -> Any:
         self._kinds.setdefault(name, (dtype, row_shape))

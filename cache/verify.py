@@ -55,6 +55,20 @@ class Structure:
         subject, video = self.subjects[self.codes[schema.SUBJECT][row]], self.videos[self.codes[schema.VIDEO][row]]
         return f"subject {subject!r}, video {video!r}, frame {self.codes[schema.FRAME][row]}"
 
+    def new_digest(self) -> ContentDigest:
+        """Return a digest that has learnt all but the large datasets."""
+        digest = ContentDigest(self.extractor, self.classes, self.neutral, self.subjects, self.videos)
+        for name, codes in self.codes.items():
+            digest.update(name, codes)
+        return digest
+
+    def other_content(self, digest: ContentDigest) -> str:
+        """Say that the digest of what was read is not that of the file."""
+        return (
+            f"{self.path}: its content is not what was written (digest {digest.hexdigest()[:12]}, expected "
+            f"{self.digest[:12]}); make it again with `featlab extract` or restore a copy"
+        )
+
 
 def read_structure(file: h5py.File, path: Path) -> Structure:
     """Read and check all that is cheap: attributes, lengths, types, links, names, codes, order."""
@@ -210,29 +224,25 @@ def find_problems(cache: Structure, repeats: Repeats | None = None) -> list[str]
     """Verify a file that is open and whose structure was read; `repeats` learns of its rows. See `verify_cache`."""
     file, path = cache.file, cache.path
     problems = []
-    digest = ContentDigest(cache.extractor, cache.classes, cache.neutral, cache.subjects, cache.videos)
+    digest = cache.new_digest()
     learners: list[ContentDigest | Repeats] = [digest, repeats] if repeats else [digest]
-    for name, codes in cache.codes.items():
-        digest.update(name, codes)
     readable = True
-    for name, dataset in {**cache.large, **_only_in_digest(file, path)}.items():
+    for name, dataset in {**cache.large, **only_in_digest(file, path)}.items():
         try:
             problems += _problems_of(cache, name, dataset, learners)
         except CacheError as error:
             problems.append(str(error))
             readable = False
-    if readable and digest.hexdigest() != cache.digest:
-        problems.append(
-            f"{path}: its content is not what was written (digest {digest.hexdigest()[:12]}, expected "
-            f"{cache.digest[:12]}); make it again with `featlab extract` or restore a copy"
-        )
+    if readable and not digest.fits(cache.digest):
+        problems.append(cache.other_content(digest))
     known = {*cache.large, *schema.CODE_DTYPES, schema.SUBJECTS, schema.VIDEOS, schema.SUBJECT_OFFSETS, _POSE, _LAYERS}
     for name in sorted(set(file) - known):
         problems.append(f"{path}: {name!r} is no part of format {FORMAT_VERSION} and no digest covers it; remove it")
     return problems
 
 
-def _only_in_digest(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+def only_in_digest(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+    """Return the datasets of older files that nothing else reads."""
     names = [_POSE] if _POSE in file else []
     if _LAYERS in file:
         with guarded(path, f"group {_LAYERS!r}"):

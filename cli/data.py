@@ -177,23 +177,36 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
 @command("cache", "workspace", "json_mode", "quiet")
 def verify(
     session: Session,
-    file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
+    file: Annotated[
+        Path | None,
+        Argument(metavar="[PATH]", help="A cache, or any file or folder of featlab's. Default: the workspace's cache."),
+    ] = None,
 ) -> None:
-    """Read all of a cache and check it: checksums, digest, pictures under two names. Exit code 2 when it is wrong."""
+    """Read all of a cache and check it: checksums, digest, pictures under two names. Exit code 2 when it is wrong.
+
+    Of a workspace, a bundle, results, an adaptation or an export, every file is checked against its digest.
+    """
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
     from featlab.cache.verify import check_cache
-    from featlab.errors import CacheError
+    from featlab.errors import CacheError, listed
 
-    path = _cache(session, file)
-    output = session.output
-    try:
-        findings, warnings = check_cache(path)
-        summary = inspect_cache(path)
-        if may_be := alike({"subject": summary.subjects, "class": summary.classes}):
-            warnings.append(f"names that may be one: {may_be}; make the cache again with --merge-names")
-    except CacheError as error:
-        findings, warnings = [str(error)], []
+    output, path = session.output, _cache(session, file)
+    warnings: list[str] = []
+    if path.is_dir() or path.suffix not in ("", ".h5"):
+        from featlab.workspace.check import check_files
+
+        findings, without = check_files(path)
+        if without:
+            warnings.append(f"no digest tells whether these are whole: {listed(without)}")
+    else:
+        try:
+            findings, warnings = check_cache(path)
+            summary = inspect_cache(path)
+            if may_be := alike({"subject": summary.subjects, "class": summary.classes}):
+                warnings.append(f"names that may be one: {may_be}; make the cache again with --merge-names")
+        except CacheError as error:
+            findings = [str(error)]
     output.json({"path": path, "ok": not findings, "findings": findings, "warnings": warnings})
     for warning in warnings:
         output.warn(warning)
