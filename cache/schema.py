@@ -174,7 +174,9 @@ class ContentDigest:
         subjects: tuple[str, ...],
         videos: tuple[str, ...],
     ) -> None:
-        self._trained_on = list(extractor.trained_on)
+        told = {"trained_on": list(extractor.trained_on), "about": dict(extractor.about)}
+        # Left out when there is nobody or nothing, so that the digests of such caches are what they were.
+        self._told = {key: value for key, value in told.items() if value}
         self._header: dict[str, Any] = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -196,11 +198,9 @@ class ContentDigest:
         self._hash(name, little.dtype.str, list(block.shape[1:])).update(little.reshape(-1).view(np.uint8))
 
     def hexdigest(self, *, old: bool = False) -> str:
-        """Return 64 hex digits; an ``old`` digest doesn't cover whom the extractor was trained on."""
+        """Return 64 hex digits; an ``old`` digest covers only what is compared of the extractor."""
         datasets = {name: [*kind, self._hashes[name].hexdigest()] for name, kind in self._kinds.items()}
-        # Left out when there is nobody, so that the digests of such caches are what they were.
-        people = {"trained_on": self._trained_on} if self._trained_on and not old else {}
-        content = {"header": self._header | people, "datasets": datasets}
+        content = {"header": self._header | ({} if old else self._told), "datasets": datasets}
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
     def fits(self, digest: str) -> bool:
