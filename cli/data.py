@@ -130,6 +130,7 @@ def inspect(
             "landmarks": f"{summary.landmarks} points" if summary.landmarks else "none",
             **({} if summary.several_faces is None else {"more than one face": f"{summary.several_faces:,} rows"}),
             "extractor": f"{extractor.id}: {extractor.preprocessing}",
+            **extractor.about,
             "fingerprint": extractor.fingerprint[:12],
             "digest": summary.digest[:12],
             "size": f"{summary.file_bytes / 1e6:.1f} MB",

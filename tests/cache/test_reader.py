@@ -149,7 +149,7 @@ def test_a_large_cache_of_many_chunks_comes_back_and_who_trained_the_backbone_is
         assert (verify_cache(path) == []) == fits
 
 
-names = st.text(min_size=1, max_size=8).filter(lambda text: not CONTROL.search(text))
+names = st.text(min_size=1, max_size=8).filter(lambda name: not CONTROL.search(name))
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
