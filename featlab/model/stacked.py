@@ -45,9 +45,11 @@ class Heads(Stack):
         """Return B of (F, n, D) rows, (F, n, H)."""
         values = self.linear("linear", features)
         # A channel for each unit of each model.
-        own = (self.tensors[f"norm.{name}"].view(-1) for name in ("running_mean", "running_var", "weight", "bias"))
-        normed = F.batch_norm(values.transpose(0, 1).flatten(1), *own, training=training)
-        return normed.unflatten(1, (len(values), -1)).transpose(0, 1)
+        names = ("running_mean", "running_var", "weight", "bias")
+        mean, variance, scale, shift = (self.tensors[f"norm.{name}"].view(-1) for name in names)
+        rows = values.transpose(0, 1).flatten(1)
+        normed = F.batch_norm(rows, mean, variance, scale, shift, training=training)
+        return normed.view(values.shape[1], len(values), -1).transpose(0, 1)
 
     def classify(self, bottleneck: Tensor) -> Tensor:
         """Return C of (F, n, H) rows, (F, n, K)."""
