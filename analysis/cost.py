@@ -135,7 +135,11 @@ def carried_values(bundle: Bundle, method: Method) -> int:
     extras = sum(tensor.numel() for tensor in bundle.extras.get(method.name, {}).values())
     if bundle.bank is None or not (method.needs_style_bank or method.needs_labels):
         return extras
-    return extras + sum(part.numel() for layer in bundle.bank.layers.values() for part in layer)
+    return (
+        extras
+        + sum(part.numel() for layer in bundle.bank.layers.values() for part in layer)
+        + (0 if bundle.bank.people is None else bundle.bank.people.numel())
+    )
 
 
 def with_batch(method: Method, batch: int) -> Method:

@@ -164,7 +164,6 @@ def _claim_folder(folder: Path, config: DemoConfig) -> None:
         try:
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 raise InputError(f"{folder} is there and holds no demo; choose another folder with --out")
-            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: can't be made ({error.strerror}); choose another folder with --out") from error
         atomic_write_text(mark, wanted)

@@ -7,6 +7,8 @@ page.json           title, summary, the command that was typed, names of tables 
 table_<name>.*      each table as .json, .jsonl, .csv, .md and .tex
 <figure>.*          each figure as .svg and in the formats of ``plot.formats``, and what it is drawn from as .csv
 
+SHA256SUMS          the digest of each file
+
 and whatever `Result.files` names besides, as ``run.json``.
 """
 
@@ -21,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from featlab.analysis.render import write_table
 from featlab.analysis.table import Table
-from featlab.cache.atomic import atomic_write_text
+from featlab.cache.atomic import atomic_path, atomic_write_text
+from featlab.cache.sums import SUMS, check_sum, sum_of, sums_of
 from featlab.config.analysis import FIGURE_FORMATS
 from featlab.errors import InputError
 from featlab.seeding import stable_hash
@@ -93,7 +96,6 @@ def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
     if result.figures:
         from featlab.analysis.style import save_plot
 
-    folder.mkdir(parents=True, exist_ok=True)
     for path in _left_over(folder, result):
         path.unlink(missing_ok=True)
     # The page of an earlier run is about figures and tables that are about to change.
@@ -119,9 +121,11 @@ def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
         "figures": [{"name": item.name, "title": item.title, "caption": item.caption} for item in result.figures],
         "facts": result.metadata,
     }
-    written.append(folder / PAGE_FILE)
-    atomic_write_text(written[-1], json.dumps(page, indent=2, ensure_ascii=False) + "\n")
-    return written
+    # The digests of all files come before the page: where there is a page, they are of its files.
+    with atomic_path(folder / PAGE_FILE) as partial:
+        partial.write_text(json.dumps(page, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        atomic_write_text(folder / SUMS, f"{sums_of(written)}{sum_of(partial)}  {PAGE_FILE}\n")
+    return [*written, folder / PAGE_FILE, folder / SUMS]
 
 
 def figure_endings(facts: Mapping[str, Any]) -> list[str]:
@@ -134,6 +138,7 @@ def read_page(folder: Path) -> Page:
     """Read what `write_result` wrote."""
     path = folder / PAGE_FILE
     with _readable(path):
+        check_sum(path, InputError)
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != PAGE_FORMAT:
             raise InputError(f"{path}: written by another version of featlab; run the command again")
@@ -161,6 +166,7 @@ def read_table(folder: Path, name: str) -> Table:
     """Read a table that `write_result` wrote."""
     path = folder / f"table_{name}.json"
     with _readable(path):
+        check_sum(path, InputError)
         data = json.loads(path.read_text(encoding="utf-8"))
         rows, bold = (tuple(tuple(line) for line in data[key]) for key in ("rows", "bold"))
         narrow = tuple(data.get("narrow", ()))

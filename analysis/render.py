@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from featlab.analysis.table import MISSING, Table, narrowed, number_of
+from featlab.cache.names import as_cell, as_markdown
 from featlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,15 +74,14 @@ def to_markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
-    def escaped(cell: str) -> str:
-        return cell.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
-
     rule = ["---" if place < table.text_columns else "---:" for place in range(len(table.columns))]
-    lines = [line([escaped(column) for column in table.columns]), line(rule)]
+    lines = [line([as_markdown(column) for column in table.columns]), line(rule)]
     for row, bold in zip(_shown(table), table.bold, strict=True):
-        lines.append(line([_marked(escaped(cell), strong, "**", "**") for cell, strong in zip(row, bold, strict=True)]))
-    title = [f"**{escaped(table.title)}**", ""] if table.title else []
-    notes = ["", *(f"- {escaped(note)}" for note in table.notes)] if table.notes else []
+        lines.append(
+            line([_marked(as_markdown(cell), strong, "**", "**") for cell, strong in zip(row, bold, strict=True)])
+        )
+    title = [f"**{as_markdown(table.title)}**", ""] if table.title else []
+    notes = ["", *(f"- {as_markdown(note)}" for note in table.notes)] if table.notes else []
     return "\n".join([*title, *lines, *notes]) + "\n"
 
 
@@ -89,8 +89,7 @@ def to_csv(table: Table) -> str:
     """Return the columns and rows alone, every cell filled: for a program or a spreadsheet."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows(table.rows)
+    writer.writerows(map(as_cell, row) for row in (table.columns, *table.rows))
     return text.getvalue()
 
 

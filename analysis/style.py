@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from featlab.cache.names import as_cell
 from featlab.config.analysis import FIGURE_FORMATS, LARGEST_DRAWING
 from featlab.errors import InputError
 
@@ -56,6 +57,8 @@ _RC: Any = {
     # Letters as outlines look the same on every machine; type 42 is what publishers ask of a PDF.
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
+    # A name with two dollar signs is no formula.
+    "text.parse_math": False,
     # The same figure gives the same bytes.
     "svg.hashsalt": "featlab",
 }
@@ -129,8 +132,7 @@ def save_data(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
         raise InputError(f"{path}: columns have different lengths: {lengths}")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    writer.writerows(map(as_cell, row) for row in (columns, *zip(*columns.values(), strict=True)))
     beside = Path(path).with_suffix(".csv")
     atomic_write_text(beside, text.getvalue())
     return beside
@@ -141,9 +143,8 @@ def save_plot(
 ) -> list[Path]:
     """Write a figure as .svg and in further ``formats``, and the numbers behind it as .csv; what else lies there goes.
 
-    A drawing that is too large for a report becomes a .png, too. The folder is made if missing.
+    A drawing that is too large for a report becomes a .png, too.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = {ending: folder / f"{name}.{ending}" for ending in FIGURE_FORMATS}
     save_figure(drawn, paths["svg"])
     large = ["png"] if paths["svg"].stat().st_size > LARGEST_DRAWING else []

@@ -69,7 +69,7 @@ def bare_step(bundle: Bundle, clip: np.ndarray) -> Callable[[], Tensor]:
     """Return what pft does to a clip, on tensors: the alignment, what is told of the clip, and its predictions."""
     mean, components, share = bundle.projection.mean, bundle.projection.components, bundle.share.value
     first, last, norm = bundle.translator.first, bundle.translator.last, bundle.head.norm
-    bank, linear, classifier = bundle.bank.layers["features"][0], bundle.head.linear, bundle.head.classifier
+    centre, linear, classifier = bundle.bank.layers["features"][0], bundle.head.linear, bundle.head.classifier
     weight = classifier.weight.detach()
 
     def logits(features: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def bare_step(bundle: Bundle, clip: np.ndarray) -> Callable[[], Tensor]:
     @torch.no_grad()
     def step() -> Tensor:
         features = (torch.from_numpy(clip) - mean) @ components
-        centre, place = bank.mean(dim=0), torch.quantile(features, 0.5, dim=0)
+        place = torch.quantile(features, 0.5, dim=0)
         for _ in range(50):
             neutral = torch.softmax(logits(features + share * (centre - place)), dim=1)[:, 0].clamp_min(1e-6)
             moved = (neutral[:, None] * features).sum(dim=0) / neutral.sum()
@@ -89,7 +89,7 @@ def bare_step(bundle: Bundle, clip: np.ndarray) -> Callable[[], Tensor]:
             if change <= TOLERANCE:
                 break
         offset = share * (centre - place)
-        odds = [F.log_softmax(logits(rows), dim=1) for rows in (features, bank, features + offset)]
+        odds = [F.log_softmax(logits(rows), dim=1) for rows in (features, features + offset)]
         _ = [float((values[:, 0] - values[:, 1]).std(correction=0)) for values in odds]
         return torch.softmax(logits(features + share * (centre - features.mean(dim=0))), dim=1)
 
@@ -121,7 +121,7 @@ def claims(folder: Path) -> Iterator[Claim]:
     words = ("adapt", "-C", str(folder), "--bundle", str(folder / "bundle"), "--quiet")
 
     def adapt(who: str, cache: str) -> None:
-        for stored in (folder / "bundle" / "subjects").glob("*/adaptation.json"):
+        for stored in (folder / "bundle" / "subjects").glob("*/adaptation.safetensors"):
             stored.unlink()
         # Of a thousand random clips a few look as if they were not neutral.
         command("featlab", *words, "--force", "--subject", who, "--cache", str(folder / cache))

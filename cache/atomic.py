@@ -1,63 +1,83 @@
-"""Files that are either whole or not there: written beside their place, synced, then renamed onto it."""
+"""Files that are either whole or not there: written beside their place, synced, then renamed onto it.
+
+What is new is its owner's alone (a file 0600, a folder 0700), and a file that is replaced keeps its mode. A draft is
+locked while its writer lives: the first write of a process into a folder removes those that dead ones have left there.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from stat import S_IMODE
 
+from featlab.cache.sums import SUMS, sums_of
 from featlab.errors import FeatlabError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: no draft is removed there.
+    fcntl = None  # type: ignore[assignment]
 
 # These can only come from writing, so they are about the partial file even when the error names none.
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+_HERE = sha256(platform.node().encode()).hexdigest()[:6]
+_DRAFT = re.compile(r"(.+)\.([0-9a-f]{6})[0-9a-f]{8}\.partial(\.old)?", re.DOTALL)
+_NEW, _OTHERS = 0.5, 24 * 3600.0
+"""Seconds after which a draft of this machine, or of another one, is removed where nobody has locked it."""
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str], *, followed: bool = False) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary `<name>.<random>.partial` beside `path`; rename it onto `path` when the block succeeds.
 
     The file and its folder are synced to disk, so after a crash or a power loss `path` holds the old content or the
     new one, never a part. Missing folders are made. When the block raises, the temporary file is removed and `path`
     is untouched. Two writers at once do not mix: each has its own temporary file and the last rename wins.
-    ``followed`` leaves the folder's sync to a file that is written there next, without which this one says nothing.
 
-    The temporary name ends in `.partial`, so a library that picks a format by suffix must be told the format.
+    The temporary name ends in `.partial`, so a library that picks a format by suffix must be told the format. The file
+    is there, and empty: write into it, and put no other in its place.
     """
     # Renaming onto a symbolic link would replace the link itself, and split its users from the file they share.
     target = Path(os.path.realpath(path))
-    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        in_the_way = target.is_dir()
+        make_folder(target.parent)
+        if target.is_dir():
+            raise FeatlabError(f"{path}: can't be written, a folder of that name is in the way; choose another name")
+        mode = S_IMODE(target.stat().st_mode) if target.exists() else 0o600
+        opened = ExitStack()
+        partial = opened.enter_context(_new_draft(target))
     except OSError as error:
         raise _cannot_write(path, error) from error
-    if in_the_way:
-        raise FeatlabError(f"{path}: can't be written, a folder of that name is in the way; choose another name")
-    try:
-        yield partial
-    except BaseException as error:
-        _remove(partial)
-        if isinstance(error, OSError) and (error.filename == str(partial) or error.errno in _DISK_FULL):
+    with opened:
+        try:
+            yield partial
+        except OSError as error:
+            if error.filename == str(partial) or error.errno in _DISK_FULL:
+                raise _cannot_write(path, error) from error
+            raise
+        try:
+            _sync_file(partial)
+            partial.chmod(mode)
+            os.replace(partial, target)
+        except OSError as error:
             raise _cannot_write(path, error) from error
-        raise
-    try:
-        _sync_file(partial)
-        os.replace(partial, target)
-    except OSError as error:
-        _remove(partial)
-        raise _cannot_write(path, error) from error
-    if not followed:
-        sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
-def atomic_write_bytes(path: str | os.PathLike[str], data: bytes, *, followed: bool = False) -> None:
+def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` as one whole file (see `atomic_path`)."""
-    with atomic_path(path, followed=followed) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(data)
 
 
@@ -70,20 +90,97 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
 def atomic_folder(path: Path, *, keep: str = "", error: type[FeatlabError] = FeatlabError) -> Iterator[Path]:
     """Yield a new folder `<name>.<random>.partial` beside `path`; rename it onto `path` when the block succeeds.
 
-    A folder at `path` is replaced, unless it holds a file `keep`: another run made the same in the meantime and may be
-    reading it, so it stays. When the block raises, `path` is untouched and nothing is left beside it.
+    It gets a file of the digests of its files (see `featlab.cache.sums`). A folder at `path` is replaced, unless it
+    holds a file `keep`: another run made the same in the meantime and may be reading it, so it stays. When the block
+    raises, `path` is untouched and nothing is left beside it.
     """
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    target = Path(os.path.realpath(path))
+    with ExitStack() as locks:
+        try:
+            make_folder(target.parent)
+            draft = locks.enter_context(_new_draft(target, folder=True))
+            yield draft
+            atomic_write_text(draft / SUMS, sums_of(sorted(draft.iterdir())))
+            if target.is_dir():
+                # Nobody takes the old folder for one that a dead writer left.
+                locks.enter_context(_locked(target))
+            _put_folder(draft, target, keep)
+            sync_folder(target.parent)
+        except OSError as caught:
+            reason = caught.strerror or str(caught)
+            raise error(
+                f"{path}: can't be written ({reason}); check the folder, its permissions and its space"
+            ) from caught
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, each its owner's alone and lasting through a power cut."""
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(each.parent)
+
+
+@contextmanager
+def _new_draft(target: Path, *, folder: bool = False) -> Iterator[Path]:
+    """Yield an empty draft beside the target, locked; what is left of it afterwards is removed."""
+    _sweep(target.parent)
+    draft = target.with_name(f"{target.name}.{_HERE}{secrets.token_hex(4)}.partial")
+    if folder:
+        draft.mkdir(mode=0o700)
+    else:
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        draft.mkdir(parents=True)
-        yield draft
-        _put_folder(draft, path, keep)
-        sync_folder(path.parent)
-    except OSError as caught:
-        reason = caught.strerror or str(caught)
-        raise error(f"{path}: can't be written ({reason}); check the folder, its permissions and its space") from caught
+        with _locked(draft):
+            yield draft
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if folder:
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a file or folder, which ends with this process at the latest; yield whether that could be done."""
+    handle, done = -1, False
+    # Another process has it, or the drive has no locks.
+    with suppress(OSError):
+        if fcntl is not None:
+            handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            done = True
+    try:
+        yield done
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+@cache
+def _sweep(folder: Path) -> None:
+    """Remove the drafts of dead writers in a folder, once a process."""
+    now = time.time()
+    for path in folder.glob("*.partial*"):
+        found = _DRAFT.fullmatch(path.name)
+        with suppress(OSError):
+            # A new one may not be locked yet, and of another machine a drive may show no locks.
+            if not found or now - path.stat().st_mtime < (_NEW if found[2] == _HERE else _OTHERS):
+                continue
+            with _locked(path) as dead:
+                target = path.with_name(found[1])
+                if not dead:
+                    continue
+                if found[3] and not target.exists():
+                    path.rename(target)
+                elif path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 def _put_folder(draft: Path, path: Path, keep: str) -> None:
@@ -108,11 +205,6 @@ def _put_folder(draft: Path, path: Path, keep: str) -> None:
 def _cannot_write(path: str | os.PathLike[str], error: OSError) -> FeatlabError:
     reason = error.strerror or str(error)
     return FeatlabError(f"{path}: can't be written ({reason}); check the folder, its permissions and the free space")
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
 
 
 def _sync_file(path: Path) -> None:

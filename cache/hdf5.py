@@ -15,11 +15,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache.names import CONTROL
 from featlab.errors import CacheError, FeatlabError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
 _CHUNK_BYTES = 512 << 10
 _CHUNK_CACHE_BYTES = 2 * _CHUNK_BYTES
+_MOST_PACKED = 1100
+"""Times that the best compressor of HDF5 (deflate) can make a block smaller."""
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _READ_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 
@@ -97,6 +100,19 @@ def write_array(file: h5py.File, name: str, array: NDArray[Any]) -> None:
     dataset[:] = array.astype(dataset.dtype)
 
 
+def stored_blocks(dataset: h5py.Dataset) -> Iterator[NDArray[Any]]:
+    """Yield all rows as they lie there, a chunk at a time and without its checksum: for who checks a digest of them."""
+    chunk = dataset.chunks
+    if not dataset.fletcher32 or dataset.id.get_create_plist().get_nfilters() != 1 or chunk[1:] != dataset.shape[1:]:
+        # Not as `create_dataset` makes them.
+        yield dataset[:]
+        return
+    size = int(np.prod(chunk, dtype=np.int64))
+    for start in range(0, len(dataset), chunk[0]):
+        _, data = dataset.id.read_direct_chunk((start, *(0 for _ in chunk[1:])))
+        yield np.frombuffer(data, dataset.dtype, size).reshape(chunk)[: len(dataset) - start]
+
+
 def write_text_attr(file: h5py.File, name: str, text: str) -> None:
     """Write a fixed-length UTF-8 attribute: it lies in the checksummed header, variable-length text would not."""
     data = text.encode("utf-8")
@@ -108,6 +124,9 @@ def encode_names(names: Sequence[str], where: str, what: str, may_be_empty: bool
     for name in names:
         if not isinstance(name, str) or "\0" in name or not (name or may_be_empty):
             raise CacheError(f"{where}: {name!r} is no {what}: expected text, not empty, without NUL")
+        # The path of a file is what it is.
+        if not may_be_empty and CONTROL.search(name):
+            raise CacheError(f"{where}: {name!r} is no {what}: it holds a control character; rename it")
     try:
         encoded = [name.encode("utf-8") for name in names]
     except UnicodeEncodeError as error:
@@ -198,6 +217,16 @@ def get_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     if node.is_virtual or node.external is not None:
         raise CacheError(f"{path}: dataset {name!r} lies in other files, which featlab never follows; copy the data in")
     return node
+
+
+def check_filled(dataset: h5py.Dataset, path: Path, name: str) -> None:
+    """Raise a CacheError when a dataset is larger than what the file holds of it: it would be read as zeros."""
+    held = dataset.id.get_storage_size() * (_MOST_PACKED if dataset.compression else 1)
+    if held < dataset.nbytes:
+        raise CacheError(
+            f"{path}: dataset {name!r} promises {dataset.nbytes:,} bytes and holds at most {held:,}; it is incomplete, "
+            "make it again with `featlab extract`"
+        )
 
 
 def refuse_link(group: h5py.Group, path: Path, name: str) -> None:

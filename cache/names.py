@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from featlab.errors import InputError
 
 _ENDS = re.compile(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _SPELLED_OUT = 12
+# Control characters, ends of lines and paragraphs, signs that turn the direction of what follows, halves of letters.
+_CONTROL = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+CONTROL = re.compile(f"[{_CONTROL}]")
+"""What no name has: a terminal would obey it, and a table be torn apart."""
+_BUT_LINES = re.compile(f"[{_CONTROL}](?<!\n)")
+_FORMULA, _GUARDED = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")
+_HTML = re.compile(r"[<&](?=[A-Za-z/!?#])")
+_NUMBERS = re.compile(r"[+-][\d.,%\s\[\]()–-]*(e[+-]?\d+)?")
 
 
 def one_form(name: str) -> str:
     """Return a name in Unicode's composed form (NFC), without blanks at its ends."""
     return name.strip() if name.isascii() else _ENDS.sub("", unicodedata.normalize("NFC", name))
+
+
+def inert(text: str) -> str:
+    """Return text that a terminal shows and doesn't obey: what no name has, but the end of a line, as \\u001b."""
+    return _BUT_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def as_cell(value: object) -> object:
+    """Return a cell of a csv, with an apostrophe before text that a spreadsheet would take for a formula."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) and not _NUMBERS.fullmatch(value) else value
+
+
+def as_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is: no table's border, no emphasis, no link, no HTML."""
+    for sign in "\\|*`":
+        text = text.replace(sign, f"\\{sign}")
+    return _HTML.sub(lambda found: html.escape(found[0]), text.replace("](", "]\\(")).replace("\n", " ")
+
+
+def from_cell(text: str) -> str:
+    """Return the text that `as_cell` made a cell of."""
+    return text[1:] if _GUARDED.match(text) else text
 
 
 def spellings(names: Iterable[str]) -> list[list[str]]:
@@ -27,9 +60,16 @@ def spellings(names: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def alike(kinds: Mapping[str, Iterable[str]]) -> str:
-    """Name the spellings that may be one: "subject '01', '1'; label 'Neutral', 'neutral'"; empty without any."""
-    groups = [f"{kind} " + ", ".join(map(repr, group)) for kind, names in kinds.items() for group in spellings(names)]
+def alike(kinds: Mapping[str, Iterable[str]], called: Callable[[str], str] = str) -> str:
+    """Name the spellings that may be one: "subject '01', '1'; label 'Neutral', 'neutral'"; empty without any.
+
+    Subjects are named as ``called`` says.
+    """
+    groups = [
+        f"{kind} " + ", ".join(repr(called(name) if kind == "subject" else name) for name in group)
+        for kind, names in kinds.items()
+        for group in spellings(names)
+    ]
     more = f"; and {len(groups) - _SPELLED_OUT} more" if len(groups) > _SPELLED_OUT else ""
     return "; ".join(groups[:_SPELLED_OUT]) + more
 
@@ -50,17 +90,27 @@ class Names:
 
 
 def one_name_each(
-    subject: Sequence[str], label: Sequence[str | None], video: Sequence[str], frame: Sequence[int], *, merge: bool
+    subject: Sequence[str],
+    label: Sequence[str | None],
+    video: Sequence[str],
+    frame: Sequence[int],
+    *,
+    merge: bool,
+    called: Callable[[str], str] = str,
 ) -> Names:
     """Bring the names of rows into one form; with ``merge`` spellings of a subject or label go to the most frequent.
 
     Where two recordings of what is now one person have one name, and a frame in common, the later ones get a number.
+    The warning calls people as ``called`` says.
     """
     who, what, clips = (
         {name: one_form(name) for name in set(names) if name is not None} for names in (subject, label, video)
     )
-    said = alike({"subject": who.values(), "label": what.values()})
+    said = alike({"subject": who.values(), "label": what.values()}, called)
     warning = f"names that may be one: {said}; --merge-names joins them" if said else ""
+    for kind, forms in (("subject", who), ("label", what), ("video", clips)):
+        if torn := next((name for name in forms.values() if CONTROL.search(name)), None):
+            raise InputError(f"the {kind} {torn[:80]!r} holds a control character; rename it")
     if said and merge:
         warning = f"joined, each to its most frequent spelling: {said}"
         _join(subject, who)

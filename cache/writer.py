@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +23,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from featlab.cache import schema
 from featlab.cache.assemble import Plan, write_cache
+from featlab.cache.atomic import make_folder
 from featlab.cache.encode import CodedRows, Columns, Header, encode_rows
 from featlab.cache.hdf5 import (
     decode_names,
@@ -155,8 +155,6 @@ class CacheBuilder:
         for pattern in (f"*{_SUFFIX}", f"*{_SUFFIX}.*.partial"):
             for path in self._folder.glob(pattern):
                 path.unlink(missing_ok=True)
-        for path in self._out.parent.glob(f"{escape(self._out.name)}.*.partial"):
-            path.unlink(missing_ok=True)
         # While it is still held: nobody else can have taken it.
         with suppress(OSError):
             (self._folder / _LOCK).unlink(missing_ok=True)
@@ -254,7 +252,7 @@ class CacheBuilder:
 
 def _lock(folder: Path) -> BaseFileLock:
     """Make the folder and take the lock in it, which the system gives back when its holder dies."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         with warnings.catch_warnings():
             # Of filelock's, that it takes a file by itself where the system has no locks at all.

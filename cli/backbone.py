@@ -34,7 +34,7 @@ def backbone() -> None:
 
 
 @backbone_app.command()
-@command("targets", "subjects", *_FLAGS, "seed", "device", "jobs", "json_mode", "quiet")
+@command("targets", "subjects", *_FLAGS, "seed", "device", "jobs", "trust_code", "json_mode", "quiet")
 def train(
     session: Session,
     source: Annotated[
@@ -86,6 +86,8 @@ def train(
     from featlab.protocol.splits import subjects_held_out
 
     output = session.output
+    if weights is not None and weights.suffix == ".pt2":
+        session.trust(f"pt2:{weights}")
     given = {"arch": arch, "size": size, "layers": layers, "epochs": epochs, "batch": batch, "refit": refit}
     values = {key: value for key, value in given.items() if value is not None}
     config = TrainConfig().with_values(parse_options(settings or (), "--set", "lr=0.001") | values)
@@ -128,7 +130,7 @@ def train(
 
 def _tell(output: Output, report: TrainReport, source: Path, failures: Sequence[Failure]) -> None:
     card = report.card
-    step = f"featlab extract {source} --backbone pt2:{report.path} --out cache.h5"
+    step = f"featlab extract {source} --backbone pt2:{report.path} --trust-code --out cache.h5"
     output.json(
         {
             "path": report.path,

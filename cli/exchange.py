@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from featlab.exchange.export import ExportReport
 
 
-@workspace_command("method", "bundle", "weights", "layers", "options", "targets", "device")
+@workspace_command("method", "bundle", "weights", "layers", "options", "trust_code", "targets", "device")
 def export(
     session: Session,
     out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The file to write.")],
@@ -78,7 +78,7 @@ def _source_bundle(session: Session) -> Bundle:
     if session["bundle"] is not None:
         return load_bundle(session["bundle"])
     with session.output.stages() as progress:
-        opened = session.open(on_epoch=progress)
+        opened = session.open(on_epoch=progress, subjects=lambda names: ())
         return open_bundle(opened, None, session.held_out(opened))[0]
 
 
@@ -198,7 +198,7 @@ def _features(
 
 def _show_import(output: Output, imported: ImportedBundle, folder: Path, classes: str | None) -> None:
     bundle = imported.bundle
-    bank = len(bundle.bank.subjects) if bundle.bank is not None else 0
+    bank = bundle.bank.size if bundle.bank is not None else 0
     facts = {
         "folder": folder,
         "classes": list(bundle.classes),

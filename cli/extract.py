@@ -49,10 +49,12 @@ def extract(
     from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.extract import extract as run_extract
     from featlab.extraction.inputs import read_inputs, with_face_crop
+    from featlab.extraction.pseudonyms import read_pseudonyms
 
     output = session.output
     config = ExtractConfig(jobs=session["jobs"], batch=session["batch"], dtype=session["dtype"])
-    wanted = replace(session.input_config(), neutral=neutral, merge_names=session["merge_names"])
+    secret = read_pseudonyms(session["pseudonymise"], output.note)
+    wanted = replace(session.input_config(), neutral=neutral, merge_names=session["merge_names"], pseudonyms=secret)
     path = session.cache_file(session["out"])
     recipe = session.recipe(backbone, session["device"])
     made = recipe.make()
@@ -74,6 +76,7 @@ def extract(
             if_exists=session["if_exists"],
             on_progress=lambda now: bars("extract", now.done, now.total, _rates(now)),
             elsewhere=elsewhere,
+            pseudonyms=secret,
         )
     _show_extraction(output, report, inputs)
     if report.failures:
@@ -182,6 +185,7 @@ def import_features(
     ] = "imported",
 ) -> None:
     """Write features that you already have into a cache."""
+    from featlab.extraction.pseudonyms import read_pseudonyms
     from featlab.extraction.tables import ImportConfig
     from featlab.extraction.tables import import_features as run_import
     from featlab.extraction.tables.rows import Selection
@@ -197,6 +201,7 @@ def import_features(
         skip_bad=session["skip_bad"],
         merge_names=session["merge_names"],
         if_exists=session["if_exists"],
+        pseudonyms=read_pseudonyms(session["pseudonymise"], output.note),
     )
     with output.progress() as bars:
         report = run_import(source, session.cache_file(session["out"]), config, on_progress=bars.of("import"))
@@ -253,8 +258,7 @@ def layouts(
         {"subject": layout.subject, "neutral class": layout.neutral, "of videos": _sampling(layout) or "every frame"},
     )
     output.show("", layout.description.replace("::\n\n", "").replace("``", ""))
-    options = _options(layout)
-    if options:
+    if options := _options(layout):
         output.show("")
         output.facts(
             "Options, as --layout-option KEY=VALUE",
@@ -278,8 +282,7 @@ def _options(layout: Layout) -> dict[str, dict[str, Any]]:
 
 
 def _sampling(layout: Layout) -> str:
-    sampling = layout.sampling
-    words = []
+    sampling, words = layout.sampling, []
     if sampling.window is not None:
         words.append("from {:g} to {:g} s".format(*sampling.window))
     if sampling.fps is not None:

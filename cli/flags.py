@@ -174,6 +174,9 @@ FLAGS = {
         default=False,
         help="Join subjects, and labels, that differ in case, leading zeros or blanks alone.",
     ),
+    "pseudonymise": _flag(
+        Path | None, "--pseudonymise", metavar="KEYFILE", help="Keyed hashes for names of people, videos and pictures."
+    ),
     "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
     "caches": _common(
         list[Path] | None, "--cache", metavar="FILE", help="The embedding cache; repeat it for a panel each."
@@ -188,11 +191,7 @@ FLAGS = {
         help="Where the work runs; \\[engine] in the file says how a cluster is reached.",
     ),
     "share": _common(
-        str,
-        "--share",
-        default="1/1",
-        metavar="I/N",
-        help="Run the I-th of N shares, on machines that share the folder.",
+        str, "--share", default="1/1", metavar="I/N", help="Run the I-th of N shares; the machines share the folder."
     ),
     "collect": _common(bool, "--collect", default=False, help="Run nothing; show what the runs that are there say."),
     "workspace": _common(Path, "--workspace -C", default=Path("."), metavar="DIR", help="The workspace folder."),
@@ -245,6 +244,9 @@ PIXEL_FLAGS = {
         default=False,
         help="Average the embedding of each image with that of its mirror image; takes twice as long.",
     ),
+    "trust_code": _backbone(
+        bool, "--trust-code", default=False, help="Run a .pt2 file: it is a program, which can do anything here."
+    ),
     "batch": _backbone(int, "--batch", default=64, min=1, metavar="N", help="Images handed over at once."),
     "landmarks": _faces(
         str,
@@ -288,12 +290,12 @@ PIXEL_FLAGS = {
 }
 """Flags of commands that read pixels: the layout, the backbone, landmarks, alignment, sampling of videos."""
 
-WRITE_FLAGS = ("out", "dtype", "if_exists", "merge_names")
+WRITE_FLAGS = ("out", "dtype", "if_exists", "merge_names", "pseudonymise")
 TABLE_FLAGS = ("manifest", "tool", "columns", "features", "skip_bad")
 VIDEO_FLAGS = ("fps", "window", "stride")
 FACE_FLAGS = ("landmarks", "landmarks_unit", "face", "align", "eye_distance", "no_face")
 INPUT_FLAGS = ("layout", "layout_options", *FACE_FLAGS, *VIDEO_FLAGS)
-NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror")
+NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror", "trust_code")
 
 FLAGS |= PIXEL_FLAGS
 

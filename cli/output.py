@@ -11,8 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featlab.cache.names import inert
+from featlab.errors import FeatlabError
+
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.progress import Progress
 
     from featlab.analysis.page import Result
@@ -40,14 +43,12 @@ class Output:
     """
 
     def __init__(self, *, json_mode: bool = False, quiet: bool = False, wide: bool = False) -> None:
-        from rich.console import Console
-
         self.json_mode = json_mode
         self.quiet = quiet
         self.wide = wide
         terminal = sys.stdout.isatty()
-        self.stdout = Console(width=None if terminal else _WIDE, markup=False, highlight=False, emoji=False)
-        self.stderr = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        self.stdout = _console(width=None if terminal else _WIDE)
+        self.stderr = _console(stderr=True)
 
     def note(self, line: str) -> None:
         """Say on stderr what is going on; one line."""
@@ -100,16 +101,20 @@ class Output:
 
     def results(self, tables: Iterable[Table], words: Iterable[str], folder: Path, files: Sequence[Path]) -> None:
         """Print what a command gave: tables, what they say, and where it is."""
-        for table in tables:
-            self.table(table)
-        self.show(*words)
+        self._print(tables, words)
         self.files(folder, files)
 
     def result(self, folder: Path, result: Result, command: str) -> list[Path]:
         """Write a result into its folder and print it: tables, sentences and where the files are, or JSON."""
         from featlab.analysis.page import write_result
 
-        return self.shown(folder, result, write_result(folder, result, command))
+        try:
+            files = write_result(folder, result, command)
+        except (FeatlabError, OSError):
+            # What may have taken hours to compute is shown all the same.
+            self._print(result.shown(), result.summary)
+            raise
+        return self.shown(folder, result, files)
 
     def shown(self, folder: Path, result: Result, files: list[Path]) -> list[Path]:
         """Print a result whose files are there."""
@@ -149,7 +154,8 @@ class Output:
         if self.json_mode:
             ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
             text = json.dumps(plain(data), ensure_ascii=ascii_only, allow_nan=False, indent=2)
-            sys.stdout.write(text + "\n")
+            # As JSON itself writes such a letter.
+            sys.stdout.write(inert(text) + "\n")
 
     @contextmanager
     def progress(self) -> Iterator[Bars]:
@@ -175,8 +181,26 @@ class Output:
         with self.progress() as bars:
             yield StageProgress(bars)
 
+    def _print(self, tables: Iterable[Table], words: Iterable[str]) -> None:
+        for table in tables:
+            self.table(table)
+        self.show(*words)
+
     def _say(self, line: str) -> None:
-        self.stderr.print(line, soft_wrap=True)
+        self.stderr.print(" ".join(line.splitlines()), soft_wrap=True)
+
+
+def _console(**how: Any) -> Console:
+    """Return a console on which no name moves the cursor or changes a colour, whatever letters it has."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Inert(Console):
+        def render(self, *given: Any, **options: Any) -> Iterator[Segment]:
+            for text, style, control in super().render(*given, **options):
+                yield Segment(text if control else inert(text), style, control)
+
+    return Inert(markup=False, highlight=False, emoji=False, **how)
 
 
 class Bars:
@@ -217,7 +241,7 @@ class StageProgress:
 
 def print_error(line: str) -> None:
     """Print one line on stderr, as it is: no markup, no wrapping."""
-    sys.stderr.write(f"featlab: error: {' '.join(line.splitlines())}\n")
+    sys.stderr.write(f"featlab: error: {inert(' '.join(line.splitlines()))}\n")
     sys.stderr.flush()
 
 

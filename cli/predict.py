@@ -198,7 +198,7 @@ def predict_rows(session: Session, out: Path, smooth: int) -> None:
 
 def targets_of(output: Output, bundle: Bundle, people: Sequence[str]) -> list[str]:
     """Return those of several people whom a bundle can be adapted to, and say how many it knows from the source."""
-    targets = [name for name in people if name not in set(bundle.source_subjects)]
+    targets = [name for name in people if name not in bundle.source_subjects]
     if len(targets) < len(people):
         output.note(f"{counted(len(people) - len(targets), 'source subject')} of the bundle left out")
     return targets

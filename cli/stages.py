@@ -92,6 +92,7 @@ def pair(session: Session) -> None:
 @workspace_command("strategy", "label_rule", "index", "methods", "subjects", "targets", "dim", "device")
 def pretrain(session: Session) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
+    from featlab.bundle.card import membership_sentence
     from featlab.methods.registry import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
@@ -113,21 +114,24 @@ def pretrain(session: Session) -> None:
         "epochs" if pretrain.paired else "evaluations": len(bundle.history),
         "first_loss": first.get("loss"),
         "last_loss": last.get("loss"),
-        "bank_subjects": len(bundle.bank.subjects) if bundle.bank else 0,
+        "bank_subjects": bundle.bank.size if bundle.bank else 0,
         "extras": sorted(bundle.extras),
+        "membership": dict(bundle.membership),
         "translator_parameters": sum(item.numel() for item in bundle.translator.parameters()),
     }
     output.json({"stage": "pretrain", **_where(made), **facts, "first": dict(first), "last": dict(last)})
     terms = [name for name in last if name != "loss"]
     shown: dict[str, object] = {
-        name: value for name, value in facts.items() if name not in ("first_loss", "last_loss", "extras")
+        name: value for name, value in facts.items() if name not in ("first_loss", "last_loss", "extras", "membership")
     }
-    shown["style_bank"] = f"{shown.pop('bank_subjects')} subjects" if bundle.bank else "none"
+    del shown["bank_subjects"]
+    shown["style_bank"] = bundle.bank.sentence() if bundle.bank else "none"
     shown["loss"] = f"{first['loss']:.4f} to {last['loss']:.4f}" if bundle.history else None
     shown |= {f"  {name}": f"{first[name]:.4f} to {last[name]:.4f}" for name in terms}
     if bundle.extras:
         shown["prepared for"] = ", ".join(sorted(bundle.extras))
     shown["carried_share"] = bundle.share.sentence()
+    shown["membership test"] = membership_sentence(bundle.membership)
     _tell(output, "pretrain", made, shown)
     for line in outlook(bundle, names):
         output.show(line)
@@ -139,7 +143,7 @@ def outlook(bundle: Bundle, methods: Iterable[str]) -> list[str]:
 
     lines = []
     for name in methods:
-        gain = make_method(name, bundle.config.adapt.options).source_gain(bundle)
+        gain = make_method(name).source_gain(bundle)
         if gain is not None:
             lines.append(f"{name}: {gain.sentence()}" + ("" if gain.helps else "; adapt will use the source model"))
         elif name == "pft":

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from featlab.analysis.page import PAGE_FILE, TABLE_ENDINGS, Result, figure_endings, read_page, read_table
+from featlab.analysis.page import Result, figure_endings, read_page, read_table
 from featlab.cache.reader import open_cache
+from featlab.cache.sums import SUMS, check_sum, damages, read_sums
 from featlab.config.load import load_config
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results
@@ -46,6 +47,7 @@ def open_results(root: Path, given: Path | None = None) -> StoredResults:
         path = given / RESULTS if given.is_dir() else given
     if not path.is_file():
         raise InputError(f"{path}: no results there; give a folder of featlab evaluate or benchmark, or its {RESULTS}")
+    check_sum(path, InputError)
     rows = read_results(path)
     if not rows:
         raise InputError(f"{path}: holds no results; run the evaluation again")
@@ -72,10 +74,11 @@ def class_names(
 
 def _facts(path: Path) -> Mapping[str, Any]:
     try:
+        check_sum(path, InputError)
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: can't be read; delete it, or run the evaluation again") from error
     return facts if isinstance(facts, dict) else {}
 
@@ -83,8 +86,9 @@ def _facts(path: Path) -> Mapping[str, Any]:
 def _table_classes(path: Path) -> tuple[str, ...]:
     """Return the columns between the method and the average, see `featlab.analysis.evaluation.tables`."""
     try:
+        check_sum(path, InputError)
         first = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])
-    except (OSError, ValueError):
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         return ()
     return tuple(first)[1:-1] if isinstance(first, dict) else ()
 
@@ -121,13 +125,11 @@ def read_finished(
         tables = {name: read_table(folder, name) for name in page.tables}
     except InputError:
         return None
-    endings = figure_endings(facts)
-    files = [folder / RESULTS, folder / "run.json"]
-    files += [folder / f"{figure.name}.{ending}" for figure in page.figures for ending in endings]
-    files += [folder / f"table_{name}.{ending}" for name in tables for ending in TABLE_ENDINGS]
-    whole = page.metadata == json.loads(json.dumps(facts)) and bool(page.figures) >= plots
-    if not whole or len(rows) != runs or any(row.error for row in rows) or not all(path.is_file() for path in files):
+    names = read_sums(folder / SUMS)
+    drawn = {f"{figure.name}.{ending}" for figure in page.figures for ending in figure_endings(facts)}
+    same = page.metadata == json.loads(json.dumps(facts)) and bool(page.figures) >= plots and drawn <= names.keys()
+    if not same or not names or damages(folder / SUMS) or len(rows) != runs or any(row.error for row in rows):
         return None
     printed = printed_tables(rows, page.kind, tables)
     result = Result(page.kind, page.title, page.summary, tables, metadata=facts, printed=printed)
-    return rows, result, [*files, folder / PAGE_FILE]
+    return rows, result, [folder / name for name in (*names, SUMS)]

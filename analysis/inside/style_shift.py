@@ -71,7 +71,7 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
     """Measure one method against the style bank's centre; before is the model without the person's adaptation."""
     bundle, source = people.bundle, people.source
     if bundle.bank is None:
-        raise InputError("this bundle has no style bank to measure from; pretrain with pretrain.style_bank = true")
+        raise InputError("this bundle has no style bank to measure from; pretrain with pretrain.style_bank = centre")
     through = issubclass(get_method(method), PFT)
     plain = PersonalModel(bundle.projection, bundle.translator, bundle.head) if through else base_model(bundle)
     neutral = np.flatnonzero(source.label == source.neutral_code)
@@ -82,8 +82,8 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
     }
     centres = {layer: (mean.mean(dim=0), std.mean(dim=0)) for layer, (mean, std) in statistics.items()}
     if through:
-        centres = {layer: bundle.bank.centre(layer) for layer in statistics}
-    moved_to, _ = bundle.bank.centre("features")
+        centres = {layer: bundle.bank.layers[layer] for layer in statistics}
+    moved_to, _ = bundle.bank.layers["features"]
     cases = [*_of_targets(people, method), *_of_sources(people, through, gap, moved_to)]
     measured = [
         (group, subject, [_layers(part, rows, through) for part in (plain, model)])

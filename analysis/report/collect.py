@@ -14,6 +14,7 @@ from PIL import Image
 
 from featlab.analysis.page import PAGE_FILE, Page, PageFigure, read_page, read_table
 from featlab.analysis.table import Table, count_text
+from featlab.cache.sums import check_sum
 from featlab.config.analysis import LARGEST_DRAWING
 from featlab.config.load import Config, flat_values
 from featlab.errors import InputError
@@ -139,6 +140,8 @@ def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
     png, pdf = (folder / f"{figure.name}.{ending}" for ending in ("png", "pdf"))
     endings = ("svg", *(["pdf"] if pdf.exists() else []), "csv")
     try:
+        for ending in (*endings, *(["png"] if png.exists() else [])):
+            check_sum(folder / f"{figure.name}.{ending}", InputError)
         found = {ending: (folder / f"{figure.name}.{ending}").read_bytes() for ending in endings}
         shown, media = found["svg"], SVG
         width, height = map(float, _SIZE.search(shown).groups())  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""What adapting to one person changed, on disk: `subjects/<id>/adaptation.safetensors` and `.json`."""
+"""What adapting to one person changed, on disk: one file, `subjects/<id>/adaptation.safetensors`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
-from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
+from featlab.bundle.files import read_about, read_json, read_tensors, write_tensors
 from featlab.errors import BundleError, InputError
 from featlab.model.networks import AdaptedModel, Affine, PersonalModel, SourceHead, Translator, linear_head
 from featlab.seeding import blank, stable_hash
 
-_TENSORS, _META = "adaptation.safetensors", "adaptation.json"
-ADAPTATION_FORMAT = 1
+_FILE, _OLD_META = "adaptation.safetensors", "adaptation.json"
+ADAPTATION_FORMAT = 2
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
 
 
@@ -29,6 +29,11 @@ def adaptation_folder(bundle_folder: Path, subject: str) -> Path:
     # Other letters can be too many bytes, or one name in two spellings; Windows keeps some names to itself.
     safe = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", subject) and subject.lower() not in _RESERVED
     return Path(bundle_folder) / "subjects" / (subject if safe else f"subject-{stable_hash(subject)[:16]}")
+
+
+def has_adaptation(folder: Path) -> bool:
+    """Tell whether there is an adaptation in a person's folder, whatever it is worth."""
+    return (folder / _FILE).exists()
 
 
 def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: Mapping[str, Any]) -> Path:
@@ -47,14 +52,12 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
         InputError: A model of other parts than a `Translator` or an `Affine`, and a `SourceHead` or a linear map.
     """
     kind = _kind(adapted.model, bundle)
-    folder.mkdir(parents=True, exist_ok=True)
     base = _base_tensors(bundle, kind)
     tensors = {
         name: tensor
         for name, tensor in adapted.model.state_dict().items()
         if not name.startswith("projection.") and (name not in base or not torch.equal(tensor, base[name]))
     }
-    digest = write_tensors(folder / _TENSORS, tensors, followed=True)
     content = {
         "format_version": ADAPTATION_FORMAT,
         "translator": kind,
@@ -64,10 +67,9 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
         "warnings": list(adapted.warnings),
         "history": [dict(entry) for entry in adapted.history],
         **meta,
-        "tensors": digest,
     }
-    # The json goes last: a folder without it holds no adaptation, and one of an earlier run doesn't fit the tensors.
-    write_json(folder / _META, content)
+    write_tensors(folder / _FILE, tensors, content)
+    (folder / _OLD_META).unlink(missing_ok=True)
     return folder
 
 
@@ -80,9 +82,11 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
     Raises:
         BundleError: None there, damaged, a newer format, or made for another bundle.
     """
-    path = folder / _META
+    path = folder / _FILE
     try:
-        meta = read_json(path)
+        meta = read_about(path)
+        if meta is None:  # Format 1 has it in a file beside.
+            meta = read_json(folder / _OLD_META)
         version, kind = int(meta["format_version"]), str(meta["translator"])
         made_for, iterations, trainable = str(meta["bundle"]), int(meta["iterations"]), int(meta["trainable"])
         history, warnings = tuple(dict(entry) for entry in meta["history"]), tuple(meta["warnings"])
@@ -95,7 +99,7 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
         raise BundleError(f"{path}: format {version} is newer than this featlab's; update featlab")
     if made_for != _fingerprint(bundle):
         raise BundleError(f"{folder}: was made for another bundle; run featlab adapt again")
-    tensors = read_tensors(folder / _TENSORS, digest=meta.pop("tensors", None))
+    tensors = read_tensors(path, digest=meta.pop("tensors", None))
     try:
         model = PersonalModel(bundle.projection, _translator(kind, bundle, tensors), _head(bundle, tensors))
         state = model.state_dict()

@@ -1,33 +1,38 @@
 """The model bundle: all that leaves the source site. A folder of safetensors and JSON; nothing in it is executable.
 
 model.safetensors    projection, B, C, T, style bank, and what methods prepared at the source
-bundle.json          format version, config, classes, extractor fingerprint, source subjects, what the bank holds
+bundle.json          format version, config, classes, extractor fingerprint, hashes of the source people's names
 card.md              the same for people
 subjects/<id>/       what adapting to one person changed
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from featlab.bundle.card import bundle_card
 from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
+from featlab.bundle.keyed import KeyedNames
+from featlab.bundle.older import upgraded
 from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
+from featlab.cache.sums import check_sum
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state
-from featlab.model.style_bank import CarriedShare, StyleBank
+from featlab.model.style_bank import LAYERS, CarriedShare, StyleBank
+from featlab.protocol.splits import check_disjoint
 from featlab.seeding import blank
 
-BUNDLE_FORMAT = 2
-_RETIRED = ("objective", "residual", "weight_decay", "noise", "label_smoothing")
-"""Options of ``pretrain`` in format 1 that are no more."""
+BUNDLE_FORMAT = 3
+_MADE_BY = ("features", "head", "pair", "pretrain")
+"""Sections of the configuration that make a bundle. The others name people and files, and stay at home."""
 _MODEL, _META, _CARD = "model.safetensors", "bundle.json", "card.md"
 
 
@@ -44,13 +49,14 @@ class Bundle:
         neutral: One of them.
         extractor: What made the embeddings; a bundle meets no others.
         source_subjects: Whose rows trained it; none of them can be a target.
-        config: The resolved configuration.
+        config: The resolved configuration; `_MADE_BY` are written.
         seed: Root seed of its training.
         bank: Style bank; ``None`` when it was removed or not made.
         extras: Tensors that a method prepared at the source, by method name.
         declared: What those tensors are, by method name.
         cache_digest: Of the cache that it was trained on.
         history: Mean losses of the pretraining, an entry an epoch.
+        membership: What a membership test told of it, see `featlab.model.membership`; empty where nothing.
     """
 
     projection: Projection
@@ -59,7 +65,7 @@ class Bundle:
     classes: tuple[str, ...]
     neutral: str
     extractor: ExtractorInfo
-    source_subjects: tuple[str, ...]
+    source_subjects: KeyedNames
     config: Config
     seed: int
     share: CarriedShare = field(default_factory=CarriedShare)
@@ -68,11 +74,16 @@ class Bundle:
     declared: Mapping[str, str] = field(default_factory=dict)
     cache_digest: str = ""
     history: tuple[Mapping[str, float], ...] = ()
+    membership: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def neutral_code(self) -> int:
         """The label code of the neutral class."""
         return self.classes.index(self.neutral)
+
+    def check_new(self, people: Sequence[str]) -> None:
+        """Raise an InputError when one of these people is a source subject."""
+        check_disjoint([name for name in people if name in self.source_subjects], people)
 
     def check_extractor(self, extractor: ExtractorInfo, where: str) -> None:
         """Raise a BundleError when features were made by another extractor than the bundle's."""
@@ -101,10 +112,15 @@ def save_bundle(folder: Path, bundle: Bundle) -> Path:
     if folder.exists() and not (folder / _META).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: can't be written, what is there is no model bundle; choose another name")
     with atomic_folder(folder, error=BundleError) as draft:
-        digest = write_tensors(draft / _MODEL, _tensors(bundle))
-        write_json(draft / _META, _meta(bundle) | {"tensors": digest})
-        atomic_write_text(draft / _CARD, bundle_card(bundle))
+        write_bundle(draft, bundle)
     return folder
+
+
+def write_bundle(draft: Path, bundle: Bundle) -> None:
+    """Write the files of a bundle into the draft of a folder."""
+    digest = write_tensors(draft / _MODEL, _tensors(bundle))
+    write_json(draft / _META, _meta(bundle) | {"tensors": digest})
+    atomic_write_text(draft / _CARD, bundle_card(bundle))
 
 
 def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
@@ -120,6 +136,7 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
     folder = Path(folder)
     path = folder / _META
     try:
+        check_sum(path, BundleError)
         meta = read_json(path)
         version = int(meta["format_version"])
     except OSError as error:
@@ -131,49 +148,11 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         raise BundleError(f"{path}: format {version} is newer than this featlab's ({BUNDLE_FORMAT}); update featlab")
     tensors = read_tensors(folder / _MODEL, device, digest=meta.get("tensors"))
     try:
-        if version == 1:
-            meta, tensors = _upgraded(meta, tensors)
+        meta, tensors = upgraded(version, meta, tensors)
         return _assemble(meta, tensors, device)
     except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise BundleError(f"{folder}: damaged or incomplete ({reason}); run featlab pretrain again") from error
-
-
-def bundle_card(bundle: Bundle) -> str:
-    """Return the card of a bundle, in Markdown."""
-    trained = sum(parameter.numel() for parameter in bundle.translator.parameters())
-    if bundle.bank is None:
-        bank = "none: only weights left the source site."
-    else:
-        layers = ", ".join(f"{name} ({mean.shape[1]})" for name, (mean, _) in bundle.bank.layers.items())
-        bank = (
-            f"mean and standard deviation of the {bundle.neutral!r} rows of each of {len(bundle.bank.subjects)} source "
-            f"subjects, at: {layers}. Statistics, not rows."
-        )
-    extras = "; ".join(f"`{name}`: {bundle.declared.get(name) or 'tensors'}" for name in sorted(bundle.extras))
-    return f"""# featlab model bundle
-
-Recognises {", ".join(bundle.classes)} from embeddings of one face, and can be adapted to a new person from a short
-{bundle.neutral} clip, without labels and without the rows it was trained on.
-
-| | |
-|---|---|
-| extractor | {bundle.extractor.id}: {bundle.extractor.preprocessing} |
-| source subjects | {len(bundle.source_subjects)}, named in bundle.json, so that none of them can become a target |
-| features | {" embedding values → ".join(map(str, bundle.projection.components.shape))} |
-| translator | {trained:,} parameters |
-| carried share | {bundle.share.sentence()} |
-| style bank | {bank} |
-| prepared by methods at the source | {extras or "nothing"} |
-| cache digest | {bundle.cache_digest} |
-| seed | {bundle.seed} |
-
-Statistics that left the source site are those of the two rows "style bank" and "prepared by methods". Remove the bank
-with `--set pretrain.style_bank=false`.
-
-Not for decisions about a person's health, employment or education. Results on people unlike the source subjects are
-not known until they are measured.
-"""
 
 
 def _tensors(bundle: Bundle) -> dict[str, Tensor]:
@@ -184,6 +163,8 @@ def _tensors(bundle: Bundle) -> dict[str, Tensor]:
     if bundle.bank is not None:
         for layer, (mean, std) in bundle.bank.layers.items():
             tensors |= {f"bank.{layer}.mean": mean, f"bank.{layer}.std": std}
+        if bundle.bank.people is not None:
+            tensors["bank.people"] = bundle.bank.people
     for method, extra in bundle.extras.items():
         tensors |= {f"extras.{method}.{name}": tensor for name, tensor in extra.items()}
     return tensors
@@ -198,17 +179,19 @@ def _meta(bundle: Bundle) -> dict[str, Any]:
         "featlab": __version__,
         "classes": list(bundle.classes),
         "neutral": bundle.neutral,
-        "extractor": bundle.extractor.to_dict() | {"fingerprint": bundle.extractor.fingerprint},
-        "source_subjects": list(bundle.source_subjects),
-        "bank_subjects": list(bundle.bank.subjects) if bundle.bank else None,
+        # Whose images trained the backbone is no matter of a bundle.
+        "extractor": replace(bundle.extractor, trained_on=()).to_dict() | {"fingerprint": bundle.extractor.fingerprint},
+        "source_subjects": asdict(bundle.source_subjects),
+        "bank": {"people": bundle.bank.size} if bundle.bank else None,
         "extras": sorted(bundle.extras),
         "declared": dict(bundle.declared),
         "cache_digest": bundle.cache_digest,
         "seed": bundle.seed,
-        "config": bundle.config.to_dict(),
+        "config": {name: part for name, part in bundle.config.to_dict().items() if name in _MADE_BY},
         "carried_share": asdict(bundle.share),
         "translator": {"hidden": bundle.translator.first.out_features, "residual": bundle.translator.residual},
         "history": [dict(entry) for entry in bundle.history],
+        "membership": dict(bundle.membership),
     }
 
 
@@ -223,12 +206,11 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     translator = blank(lambda: Translator(dim, hidden, residual=residual))
     translator.to(device).load_state_dict(under("translator."))
     bank = None
-    if meta["bank_subjects"] is not None:
-        names = {name.removeprefix("bank.").rpartition(".")[0] for name in tensors if name.startswith("bank.")}
-        layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in sorted(names)}
-        bank = StyleBank(tuple(meta["bank_subjects"]), layers)
+    if meta["bank"] is not None:
+        layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in LAYERS}
+        bank = StyleBank(layers, int(meta["bank"]["people"]), tensors.get("bank.people"))
     _check_consistent(meta, projection, bank, head)
-    share = meta["carried_share"]
+    share, people = meta["carried_share"], meta["source_subjects"]
     extractor = {key: value for key, value in meta["extractor"].items() if key != "fingerprint"}
     return Bundle(
         projection=projection,
@@ -237,29 +219,17 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         classes=tuple(meta["classes"]),
         neutral=str(meta["neutral"]),
         extractor=ExtractorInfo.from_dict(extractor),
-        source_subjects=tuple(meta["source_subjects"]),
+        source_subjects=KeyedNames(str(people["key"]), tuple(map(str, people["hashes"]))),
         config=Config().with_values(flat_values(meta["config"]), _META),
         seed=int(meta["seed"]),
         share=CarriedShare(float(share["value"]), int(share["people"]), tuple(map(float, share["losses"]))),
         bank=bank,
         extras={name: under(f"extras.{name}.") for name in meta["extras"]},
-        # Older bundles lack it.
-        declared={str(name): str(words) for name, words in meta.get("declared", {}).items()},
+        declared={str(name): str(words) for name, words in meta["declared"].items()},
         cache_digest=str(meta["cache_digest"]),
         history=tuple(meta["history"]),
+        membership={str(name): float(value) for name, value in meta["membership"].items()},
     )
-
-
-def _upgraded(meta: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what a bundle of format 1 holds as format 2 says it: no carried share, one T, no people counted."""
-    pretrain = {name: value for name, value in meta["config"]["pretrain"].items() if name not in _RETIRED}
-    pretrain["learn_share"] = False
-    config = meta["config"] | {"pretrain": pretrain}
-    own = f"extras.pft.{pretrain['form']}."
-    renamed = {name.replace("extras.pft.", own): tensor for name, tensor in tensors.items()}
-    if "pft" in meta["extras"]:
-        renamed |= {f"{own}people": torch.tensor(0), f"{own}mean_gain": torch.zeros(3)}
-    return meta | {"config": config, "carried_share": asdict(CarriedShare())}, renamed
 
 
 def _check_consistent(
@@ -274,7 +244,9 @@ def _check_consistent(
         raise ValueError("projection.mean does not fit projection.components")
     if bank is None:
         return
-    for layer, columns in (("features", dim), ("embedding", dim), ("bottleneck", width)):
+    for layer, columns in zip(LAYERS, (dim, dim, width), strict=True):
         for statistic in bank.layers[layer]:
-            if statistic.shape != (len(bank.subjects), columns):
+            if statistic.shape != (columns,):
                 raise ValueError(f"style bank: {layer} has shape {tuple(statistic.shape)}")
+    if bank.people is not None and (bank.people.ndim != 2 or bank.people.shape[1] != dim or not len(bank.people)):
+        raise ValueError(f"style bank: people has shape {tuple(bank.people.shape)}")

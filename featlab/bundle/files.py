@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,16 @@ import torch
 from torch import Tensor
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
-from featlab.cache.schema import canonical_json
+from featlab.cache.schema import canonical_json, parse_json
 from featlab.errors import BundleError
 
-_DIGEST = "digest"
+_DIGEST, _ABOUT, _TENSORS = "digest", "about", "tensors"
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, followed: bool = False) -> str:
-    """Write tensors as safetensors, whole or not at all; return their digest, which is also in the file.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """Write tensors as safetensors, whole or not at all; return their digest.
 
-    ``followed`` as in `featlab.cache.atomic.atomic_path`.
+    It is in the file's metadata, with what is said ``about`` them, as JSON with a digest of its own: see `read_about`.
     """
     from safetensors.torch import save
 
@@ -35,7 +36,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, followed: bool =
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     digest = _digest(copies)
-    atomic_write_bytes(path, save(copies, metadata={_DIGEST: digest}), followed=followed)
+    # One entry: of several, safetensors shuffles the order.
+    atomic_write_bytes(path, save(copies, metadata={_ABOUT: _with_digest({**about, _TENSORS: digest}, None)}))
     return digest
 
 
@@ -53,39 +55,80 @@ def read_tensors(
     Raises:
         BundleError: A missing or damaged file, a NaN or infinity in it, or other tensors than were written.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     try:
-        with safe_open(path, framework="pt") as file:
-            stored = (file.metadata() or {}).get(_DIGEST)
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        wanted = {(read_about(path) or {}).get(_TENSORS), digest} - {None}
+        tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
         raise BundleError(f"{path}: can't be read ({str(error).splitlines()[0]})") from error
     for name, tensor in tensors.items():
         if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
-    if stored is not None and _digest(tensors) != stored:
-        raise BundleError(f"{path}: its content is not what was written (its digest doesn't fit)")
-    if digest is not None and digest != stored:
-        raise BundleError(f"{path}: doesn't belong to the .json beside it (another run wrote one of them)")
+    if wanted and wanted != {_digest(tensors)}:
+        raise BundleError(f"{path}: its content is not what was written (damaged, or of another run)")
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON with its digest, whole or not at all."""
-    text = json.dumps({**content, _DIGEST: _json_digest(content)}, indent=2, ensure_ascii=False)
-    atomic_write_text(path, text + "\n")
+def read_about(path: Path) -> dict[str, Any] | None:
+    """Read what `write_tensors` says about the tensors, and their digest as ``tensors``; an older featlab said nothing.
+
+    Raises:
+        OSError: It isn't there.
+        ValueError: A damaged file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_ABOUT)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return None if text is None else _checked(text)
+
+
+def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    """Write JSON with its digest, whole or not at all; on one line without an ``indent``."""
+    atomic_write_text(path, _with_digest(content, indent) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote, without the digest. Files of an older featlab have none.
-        finite: Whether NaN and infinity are refused.
 
     Raises:
         OSError: It isn't there.
         ValueError: No JSON object, or its digest doesn't fit.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    return _checked(path.read_text(encoding="utf-8"))
+
+
+def check_own_digest(path: Path) -> bool:
+    """Check tensors, or JSON, against the digest in the file; return whether there is one.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: It is damaged, in one line.
+    """
+    if path.suffix == ".safetensors":
+        read_tensors(path, finite=False)
+        return read_about(path) is not None
+    text = path.read_text("utf-8") if path.suffix in (".json", ".jsonl") else ""
+    # Several lines are a table of results.
+    if not text or (path.suffix == ".jsonl" and text.count("\n") > 1):
+        return False
+    content = parse_json(text)
+    return isinstance(content, dict) and _DIGEST in content and bool(_checked(text))
+
+
+def _with_digest(content: Mapping[str, Any], indent: int | None) -> str:
+    # As a reader gets it: tuples are lists there, and every key is text.
+    plain = json.loads(json.dumps(content))
+    return json.dumps({**plain, _DIGEST: _json_digest(plain)}, indent=indent, ensure_ascii=False)
+
+
+def _checked(text: str) -> dict[str, Any]:
+    content = parse_json(text)
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
     digest = content.pop(_DIGEST, None)
@@ -104,5 +147,4 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _json_digest(content: Mapping[str, Any]) -> str:
-    # As a reader gets it: tuples are lists there, and every key is text.
-    return hashlib.sha256(canonical_json(json.loads(json.dumps(content)))).hexdigest()
+    return hashlib.sha256(canonical_json(content)).hexdigest()

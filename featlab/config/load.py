@@ -82,7 +82,8 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
             data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ConfigError(f"{path}: can't be read ({error.strerror}); it should be a TOML file") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
+            # Also what its parser doesn't foresee: numbers of thousands of digits, brackets without end.
             raise ConfigError(f"{path}: not valid TOML: {error}") from error
         for key in data:
             # An empty table sets nothing, so its name would never be looked at again.

@@ -158,6 +158,9 @@ def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
             if gone is not None:
                 raise ConfigError(f"{where}.{key} is no more: {gone}")
             raise ConfigError(f"unknown key {where}.{key}{closest(key, known)}; known: {', '.join(known)}")
+        if isinstance(value, bool) and options_of(type(config))[key].choices:
+            # Some were switches once: the message then names what there is now.
+            value = str(value).lower()
         values[key] = convert(f"{where}.{key}", hints[key], value)
     return replace(config, **values, **({"where": where} if isinstance(config, Options) else {}))
 

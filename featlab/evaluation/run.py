@@ -23,7 +23,6 @@ from featlab.protocol.splits import (
     WHOLE_CLIP,
     ClipConditions,
     Split,
-    check_disjoint,
     reduced_split,
     split_dataset,
     split_target,
@@ -73,7 +72,7 @@ def evaluate_subject(
     names = table.subject_names_present()
     if numbers.scope == "person" and len(names) != 1:
         raise InputError(f"an evaluation takes the rows of one target subject, got {len(names)}")
-    check_disjoint(bundle.source_subjects, names)
+    bundle.check_new(names)
     if table.classes != bundle.classes:
         raise InputError(f"the rows have classes {', '.join(table.classes)}, the bundle {', '.join(bundle.classes)}")
     if numbers.scope == "person":

@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from featlab.bundle.bundle import Bundle
+from featlab.bundle.files import read_json, write_json
 from featlab.config.analysis import EngineConfig
 from featlab.engine.run import LOCAL, run_all
 from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.evaluation.results import EvaluationRow, read_results, write_results
+from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.run import RunNumbers, evaluate_subject, failed_rows
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
 from featlab.protocol.splits import ClipConditions, reduced_split, split_target
 from featlab.seeding import stable_hash
 from featlab.workspace.stages import bundle_stage
-from featlab.workspace.workspace import Source, Workspace, bundle_folder
+from featlab.workspace.workspace import Notify, Source, Workspace, bundle_folder
 
 RUN_FORMAT = 5  # raised when older files lack what tables now show
+_KEY = "key"
 
 OnStep = Callable[[int, int], None]
 """Called with the number of finished steps and of all steps: a step is a run, or a source model."""
@@ -168,7 +170,7 @@ def run_tasks(
     """
     for task in tasks:
         _refuse_old_folder(task)
-    done = [_finished({run: task.path(run) for run in task.runs}) for task in tasks]
+    done = [_finished({run: task.path(run) for run in task.runs}, task.workspace.notify) for task in tasks]
     work = [] if collect else list(enumerate(tasks))
     pieces = [piece for place, task in work for piece in _pieces(place, task, done[place], share)]
     # The largest caches first: no worker is left alone with one at the end.
@@ -282,17 +284,21 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     for run, row in done.items():
         # One that failed is not kept, so that the next call tries it again.
         if not row.error:
-            paths[run].parent.mkdir(parents=True, exist_ok=True)
-            write_results(paths[run], [row])
+            write_json(paths[run], {**row.to_dict(), _KEY: paths[run].stem}, indent=None)
     return piece.place, done
 
 
-def _finished(paths: Mapping[Run, Path]) -> dict[Run, EvaluationRow]:
-    """Read the runs that are finished; one whose file is damaged is not."""
+def _finished(paths: Mapping[Run, Path], notify: Notify = lambda line: None) -> dict[Run, EvaluationRow]:
+    """Read the runs that are finished; one whose file is damaged, or another run's, is not, which is told."""
     rows = {}
     for run, path in paths.items():
-        with suppress(InputError):
-            stored = read_results(path)
-            if len(stored) == 1:
-                rows[run] = stored[0]
+        with suppress(OSError):
+            try:
+                stored = read_json(path)
+                # An older featlab wrote neither a key nor a digest.
+                if stored.pop(_KEY, path.stem) != path.stem:
+                    raise ValueError("of another run")
+                rows[run] = EvaluationRow.from_dict(stored)
+            except ValueError:
+                notify(f"{path}: damaged, or another run's; it counts as missing")
     return rows

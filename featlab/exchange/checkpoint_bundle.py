@@ -11,7 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featlab.bundle.bundle import Bundle, bundle_card, save_bundle
+from featlab.bundle.bundle import Bundle, write_bundle
+from featlab.bundle.card import bundle_card
+from featlab.bundle.keyed import KeyedNames
+from featlab.bundle.older import source_key
 from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
@@ -93,7 +96,7 @@ def save_imported(folder: Path, imported: ImportedBundle) -> Path:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: exists; choose another name for the bundle, or delete it")
     with atomic_folder(folder, error=BundleError) as draft:
-        save_bundle(draft, imported.bundle)
+        write_bundle(draft, imported.bundle)
         atomic_write_text(draft / FILES, json.dumps(imported.files, indent=2, ensure_ascii=False) + "\n")
         atomic_write_text(draft / "card.md", _card(imported))
     return folder
@@ -134,7 +137,7 @@ def _bundle(
         "pretrain.form": "mlp",
         "pretrain.hidden": parts.translator.first.out_features if parts.translator is not None else 0,
         "pretrain.learn_share": False,
-        "pretrain.style_bank": False,
+        "pretrain.style_bank": "none",
     }
     config = Config().with_values(values, "checkpoints")
     translator = parts.translator or new_translator(parts.dim, config.pretrain, seed).eval().requires_grad_(False)
@@ -145,7 +148,7 @@ def _bundle(
         classes=classes,
         neutral=neutral,
         extractor=extractor,
-        source_subjects=(),
+        source_subjects=KeyedNames.of((), ""),
         config=config,
         seed=seed,
     )
@@ -165,8 +168,9 @@ def _with_source(bundle: Bundle, source: FeatureTable, cache_digest: str, method
             f"no row of the {len(source.subject_names_present())} source subjects is labelled {source.neutral!r}, so "
             "there is no style to bank; label them, or leave --cache out for a bundle without a style bank"
         )
-    config = bundle.config.with_values({"pretrain.style_bank": True}, "checkpoints")
-    bundle = replace(bundle, source_subjects=source.subject_names_present(), cache_digest=cache_digest, config=config)
+    config = bundle.config.with_values({"pretrain.style_bank": "centre"}, "checkpoints")
+    people = KeyedNames.of(source.subject_names_present(), source_key(cache_digest, bundle.seed))
+    bundle = replace(bundle, source_subjects=people, cache_digest=cache_digest, config=config)
     needed = [name for name in methods if get_method(name).needs_extras]
     pairs = make_pairs(source, config.pair, seed=bundle.seed) if reads_pairs(config, needed) else None
     rows = SourceRows.of(source, as_tensor(source.embeddings), pairs)

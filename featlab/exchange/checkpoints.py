@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from featlab.cache.schema import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo, parse_json
 from featlab.errors import InputError
 from featlab.extraction.backbones.weights import file_sha256, read_state_dict
 from featlab.extraction.items import natural_key
@@ -77,7 +76,7 @@ def read_extractor(path: Path) -> ExtractorInfo:
     `featlab inspect --json` prints such an object, and a bundle's ``bundle.json`` is one.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         content = content.get("extractor", content)
         return ExtractorInfo.from_dict({"layers": [], "versions": {}} | content)
     except OSError as error:

@@ -28,6 +28,7 @@ from featlab.extraction.tables.index import codes_of
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method, make_method
 from featlab.model.networks import PersonalModel, head_from_state
+from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
 from featlab.workspace.build import build_bundle
 
@@ -47,7 +48,8 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     settings: Mapping[str, Any] | None = None
     random_state: Any = None
 
-    def _fit(self, X: Any, y: Any, subject: Any, video: Any, methods: tuple[str, ...]) -> None:
+    def _fit(self, X: Any, y: Any, subject: Any, video: Any, methods: tuple[str, ...]) -> FeatureTable:
+        """Train the source model of some rows, and return them."""
         values = {
             "features.dim": self.dim,
             "head.bottleneck": self.bottleneck,
@@ -67,6 +69,7 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         with one_thread():
             made_by = ExtractorInfo("array", "none", f"{table.dim} values")
             self.bundle_ = build_bundle(table, config, seed=self.seed_, extractor=made_by, methods=methods, alone=True)
+        return table
 
     def _table(self, X: NDArray[np.float32], codes: NDArray[np.intp], subject: Any, video: Any) -> FeatureTable:
         """Return the rows as a feature table; without ``video``, those of one class are one."""
@@ -102,7 +105,8 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         """Return the name; refuse somebody who was fitted on."""
         check_is_fitted(self)
         (name,) = row_names(subject, 1, "subject")
-        if name in self.bundle_.source_subjects and self.bundle_.source_subjects != (EVERYONE,):
+        source = self.bundle_.source_subjects
+        if name in source and not (len(source) == 1 and EVERYONE in source):
             raise InputError(f"subject {name!r} is one of those that were fitted on; personalize is for new people")
         return name
 
@@ -242,12 +246,11 @@ class StyleTranslator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SourceE
 
     def fit(self, X: Any, y: Any, subject: Any = None, video: Any = None) -> Self:
         """Train the source model as `PersonalizedClassifier.fit`; what an earlier `personalize` measured is dropped."""
-        self._fit(X, y, subject, video, ())
-        if (bank := self.bundle_.bank) is None:
-            raise ConfigError("settings: offsets need the style bank; leave pretrain.style_bank at true")
-        means = bank.layers["features"][0].double()
-        self._centre: NDArray[np.float64] = means.mean(dim=0).numpy()
-        self._source_means = dict(zip(bank.subjects, means.numpy(), strict=True))
+        table = self._fit(X, y, subject, video, ())
+        source = SourceRows.of(table, self.bundle_.projection.of_rows(table.embeddings))
+        means = source.neutral_means().double().numpy()
+        self._centre: NDArray[np.float64] = means.mean(axis=0)
+        self._source_means = dict(zip(source.clips.subjects, means, strict=True))
         self._projection = frozen(self.bundle_.projection)
         self._translator = frozen(self.bundle_.translator)
         self.personal_: dict[str, NDArray[np.float64]] = {}

@@ -9,10 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache.names import from_cell
 from featlab.errors import InputError
 
 # As pandas, R, MATLAB, Excel, SPSS, Stata and the C libraries of Windows and Linux print what is missing.
@@ -29,6 +31,7 @@ _LIST = rf"(?s)^(?:(?:array\(|tensor\()?\[.*[\])]|\(.*[,\s].*\)|{_ONE}(?:(?:\s+|
 _BETWEEN = r"(?:np\.float(?:16|32|64)|array|tensor)\(|,?\s*(?:dtype|device)=[^)\]]*|[\[\](),;|\s]+"
 _WORDS = ("", "na", "nan", "n/a", "null", "none")
 _USUAL = ["NaN", *(form for word in _WORDS for form in {word, word.upper(), word.title()})]
+_MUCH = 1 << 30
 _IS_NUMBER, _IS_LIST = (re.compile(pattern) for pattern in (_NUMBER, _LIST))
 
 
@@ -50,13 +53,24 @@ class Columns:
     notes: tuple[str, ...] = ()
 
 
+def check_packed(path: Path) -> None:
+    """Refuse a zip archive that was packed to fill the memory: arrays of numbers don't become so small."""
+    with ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > max(_MUCH, 100 * path.stat().st_size):
+        raise InputError(
+            f"{path} is small and unpacks to {size >> 20:,} MB, as no features do; save it without packing"
+        )
+
+
 def read_names(table: Columns, wanted: Sequence[str], neutral: str = "") -> dict[str, list[str]]:
     """Read some columns of names, stripped and empty where missing; those that the table doesn't have are left out.
 
     ``neutral`` is a label even where it is a word for a missing one.
     """
-    said: dict[str, list[str]] = {name: [] for name in wanted if name in table.header}
-    for batch in table.batches([table.header.index(name) for name in said]):
+    places = {name: place for place, name in reversed([*enumerate(table.header)])}
+    said: dict[str, list[str]] = {name: [] for name in wanted if name in places}
+    for batch in table.batches([places[name] for name in said]):
         for (name, values), cells in zip(said.items(), batch, strict=True):
             values += names(cells, neutral if name.lower() == "label" else "")
     return said
@@ -87,7 +101,7 @@ def names(cells: Any, but: str = "", gone: set[str] | None = None) -> list[str]:
     """
 
     def name(value: Any) -> str:
-        text = as_text(value)
+        text = from_cell(as_text(value))
         if text == but or not is_missing(text):
             return text
         if gone is not None and text:

@@ -21,6 +21,13 @@ Pixels = NDArray[np.uint8] | InputError
 _TURNED = 0x0112
 
 _HEIF = frozenset(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"))
+# As `IMAGE_SUFFIXES`, the usual ones first; one without a mark of its own (TGA) last.
+_FORMATS = (
+    *("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "HEIF"),
+    *("MPO", "PCX", "PPM", "PSD", "QOI", "SGI", "SUN", "TGA"),
+)
+# Pillow takes 8 bytes and more for each row, however short, and JPEG has no longer side.
+_LONGEST_SIDE = 65535
 _SAMPLE_FORMAT = 339
 _BITS = (*range(8, 31, 2), 31, 32)
 # Fractions that go up to less than that, and over 1, would be nearly black as shares of 255.
@@ -86,9 +93,9 @@ def _cut(image: NDArray[np.uint8], box: tuple[int, int, int, int]) -> Pixels:
 
 def decode_image(path: Path) -> NDArray[np.uint8]:
     """Read an image as upright RGB."""
-    if path.is_dir():
-        raise InputError("a folder, not an image")
     try:
+        if path.is_dir():
+            raise InputError("a folder, not an image")
         if path.stat().st_size == 0:
             raise InputError("the file is empty")
         with warnings.catch_warnings():
@@ -96,6 +103,8 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
             # Pillow only warns about an image up to twice its limit; a worker's memory can't rely on a warning.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with _open(path) as image:
+                if max(image.size) > _LONGEST_SIDE:
+                    raise InputError(f"a side of {max(image.size)} pixels, and {_LONGEST_SIDE} are the most")
                 # Of colours of 16 bits Pillow keeps the upper 8: little is left of fewer bits in such a file.
                 halved = image.mode.startswith("RGB") and ";16" in str(getattr(image, "tile", ""))
                 image.load()
@@ -133,9 +142,15 @@ def picture_size(item: Item) -> tuple[int, int]:
     return (0, 0) if isinstance(pixels, InputError) else (pixels.shape[1], pixels.shape[0])
 
 
+def _formats() -> list[str]:
+    """Return those of `_FORMATS` that this Pillow reads: any other may start programs (EPS), or reads no pictures."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
 def _open(path: Path) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(path, formats=_formats())
     except UnidentifiedImageError:
         with path.open("rb") as file:
             if file.read(12)[4:] not in _HEIF:
@@ -145,7 +160,7 @@ def _open(path: Path) -> Image.Image:
     except ImportError:
         raise InputError("HEIC pictures need pillow-heif: pip install 'featlab[heic]'") from None
     register_heif_opener()
-    return Image.open(path)
+    return Image.open(path, formats=_formats())
 
 
 def _upright(image: Image.Image) -> Image.Image:

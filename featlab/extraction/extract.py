@@ -18,10 +18,11 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.verify import check_cache
 from featlab.cache.writer import CacheBuilder
 from featlab.config.options import Options, option
-from featlab.errors import InputError
+from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import Elsewhere, OnProgress, ProgressMeter, embed_shards
 from featlab.extraction.items import Failure, IfExists, Item, class_names, item_order, stays
+from featlab.extraction.pseudonyms import Pseudonyms
 from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_list
 from featlab.extraction.worker import worker_count
 
@@ -71,6 +72,7 @@ def extract(
     if_exists: IfExists = "resume",
     on_progress: OnProgress | None = None,
     elsewhere: Elsewhere | None = None,
+    pseudonyms: Pseudonyms | None = None,
 ) -> ExtractionReport:
     """Embed every item and write the cache.
 
@@ -93,6 +95,7 @@ def extract(
             one is complete.
         on_progress: Called in this process after every batch and every shard.
         elsewhere: Embeds in place of this machine's processes: `featlab.extraction.remote.Cluster.embed`.
+        pseudonyms: Of the people who trained the backbone; ``items`` have theirs already.
 
     Raises:
         InputError: No items, inputs that don't fit together, ``out`` exists and may not be replaced, or nothing at all
@@ -100,9 +103,11 @@ def extract(
         FeatlabError: A worker process died.
     """
     start = time.monotonic()
+    if pseudonyms and elsewhere:
+        raise ConfigError("--pseudonymise: jobs on a cluster hold the places of the pictures; take --engine local")
     ordered = _checked(items, backbone, landmarks, failures)
     classes = class_names((item.label for item in ordered), neutral)
-    extractor = backbone.info()
+    extractor = pseudonyms.extractor(backbone.info()) if pseudonyms else backbone.info()
     how: dict[str, Any] = {"dtype": config.dtype, "with_files": backbone.needs_images}
     if stays(out, if_exists, get_args(IfExists)):
         kept = read_failures(out)

@@ -24,6 +24,7 @@ from featlab.extraction.faces.track import Choice, Faces, Found, choose_faces
 from featlab.extraction.items import STILLS, Failure, Item, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.layouts.tree import kinds, left_out, relative
+from featlab.extraction.pseudonyms import Pseudonyms, refuse_equal
 from featlab.extraction.shards import DOUBT, NO_FACE, write_list
 from featlab.extraction.video import Sampling, expand_videos, refuse_sampling
 from featlab.extraction.video.frames import is_video
@@ -49,6 +50,7 @@ class InputConfig:
     sampling: Sampling | None = None
     neutral: str | None = None
     merge_names: bool = False
+    pseudonyms: Pseudonyms | None = None
 
     def __post_init__(self) -> None:
         check_choice("--face", self.face, get_args(Choice))
@@ -79,19 +81,26 @@ def read_inputs(
     notify: Callable[[str], None] | None = None,
     on_progress: OnStage | None = None,
 ) -> Inputs:
-    """List the images of a source, and read or find their landmarks."""
+    """List the images of a source, and read or find their landmarks; with pseudonyms nothing that is said names anyone.
+
+    An error does: it is about files that whoever runs the command has before them.
+    """
     say = notify or (lambda line: None)
+    secret = config.pseudonyms
+    called = secret.path if secret else str
     layout, root = resolve_layout(config.layout, source)
     if config.layout == "auto" and layout.name not in ("folders", "manifest"):
         say(f"layout {layout.name}: recognised by what is in {source}")
     elif root != source:
         say(f"reading {root}")
     items = layout.read(root, config.layout_options)
-    warnings, lost = _unread(root, items) if layout.name in _WHOLE_FOLDERS and root.is_dir() else ((), ())
+    whole = layout.name in _WHOLE_FOLDERS and root.is_dir()
+    warnings, lost = _unread(root, items, called) if whole else ((), ())
     stills = sum(item.video == item.name and not is_video(item.path) for item in items)
     if stills and layout.name in (*_WHOLE_FOLDERS, "manifest"):
         say(STILLS.format(stills))
-    items, names = with_one_name_each(items, merge=config.merge_names)
+    people = secret.subject if secret else str
+    items, names = with_one_name_each(items, merge=config.merge_names, called=people)
     failures: tuple[Failure, ...] = ()
     if any(is_video(item.path) for item in items):
         report = partial(on_progress, "videos") if on_progress else None
@@ -99,7 +108,7 @@ def read_inputs(
         expanded = expand_videos(items, sampling, jobs=jobs, on_progress=report)
         items, failures = expanded.items, expanded.failures
         if expanded.jumping:
-            which = f"{len(expanded.jumping)} videos jumps (first {expanded.jumping[0]})"
+            which = f"{len(expanded.jumping)} videos jumps (first {called(expanded.jumping[0])})"
             joined = "as in recordings that were joined: their parts are taken one after the other"
             warnings = (*warnings, f"the clock of {which}, {joined}")
         if not items:
@@ -112,6 +121,10 @@ def read_inputs(
     neutral = names.neutral(layout.neutral if config.neutral is None else config.neutral)
     failures = (*lost, *failures)
     found, origin = _faces(root, items, config, beside, jobs, on_progress)
+    if secret:
+        # Not sooner: videos and landmarks are found by the names of files.
+        real, items, failures = items, secret.items(items), secret.failures(failures)
+        refuse_equal(*({item.subject for item in each} for each in (real, items)))
     if found is None:
         say(f"landmarks: {'none' if config.landmarks == 'none' else 'none beside the source'}")
         # Lists that an earlier run left would speak of other landmarks.
@@ -143,12 +156,15 @@ _WHOLE_FOLDERS = ("folders", "loose", "sfda-pft")
 """Layouts that take every picture of a folder."""
 
 
-def _unread(root: Path, items: Sequence[Item]) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
+def _unread(
+    root: Path, items: Sequence[Item], called: Callable[[str], str]
+) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
     """Name the pictures in a folder that are no items, and the folders in it that have no others."""
     unread = list(left_out(root, {item.path for item in items}))
     if not unread:
         return (), ()
-    line = f"left out: {kinds(unread)} (first {relative(unread[0], root)}); save them as .png or .jpg to have them read"
+    first = called(relative(unread[0], root))
+    line = f"left out: {kinds(unread)} (first {first}); save them as .png or .jpg to have them read"
     kept = {item.path.relative_to(root).parts[0] for item in items}
     lost: dict[str, list[Path]] = defaultdict(list)
     for path in unread:

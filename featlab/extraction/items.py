@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,9 @@ from featlab.errors import InputError, closest, listed
 
 _NUMBERS = re.compile(r"(\d+)")
 MAX_FRAME = 2**31 - 1
+MAX_CLASSES = 2**15 - 1
+LONGEST_NAME = 4096
+"""Letters; no file has a longer path."""
 STILLS = "{} pictures are taken as stills, a video each: their names don't count up as those of frames do"
 """What is said of the pictures that `find_stills` finds."""
 _PILLOW = (
@@ -58,10 +61,12 @@ def item_order(item: Item) -> tuple[str, str, int]:
     return item.subject, item.video, item.frame
 
 
-def with_one_name_each(items: Sequence[Item], *, merge: bool = False) -> tuple[list[Item], Names]:
+def with_one_name_each(
+    items: Sequence[Item], *, merge: bool = False, called: Callable[[str], str] = str
+) -> tuple[list[Item], Names]:
     """Return items in a cache's order, their names in one form or, with ``merge``, one spelling."""
     columns = ([getattr(item, name) for item in items] for name in ("subject", "label", "video", "frame"))
-    names = one_name_each(*columns, merge=merge)
+    names = one_name_each(*columns, merge=merge, called=called)
     named = [
         item
         if (subject, label, video) == (item.subject, item.label, item.video)
@@ -143,4 +148,6 @@ def class_names(labels: Iterable[str | None], neutral: str) -> tuple[str, ...]:
             f"no row has the neutral label {neutral!r} (labels: {listed(sorted(known), 8)}){closest(neutral, known)}; "
             "name the neutral label with --neutral NAME"
         )
+    if len(known) > MAX_CLASSES:
+        raise InputError(f"{len(known)} different labels, and a cache holds {MAX_CLASSES}: is that the right column?")
     return (neutral, *sorted(known - {neutral}))

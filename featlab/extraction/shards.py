@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.reader import inspect_cache, open_cache
-from featlab.cache.schema import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo, parse_json
 from featlab.cache.table import FeatureTable
 from featlab.errors import CacheError, InputError, one_line
 from featlab.extraction.items import Failure, Item
@@ -46,7 +46,7 @@ def read_failures(out: Path) -> tuple[Failure, ...]:
     path = list_path(out)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        entries = [json.loads(line) for line in lines]
+        entries = [parse_json(line) for line in lines]
         return tuple(Failure(str(entry["path"]), str(entry["reason"])) for entry in entries)
     except FileNotFoundError:
         return ()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
+from featlab.cache.names import from_cell
 from featlab.errors import InputError, closest, listed
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def read_cells(path: Path, mark: str) -> Iterator[tuple[int, list[str]]]:
                 if not any(cell.strip() for cell in cells):
                     continue
                 if header is None:
-                    cells = header = [cell.strip() for cell in cells]
+                    cells = header = [from_cell(cell.strip()) for cell in cells]
                     _check_header(header, path, mark)
                 elif len(cells) != len(header):
                     raise InputError(

@@ -138,7 +138,7 @@ class Method(ABC):
             raise InputError(f"{self.name} needs {least} target rows or more, got {len(target)}; give it a longer clip")
         if self.needs_style_bank and bundle.bank is None:
             raise InputError(
-                f"{self.name} needs a style bank, and this bundle has none; pretrain with pretrain.style_bank = true"
+                f"{self.name} needs a style bank, and this bundle has none; pretrain with pretrain.style_bank = centre"
             )
         if self.needs_extras and self.name not in bundle.extras:
             raise InputError(

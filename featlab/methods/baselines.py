@@ -44,7 +44,7 @@ class NeutralShift(Method):
         """Return C(B(f + shift))."""
         self.check(bundle, target)
         assert bundle.bank is not None  # `check` refuses a bundle without a bank
-        centre, _ = bundle.bank.centre("features")
+        centre, _ = bundle.bank.layers["features"]
         shift = centre - target_features(bundle, target).mean(dim=0)
         return AdaptedModel(PersonalModel(bundle.projection, Affine.shift(shift), bundle.head), trainable=len(shift))
 
@@ -103,7 +103,7 @@ class Coral(Method):
         assert bundle.bank is not None  # `check` refuses a bundle without a bank
         features = target_features(bundle, target)
         mean = features.mean(dim=0)
-        centre, _ = bundle.bank.centre("features")
+        centre, _ = bundle.bank.layers["features"]
         covariance = (features - mean).T @ (features - mean) / len(features)
         weight = _power(covariance, -0.5) @ _power(bundle.extras[self.name]["covariance"], 0.5)
         affine = Affine(weight, centre - mean @ weight)
@@ -184,5 +184,5 @@ def _shift(bundle: Bundle, target: Target, labels: NDArray[np.int16]) -> Affine:
     dim = bundle.head.linear.in_features
     if bundle.bank is None or not bool(neutral.any()):
         return Affine.shift(torch.zeros(dim))
-    centre, _ = bundle.bank.centre("features")
+    centre, _ = bundle.bank.layers["features"]
     return Affine.shift(centre - target_features(bundle, target)[neutral].mean(dim=0))

@@ -136,23 +136,37 @@ def weighed(translator: Translator, balance: float, config: PretrainConfig, clas
     return Translator.mean([(linear, 1 - balance), (mlp, balance)])
 
 
-def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead, share: float = 1.0) -> StyleBank:
-    """Return the style bank of a pretrained T: each source subject translated with the share of their own offset."""
+def make_style_bank(
+    source: SourceRows, translator: Translator, head: SourceHead, share: float = 1.0, *, least_rows: int | None = None
+) -> StyleBank:
+    """Return the style bank of a pretrained T: source people translated with the share of their own offset.
+
+    Single people with ``least_rows`` neutral rows or more are kept too; ``None`` keeps nobody.
+    """
     clips = source.clips
     if not clips.subjects:
         raise InputError(
-            "no source subject has neutral rows: there is no style to bank; set pretrain.style_bank = false"
+            "no source subject has neutral rows: there is no style to bank; set pretrain.style_bank = none"
         )
-    neutral = torch.nonzero(clips.row_clip >= 0).squeeze(1)
-    neutral = neutral[clips.row_subject[neutral] >= 0]
-    group = clips.row_subject[neutral]
+    neutral, group = source.neutral()
     means = clips.subject_mean()
     with torch.no_grad():
         features = source.features[neutral]
         translated = translator(features + share * (clips.centre - means)[group])
         layers = {"features": features, "embedding": translated, "bottleneck": head.bottleneck(translated)}
         statistics = {name: group_statistics(values, group, len(means)) for name, values in layers.items()}
-    return StyleBank(clips.subjects, statistics)
+    people = None
+    if least_rows is not None:
+        people = statistics["features"][0][torch.bincount(group) >= least_rows]
+        if not len(people):
+            raise InputError(
+                f"no source person has {least_rows} neutral rows (pretrain.bank_rows), so pretrain.style_bank = people "
+                "would hold nobody; set it to centre"
+            )
+        # Their names are sorted: another order keeps the places from telling them.
+        people = people[people[:, 0].argsort()]
+    centres = {name: (mean.mean(dim=0), std.mean(dim=0)) for name, (mean, std) in statistics.items()}
+    return StyleBank(centres, len(means), people)
 
 
 def fit_mlp_translators(

@@ -19,6 +19,8 @@ from featlab.model.losses import group_statistics
 if TYPE_CHECKING:
     from featlab.pairing.pairs import Pairs
 
+LAYERS = ("features", "embedding", "bottleneck")
+"""Where style is compared."""
 _ROWS = 16384
 
 
@@ -48,21 +50,30 @@ def shares_sentence(shares: Sequence[CarriedShare]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class StyleBank:
-    """Per source subject, the mean and standard deviation of the neutral rows, at every layer where style is compared.
+    """The centre of source people's neutral rows, at every layer where style is compared. It names nobody.
 
     Attributes:
-        subjects: S names.
-        layers: Layer name to (mean, std), each (S, D) float32: ``features`` (before T), ``embedding`` (after T with
-            the subject's own offset) and ``bottleneck`` (after B on top of that).
+        layers: Layer name to (mean, std), each (D,) float32: the means over people of each one's mean and standard
+            deviation at ``features`` (before T), ``embedding`` (after T with the person's own offset) and
+            ``bottleneck`` (after B on top of that).
+        size: S, how many people that is.
+        people: (P, D) float32, means of single people at ``features``, in no order that tells who is who; ``None`` by
+            default, see ``pretrain.style_bank``.
     """
 
-    subjects: tuple[str, ...]
     layers: Mapping[str, tuple[Tensor, Tensor]]
+    size: int
+    people: Tensor | None = None
 
-    def centre(self, layer: str) -> tuple[Tensor, Tensor]:
-        """Return the mean over subjects of their means and of their standard deviations at one layer, both (D,)."""
-        mean, std = self.layers[layer]
-        return mean.mean(dim=0), std.mean(dim=0)
+    def sentence(self) -> str:
+        """Return what it holds, for people."""
+        words = f"a mean and a standard deviation over {self.size} people"
+        if self.people is None:
+            return words
+        left = self.size - len(self.people)
+        return f"{words}, and the means of {len(self.people)} single people" + (
+            f" ({left} with too few neutral rows left out)" if left else ""
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +190,16 @@ class SourceRows:
         if len(rows) < 2:
             raise InputError("no source subject has neutral rows, and pretraining needs them; label them")
         return rows
+
+    def neutral(self) -> tuple[Tensor, Tensor]:
+        """Return the n neutral rows of subjects, as (n,) indices, and whose they are, (n,) places in their names."""
+        rows = torch.nonzero((self.clips.row_clip >= 0) & (self.clips.row_subject >= 0)).squeeze(1)
+        return rows, self.clips.row_subject[rows]
+
+    def neutral_means(self) -> Tensor:
+        """Return (S, D): the mean of each subject's neutral rows."""
+        rows, subject = self.neutral()
+        return group_statistics(self.features[rows], subject, len(self.clips.subjects))[0]
 
     def without(self, people: Tensor) -> SourceRows:
         """Return the rows without those of some subjects (places in ``clips.subjects``).

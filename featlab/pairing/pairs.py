@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_text
+from featlab.cache.names import as_cell
 from featlab.cache.table import FeatureTable
 from featlab.config.sections import LABEL_RULES, STRATEGIES, PairConfig
 from featlab.errors import BundleError, ConfigError, InputError
@@ -153,7 +154,7 @@ def write_pairs_csv(path: str | os.PathLike[str], pairs: Pairs, table: FeatureTa
     writer.writerow([f"{side}_{name}" for side in sides for name in ("subject", "video", "frame", "label")] + ["score"])
     for row, reference, score in zip(pairs.row, pairs.reference, pairs.score, strict=True):
         cells = _names(table, int(row)) + _names(table, int(reference))
-        writer.writerow([*cells, "" if np.isnan(score) else f"{score:.6f}"])
+        writer.writerow([*map(as_cell, cells), "" if np.isnan(score) else f"{score:.6f}"])
     atomic_write_text(path, text.getvalue())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from featlab.bundle.adaptation import adaptation_folder, load_adaptation, save_adaptation
+from featlab.bundle.adaptation import adaptation_folder, has_adaptation, load_adaptation, save_adaptation
 from featlab.bundle.bundle import Bundle, load_bundle
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
@@ -20,7 +20,7 @@ from featlab.config.load import Config
 from featlab.errors import BundleError, FeatlabError, InputError, closest
 from featlab.methods.registry import make_method, refuse_unread
 from featlab.model.networks import AdaptedModel, GainEstimate
-from featlab.protocol.splits import check_disjoint, named_subjects, split_target, target_of
+from featlab.protocol.splits import named_subjects, split_target, target_of
 from featlab.seeding import run_seed
 from featlab.workspace.workspace import Workspace, bundle_folder, load_made_bundle
 
@@ -105,7 +105,7 @@ def adapt_subject(
     """
     if subject not in table.subjects:
         raise InputError(f"unknown subject {subject!r}{closest(subject, table.subjects)}")
-    check_disjoint(bundle.source_subjects, [subject])
+    bundle.check_new([subject])
     bundle.check_extractor(extractor, "cache")
     rows, unlabelled = adapt_rows(table.rows_of(subject), config.protocol.gap)
     method = make_method(config.adapt.method, config.adapt.options)
@@ -220,7 +220,7 @@ def _stored_of(
     bundle: Bundle, root: Path, rows: FeatureTable, extractor: ExtractorInfo, subject: str, config: Config
 ) -> Adapted | None:
     folder = adaptation_folder(root, subject)
-    if not (folder / "adaptation.json").exists():
+    if not has_adaptation(folder):
         return None
     bundle.check_extractor(extractor, "cache")
     model, meta, _ = stored_adaptation(folder, bundle, subject, config)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from featlab.bundle.bundle import Bundle
+from featlab.bundle.keyed import KeyedNames
+from featlab.bundle.older import source_key
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
@@ -16,6 +18,7 @@ from featlab.errors import InputError
 from featlab.methods.registry import prepare_extras, reads_pairs
 from featlab.model.head import fit_projection, train_head
 from featlab.model.linear import learn_share
+from featlab.model.membership import membership_test
 from featlab.model.networks import Projection, SourceHead
 from featlab.model.pretrain import make_style_bank, new_translator, pretrain_translator
 from featlab.model.style_bank import CarriedShare, SourceRows
@@ -89,15 +92,22 @@ def pretrain_bundle(
         classes=table.classes,
         neutral=table.neutral,
         extractor=extractor,
-        source_subjects=table.subject_names_present(),
+        source_subjects=KeyedNames.of(table.subject_names_present(), source_key(cache_digest, seed)),
         config=config,
         seed=seed,
         share=trained.share,
-        bank=make_style_bank(source, translator, head, share) if how.style_bank else None,
+        bank=make_style_bank(source, translator, head, share, least_rows=how.single_people)
+        if how.style_bank != "none"
+        else None,
         cache_digest=cache_digest,
         history=history,
     )
-    return prepare_extras(bundle, source, methods)
+    bundle = prepare_extras(bundle, source, methods)
+    if not how.validation:
+        return bundle
+    return replace(
+        bundle, membership=membership_test(source, bundle.bank, config.head, classes=len(table.classes), seed=seed)
+    )
 
 
 def build_bundle(

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.bundle.adaptation import adaptation_folder, load_adaptation
+from featlab.bundle.adaptation import adaptation_folder, has_adaptation, load_adaptation
 from featlab.bundle.bundle import Bundle
 from featlab.cache.atomic import atomic_path
+from featlab.cache.names import as_cell
 from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError, FeatlabError
 from featlab.model.networks import AdaptedModel
@@ -65,7 +66,7 @@ def adaptation_of(workspace: Workspace, bundle: Bundle, bundle_folder: Path, sub
     bundle.check_extractor(workspace.extractor, "cache")
     folder = adaptation_folder(bundle_folder, subject)
     why = f"{subject} is not adapted to yet"
-    if (folder / "adaptation.json").exists():
+    if has_adaptation(folder):
         model, meta, why = stored_adaptation(folder, bundle, subject, config)
         if model is not None:
             rows = workspace.table.rows_of(subject)
@@ -115,7 +116,8 @@ def write_predictions(
                 for row, line in enumerate(probabilities):
                     names = [table.subjects[table.subject[row]], table.videos[table.video[row]], int(table.frame[row])]
                     start = [table.paths[row]] if table.paths is not None else []
-                    writer.writerow([*start, *names, classes[winner[row]], *(f"{value:.6f}" for value in line)])
+                    named = map(as_cell, (*start, *names, classes[winner[row]]))
+                    writer.writerow([*named, *(f"{value:.6f}" for value in line)])
 
 
 def video_shares(table: FeatureTable, probabilities: NDArray[np.float32]) -> list[tuple[str, int, NDArray[np.float64]]]:

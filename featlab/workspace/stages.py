@@ -11,16 +11,19 @@ several processes that need one, on whichever machines, one makes it and the oth
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
 
-from featlab.bundle.bundle import Bundle, save_bundle
+from featlab.bundle.bundle import Bundle, write_bundle
 from featlab.bundle.files import read_tensors, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text
+from featlab.cache.sums import check_sum
 from featlab.cache.table import FeatureTable
 from featlab.compute import choose_device
 from featlab.errors import BundleError
@@ -78,11 +81,17 @@ def _to_be_made(kept: Path, source: Source) -> Iterator[bool]:
     # In the workspace itself, which is there: nothing is left of a stage that is refused.
     lease = SoftFileLease(workspace.root / f".{folder.name}.lock", lease_duration=LEASE, poll_interval=0.2)
     try:
-        try:
-            lease.acquire(timeout=1)
-        except Timeout:
-            workspace.notify(f"waiting for another process, which makes {folder}")
-            lease.acquire()
+        for tries in count():
+            try:
+                lease.acquire(timeout=1)
+                break
+            except Timeout:
+                if tries == 0:
+                    workspace.notify(f"waiting for another process, which makes {folder}")
+                # Its owner was killed before it wrote its name, and nobody would ever break it.
+                with suppress(FileNotFoundError):
+                    if os.path.getsize(lease.lock_file) == 0:
+                        os.unlink(lease.lock_file)
     except OSError as error:
         raise BundleError(f"{folder}: can't be written ({error.strerror}); check its place and permissions") from error
     try:
@@ -133,7 +142,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
         if missing:
             bundle = _make_bundle(source, methods)
             with atomic_folder(folder, keep="bundle.json", error=BundleError) as draft:
-                save_bundle(draft, bundle)
+                write_bundle(draft, bundle)
     return load_made_bundle(folder, source.workspace.adapt_on), StageOutput(folder, not missing)
 
 
@@ -175,6 +184,7 @@ def _write_pairs(folder: Path, pairs: Pairs, table: FeatureTable) -> None:
 
 def _load_pairs(path: Path, rows: int) -> Pairs:
     try:
+        check_sum(path, BundleError)
         # Random pairs have no score: NaN.
         arrays = {name: tensor.numpy() for name, tensor in read_tensors(path, finite=False).items()}
         return pairs_from_arrays(arrays, rows=rows)
@@ -184,6 +194,7 @@ def _load_pairs(path: Path, rows: int) -> Pairs:
 
 def _load_head(path: Path) -> TrainedHead:
     try:
+        check_sum(path, BundleError)
         tensors = read_tensors(path)
         weights = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("head.")}
         head = head_from_state(weights)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from featlab import __version__
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.reader import open_cache
-from featlab.cache.schema import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo, parse_json
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config, load_config
 from featlab.errors import BundleError, CacheError, ConfigError, InputError
@@ -46,6 +46,7 @@ class Workspace:
     # Called with one line when something runs that wasn't asked for by name.
     notify: Notify = field(default=lambda line: None)
     on_epoch: OnEpoch | None = None  # Progress of training.
+    everyone: tuple[str, ...] = ()  # Whose rows source stages may read where ``table`` lacks them; empty: nobody's.
 
     @classmethod
     def open(
@@ -53,7 +54,7 @@ class Workspace:
         root: Path,
         overrides: Mapping[str, Any] | None = None,
         *,
-        subjects: Sequence[str] | None = None,
+        subjects: Sequence[str] | Callable[[tuple[str, ...]], Sequence[str]] | None = None,
         device: str = "cpu",
         notify: Notify | None = None,
         on_epoch: OnEpoch | None = None,
@@ -63,7 +64,8 @@ class Workspace:
         Args:
             root: The workspace folder; a folder that holds only a cache will do.
             overrides: ``{"section.key": value}`` from flags.
-            subjects: Whose rows are read; of the others, names and codes are. All by default.
+            subjects: Whose rows are read; of the others, names and codes are. All by default. A function chooses them
+                among all names; source stages that have to be run then read the rows that they need.
             device: ``cpu``, ``cuda``, ``mps`` or ``auto``, which trains on a GPU where there is one, and adapts on the
                 CPU: a clip is too short to be worth the way to a GPU.
             notify: Called with one line when a stage runs.
@@ -81,12 +83,13 @@ class Workspace:
         for name in config.adapt.options:
             METHODS.check(name)
         with open_cache(cache_path(root, config)) as cache:
-            table, extractor, digest = cache.read(subjects), cache.extractor, cache.digest
+            chosen, everyone = (subjects(cache.subjects), cache.subjects) if callable(subjects) else (subjects, ())
+            table, extractor, digest = cache.read(chosen), cache.extractor, cache.digest
         if device not in ("auto", "cpu"):
             from featlab.compute import choose_device
 
             choose_device(device)  # Refused now, and not after an hour.
-        return cls(root, config, table, extractor, digest, device, notify or (lambda line: None), on_epoch)
+        return cls(root, config, table, extractor, digest, device, notify or (lambda line: None), on_epoch, everyone)
 
     @property
     def adapt_on(self) -> str:
@@ -132,7 +135,7 @@ class Workspace:
             ranked = sorted(names, key=lambda name: run_seed("sources", protocol.seed, *sorted(targets), name))
             names = tuple(ranked[: protocol.source_limit])
         chosen = set(names)
-        present = tuple(name for name in self.table.subject_names_present() if name in chosen)
+        present = tuple(name for name in self.everyone or self.table.subject_names_present() if name in chosen)
         return Source(self, present, protocol.seed if seed is None else seed)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -171,7 +174,10 @@ class Source:
     @property
     def table(self) -> FeatureTable:
         """Rows of the source subjects: a copy each time, which is as large as they are."""
-        return self.workspace.table.rows_of(*self.subjects)
+        workspace = self.workspace
+        if workspace.everyone:
+            return _read_once(cache_path(workspace.root, self.config), self.subjects, workspace.cache_digest)[0]
+        return workspace.table.rows_of(*self.subjects)
 
     def key(self, stage: str, *inputs: Any) -> str:
         """Return the stage's key: a hash of the version, the rows, the seed and the settings that it reads."""
@@ -212,7 +218,8 @@ def tuned_on(root: Path) -> dict[str, list[str]]:
     if not path.exists():
         return {}
     try:
-        return {str(name): [str(who) for who in people] for name, people in json.loads(path.read_text("utf-8")).items()}
+        content = parse_json(path.read_text("utf-8"))
+        return {str(name): [str(who) for who in people] for name, people in content.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"{path}: can't be read; delete it, and tune again with --apply") from error
 
@@ -220,7 +227,11 @@ def tuned_on(root: Path) -> dict[str, list[str]]:
 def add_tuned(root: Path, method: str, people: Sequence[str]) -> None:
     """Remember that a method's options were chosen on these people."""
     known = tuned_on(root)
-    known[method] = sorted({*known.get(method, ()), *people})
+    write_tuned(root, known | {method: sorted({*known.get(method, ()), *people})})
+
+
+def write_tuned(root: Path, known: Mapping[str, Sequence[str]]) -> None:
+    """Write on whom the options of each method were chosen."""
     atomic_write_text(root / TUNED_FILE, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -148,7 +148,7 @@ def test_a_batch_is_that_many_rows_on_one_thread_and_threads_and_randomness_are_
 
 
 def test_who_fails_is_named_with_the_reason_and_the_others_run(table, opened):
-    workspace = opened(table, **SMALL, **{"pretrain.style_bank": False})
+    workspace = opened(table, **SMALL, **{"pretrain.style_bank": "none"})
     progress, methods = [], ("source-only", "neutral-shift")
     told = {"on_method": lambda *steps: progress.append(steps)}
     found = measure_complexity(workspace, ("s01", "s02"), methods, repeat=1, **told)

@@ -66,7 +66,7 @@ def test_distances_of_pft_equal_those_of_numpy(adapted, shifts):
     assert shift.layers == ("features", "embedding", "bottleneck")
     for layer in shift.layers:
         for place, name in enumerate(STATISTICS):
-            centre = bank.centre(layer)[place].numpy()
+            centre = bank.layers[layer][place].numpy()
             apart = [np.linalg.norm(statistic(part[layer], name) - centre) for part in plain.values()]
             unit = shift.units[layer, name]
             assert unit == pytest.approx(np.median(apart), rel=1e-3)
@@ -98,7 +98,7 @@ def test_methods_that_leave_t_out_have_no_embedding(adapted, shifts):
     assert shifts["sfda-it"].layers == ("features", "bottleneck")
     person = adapted.people[0]
     given = layers(adapted, person.table.embeddings[person.split.adapt], through=False)["features"]
-    centre = adapted.bundle.bank.centre("features")[0].numpy()
+    centre = adapted.bundle.bank.layers["features"][0].numpy()
     expected = np.linalg.norm(given.mean(axis=0) - centre) / shifts["sfda-it"].units["features", "mean"]
     found = shifts["sfda-it"].values(("features", "mean"), "adapted rows", "before")[0]
     assert found == pytest.approx(expected, rel=1e-3)

@@ -1,6 +1,7 @@
 """Results and their folders: what is written is read back, what is damaged is named, what an evaluation leaves."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from scipy.stats import wilcoxon
 from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.evaluation.summary import evaluation_summary, percent
 from featlab.analysis.page import DrawnFigure, PageFigure, Result, read_page, read_table, write_result
+from featlab.analysis.report.collect import read_report
 from featlab.analysis.style import figure
 from featlab.analysis.table import Table
+from featlab.cache.sums import damages
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results
 from featlab.evaluation.statistics import holm
@@ -51,6 +54,7 @@ def test_a_result_is_written_whole_and_read_back(tmp_path, stored):
     assert names(tmp_path) == {
         "run.json",
         "page.json",
+        "SHA256SUMS",
         *(f"table_scores.{ending}" for ending in ("json", "jsonl", "csv", "md", "tex")),
         *(f"lines.{ending}" for ending in ("svg", "csv")),
     }
@@ -58,6 +62,26 @@ def test_a_result_is_written_whole_and_read_back(tmp_path, stored):
     assert page.figures == (PageFigure("lines", "Lines", "A caption."),)
     assert read_table(tmp_path, page.tables[0]) == TABLE
     assert (tmp_path / "lines.csv").read_text(encoding="utf-8") == "x,y\n1,0.25\n2,0.5\n"
+
+
+def test_another_content_of_any_file_is_found_and_what_reads_it_refuses_it(tmp_path):
+    def readers():
+        read_page(tmp_path)
+        read_table(tmp_path, "scores")
+        read_report([tmp_path], "")
+
+    write_result(tmp_path, made())
+    readers()
+    read = {"page.json", "table_scores.json", "lines.svg", "lines.csv"}
+    for name in sorted(names(tmp_path) - {"SHA256SUMS"}):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        path.write_bytes(whole + b" ")
+        ((found, _),) = damages(tmp_path / "SHA256SUMS")
+        assert found == path
+        with pytest.raises(InputError, match=name) if name in read else nullcontext():
+            readers()
+        path.write_bytes(whole)
 
 
 def test_what_an_earlier_run_left_and_this_one_has_not_is_removed(tmp_path):
@@ -72,7 +96,7 @@ def test_what_an_earlier_run_left_and_this_one_has_not_is_removed(tmp_path):
         assert len([name for name in names(tmp_path) if name.startswith("lines")]) == 2 + len(formats)
     other = DrawnFigure("other", "Other", "", made().figures[0].drawn, {"x": [1]})
     written = write_result(tmp_path, made(figures=[other]))
-    assert written[-1].name == "page.json"
+    assert written[-1].name == "SHA256SUMS"
     assert names(tmp_path) == {"notes.txt", *(path.name for path in written)}
     # A result that can't be finished is no page.
     (tmp_path / "table_scores.json").unlink()
@@ -85,6 +109,7 @@ def test_what_an_earlier_run_left_and_this_one_has_not_is_removed(tmp_path):
 def test_a_page_or_a_table_that_can_not_be_read_is_named(tmp_path):
     path, table = tmp_path / "page.json", tmp_path / "table_scores.json"
     write_result(tmp_path, made())
+    (tmp_path / "SHA256SUMS").unlink()  # as an older featlab wrote it: only what is said is wrong then
     page, cells = (json.loads(file.read_text(encoding="utf-8")) for file in (path, table))
     for file, text, said in [
         (path, "{", "damaged"),

@@ -2,14 +2,17 @@
 
 import errno
 import os
+import shutil
+import stat
 import subprocess
 import sys
 from contextlib import nullcontext
 
 import pytest
 
-from featlab.cache.atomic import atomic_folder, atomic_path, atomic_write_bytes, atomic_write_text
-from featlab.errors import FeatlabError
+from featlab.cache.atomic import _sweep, atomic_folder, atomic_path, atomic_write_bytes, atomic_write_text
+from featlab.cache.sums import SUMS, check_sum
+from featlab.errors import CacheError, FeatlabError
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path):
@@ -101,3 +104,101 @@ def test_a_drive_that_syncs_nothing_is_written_to(tmp_path, monkeypatch):
         with expected:
             atomic_write_text(tmp_path / str(number), "x")
         assert (tmp_path / str(number)).exists() == (number != errno.EIO)
+
+
+def test_what_is_new_is_its_owners_alone_and_what_is_replaced_keeps_its_mode(tmp_path):
+    def mode(path):
+        return stat.S_IMODE(path.stat().st_mode)
+
+    before = os.umask(0o022)
+    try:
+        atomic_write_text(tmp_path / "new" / "er" / "a", "x")
+        with atomic_folder(tmp_path / "deep" / "folder") as draft:
+            atomic_write_text(draft / "b", "x")
+        for given in (0o600, 0o644, 0o440):
+            (tmp_path / "old").write_text("")
+            (tmp_path / "old").chmod(given)
+            atomic_write_text(tmp_path / "old", "x")
+            assert mode(tmp_path / "old") == given
+            (tmp_path / "old").unlink()
+    finally:
+        os.umask(before)
+    for name in ("new", "new/er", "deep", "deep/folder"):
+        assert mode(tmp_path / name) == 0o700, name
+    for name in ("new/er/a", "deep/folder/b", "deep/folder/SHA256SUMS"):
+        assert mode(tmp_path / name) == 0o600, name
+
+
+def test_a_new_folder_is_synced_into_the_one_above_it(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("featlab.cache.atomic.sync_folder", synced.append)
+    atomic_write_text(tmp_path / "a" / "b" / "c", "x")
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
+HANGING = """
+import sys, time
+from pathlib import Path
+from featlab.cache.atomic import atomic_path, atomic_folder
+with atomic_path(Path("file")), atomic_folder(Path("folder")) as draft:
+    (draft / "inner").write_text("x")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_drafts_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path, monkeypatch):
+    """Also of one that died between the two renames which put a folder in the place of another."""
+    monkeypatch.setattr("featlab.cache.atomic._NEW", 0.0)
+    (tmp_path / "mine.partial").write_text("not ours")
+    (tmp_path / "old.000000.partial").write_text("not ours")
+    kept = set(os.listdir(tmp_path))
+    writers = []
+    try:
+        for _ in range(2):
+            command = [sys.executable, "-c", HANGING]
+            writers.append(subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE))
+            writers[-1].stdout.readline()
+        assert len(os.listdir(tmp_path)) == len(kept) + 4
+        writers[0].kill()
+        writers[0].wait()
+        (dead,) = {path.name.split(".")[1] for path in tmp_path.glob("folder.*")} - drafts_after(tmp_path)
+        (tmp_path / f"gone.{dead}.partial.old").mkdir()
+        drafts_after(tmp_path)
+        assert set(os.listdir(tmp_path)) - kept - {"new", "gone"} == {path.name for path in tmp_path.glob("f*.partial")}
+        assert len(list(tmp_path.glob("f*.partial"))) == 2
+        assert (tmp_path / "gone").is_dir()
+        # A drive may not show the locks of another machine.
+        (tmp_path / "x.ffffff00000000.partial").write_text("")
+        drafts_after(tmp_path)
+        assert (tmp_path / "x.ffffff00000000.partial").exists()
+        os.utime(tmp_path / "x.ffffff00000000.partial", (1, 1))
+        drafts_after(tmp_path)
+        assert not (tmp_path / "x.ffffff00000000.partial").exists()
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+            writer.stdout.close()
+
+
+def drafts_after(folder):
+    """The drafts of folders that are there once a new process has written a file."""
+    _sweep.cache_clear()
+    atomic_write_text(folder / "new", "x")
+    return {path.name.split(".")[1] for path in folder.glob("folder.*")}
+
+
+def test_sums_are_those_of_sha256sum_and_find_what_changed(tmp_path):
+    with atomic_folder(tmp_path / "a") as draft:
+        for name in ("one", "zwei ü"):
+            atomic_write_text(draft / name, name)
+    folder = tmp_path / "a"
+    if shutil.which("sha256sum"):
+        subprocess.run(["sha256sum", "--quiet", "-c", SUMS], cwd=folder, check=True)
+    check_sum(folder / "one", CacheError)
+    (folder / "unknown").write_text("of an older featlab, or somebody's own")
+    check_sum(folder / "unknown", CacheError)
+    (folder / "one").write_bytes((folder / "zwei ü").read_bytes())
+    with pytest.raises(CacheError, match="not what was written"):
+        check_sum(folder / "one", CacheError)

@@ -27,7 +27,7 @@ def test_it_writes_a_backbone_and_says_how_to_go_on(source, run_well):
     result = run_well("backbone", "train", "faces", "--targets", "2", "--draws", "2", "--out", "net.pt2", *QUICK)
     held = sorted({name for draw in range(2) for name in choose_targets(PEOPLE, "2", seed=0, draw=draw)})
     assert read_card(Path("net.pt2"))["held_out_subjects"] == held
-    assert "featlab extract faces --backbone pt2:net.pt2 --out cache.h5" in result.stdout
+    assert "featlab extract faces --backbone pt2:net.pt2 --trust-code --out cache.h5" in result.stdout
     assert f"{6 - len(held)} source subjects, {len(held)} held out" in result.stderr
     assert not Path("net.training").exists()
 

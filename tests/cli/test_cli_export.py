@@ -78,7 +78,7 @@ def network(folder, table):
     backbone, random = make_backbone("pt2:backbone.pt2", device="cpu"), np.random.default_rng(0)
     images = [random.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(len(table))]
     write_table("net.h5", replace(table, embeddings=backbone.embed(images, None)), backbone.info())
-    return ("--backbone", "pt2:backbone.pt2")
+    return ("--backbone", "pt2:backbone.pt2", "--trust-code")
 
 
 def test_the_backbone_that_made_the_features_takes_images_and_another_is_refused(network, run_json, refusals, quickly):
@@ -92,8 +92,9 @@ def test_the_backbone_that_made_the_features_takes_images_and_another_is_refused
     folder = run_json("pretrain", *words)["folder"]
     table = {
         "--backbone hog": "'hog' is no torch network",
+        "--backbone pt2:backbone.pt2": "pt2:backbone.pt2 is a program, not weights alone",
         "--backbone resnet18 --weights random --option size=32": "'resnet18'",
-        f"{' '.join(network)} --format safetensors": "safetensors holds tensors",
+        f"{' '.join(network)} --quiet --format safetensors": "safetensors holds tensors",
     }
     refusals(table, "export", "--bundle", folder, "--out", "net.pt2")
     # How faces were aligned goes into the file too.

@@ -46,7 +46,7 @@ def test_a_picture_is_printed_left_as_a_page_and_the_same_in_json(typed, trained
     files = {f"{figure}.{ending}" for figure in figures for ending in ("svg", "csv")}
     files |= {f"table_{name}.{ending}" for name in tables.split() for ending in ("json", "jsonl", "csv", "md", "tex")}
     first = contents(made)
-    assert set(first) - {"run.json"} == files | {"page.json"}
+    assert set(first) - {"run.json"} == files | {"page.json", "SHA256SUMS"}
     page = read_page(made)
     assert page.command.startswith(f"featlab {typed}")
     assert "--jobs" not in page.command
@@ -178,7 +178,7 @@ def test_complexity_is_of_every_method_on_three_targets_unless_asked_otherwise(f
 
 
 def test_complexity_says_who_failed_and_ends_in_3_or_where_nobody_ran_in_1(folder, run, quickly):
-    few = ("--targets", "1", "--repeat", "1", "--batch", "16", "--set", "pretrain.style_bank=false", *quickly)
+    few = ("--targets", "1", "--repeat", "1", "--batch", "16", "--set", "pretrain.style_bank=none", *quickly)
     result = run("complexity", "--methods", "source-only,neutral-shift", *few, "--json")
     assert result.exit_code == 3, result.stderr
     assert "style bank" in result.stderr

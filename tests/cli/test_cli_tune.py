@@ -10,7 +10,7 @@ from featlab.errors import InputError
 from featlab.methods import get_method
 
 TABLE = {f"table_trials.{ending}" for ending in ("md", "csv", "tex", "json", "jsonl")}
-FILES = TABLE | {"chosen.toml", "trials.jsonl", "run.json", "page.json"}
+FILES = TABLE | {"SHA256SUMS", "chosen.toml", "trials.jsonl", "run.json", "page.json"}
 MADE = Path("results/tune-shot-im")
 
 

@@ -79,7 +79,8 @@ def ran(monkeypatch):
     seen, real = [], runner.evaluate_subject
 
     def spy(bundle, table, methods, **options):
-        seen.append((table.subject_names_present(), set(bundle.source_subjects), methods))
+        sources = {name for name in table.subjects if name in bundle.source_subjects}
+        seen.append((table.subject_names_present(), sources, methods))
         return real(bundle, table, methods, **options)
 
     monkeypatch.setattr(runner, "evaluate_subject", spy)

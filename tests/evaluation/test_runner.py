@@ -1,3 +1,4 @@
+import json
 import pickle
 import shutil
 from dataclasses import replace
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 
 import featlab.evaluation.runner
+from featlab.bundle.files import read_json
 from featlab.cache import write_table
 from featlab.errors import CacheError, ConfigError, InputError
-from featlab.evaluation.results import read_results
+from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.runner import plan, run_tasks
 from featlab.methods import get_method
 from featlab.workspace.workspace import Workspace, _read_once
@@ -55,6 +57,12 @@ def run(workspace, **options):
 
 def numbers(rows):
     return [{name: value for name, value in row.to_dict().items() if name != "seconds"} for row in rows]
+
+
+def row_in(path):
+    content = read_json(path)
+    assert content.pop("key") == path.stem
+    return EvaluationRow.from_dict(content)
 
 
 def cells(root):
@@ -146,16 +154,15 @@ def test_two_jobs_give_what_one_does(open_workspace, tmp_path):
 
 
 def test_a_cell_holds_one_row_and_a_second_run_computes_nothing(first, open_workspace, tmp_path, monkeypatch):
-    stored = [read_results(path) for path in cells(tmp_path)]
-    assert all(len(part) == 1 for part in stored)
-    assert sorted(str(part[0].to_dict()) for part in stored) == sorted(str(row.to_dict()) for row in first)
+    stored = [row_in(path) for path in cells(tmp_path)]
+    assert sorted(str(row.to_dict()) for row in stored) == sorted(str(row.to_dict()) for row in first)
     forbid(monkeypatch, "bundle_stage", "evaluate_subject")
     assert [row.to_dict() for row in run(open_workspace())] == [row.to_dict() for row in first]
 
 
 def test_only_what_is_missing_is_run_and_the_order_stays(first, open_workspace, tmp_path, ran):
     for path in cells(tmp_path):
-        (row,) = read_results(path)
+        row = row_in(path)
         if (row.method, row.subject) == (first[0].method, first[0].subject):
             path.unlink()
     ran.clear()
@@ -235,7 +242,22 @@ def test_a_damaged_file_is_run_again(first, open_workspace, tmp_path):
     for content in (b"", b"{", b"\xff\xfe", b'{"method": "pft"}\n'):
         cells(tmp_path)[0].write_bytes(content)
         assert numbers(run(open_workspace())) == numbers(first)
-        assert all(len(read_results(path)) == 1 for path in cells(tmp_path))
+        assert all(map(row_in, cells(tmp_path)))
+
+
+def test_a_damaged_run_and_another_ones_file_are_told_and_run_again_and_one_of_an_older_featlab_is_read(
+    first, open_workspace, tmp_path, monkeypatch
+):
+    one, other, *_ = cells(tmp_path)
+    whole, old = one.read_bytes(), json.dumps(row_in(one).to_dict()).encode()
+    for content in (whole.replace(b'"seed": 0', b'"seed": 1'), other.read_bytes(), whole[: len(whole) // 2]):
+        one.write_bytes(content)
+        told = []
+        assert numbers(run(replace(open_workspace(), notify=told.append))) == numbers(first)
+        assert [line for line in told if str(one) in line and "damaged" in line], told
+    one.write_bytes(old)
+    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    assert numbers(run(open_workspace())) == numbers(first)
 
 
 def test_a_cell_that_fails_is_a_row_with_its_error_and_is_tried_again(open_workspace, tmp_path, monkeypatch):

@@ -207,7 +207,8 @@ def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
     real = SourceFeatures.of.__func__
 
     def spy(cls, bundle, table):
-        met.append((set(table.subject_names_present()), set(bundle.source_subjects), len(table)))
+        sources = {name for name in table.subjects if name in bundle.source_subjects}
+        met.append((set(table.subject_names_present()), sources, len(table)))
         return real(cls, bundle, table)
 
     monkeypatch.setattr(SourceFeatures, "of", classmethod(spy))

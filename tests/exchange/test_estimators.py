@@ -96,7 +96,7 @@ def test_each_row_is_predicted_by_its_own_subjects_model_and_the_bundle_can_be_s
     assert model.predict(X[:3], subject=names).tolist() == model.classes_[mixed.argmax(axis=1)].tolist()
     assert model.score(X_rest, y_rest, subject=7) == float(np.mean(model.predict(X_rest, subject=7) == y_rest))
     bundle = load_bundle(save_bundle(tmp_path / "bundle", model.bundle_))
-    assert bundle.source_subjects == ("s00", "s01", "s02", "s03", "s04")
+    assert [name in bundle.source_subjects for name in ("s00", "s04", "7")] == [True, True, False]
     assert bundle.classes == tuple(model.classes_)
 
 
@@ -127,7 +127,7 @@ def test_a_translator_in_a_pipeline_translates_in_fit_as_it_does_afterwards(data
 def test_without_a_subject_the_head_is_trained_and_the_translator_is_the_identity(data, estimator):
     (X, y, _, _), (X_rest, _, _, _) = data
     model = clone(estimator).fit(X, y)
-    assert model.bundle_.source_subjects == ("everyone",)
+    assert "everyone" in model.bundle_.source_subjects
     for fitted in (model, clone(estimator).fit(X, y, subject=[3] * len(X))):
         features = fitted.bundle_.projection(torch.from_numpy(X))
         assert torch.equal(fitted.bundle_.translator(features), features)
@@ -154,7 +154,7 @@ def test_the_offset_is_the_centre_minus_the_persons_neutral_mean(data):
         np.testing.assert_allclose(model.transform(rows, subject=who), expected, atol=1e-4)
 
     neutral = y == "neutral"
-    means = torch.stack([features(X[neutral & (subject == name)]).mean(dim=0) for name in bundle.source_subjects])
+    means = torch.stack([features(X[neutral & (subject == name)]).mean(dim=0) for name in np.unique(subject)])
     centre = means.mean(dim=0)
     check(X[subject == "s01"], means[1], "s01")
     check(X_rest, centre, None)
@@ -250,7 +250,7 @@ def test_settings_and_methods_that_do_not_exist_are_refused(data):
         (PersonalizedClassifier(settings={"head.l": 1}), r"unknown key head\.l; did you mean 'lr'"),
         (PersonalizedClassifier(method="pftt"), r"unknown method 'pftt'.*did you mean 'pft'"),
         (PersonalizedClassifier(method="oracle"), "'oracle' needs the person's labels"),
-        (StyleTranslator(settings={"pretrain.style_bank": False}), "style bank"),
+        (StyleTranslator(settings={"pretrain.style_bank": False}), "one of centre, people, none"),
     ):
         with pytest.raises(ConfigError, match=words):
             estimator.fit(X, y, subject=subject)

@@ -346,7 +346,7 @@ def test_a_bundle_without_a_style_bank_or_extras_is_refused_by_the_methods_that_
     name, adapt, bundle, rows, refused
 ):
     for bare, needed, words in (
-        (replace(bundle, bank=None), get_method(name).needs_style_bank, ("style bank", "pretrain.style_bank = true")),
+        (replace(bundle, bank=None), get_method(name).needs_style_bank, ("style bank", "pretrain.style_bank = centre")),
         (replace(bundle, extras={}), get_method(name).needs_extras, ("prepared at the source", f"--methods {name}")),
     ):
         if needed:

@@ -20,10 +20,14 @@ from featlab.methods.pft.reliability import (
     confidence_gap,
     fit_reliability,
     fit_temperature,
+    source_odds,
 )
 from featlab.methods.pft.validation import BALANCES
 from featlab.model.linear import LEAST_SUBJECTS
+from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import target_of
+
+ODDS = torch.tensor([0.0, 1.0])
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,8 @@ def episode(subject=0, spread=1.0, before=0.5, after=0.7, frames=8, short=None, 
 
 
 def reliability_of(spreads=(0.8, 0.9, 1.0, 1.1, 1.2), **values):
-    return fit_reliability([episode(number, spread, seed=number, **values) for number, spread in enumerate(spreads)])
+    episodes = [episode(number, spread, seed=number, **values) for number, spread in enumerate(spreads)]
+    return fit_reliability(episodes, ODDS)
 
 
 def test_the_temperature_of_logits_that_are_off_by_a_factor_is_that_factor():
@@ -101,7 +106,7 @@ def test_gap_is_the_probability_of_ones_own_choice_over_the_others():
 
 def test_the_gain_is_the_line_that_numpy_fits():
     episodes = [episode(number, before=0.1 * number, after=0.6, seed=number) for number in range(6)]
-    found = fit_reliability(episodes)
+    found = fit_reliability(episodes, ODDS)
     temperature = float(found.temperature)
     gap = np.array([confidence_gap(item.logits / temperature, item.source_logits) for item in episodes])
     gains = np.array([0.6 - 0.1 * number for number in range(6)])
@@ -115,7 +120,8 @@ def test_the_gain_is_the_line_that_numpy_fits():
 
 
 def test_without_other_frames_the_estimate_is_that_of_all_source_subjects():
-    found = fit_reliability([episode(number, before=0.5, after=after) for number, after in enumerate((0.4, 0.6, 0.9))])
+    episodes = [episode(number, before=0.5, after=after) for number, after in enumerate((0.4, 0.6, 0.9))]
+    found = fit_reliability(episodes, ODDS)
     estimate = found.estimate(None)
     assert estimate.expected == pytest.approx(np.mean([-0.1, 0.1, 0.4]), abs=1e-6)
     assert (estimate.chance, estimate.frames) == (pytest.approx(2 / 3), 0)
@@ -130,17 +136,19 @@ def test_an_estimate_looks_at_no_label_and_takes_any_number_of_frames(bundle, cl
     assert method.expected_gain(replace(bundle, extras={}), model, embeddings) is None
 
 
-def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip):
+def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip, table):
     with torch.no_grad():
         features = bundle.projection(torch.from_numpy(clip.embeddings))
         aligned = align_style(features, bundle)
-        found = clip_statistics(features, aligned.offset, bundle)
+        source = SourceRows.of(rows := table.without("s10"), bundle.projection.of_rows(rows.embeddings))
+        means = source.neutral_means()
+        found = clip_statistics(features, aligned.offset, bundle, source_odds(means, bundle))
 
         def odds(rows):
             probability = torch.softmax(bundle.head(bundle.translator(rows)).double(), dim=1)[:, bundle.neutral_code]
             return np.log((probability / (1 - probability)).numpy())
 
-        source = odds(bundle.bank.layers["features"][0])
+        source = odds(means)
     assert found.frames == len(clip)
     assert found.spread == pytest.approx(odds(features + aligned.offset).std(), rel=1e-3)
     assert found.position == pytest.approx((odds(features).mean() - source.mean()) / source.std(), rel=1e-3)
@@ -198,7 +206,7 @@ def test_the_target_changes_nothing_of_it_and_the_same_seed_gives_the_same(bundl
 def test_the_mean_gain_is_over_people_with_students_interval():
     gains = {0: (0.2, 0.4), 1: (-0.1, -0.1), 2: (0.5,)} | {who: (0.1 * who,) for who in range(3, 8)}
     episodes = [episode(who, before=0.4, after=0.4 + gain) for who, each in gains.items() for gain in each]
-    found = fit_reliability(episodes)
+    found = fit_reliability(episodes, ODDS)
     means = [0.3, -0.1, 0.5, 0.3, 0.4, 0.5, 0.6, 0.7]
     low, high = stats.t.interval(0.8, 7, np.mean(means), stats.sem(means))
     np.testing.assert_allclose(found.mean_gain.numpy(), [np.mean(means), low, high], rtol=5e-5)
@@ -269,9 +277,9 @@ def test_the_parts_are_weighed_as_they_did_best_on_held_out_source_people(table,
 def test_a_held_out_subject_is_scored_on_the_rows_that_they_were_not_adapted_on(table, small_bundle, monkeypatch):
     seen, fit = [], fit_reliability
 
-    def spy(episodes):
+    def spy(episodes, odds):
         seen.extend(episodes)
-        return fit(episodes)
+        return fit(episodes, odds)
 
     monkeypatch.setattr("featlab.methods.pft.validation.fit_reliability", spy)
     small_bundle(table.without("s10"), methods=["pft"])

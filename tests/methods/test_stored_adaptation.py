@@ -1,13 +1,12 @@
 """Adaptations on disk: what is refused, and the names of their folders. That they come back is an invariant."""
 
-import json
-
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from featlab.bundle.adaptation import ADAPTATION_FORMAT, adaptation_folder, load_adaptation, save_adaptation
+from featlab.bundle.files import read_about, read_tensors, write_tensors
 from featlab.errors import BundleError, InputError
 from featlab.methods import AdaptedModel, Affine, make_method
 from featlab.model.networks import PersonalModel
@@ -24,27 +23,24 @@ def folder(tmp_path, bundle, model):
     return save_adaptation(tmp_path / "s05", bundle, model, {"subject": "s05"})
 
 
-def edit_meta(remove="", **changes):
-    def edit(folder):
-        path = folder / "adaptation.json"
-        meta = json.loads(path.read_text(encoding="utf-8")) | changes
-        left_out = (remove, "digest", "tensors")  # as an older featlab wrote it: only the change is wrong then
-        path.write_text(json.dumps({key: meta[key] for key in meta if key not in left_out}), encoding="utf-8")
+def edit(change):
+    """Write the file again, with the digests of its new content: only the change is wrong then."""
 
-    return edit
+    def changed(folder):
+        path = folder / "adaptation.safetensors"
+        tensors, about = read_tensors(path), read_about(path)
+        change(tensors, about)
+        write_tensors(path, tensors, about)
+
+    return changed
+
+
+def edit_meta(remove="", **changes):
+    return edit(lambda _, about: (about.update(changes), about.pop(remove, None)))
 
 
 def edit_tensors(**changes):
-    def edit(folder):
-        edit_meta()(folder)
-        path = folder / "adaptation.safetensors"
-        save_file(load_file(path) | changes, path)
-
-    return edit
-
-
-def write(text):
-    return lambda folder: (folder / "adaptation.json").write_text(text)
+    return edit(lambda tensors, _: tensors.update(changes))
 
 
 def truncate(name, fraction):
@@ -57,12 +53,12 @@ def truncate(name, fraction):
 
 FITS_NOT = ("does not fit its bundle", "featlab adapt again")
 KEYS = ("format_version", "translator", "iterations", "trainable", "history", "warnings")
-FILES = ("adaptation.json", "adaptation.safetensors")
+FILE = "adaptation.safetensors"
 DAMAGES = [
-    *((truncate(name, fraction), (name,)) for name in FILES for fraction in (0.0, 0.3, 0.9)),
-    (lambda folder: (folder / FILES[1]).unlink(), (FILES[1],)),
-    *((edit_meta(remove=key), (FILES[0], "damaged", "featlab adapt")) for key in KEYS),
-    *((write(text), (FILES[0], "damaged")) for text in ("[]", "3", "null", "{}")),
+    *((truncate(FILE, fraction), (FILE,)) for fraction in (0.0, 0.3, 0.9)),
+    (lambda folder: (folder / FILE).write_bytes(b"[]"), (FILE, "damaged")),
+    (lambda folder: save_file({}, folder / FILE), ("no adaptation there",)),
+    *((edit_meta(remove=key), (FILE, "damaged", "featlab adapt")) for key in KEYS),
     (edit_meta(format_version=ADAPTATION_FORMAT + 1), ("newer", "update featlab")),
     *((edit_meta(translator=kind), FITS_NOT) for kind in ("nothing", "none", "translator")),
     *(

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from featlab.bundle.bundle import Bundle
+from featlab.bundle.keyed import KeyedNames
 from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
 from featlab.methods.pft.adapt import NEAREST, WEIGHTINGS, align_style, bank_centre
@@ -44,7 +45,7 @@ def clip(neutral, other, seed=0, identity=(1.0, -3.0, 2.0, 0.5)):
 
 
 def align(features, translator, head, centre=(0.0, 0.0, 0.0, 0.0), share=1.0, **options):
-    mean = torch.tensor([centre])
+    mean = torch.tensor(centre)
     bundle = Bundle(
         projection=Projection(torch.zeros(DIM), torch.eye(DIM)),
         head=head,
@@ -52,11 +53,11 @@ def align(features, translator, head, centre=(0.0, 0.0, 0.0, 0.0), share=1.0, **
         classes=("neutral", "smile"),
         neutral="neutral",
         extractor=ExtractorInfo("hog", "none", "grey"),
-        source_subjects=("a",),
+        source_subjects=KeyedNames.of(("a",), ""),
         config=Config(),
         seed=0,
         share=CarriedShare(share),
-        bank=StyleBank(("a",), {"features": (mean, mean)}),
+        bank=StyleBank({"features": (mean, mean)}, 1),
     )
     return align_style(features, bundle, **options)
 
@@ -113,7 +114,7 @@ def test_degenerate_clips_stay_finite(weighting, translator, head):
 
 def test_the_centre_of_a_bank_is_all_the_nearest_or_a_weighted_mean():
     means = torch.arange(8.0)[:, None] * torch.ones(DIM)
-    bank = StyleBank(tuple("abcdefgh"), {"features": (means, means)})
+    bank = StyleBank({"features": (means.mean(dim=0), means.mean(dim=0))}, len(means), means)
     features = torch.zeros(3, DIM) + 0.2
     torch.testing.assert_close(bank_centre(bank, features), torch.full((DIM,), 3.5))
     nearest = bank_centre(bank, features, "nearest")
@@ -122,5 +123,5 @@ def test_the_centre_of_a_bank_is_all_the_nearest_or_a_weighted_mean():
     weight = np.exp(-squared / np.sort(squared)[3])
     expected = (weight[:, None] * means.numpy()).sum(axis=0) / weight.sum()
     np.testing.assert_allclose(bank_centre(bank, features, "weighted").numpy(), expected, rtol=1e-5)
-    alone = StyleBank(("a",), {"features": (means[:1], means[:1])})
+    alone = StyleBank({"features": (means[0], means[0])}, 1, means[:1])
     torch.testing.assert_close(bank_centre(alone, means[:1], "weighted"), means[0])

@@ -266,7 +266,7 @@ def numpy_bank(table, source, translator, head):
 
 
 @pytest.mark.parametrize("uneven", [False, True])
-def test_the_style_bank_equals_numpy(uneven, people, trained):
+def test_the_style_bank_equals_numpy_and_single_people_need_enough_rows(uneven, people, trained, refused):
     table = people(subjects=4, frames=5)
     if uneven:
         table = table.take((table.video != table.videos.index("neutral-1")) | (table.frame < 2) | (table.subject > 1))
@@ -274,17 +274,18 @@ def test_the_style_bank_equals_numpy(uneven, people, trained):
     translator = pretrained(source, trained, epochs=4).translator
     bank = make_style_bank(source, translator, trained.head)
     expected = numpy_bank(table, source, translator, trained.head)
-    assert bank.subjects == table.subjects
-    assert set(bank.layers) == set(expected)
+    assert (bank.size, bank.people, set(bank.layers)) == (4, None, set(expected))
     for name, (mean, std) in bank.layers.items():
-        np.testing.assert_allclose(mean, expected[name][0], atol=1e-4)
-        np.testing.assert_allclose(std, expected[name][1], atol=1e-4)
-
-
-def test_with_an_untrained_t_every_subject_has_its_mean_at_the_centre(source, trained):
-    bank = make_style_bank(source, pretrained(source, trained, epochs=0).translator, trained.head)
-    centre, _ = bank.centre("features")
-    torch.testing.assert_close(bank.layers["embedding"][0], centre.expand(4, -1), atol=1e-5, rtol=0)
+        np.testing.assert_allclose(mean, expected[name][0].mean(axis=0), atol=1e-4)
+        np.testing.assert_allclose(std, expected[name][1].mean(axis=0), atol=1e-4)
+    means, counts = expected["features"][0], np.bincount(table.subject[table.label == table.neutral_code])
+    np.testing.assert_allclose(source.neutral_means(), means, atol=1e-4)
+    for least in sorted({2, counts.max()}):
+        kept = means[counts >= least]
+        single = make_style_bank(source, translator, trained.head, least_rows=least).people
+        np.testing.assert_allclose(single, kept[kept[:, 0].argsort()], atol=1e-4)
+    with refused(InputError, "99 neutral rows", "pretrain.style_bank = people"):
+        make_style_bank(source, translator, trained.head, least_rows=99)
 
 
 def without_neutral(table, *subjects):
@@ -295,8 +296,7 @@ def without_neutral(table, *subjects):
 def test_a_source_subject_without_neutral_rows_is_left_out_of_pairs_and_bank(table, trained):
     source = source_of(without_neutral(table, "s01"), trained)
     result = pretrained(source, trained)
-    bank = make_style_bank(source, result.translator, trained.head)
-    assert bank.subjects == ("s00", "s02", "s03")
+    assert make_style_bank(source, result.translator, trained.head).size == 3
     assert np.isfinite([entry["loss"] for entry in result.history]).all()
     # Their rows are in the table, and change nothing.
     other = replace(source, features=torch.where(source.clips.row_subject[:, None] >= 0, source.features, 99.0))
@@ -316,7 +316,7 @@ def test_too_small_a_source_is_refused(people, small, small_bundle, refused):
     with refused(InputError, "at least 2 source subjects", "choose fewer targets"):
         train_source_head(people(subjects=1), Config().with_values(small, "test"), seed=0)
     table = people(subjects=3, classes=3)
-    options = {"pretrain.epochs": 0, "pretrain.style_bank": False}
+    options = {"pretrain.epochs": 0, "pretrain.style_bank": "none"}
     for method in ("coral", "referenced"):
         with refused(InputError, method, "neutral"):
             small_bundle(without_neutral(table, *table.subjects), options, methods=[method])
@@ -333,12 +333,12 @@ def test_rows_of_unknown_label_train_neither_head_nor_t(table, trained):
 
 def test_a_bundle_says_what_it_was_made_of(people, small_bundle, extractor):
     table = people(subjects=4)
-    bundle = small_bundle(table.without("s03"), {"pretrain.style_bank": True}, methods=["pft", "coral"], seed=5)
-    assert bundle.source_subjects == ("s00", "s01", "s02")
+    bundle = small_bundle(table.without("s03"), {"pretrain.style_bank": "centre"}, methods=["pft", "coral"], seed=5)
+    assert [name in bundle.source_subjects for name in table.subjects] == [True, True, True, False]
     assert (bundle.classes, bundle.neutral, bundle.extractor) == (table.classes, "neutral", extractor)
     assert (bundle.seed, set(bundle.extras), bundle.share.people) == (5, {"coral"}, 0)
     assert len(bundle.history) == bundle.config.pretrain.epochs
-    assert small_bundle(table, {"pretrain.style_bank": False}).bank is None
+    assert small_bundle(table, {"pretrain.style_bank": "none"}).bank is None
 
 
 def test_a_target_in_the_cache_changes_no_bit_of_the_source_model(people, small_bundle):

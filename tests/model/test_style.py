@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from featlab.model.style_bank import StyleBank, neutral_clips
+from featlab.model.style_bank import neutral_clips
 
 
 def clips_of(table):
@@ -118,11 +118,3 @@ def test_neutral_rows_are_tested_as_often_as_the_protocol_leaves_them(people):
         rows = torch.nonzero(clips.row_subject >= 0).squeeze(1)
         expected = torch.where(clips.row_clip[rows] >= 0, fraction, 1.0)
         torch.testing.assert_close(clips.tested_share(rows), expected)
-
-
-def test_the_centre_of_a_bank_is_the_mean_over_subjects():
-    mean, std = torch.randn(5, 3, generator=random(0)), torch.rand(5, 3, generator=random(1))
-    bank = StyleBank(tuple("abcde"), {"features": (mean, std)})
-    centre_mean, centre_std = bank.centre("features")
-    np.testing.assert_allclose(centre_mean, mean.numpy().mean(axis=0), atol=1e-6)
-    np.testing.assert_allclose(centre_std, std.numpy().mean(axis=0), atol=1e-6)

@@ -5,7 +5,6 @@ ONNX files of featlab's own say it too, and have outputs of the same names.
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from featlab.cache.schema import parse_json
 from featlab.compute import choose_device, quiet_export
 from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.backbones import InputSpec, NetworkOptions, network_options, require_argument
@@ -201,7 +201,7 @@ def statistics_names(layer: str) -> tuple[str, str]:
 def read_card(text: str, path: Path) -> BackboneCard:
     """Read the description."""
     try:
-        content: Mapping[str, Any] = json.loads(text)
+        content: Mapping[str, Any] = parse_json(text)
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
         version = content["format_version"]

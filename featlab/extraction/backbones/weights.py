@@ -183,7 +183,8 @@ def _torch_load(path: Path) -> Any:
             f"{path} holds pickled Python objects, which can run code and are not read; load it where it was made and "
             "save only the weights: torch.save(model.state_dict(), FILE)"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:
+        # Bytes that are no pickle end in any error of its machine.
         if "torchscript" in str(error).lower():
             raise InputError(
                 f"{path} is a TorchScript archive; save its weights alone: torch.save(model.state_dict(), FILE)"
@@ -192,7 +193,14 @@ def _torch_load(path: Path) -> Any:
 
 
 def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
-    found = dict(_state_dicts(content))
+    try:
+        found = dict(_state_dicts(content))
+    except RecursionError:
+        raise InputError(f"{path}: its content is nested without end") from None
+    for tensor in (tensor for state in found.values() for tensor in state.values()):
+        sound = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not sound or tensor.numel() > max(tensor.untyped_storage().nbytes(), 1):
+            raise InputError(f"{path} holds tensors that are sparse, empty or larger than the file; save plain ones")
     if len(found) == 1:
         return dict(*found.values())
     if found:

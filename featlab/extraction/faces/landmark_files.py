@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.columns import is_missing, numbers
+from featlab.extraction.columns import check_packed, is_missing, numbers
 from featlab.extraction.faces import as_points
 from featlab.extraction.items import IMAGE_SUFFIXES
 from featlab.extraction.text import open_delimited, read_lines
@@ -29,6 +29,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             return {ARRAY: loaded}
+        check_packed(path)
         with loaded:
             names = loaded.files
             if ARRAY in names or len(names) == 1:
@@ -38,6 +39,8 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
                 with suppress(Exception):
                     beside = dict(loaded)
                 return {**beside, ARRAY: landmarks}
+    except InputError:
+        raise
     except Exception:
         # NumPy lets through what zip and its header parser raise on a broken file (BadZipFile, SyntaxError, ...).
         raise InputError(f"{path} isn't a {path.suffix.lower()} array of numbers; save it with numpy.save") from None

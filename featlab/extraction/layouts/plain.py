@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
@@ -109,13 +109,13 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
     # A manifest written on Windows must mean the same files here.
     paths = [path.replace("\\", "/") for path in names["path"]]
     names = {"video": [""] * len(paths), "frame": [""] * len(paths)} | names
-    found = [file_in(manifest.parent, path) for path in paths]
-    for place in [place for place, file in enumerate(found) if is_video(file)]:
+    for place in [place for place, path in enumerate(paths) if is_video(PurePath(path))]:
         names["video"][place] = names["video"][place] or paths[place]
         names["frame"][place] = names["frame"][place] or "0"
     from featlab.extraction.tables.index import make_index
 
     index = make_index(names, len(paths), where, without_folder=names["subject"])
+    found = [file_in(manifest.parent, path) for path in paths]
     columns = found, paths, index.subject, index.label, index.video, index.frame.tolist(), range(len(paths))
     items = [Item(*values) for values in zip(*columns, strict=True)]
     return sorted(items, key=item_order)

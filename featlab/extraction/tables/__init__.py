@@ -22,6 +22,7 @@ from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces import order_problem, unit_problem
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import Failure, IfExists, class_names, stays
+from featlab.extraction.pseudonyms import Pseudonyms
 from featlab.extraction.shards import StorageError, read_failures, storage_error, write_list
 from featlab.extraction.tables.index import RowIndex, codes_of, telltales
 from featlab.extraction.tables.rows import ReadRows, Selection
@@ -43,6 +44,7 @@ class ImportConfig:
     dtype: str = "float32"
     skip_bad: bool = False
     merge_names: bool = False
+    pseudonyms: Pseudonyms | None = None
     if_exists: IfExists = "resume"
 
     def __post_init__(self) -> None:
@@ -103,7 +105,11 @@ def import_features(
         rows = range(len(read.rows.features))
         landmarks = read_landmarks(config.landmarks, len(rows), [read.rows.called(row) for row in rows])
     read, failures = good_rows(read, source, config.dtype, skip_bad=config.skip_bad)
-    index = read.index.one_name_each(config.neutral, merge=config.merge_names)
+    secret = config.pseudonyms
+    people = secret.subject if secret else str
+    index = read.index.one_name_each(config.neutral, merge=config.merge_names, called=people)
+    if secret:
+        index, failures = index.pseudonymised(secret), secret.failures(failures)
     table = _table(index, read.rows.features, landmarks, read.kept)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
     told = [*telltales(table, read.rows.columns, read.kept), *_strange(table.landmarks)]

@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.columns import Columns, as_text
+from featlab.extraction.columns import Columns, as_text, check_packed
 from featlab.extraction.faces import as_points
 from featlab.extraction.tables.rows import INDEX_COLUMNS
 from featlab.extraction.text import check_once
 
 FEATURE_ARRAYS = ("embeddings", "features", "X")
 _PLURALS = {f"{name}s": name for name in INDEX_COLUMNS}
-_BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 _BATCH = 4096
 
 
@@ -26,7 +25,8 @@ def open_npy(path: Path) -> Columns:
     """Open features alone, numbers (N, D): a manifest has to say what the rows are."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _BROKEN:
+    except Exception:
+        # NumPy lets through whatever its parser of headers stumbles over; so it does below.
         raise InputError(f"{path} isn't a .npy array of numbers; save it with numpy.save") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} holds several arrays; call it .npz")
@@ -89,7 +89,7 @@ def open_parquet(path: Path) -> Columns:
         try:
             with ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=_BATCH, columns=[schema.names[place] for place in places]):
-                    yield [batch.column(schema.names[place]) for place in places]
+                    yield [_as_text(batch.column(schema.names[place])) for place in places]
         except (arrow.ArrowException, OSError) as error:
             raise _unreadable(path, error) from None
 
@@ -97,6 +97,13 @@ def open_parquet(path: Path) -> Columns:
     kept = (schema.pandas_metadata or {}).get("index_columns", [])
     index = frozenset(name.strip() for name in kept if isinstance(name, str))
     return Columns(path, header, rows, batches, lambda row: f"{path}, row {row}", never=index)
+
+
+def _as_text(column: Any) -> Any:
+    """Return bytes as text; other columns as they are."""
+    from pyarrow import string, types
+
+    return column.cast(string()) if types.is_binary(column.type) or types.is_large_binary(column.type) else column
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -128,10 +135,14 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise InputError(f"{path} isn't a .npz; save it with numpy.savez")
-            return {name: file[name] for name in file.files}
+            check_packed(path)
+            arrays = {name: file[name] for name in file.files}
+            if other := next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None):
+                raise InputError(f"{path}: {other!r} is no array; save it with numpy.savez")
+            return arrays
     except InputError:
         raise
-    except _BROKEN as error:
+    except Exception as error:
         if "pickle" in str(error) and zipfile.is_zipfile(path):
             raise InputError(
                 f"{path} holds pickled objects, which are never loaded; save names as text: np.array(names, dtype=str)"
@@ -140,7 +151,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _matrix(array: NDArray[Any], what: str) -> NDArray[Any]:
-    if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or array.dtype.itemsize > 8 or 0 in array.shape:
         raise InputError(f"{what} has shape {array.shape} and type {array.dtype}; expected numbers (rows, features)")
     return array
 
@@ -150,6 +161,9 @@ def _texts(array: NDArray[Any], what: str) -> list[str]:
     if array.ndim != 1 or array.dtype.kind not in "USiuf":
         raise InputError(f"{what} has shape {array.shape} and type {array.dtype}; expected one name or number a row")
     try:
-        return [as_text(value) for value in array.tolist()]
-    except UnicodeDecodeError:
+        texts = [as_text(value) for value in array.tolist()]
+        # Neither halves of letters nor numbers that no letter has: NumPy keeps any, and Arrow takes them for text.
+        "".join(texts).encode().decode()
+    except (UnicodeError, SystemError):
         raise InputError(f"{what} holds bytes that aren't UTF-8 text; save it as text") from None
+    return texts

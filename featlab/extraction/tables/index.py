@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from featlab.cache.names import one_name_each
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, listed
-from featlab.extraction.items import MAX_FRAME, STILLS, find_stills, natural_key
+from featlab.extraction.items import LONGEST_NAME, MAX_FRAME, STILLS, find_stills, natural_key
+from featlab.extraction.pseudonyms import Pseudonyms, refuse_equal
 
 UNLABELLED = "unlabelled"
 """Video of a subject's rows of unknown label, where the source names no videos."""
@@ -36,9 +37,9 @@ class RowIndex:
     warnings: tuple[str, ...] = ()
     neutral: str = ""  # What the neutral label is called here
 
-    def one_name_each(self, neutral: str, *, merge: bool) -> RowIndex:
+    def one_name_each(self, neutral: str, *, merge: bool, called: Callable[[str], str] = str) -> RowIndex:
         """Return the rows with their names in one form, or, with ``merge``, in one spelling."""
-        names = one_name_each(self.subject, self.label, self.video, self.frame.tolist(), merge=merge)
+        names = one_name_each(self.subject, self.label, self.video, self.frame.tolist(), merge=merge, called=called)
         return replace(
             self,
             subject=list(names.subject),
@@ -46,6 +47,17 @@ class RowIndex:
             video=list(names.video),
             warnings=(names.warning,) if names.warning else (),
             neutral=names.neutral(neutral),
+        )
+
+    def pseudonymised(self, names: Pseudonyms) -> RowIndex:
+        """Return the rows without a name."""
+        subject = [names.subject(name) for name in self.subject]
+        refuse_equal(self.subject, subject)
+        return replace(
+            self,
+            subject=subject,
+            video=[names.video(who, clip) for who, clip in zip(self.subject, self.video, strict=True)],
+            paths=None if self.paths is None else [names.path(path) for path in self.paths],
         )
 
     def take(self, rows: NDArray[np.intp]) -> RowIndex:
@@ -72,6 +84,10 @@ def make_index(
     with one label in a session. Clips without frames are numbered in natural order of the paths, or else of the rows; a
     clip gives all of its frames or none.
     """
+    for name, texts in names.items():
+        if len(max(texts, key=len, default="")) > LONGEST_NAME:
+            row = next(row for row, text in enumerate(texts) if len(text) > LONGEST_NAME)
+            raise InputError(f"{where(row)}: the {name} has {len(texts[row])} letters; {LONGEST_NAME} are the most")
     none = [""] * rows
     subject = list(names["subject"])
     for row, name in enumerate(subject):
@@ -136,7 +152,8 @@ def _frames(
         if text:
             # Tables with gaps turn whole numbers into 3.0.
             whole = text.removesuffix(".0")
-            if not (whole.isascii() and whole.isdigit() and int(whole) <= MAX_FRAME):
+            # The length first: Python makes no numbers of thousands of digits.
+            if not (whole.isascii() and whole.isdigit() and len(whole) < 100 and int(whole) <= MAX_FRAME):
                 raise InputError(f"{where(row)}: frame {text!r} isn't a whole number from 0 to {MAX_FRAME}")
             frames[row] = int(whole)
             given.add(clip)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from featlab.cache.atomic import atomic_path
+from featlab.cache.names import as_cell
 from featlab.errors import InputError, closest
 from featlab.extraction.items import Failure
 from featlab.extraction.tables import good_rows
@@ -87,12 +88,19 @@ def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
     import pyarrow as arrow
     from pyarrow import csv, parquet
 
-    table = arrow.table({name: arrow.array(_rounded(column), from_pandas=True) for name, column in columns.items()})
+    kept = {name: _rounded(column) for name, column in columns.items()}
+    if path.suffix.lower() == ".csv":
+        kept = {str(as_cell(name)): each if _is_numbers(each) else [*map(as_cell, each)] for name, each in kept.items()}
+    table = arrow.table({name: arrow.array(column, from_pandas=True) for name, column in kept.items()})
     with atomic_path(path) as partial, partial.open("wb") as file:
         if path.suffix.lower() == ".parquet":
             parquet.write_table(table, file)
         else:
             csv.write_csv(table, file, csv.WriteOptions(quoting_style="needed"))
+
+
+def _is_numbers(column: Any) -> bool:
+    return isinstance(column, np.ndarray)
 
 
 def _rounded(column: Any) -> Any:

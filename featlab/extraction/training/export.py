@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from featlab.cache.atomic import atomic_write_bytes
+from featlab.cache.schema import parse_json
 from featlab.compute import quiet_export
 from featlab.errors import ConfigError, FeatlabError, InputError, one_line
 from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, InputSpec
@@ -236,7 +237,7 @@ def read_card(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             # The archive's one folder is named by torch, and where extra files lie depends on its version.
             names = [name for name in archive.namelist() if name.rpartition("/")[2] == CARD_FILE]
-            content = json.loads(archive.read(names[0])) if names else None
+            content = parse_json(archive.read(names[0]).decode("utf-8")) if names else None
     except (OSError, zipfile.BadZipFile, ValueError) as error:
         raise InputError(f"{path} can't be read as a .pt2 file ({one_line(error)})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -24,6 +24,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
+from featlab.cache.schema import parse_json
 from featlab.compute import one_cycle, set_learning_rate
 from featlab.errors import InputError, one_line
 from featlab.extraction.backbones.weights import read_state_dict
@@ -115,7 +116,7 @@ class Checkpoint:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         return dict(content)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({one_line(error)})") from error

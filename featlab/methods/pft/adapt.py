@@ -66,10 +66,9 @@ class TranslatorAdaptation(Options):
     )
     bank: str = option(
         "all",
-        "Where the clip is moved to: the centre of `all` source subjects, of the "
-        "`nearest` five, or of all `weighted` by how near they are.",
+        "Where the clip is moved to: the centre of `all` source subjects or, with `pretrain.style_bank = people`, of "
+        "the `nearest` five, or of all `weighted` by how near they are.",
         choices=BANKS,
-        search=("all", "nearest", "weighted"),
         only="optimiser = closed",
     )
     lr: float = option(1e-2, "Peak learning rate.", minimum=0, only="optimiser = adam")
@@ -138,6 +137,11 @@ def adapt_translator(
     """
     if config.style and bundle.bank is None:
         raise InputError(f"{config.key('style')} needs a style bank, and this bundle has none; set it to 0")
+    if config.bank != "all" and (bundle.bank is None or bundle.bank.people is None):
+        raise InputError(
+            f"{config.key('bank')} = {config.bank} needs single people in the style bank, and this bundle has none; "
+            "pretrain with pretrain.style_bank = people"
+        )
     if config.optimiser == "closed":
         # The weights of C are a product of two tensors, which is made once here and not for every look at the clip.
         with parametrize.cached():
@@ -168,7 +172,9 @@ def _aligned(
     features, bundle = ordered_features(bundle, target), replace(bundle, translator=translator)
     # Whatever the weighting is, a clip is judged by how it looks with its neutral frames in place.
     weighted = align_style(features, bundle, bank=config.bank, iterations=config.iterations)
-    report = reliability.report(clip_statistics(features, weighted.offset, bundle)) if reliability else None
+    report = None
+    if reliability is not None:
+        report = reliability.report(clip_statistics(features, weighted.offset, bundle, reliability.odds))
     gain = reliability.source_gain if reliability else None
     if config.guard and gain is not None and not gain.helps:
         line = f"{gain.sentence()}: the source model is used as it is (--force adapts)"
@@ -255,9 +261,10 @@ def align_style(
 
 def bank_centre(bank: StyleBank, features: Tensor | None = None, which: str = "all") -> Tensor:
     """Return (D,), the place that a clip is moved to."""
-    means, _ = bank.layers["features"]
     if which == "all" or features is None:
-        return means.mean(dim=0)
+        return bank.layers["features"][0]
+    means = bank.people
+    assert means is not None  # checked by adapt_translator
     distance = ((means - features.mean(dim=0)) ** 2).sum(dim=1)
     if which == "nearest":
         return means[distance.argsort()[:NEAREST]].mean(dim=0)

@@ -132,7 +132,7 @@ def _goals(bundle: Bundle, translator: Translator, features: Tensor, config: Tra
     goals, share = {}, bundle.share.value
     with torch.no_grad():
         for layer in config.layers:
-            centre, std = bundle.bank.centre(layer)
+            centre, std = bundle.bank.layers[layer]
             mean, _ = _style(layer, features, translator, bundle.head)
             goals[layer] = (mean + share * (centre - mean), std)
     return goals

@@ -12,7 +12,7 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.methods.base import Method
 from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
-from featlab.methods.pft.reliability import Reliability, confidence_gap
+from featlab.methods.pft.reliability import Reliability, confidence_gap, source_odds
 from featlab.model.networks import AdaptedModel, GainEstimate, PersonalModel, SourceGain, Translator, as_tensor
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
@@ -42,7 +42,7 @@ class PFT(Method):
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
         """Return what held-out source subjects tell of T and its parts; nothing where too few, or by choice."""
-        if not bundle.config.pretrain.validation:
+        if not bundle.config.pretrain.validation or bundle.bank is None:
             return {}
         # Here and below: what trains T is imported where it is trained, and not to adapt it.
         from featlab.methods.pft.validation import validate_on_source
@@ -64,7 +64,9 @@ class PFT(Method):
         if config.form != "joint" or balance == config.balance:
             return bundle
         translator = weighed(bundle.translator, balance, config, len(bundle.classes))
-        bank = make_style_bank(source, translator, bundle.head, bundle.share.value) if bundle.bank else None
+        bank, share, rows = None, bundle.share.value, config.single_people
+        if bundle.bank is not None:
+            bank = make_style_bank(source, translator, bundle.head, share, least_rows=rows)
         chosen = bundle.config.with_values({"pretrain.balance": balance}, "source people")
         return replace(bundle, translator=translator, bank=bank, config=chosen)
 
@@ -89,10 +91,14 @@ class PFT(Method):
     def reliability(self, bundle: Bundle) -> Reliability | None:
         """Return what held-out source subjects told of that T; ``None`` where the bundle doesn't know."""
         prefix = f"{self.part or bundle.config.pretrain.form}."
-        tensors = bundle.extras.get(PFT.name, {})
-        return Reliability.of(
-            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        )
+        carried = bundle.extras.get(PFT.name, {}).items()
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in carried if name.startswith(prefix)}
+        if tensors and "odds" not in tensors:
+            # A bundle of an older format has every person's mean in place of it, if anything.
+            single = bundle.bank.people if bundle.bank is not None else None
+            own = replace(bundle, translator=self.translator(bundle))
+            tensors["odds"] = torch.ones(2) if single is None else source_odds(single, own)
+        return Reliability.of(tensors)
 
     def source_gain(self, bundle: Bundle) -> SourceGain | None:
         """Return what adapting gained on source people who were held out; ``None`` where the bundle doesn't know."""

@@ -95,6 +95,7 @@ class Reliability:
         residuals: (E,) what that leaves of each gain, ascending.
         before: Mean macro F1 of the source model.
         after: Mean macro F1 of the adapted models.
+        odds: (2,) mean and standard deviation over source subjects of the log-odds of neutral of their neutral means.
         frames_needed: Fewest frames that keep `SHARE_KEPT` of the gain.
         people: Source subjects that were held out; 0 in a bundle of an older featlab, which doesn't say.
         mean_gain: (3,) mean gain over people, and the interval that holds it four times in five.
@@ -110,6 +111,7 @@ class Reliability:
     residuals: Tensor
     before: Tensor
     after: Tensor
+    odds: Tensor
     frames_needed: Tensor
     people: Tensor
     mean_gain: Tensor
@@ -178,24 +180,28 @@ def confidence_gap(logits: Tensor, source_logits: Tensor) -> float:
     return float((probability.max(dim=1).values - other).mean())
 
 
-def clip_statistics(features: Tensor, offset: Tensor, bundle: Bundle) -> ClipStatistics:
-    """Return what can be seen of a clip that an offset aligns."""
-    assert bundle.bank is not None  # the alignment needed it too
-    places = [features, bundle.bank.layers["features"][0], features + offset]
-    with torch.no_grad():
-        # At once: of few rows, what takes time is to read the weights.
-        odds = _log_odds(bundle.head(bundle.translator(torch.cat(places))), bundle.neutral_code)
-    own, source, moved = torch.split(odds, [len(rows) for rows in places])
-    scale = source.std(correction=0).clamp_min(1e-6)
+def clip_statistics(features: Tensor, offset: Tensor, bundle: Bundle, source: Tensor) -> ClipStatistics:
+    """Return what can be seen of a clip that an offset aligns; ``source`` is the `source_odds` of the bundle's T."""
+    # At once: of few rows, what takes time is to read the weights.
+    own, moved = _log_odds(torch.cat([features, features + offset]), bundle).chunk(2)
     return ClipStatistics(
         frames=len(features),
         spread=float(moved.std(correction=0)),
-        position=float((own.mean() - source.mean()) / scale),
+        position=float((own.mean() - source[0]) / source[1]),
     )
 
 
-def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
-    """Summarise episodes; each subject's episodes weigh alike, whatever the clips' lengths."""
+def source_odds(means: Tensor, bundle: Bundle) -> Tensor:
+    """Return (2,): mean and standard deviation of the log-odds of neutral of source subjects' neutral means (S, D)."""
+    odds = _log_odds(means, bundle)
+    return torch.stack([odds.mean(), odds.std(correction=0).clamp_min(1e-6)])
+
+
+def fit_reliability(episodes: Sequence[Episode], odds: Tensor) -> Reliability:
+    """Summarise episodes; each subject's episodes weigh alike, whatever the clips' lengths.
+
+    ``odds`` are those of all source subjects, `source_odds`.
+    """
     # One frame has no spread; where no source clip has two, nothing is known of it, and every clip passes.
     spread = np.array([item.clip.log_spread() for item in episodes if item.clip.frames > 1] or [UNKNOWN])
     position = np.array([episode.clip.position for episode in episodes])
@@ -216,6 +222,7 @@ def fit_reliability(episodes: Sequence[Episode]) -> Reliability:
         residuals=_tensor(np.sort(gains - intercept - slope * gap)),
         before=_tensor(np.mean([episode.before for episode in episodes])),
         after=_tensor(np.mean([episode.after for episode in episodes])),
+        odds=odds,
         frames_needed=torch.tensor(_frames_needed(episodes)),
         people=torch.tensor(len({episode.subject for episode in episodes})),
         mean_gain=_tensor(_mean_gain(episodes)),
@@ -274,10 +281,13 @@ def _frames_needed(episodes: Sequence[Episode]) -> int:
     return min((episode.clip.frames for episode in episodes), default=1) if lengths else 1
 
 
-def _log_odds(logits: Tensor, neutral: int) -> Tensor:
-    """Return (n,) log p(neutral) / (1 − p(neutral))."""
+def _log_odds(features: Tensor, bundle: Bundle) -> Tensor:
+    """Return (n,) log p(neutral) / (1 − p(neutral)) of features (n, D) through T, B and C."""
+    with torch.no_grad():
+        logits, neutral = bundle.head(bundle.translator(features)), bundle.neutral_code
     others = torch.cat([logits[:, :neutral], logits[:, neutral + 1 :]], dim=1)
-    return logits[:, neutral] - torch.logsumexp(others, dim=1)
+    odds: Tensor = logits[:, neutral] - torch.logsumexp(others, dim=1)
+    return odds
 
 
 def _tensor(values: object) -> Tensor:

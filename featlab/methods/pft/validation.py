@@ -17,7 +17,7 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.methods.pft.adapt import align_style, bank_centre
-from featlab.methods.pft.reliability import Episode, Reliability, clip_statistics, fit_reliability
+from featlab.methods.pft.reliability import Episode, Reliability, clip_statistics, fit_reliability, source_odds
 from featlab.model.head import train_heads
 from featlab.model.linear import LEAST_SUBJECTS, person_folds
 from featlab.model.networks import Translator
@@ -48,13 +48,19 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Validation | None:
     if people < LEAST_SUBJECTS:
         return None
     folds = [(held_out, source.without(held_out)) for held_out in person_folds(people, bundle.seed)]
-    folds = [(held_out, rest) for held_out, rest in folds if len(torch.unique(rest.labels[rest.seen_rows()])) > 1]
+    folds = [
+        (held_out, rest)
+        for held_out, rest in folds
+        if len(torch.unique(rest.labels[rest.labels >= 0])) > 1 and rest.clips.subjects
+    ]
+    if not folds:
+        return None
     played: list[_Played] = []
-    for (held_out, _), model in zip(folds, _fold_models([rest for _, rest in folds], bundle), strict=True):
-        translators = forms_of(model)
+    for (held_out, rest), model in zip(folds, _fold_models([rest for _, rest in folds], bundle), strict=True):
+        translators, others = forms_of(model), rest.neutral_means()
         for subject in held_out.tolist():
             for adapt, test in _splits(source, subject):
-                played.append(_play(source, subject, adapt, test, model, translators))
+                played.append(_play(source, subject, adapt, test, model, translators, others))
     if len({item.subject for item in played}) < LEAST_SUBJECTS:
         return None
     forms = forms_of(bundle)
@@ -63,7 +69,10 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Validation | None:
     balance = max(balances, key=lambda form: np.mean([item.after[form][-1] for item in played]), default=0.0)
     names = {form: "joint" if form == balance else form for form in forms}
     known = {
-        name: fit_reliability([item.episode(form) for item in played])
+        name: fit_reliability(
+            [item.episode(form) for item in played],
+            source_odds(source.neutral_means(), replace(bundle, translator=forms[form])),
+        )
         for form, name in names.items()
         if isinstance(name, str)
     }
@@ -123,6 +132,7 @@ class _Played:
     labels: Tensor  # (m,) of the other rows.
     model: Bundle  # Made without them.
     translators: Mapping[str | float, Translator]
+    others: Tensor  # (S, D) neutral means of those whom it was made of.
     source_logits: Tensor  # (m, K)
     logits: Mapping[str | float, Tensor]  # (m, K) with the whole clip.
     before: float  # Macro F1 of the source model.
@@ -140,7 +150,7 @@ class _Played:
             before=self.before,
             after=scores[-1],
             after_short=dict(zip(self.lengths[:-1], scores, strict=False)),
-            clip=clip_statistics(self.clip, align_style(self.clip, own).offset, own),
+            clip=clip_statistics(self.clip, align_style(self.clip, own).offset, own, source_odds(self.others, own)),
         )
 
 
@@ -151,6 +161,7 @@ def _play(
     test: Tensor,
     model: Bundle,
     translators: Mapping[str | float, Translator],
+    others: Tensor,
 ) -> _Played:
     """Adapt each T on some rows of a held-out subject and look at the others."""
     assert model.bank is not None  # made for the fold
@@ -169,6 +180,7 @@ def _play(
         labels=source.labels[test],
         model=model,
         translators=translators,
+        others=others,
         source_logits=source_logits,
         logits={form: values[-1] for form, values in logits.items()},
         before=_macro_f1(labels, source_logits, model),

@@ -1,0 +1,1 @@
+"""Files that somebody made to do harm, by what reads them."""

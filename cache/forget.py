@@ -1,0 +1,188 @@
+"""A cache without some of its people, and whether their names or rows are still in a file of any kind."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from featlab.cache import schema
+from featlab.cache.assemble import Plan, write_cache
+from featlab.cache.encode import Header, encode_table
+from featlab.cache.hdf5 import guarded, open_file
+from featlab.cache.reader import inspect_cache, open_cache
+from featlab.errors import FeatlabError
+
+_BLOCK = 4 << 20
+_KEY = 8
+"""Bytes of a row that are looked for first."""
+_DIFFERENT = 8
+"""Values that a row needs to be told from others: fewer may be chance."""
+_LEAST_BYTES = 4
+"""Of a name that is looked for among numbers, where a shorter one is there by chance."""
+_LINES = 1 << 16
+
+
+def remove_subjects(path: Path, names: Sequence[str]) -> None:
+    """Write a cache anew, block by block, without the rows of some people; a cache of nobody else goes.
+
+    Raises:
+        CacheError: A damaged cache.
+    """
+    # Else what was damaged would get a digest of its own.
+    with open_cache(path, verify=True) as cache:
+        stay = tuple(name for name in cache.subjects if name not in names)
+        if stay:
+            extractor = replace(
+                cache.extractor, trained_on=tuple(name for name in cache.extractor.trained_on if name not in names)
+            )
+            dtype = inspect_cache(path).dtype
+            header = Header(extractor, cache.classes, cache.neutral, dtype, cache.has_landmarks)
+            kinds = dict(encode_table(next(cache.iter_rows(1)), header, str(path)).kinds)
+            if schema.PATHS in cache.large:
+                kinds[schema.PATHS] = (cache.large[schema.PATHS].dtype, ())
+            kept = np.isin(cache.codes[schema.SUBJECT], [cache.subjects.index(name) for name in stay])
+            videos = [cache.videos[code] for code in np.unique(cache.codes[schema.VIDEO][kept])]
+            tables = cache.iter_rows(subjects=stay)
+            parts = ((str(path), encode_table(table, header, str(path))) for table in tables)
+            write_cache(path, header, Plan(int(kept.sum()), stay, tuple(videos), kinds), parts)
+    if not stay:
+        path.unlink()
+
+
+@dataclass(frozen=True, eq=False)
+class Traces:
+    """What people would be found by.
+
+    Attributes:
+        names: Theirs.
+        others: Of people who stay; a longer one may hold one of those.
+        rows: float32 (N, D), their embeddings; those of fewer than 8 different values are not looked for.
+    """
+
+    names: tuple[str, ...]
+    others: tuple[str, ...]
+    rows: NDArray[np.float32]
+
+    def in_text(self, data: bytes, least: int = 0) -> bool:
+        """Whether bytes hold a name, in UTF-8 or UTF-16 or as JSON or HTML write it, that is no part of a word."""
+        # Looking for plain bytes is many times as fast as the pattern.
+        return any(text in data for text in self._spelled) and any(
+            match["name"] and len(match["name"]) >= least for match in self._pattern.finditer(data)
+        )
+
+    def named_in(self, path: Path) -> bool:
+        """Whether a file holds a name; where it is of numbers, three letters count only in what a cache has as text."""
+        with path.open("rb") as file:
+            start = before = file.read(_BLOCK)
+            if start[:4] == b"\x89HDF" and any(map(self.in_text, _texts(path))):
+                return True
+            least, overlap = _LEAST_BYTES if b"\0" in start else 0, 2 + max(map(len, self._spelled))
+            if self.in_text(before, least):
+                return True
+            while block := file.read(_BLOCK):
+                if self.in_text(before[-overlap:] + block, least):
+                    return True
+                before = block
+            return False
+
+    def rows_in(self, path: Path) -> bool:
+        """Whether a file holds the bytes of a row, as float16, float32 or float64."""
+        if not path.stat().st_size:
+            return False
+        data = np.memmap(path, dtype=np.uint8, mode="r")
+        return self._keys is not None and _holds(data, self._keys)
+
+    @cached_property
+    def _spelled(self) -> list[bytes]:
+        return _spellings(self.names)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[bytes]:
+        longer = [other for other in self.others if any(name in other for name in self.names)]
+        others, names = (b"|".join(map(re.escape, each)) for each in (_spellings(longer), self._spelled))
+        return re.compile(
+            rb"(?<![0-9A-Za-z])(?:" + (others + b"|" if others else b"") + rb"(?P<name>" + names + rb")(?![0-9A-Za-z]))"
+        )
+
+    @cached_property
+    def _keys(self) -> _Keys | None:
+        telling = np.array([len(np.unique(row)) >= _DIFFERENT for row in self.rows], dtype=bool)
+        rows = self.rows[telling]
+        with np.errstate(over="ignore"):
+            return _keys([rows.astype(dtype) for dtype in ("<f4", "<f2", "<f8")]) if len(rows) else None
+
+
+def _spellings(names: Sequence[str]) -> list[bytes]:
+    """Return how names are written in files, the longest first."""
+    written = {
+        text.encode(code)
+        for name in names
+        for text in (name, html.escape(name), json.dumps(name)[1:-1])
+        for code in ("utf-8", "utf-16-le", "utf-16-be")
+    }
+    return sorted(written, key=len, reverse=True)
+
+
+def _texts(path: Path) -> Iterator[bytes]:
+    """Yield the texts of an HDF5 file, which stand there without anything between them, as lines."""
+    texts: list[h5py.Dataset] = []
+    with suppress(FeatlabError), open_file(path) as file, guarded(path):
+        file.visititems(lambda _, node: texts.append(node) if isinstance(node, h5py.Dataset) else None)
+        for dataset in (each for each in texts if each.dtype.kind == "S"):
+            for start in range(0, len(dataset), _LINES):
+                yield b"\n".join(dataset[start : start + _LINES].tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class _Keys:
+    """Eight bytes of each row, from its first values that aren't zero: which, where they are, and the whole row."""
+
+    sorted: NDArray[np.uint64]
+    likely: NDArray[np.bool_]  # By the middle two bytes of a key
+    rows: Mapping[int, list[tuple[int, bytes]]]
+
+
+def _keys(tables: Sequence[NDArray[np.floating]]) -> _Keys:
+    known: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+    for rows in tables:
+        width = _KEY // rows.itemsize
+        filled = np.lib.stride_tricks.sliding_window_view(rows != 0, width, axis=1).sum(axis=2)
+        for row, place in zip(rows, filled.argmax(axis=1).tolist(), strict=True):
+            start, data = place * rows.itemsize, row.tobytes()
+            known[int.from_bytes(data[start : start + _KEY], "little")].append((start, data))
+    keys = np.array(sorted(known), dtype=np.uint64)
+    likely = np.zeros(1 << 16, dtype=bool)
+    likely[(keys >> 16) & 0xFFFF] = True
+    return _Keys(keys, likely, known)
+
+
+def _holds(data: NDArray[np.uint8], known: _Keys) -> bool:
+    return any(
+        data[place - start : place - start + len(row)].tobytes() == row
+        for place in _places(data, known)
+        for start, row in known.rows[int.from_bytes(data[place : place + _KEY].tobytes(), "little")]
+        if place >= start
+    )
+
+
+def _places(data: NDArray[np.uint8], known: _Keys) -> Iterator[int]:
+    """Yield where in a file one of the keys is."""
+    for block in range(0, len(data), _BLOCK):
+        part = np.array(data[block : block + _BLOCK + _KEY - 1])
+        for shift in range(_KEY):
+            words = part[shift : shift + (len(part) - shift) // _KEY * _KEY].view("<u8")
+            # Most places are ruled out by two bytes.
+            maybe = np.flatnonzero(known.likely[words.view("<u2")[1::4]])
+            found = maybe[np.isin(words[maybe], known.sorted)]
+            yield from (block + shift + _KEY * found).tolist()

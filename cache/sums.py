@@ -1,0 +1,60 @@
+"""Digests of files beside them, in the format of `sha256sum`: `SHA256SUMS` for a folder, `<name>.sha256` for one file.
+
+`sha256sum -c SHA256SUMS` checks them without featlab. They find damage and files of different runs; they are no
+signature: whoever changes a file on purpose can change its line, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+SUMS = "SHA256SUMS"
+SIDECAR = ".sha256"
+_OTHER = "damaged: its content is not what was written"
+
+
+def sums_of(paths: Iterable[Path]) -> str:
+    """Return the text of a file of sums, a line a file."""
+    return "".join(f"{sum_of(path)}  {path.name}\n" for path in paths)
+
+
+def sum_of(path: Path) -> str:
+    """Return the sha256 (64 hex digits) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """Return name to sum of a file of sums; nothing where there is no such file."""
+    try:
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    # No line leads out of the folder.
+    return {os.path.basename(name) or "?": digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def damages(sums: Path) -> list[tuple[Path, str]]:
+    """Return the files of a file of sums that are missing or have other content, and what to say of each."""
+    found = []
+    for name, digest in read_sums(sums).items():
+        path = sums.with_name(name)
+        if not path.is_file():
+            found.append((path, f"{path}: is missing, and {sums.name} has a digest of it"))
+        elif sum_of(path) != digest:
+            found.append((path, f"{path}: {_OTHER} (its digest in {sums.name} doesn't fit)"))
+    return found
+
+
+def check_sum(path: Path, error: type[Exception]) -> None:
+    """Raise an ``error`` where the file's folder has a sum of it that doesn't fit; an older featlab wrote none.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    wanted = read_sums(path.with_name(SUMS)).get(path.name)
+    if wanted is not None and sum_of(path) != wanted:
+        raise error(f"{path}: {_OTHER} (its digest in {SUMS} doesn't fit); run the command again that wrote it")

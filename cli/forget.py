@@ -1,0 +1,68 @@
+"""`featlab forget`: remove people from a workspace, and show that nothing of them is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from featlab.cli.session import FAILED, Session, names_in, workspace_command
+
+_SPELLED_OUT = 10
+"""Files that are named; there may be thousands of a person's own pictures."""
+
+
+@workspace_command("pseudonymise", "device")
+def forget(
+    session: Session,
+    subject: Annotated[str, Option(metavar="ID,ID,…", help="Whom; with --pseudonymise by their real names.")],
+    dry_run: Annotated[bool, Option("--dry-run", help="List what would go, and change nothing.")] = False,
+    retrain: Annotated[bool, Option("--retrain", help="Make the model bundle again, without them.")] = False,
+) -> None:
+    """Remove people: their rows, what was trained on them, their results. With --cache and no -C: of that cache alone.
+
+    Reads every file again at the end; exit code 1 where one still holds a name or a row.
+    """
+    from featlab.extraction.pseudonyms import read_pseudonyms
+    from featlab.workspace.forget import plan_forgetting
+
+    output = session.output
+    secret = read_pseudonyms(session["pseudonymise"], output.note)
+    names = [secret.subject(name) if secret else name for name in names_in(subject)]
+    alone = session["cache"] is not None and session.workspace == Path(".")
+    cache = session.cache_file(session["cache"])
+    plan = plan_forgetting(None if alone else session.workspace, cache, names)
+    going = [(str(each.path), each.why) for each in plan.holders]
+    if plan.people:
+        going.append((str(plan.cache), f"{len(plan.traces.rows):,} rows of {', '.join(plan.people)}"))
+    output.columns(("Would go" if dry_run else "Goes", "Why"), going, text_columns=2)
+    if dry_run:
+        output.json({"cache": cache, "subjects": names, "goes": going})
+        return
+    plan.run()
+    files, named, rows = plan.left()
+    facts = {"subjects": names, "goes": going, "files": files, "hold_the_name": named, "hold_a_row": rows}
+    output.json({"cache": cache, **facts})
+    for path in [*named, *(path for path in rows if path not in named)][:_SPELLED_OUT]:
+        output.warn(f"{path}: still holds {'the name' if path in named else 'a row'}; it isn't featlab's to change")
+    if plan.seen:
+        output.warn(f"the backbone was trained on pictures of {', '.join(plan.seen)}: train it again, then extract")
+    if not plan.people:
+        output.note("the cache has no row of theirs any more, so rows couldn't be looked for")
+    output.show(f"{len(named)} of {files} files hold the name, {len(rows)} hold a row of theirs")
+    if retrain:
+        _retrain(session)
+    if named or rows:
+        raise typer.Exit(FAILED)
+
+
+def _retrain(session: Session) -> None:
+    from featlab.workspace.stages import bundle_stage
+
+    with session.output.stages() as progress:
+        opened = session.open(on_epoch=progress)
+        source = opened.source(session.held_out(opened))
+        _, made = bundle_stage(source, [opened.config.adapt.method])
+    session.output.show(f"made again: {made.folder}, of {len(source.subjects)} source subjects")

@@ -1,0 +1,63 @@
+"""Bundles of an older format, as the newest says it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featlab.bundle.keyed import KeyedNames
+from featlab.model.style_bank import CarriedShare
+from featlab.seeding import stable_hash
+
+Stored = tuple[dict[str, Any], dict[str, Tensor]]
+"""What ``bundle.json`` and ``model.safetensors`` hold."""
+_RETIRED = ("objective", "residual", "weight_decay", "noise", "label_smoothing")
+"""Options of ``pretrain`` in format 1 that are no more."""
+
+
+def upgraded(version: int, meta: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
+    """Return what a bundle holds in the newest format."""
+    if version == 1:
+        meta, tensors = _from_1(meta, tensors)
+    return _from_2(meta, tensors) if version <= 2 else (meta, tensors)
+
+
+def source_key(cache_digest: str, seed: int) -> str:
+    """Return the key of the source people's hashes: the same for a bundle of the same inputs, another for others."""
+    return stable_hash("source people", cache_digest, seed)[:32]
+
+
+def _from_1(meta: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
+    """There were no carried share, one T, no people counted."""
+    pretrain = {name: value for name, value in meta["config"]["pretrain"].items() if name not in _RETIRED}
+    pretrain["learn_share"] = False
+    config = meta["config"] | {"pretrain": pretrain}
+    own = f"extras.pft.{pretrain['form']}."
+    renamed = {name.replace("extras.pft.", own): tensor for name, tensor in tensors.items()}
+    if "pft" in meta["extras"]:
+        renamed |= {f"{own}people": torch.tensor(0), f"{own}mean_gain": torch.zeros(3)}
+    return meta | {"config": config, "carried_share": asdict(CarriedShare())}, renamed
+
+
+def _from_2(meta: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
+    """Source people were named, the bank held each of them at every layer, and the whole configuration was there."""
+    bank, config = meta["bank_subjects"], meta["config"]
+    pretrain = config["pretrain"] | {"style_bank": "none" if bank is None else "people"}
+    key = source_key(str(meta["cache_digest"]), int(meta["seed"]))
+    names = KeyedNames.of(map(str, meta["source_subjects"]), key)
+    now = {
+        "config": {name: config[name] for name in ("features", "head", "pair")} | {"pretrain": pretrain},
+        "declared": meta.get("declared", {}),
+        "source_subjects": asdict(names),
+        "bank": None if bank is None else {"people": len(bank)},
+        "membership": {},
+    }
+    single = {"bank.people": tensors["bank.features.mean"]} if bank is not None else {}
+    for name, tensor in tensors.items():
+        if name.startswith("bank.") and len(tensor) != len(bank):
+            raise ValueError(f"style bank: {name} has shape {tuple(tensor.shape)}")
+    centres = {name: tensor.mean(dim=0) if name.startswith("bank.") else tensor for name, tensor in tensors.items()}
+    return meta | now, centres | single

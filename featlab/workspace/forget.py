@@ -1,0 +1,167 @@
+"""Remove people from a workspace: what holds them, in which order it goes, and a search for what is left."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featlab.bundle.adaptation import adaptation_folder
+from featlab.bundle.bundle import load_bundle
+from featlab.cache.atomic import atomic_write_text
+from featlab.cache.forget import Traces, remove_subjects
+from featlab.cache.reader import open_cache
+from featlab.errors import BundleError, InputError, closest
+from featlab.workspace.workspace import TUNED_FILE, tuned_on, write_tuned
+
+_LISTS = (".failures.jsonl", ".no_face.jsonl", ".doubt.jsonl", ".subjects.txt")
+_PREDICTIONS = "subject,video,frame,predicted,"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A file or folder that holds people who are to be forgotten."""
+
+    path: Path
+    why: str
+    lines: bool = False  # Whether only the lines that name them go.
+
+    def remove(self, traces: Traces) -> None:
+        """Remove it, or the lines of it that name them."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+        elif not self.lines:
+            self.path.unlink(missing_ok=True)
+        elif self.path.name == TUNED_FILE:
+            known = tuned_on(self.path.parent)
+            write_tuned(
+                self.path.parent,
+                {method: [name for name in people if name not in traces.names] for method, people in known.items()},
+            )
+        else:
+            stay = [line for line in _lines(self.path) if not traces.in_text(line.encode())]
+            atomic_write_text(self.path, "".join(stay))
+
+
+@dataclass(frozen=True, eq=False)
+class Forgetting:
+    """Whom to forget, and all that holds them.
+
+    Attributes:
+        root: The workspace; only the cache's own folder where none was meant.
+        cache: Its cache.
+        people: Those of them whose rows it has.
+        seen: Those of them whose pictures trained its backbone.
+        traces: What they are looked for by.
+        holders: What goes before the cache is written anew: files that were made of it.
+    """
+
+    root: Path | None
+    cache: Path
+    people: tuple[str, ...]
+    seen: tuple[str, ...]
+    traces: Traces
+    holders: tuple[Holder, ...]
+
+    def run(self) -> None:
+        """Remove everything; the cache is last, so that after a kill the same call still knows what to look for."""
+        for holder in self.holders:
+            holder.remove(self.traces)
+        if self.people:
+            remove_subjects(self.cache, self.people)
+
+    def left(self) -> tuple[int, list[Path], list[Path]]:
+        """Read every file again: how many there are, which hold a name, and which hold one of the rows."""
+        around = self.root.rglob("*") if self.root else _beside(self.cache)
+        files = sorted({path for path in (*around, self.cache) if path.is_file()})
+        named = [path for path in files if self.traces.in_text(path.name.encode()) or self.traces.named_in(path)]
+        return len(files), named, [path for path in files if self.traces.rows_in(path)]
+
+
+def plan_forgetting(root: Path | None, cache: Path, subjects: Sequence[str]) -> Forgetting:
+    """Find all that holds some people: in a workspace, or in a cache and the files beside it.
+
+    Raises:
+        InputError: Nobody of that name, neither in the cache nor in a file beside it.
+        CacheError: A damaged cache.
+    """
+    known: tuple[str, ...] = ()
+    rows = np.empty((0, 1), dtype=np.float32)
+    people: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    if cache.exists():
+        with open_cache(cache) as opened:
+            known = opened.subjects
+            people = tuple(name for name in subjects if name in known)
+            seen = tuple(name for name in subjects if name in opened.extractor.trained_on)
+            rows = opened.read(people).embeddings if people else rows
+    traces = Traces(tuple(subjects), tuple(name for name in known if name not in subjects), rows)
+    holders = [*_of_cache(cache, traces), *(_of_workspace(root, subjects, traces) if root else ())]
+    unknown = [name for name in subjects if name not in people]
+    # A killed run may have written the cache already, which it does for all of them at once.
+    if unknown and (people or not holders):
+        raise InputError(f"{cache}: no subject {unknown[0]!r}, and no file names them{closest(unknown[0], known)}")
+    return Forgetting(root, cache, people, seen, traces, tuple(holders))
+
+
+def _beside(cache: Path) -> Iterator[Path]:
+    """Yield what extraction and merging write beside a cache."""
+    for path in sorted(cache.parent.glob("*")):
+        if path.name.startswith((f"{cache.name}.", f"{cache.stem}.")) and path != cache:
+            yield from path.rglob("*") if path.is_dir() else (path,)
+
+
+def _of_cache(cache: Path, traces: Traces) -> Iterator[Holder]:
+    for path in sorted(cache.parent.glob(f"{cache.name}.*")):
+        if path.name.endswith((".shards", ".landmarks", ".partial")):
+            yield Holder(path, "holds rows or faces of people; extract makes it again")
+    for path in sorted(cache.parent.glob(f"{cache.stem}.*")):
+        if path.name.endswith(_LISTS) and traces.named_in(path):
+            yield Holder(path, "lines that name them", lines=True)
+
+
+def _of_workspace(root: Path, subjects: Sequence[str], traces: Traces) -> Iterator[Holder]:
+    for path in sorted(root.glob("stages/*")):
+        yield Holder(path, "was made of the cache as it was; the next command makes it again")
+    for path in sorted(root.glob("bundles/*")):
+        yield from _of_bundle(path, subjects, traces)
+    for path in sorted(root.glob("results/*")):
+        if path.name.endswith("runs"):
+            yield from (Holder(file, "a result of theirs") for file in _files(path) if traces.named_in(file))
+        elif traces.in_text(path.name.encode()) or any(map(traces.named_in, _files(path))):
+            yield Holder(path, "names them, or counts them in its means")
+    if any(map(traces.named_in, _files(root / "engine"))):
+        yield Holder(root / "engine", "logs that name them")
+    for path in sorted(path for path in root.glob("*") if path.is_file() and traces.named_in(path)):
+        if path.name == TUNED_FILE or path.name.endswith(_LISTS):
+            yield Holder(path, "lines that name them", lines=True)
+        elif path.suffix == ".csv" and _PREDICTIONS in next(_lines(path), ""):
+            yield Holder(path, "predictions of theirs", lines=True)
+        elif path.suffix == ".html":
+            yield Holder(path, "a report that names them")
+
+
+def _of_bundle(folder: Path, subjects: Sequence[str], traces: Traces) -> Iterator[Holder]:
+    try:
+        source = load_bundle(folder).source_subjects
+        theirs = any(name in source for name in subjects)
+    except BundleError:
+        theirs = True
+    if theirs or any(path.is_file() and traces.named_in(path) for path in folder.glob("*")):
+        yield Holder(folder, "was trained on them, or names them; the next command makes it again")
+        return
+    for path in (adaptation_folder(folder, name) for name in subjects):
+        if path.exists():
+            yield Holder(path, "their adaptation")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8", newline="") as file:
+        yield from file

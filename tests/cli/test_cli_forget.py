@@ -1,0 +1,135 @@
+"""featlab forget: nothing of a person is left, what is of other people stays, and the search finds what is left."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featlab.cache import inspect_cache, open_cache, write_table
+from featlab.workspace import forget as forgetting
+from featlab.workspace.workspace import add_tuned, tuned_on
+
+WHO, OTHER = "s041", "s042"
+
+
+def holding(name):
+    return {str(path) for path in Path().rglob("*") if path.is_file() and name.encode() in path.read_bytes()}
+
+
+def spread(folder):
+    """Put a person, and another one, wherever featlab writes names: lists, predictions, reports, drafts, shards."""
+    listed = "".join(json.dumps({"path": f"faces/{who}/a.png", "reason": "cut"}) + "\n" for who in (WHO, OTHER))
+    Path("cache.failures.jsonl").write_text(listed)
+    Path("cache.one.subjects.txt").write_text(f"{WHO}\n{OTHER}\n")
+    Path("predictions.csv").write_text(f"subject,video,frame,predicted,p_a\n{WHO},v,0,a,1\n{OTHER},v,0,a,1\n")
+    Path("report.html").write_text(f"<p>{WHO}</p>")
+    Path("cache.h5.landmarks").mkdir()
+    for name in ("cache.h5.0a1b2c3d.partial", "cache.h5.landmarks/landmarks.npz"):
+        Path(name).write_bytes(open_cache("cache.h5").read([WHO]).embeddings.tobytes())
+    for method, people in {"pft": [WHO, OTHER], "shot": [WHO]}.items():
+        add_tuned(folder, method, people)
+
+
+def test_a_person_goes_and_everybody_else_stays(trained, run_well, run_json, refused, lines_of, monkeypatch):
+    spread(trained)
+    run_well("predict", "--subject", WHO, "--bundle", "bundles/" + bundle_without(WHO), "-o", "theirs.csv")
+    before, results = holding(WHO), set(Path("results/runs").rglob("*.jsonl"))
+    listed = run_json("forget", "--subject", WHO, "--dry-run")
+    assert holding(WHO) == before
+    kept = {path for path in results if WHO not in path.read_text()}
+    with open_cache("cache.h5") as cache:
+        everyone = cache.read()
+        stay = everyone.without(WHO)
+        extractor = cache.extractor
+    write_table("without.h5", stay, extractor)
+    expected = inspect_cache("without.h5").digest
+    Path("without.h5").unlink()
+
+    def killed(*given):
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting, "remove_subjects", killed)
+        assert refused_by_kill(run_well, "forget", "--subject", WHO)
+    done = run_json("forget", "--subject", WHO)
+    assert {"goes", "hold_the_name"} <= {*done}
+    assert (done["hold_the_name"], done["hold_a_row"]) == ([], [])
+    assert {each[0] for each in listed["goes"]} > {each[0] for each in done["goes"]}
+    assert holding(WHO) == set()
+    assert inspect_cache("cache.h5").digest == expected
+    assert set(Path("results/runs").rglob("*.jsonl")) == kept
+    assert [line["subject"] for line in lines_of("predictions.csv")] == [OTHER]
+    assert Path("cache.one.subjects.txt").read_text() == f"{OTHER}\n"
+    assert OTHER in Path("cache.failures.jsonl").read_text()
+    assert tuned_on(trained) == {"pft": [OTHER], "shot": []}
+    run_well("verify")
+    assert "no subject" in refused("forget", "--subject", WHO)
+    assert "no subject 's04'" in refused("forget", "--subject", "s042,s04")
+
+
+def bundle_without(who):
+    """The bundle that was made for adapting to someone."""
+    return next(path.parts[1] for path in Path("bundles").glob(f"*/subjects/{who}"))
+
+
+def refused_by_kill(run_well, *words):
+    with pytest.raises(AssertionError):
+        run_well(*words)
+    return True
+
+
+def test_what_was_trained_on_someone_is_made_again_without_them(trained, run_well, quickly):
+    mine, there = bundle_without(WHO), set(Path("bundles").glob("*"))
+    said = run_well("forget", "--subject", OTHER, "--retrain", *quickly).stdout
+    assert "0 of " in said
+    assert not Path("bundles", mine).exists()
+    (made,) = set(Path("bundles").glob("*")) - there
+    assert f"made again: {made}, of 7 source subjects" in said
+    assert holding(OTHER) == set()
+
+
+@pytest.mark.parametrize("kind", ["<f2", "<f4", "<f8", "name", "utf-16", "html", "file name"])
+def test_what_is_left_elsewhere_is_found(folder, table, run, kind):
+    who = "Zoë & co"
+    names = (who, "Zoë & co-2", *table.subjects[2:])
+    write_table("cache.h5", replace(table, subjects=names), inspect_cache("cache.h5").extractor, dtype="float32")
+    row = table.embeddings[table.subject == 0][3]
+    content = {
+        "name": f"cells;{who};1".encode(),
+        "utf-16": f"of {who}.".encode("utf-16"),
+        "html": b"<td>Zo\xc3\xab &amp; co</td>",
+        "file name": b"empty",
+    }.get(kind) or b"abc" + np.stack([row + 1, row]).astype(kind).tobytes()
+    place = Path("notes", who if kind == "file name" else "copy.bin")
+    place.parent.mkdir()
+    place.write_bytes(content)
+    Path("notes", "other.txt").write_text("Zoë & co-2 and Zoë & company", encoding="utf-8")
+    result = run("forget", "--subject", who, "-C", ".", "--json")
+    data = json.loads(result.stdout)
+    assert result.exit_code == 1, result.stderr
+    found = data["hold_a_row" if kind.startswith("<") else "hold_the_name"]
+    assert found == [place.as_posix()]
+    assert "it isn't featlab's to change" in result.stderr
+
+
+def test_a_cache_alone_and_a_pseudonym(folder, table, run_well):
+    with open_cache("cache.h5") as cache:
+        extractor = replace(cache.extractor, trained_on=table.subjects[:2])
+    write_table("other.h5", table, extractor, dtype="float16")
+    Path("stages/train-1").mkdir(parents=True)
+    said = run_well("forget", "--subject", f"{table.subjects[0]},{table.subjects[3]}", "--cache", "other.h5")
+    assert "0 of 1 files hold the name, 0 hold a row of theirs" in said.stdout
+    assert "the backbone was trained on pictures of s038" in said.stderr
+    assert Path("stages/train-1").is_dir()
+    assert inspect_cache("other.h5").extractor.trained_on == (table.subjects[1],)
+    assert inspect_cache("other.h5").dtype == "float16"
+    assert len(inspect_cache("cache.h5").subjects) == 8
+    rows = "\n".join(f"{who},calm,v,{frame},{frame * 7 + 1}" for who in ("anna", "bo") for frame in range(3))
+    Path("t.csv").write_text("subject,label,video,frame,x\n" + rows)
+    run_well("import", "t.csv", "--neutral", "calm", "--out", "hidden.h5", "--pseudonymise", "k")
+    run_well("forget", "--subject", "anna", "--pseudonymise", "k", "--cache", "hidden.h5")
+    assert len(inspect_cache("hidden.h5").subjects) == 1
+    run_well("forget", "--subject", "bo", "--pseudonymise", "k", "--cache", "hidden.h5")
+    assert not Path("hidden.h5").exists()

@@ -1,0 +1,142 @@
+"""Hostile names: which are refused at the door, and that the others are inert in the terminal and in every file."""
+
+import csv
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import h5py
+import numpy as np
+import pytest
+
+from featlab.analysis import render, style
+from featlab.analysis.table import Table
+from featlab.bundle.card import bundle_card
+from featlab.cache import open_cache, write_table
+from featlab.cache.hdf5 import write_array
+from featlab.cache.names import as_cell, from_cell, inert
+from featlab.cli.output import Output
+from featlab.extraction.tables import ImportConfig, import_features
+
+TORN = ("a\nb", "a\tb", "a\x1b[31mb", "a\x00b", "a\x07b", "a\x9b2Jb", "a\u2028b", "a\u202eb", "a\u2066b")
+ODD = (
+    "=HYPERLINK(1)",
+    "+1+cmd|' /C calc'!A0",
+    "-2+3+cmd",
+    "@SUM(1)",
+    "'=1",
+    "''+x",
+    "<script>alert(1)</script>",
+    "a|b*c`d`",
+    "[x](javascript:alert)",
+    "$\\frac{x}$ and $",
+    "100% & #1_{x}^~",
+    "\u200fשלום",
+    "x" * 300,
+)
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_a_name_that_would_tear_a_table_is_refused_at_every_door(tmp_path, table, refused, name, extractor):
+    rows = "".join(f'"{name}",{label},{label},{frame},{frame + 1}\n' for label in ("calm", "joy") for frame in range(2))
+    Path(tmp_path / "t.csv").write_bytes(f"subject,label,video,frame,x\n{rows}".encode())
+    with pytest.raises(ValueError, match=r"control character|NUL"):
+        import_features(tmp_path / "t.csv", tmp_path / "c.h5", ImportConfig(neutral="calm"))
+    subjects = (name, *table.subjects[1:])
+    with pytest.raises(ValueError, match=r"control character|without NUL"):
+        write_table(tmp_path / "cache.h5", replace(table, subjects=subjects), extractor)
+    if "\0" in name:
+        return
+    # A file that somebody else wrote.
+    write_table(tmp_path / "cache.h5", table, extractor)
+    with h5py.File(tmp_path / "cache.h5", "r+") as file:
+        names = np.array([name.encode(), *(each.encode() for each in table.subjects[1:])])
+        del file["subjects"]
+        write_array(file, "subjects", names)
+    line = refused("inspect", str(tmp_path / "cache.h5"))
+    assert inert(line) == line
+
+
+@pytest.fixture
+def table(people):
+    return people(3, 1, 3, 12, 2)
+
+
+@pytest.mark.parametrize("name", [*ODD, *TORN])
+def test_a_name_is_inert_in_the_terminal_and_in_every_table_and_figure(tmp_path, name, capsys):
+    made = Table(
+        "of " + name, ("Subject", "Score"), ((name, "-1.5"), ("other", "+2.0 [-1.0, 3.0]")), ((False, True),) * 2
+    )
+    output = Output()
+    output.table(made)
+    output.show(f"of {name}")
+    output.facts(name, {name: name})
+    output.columns(("Who",), [(name,)])
+    output.warn(name)
+    output.note(name)
+    Output(json_mode=True).json({name: name})
+    said = capsys.readouterr()
+    for text in (said.out, said.err):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", text)
+    cells = list(csv.reader(io.StringIO(render.to_csv(made), newline="")))
+    assert not re.match(r"[=+\-@\t\r]", cells[1][0])
+    assert (from_cell(cells[1][0]), cells[1][1], cells[2][1]) == (name, "-1.5", "+2.0 [-1.0, 3.0]")
+    markdown = render.to_markdown(made)
+    assert "<script" not in markdown
+    assert "](" not in markdown
+    assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) in (0, 3) for line in markdown.split("\n"))
+    assert "<" not in render.to_latex(made).replace(r"\textless{}", "")
+    if name in TORN:
+        return
+    with style.house_style():
+        drawn = style.figure()
+        axes = drawn.subplots()
+        axes.set_title(name[:40])
+        axes.plot([0, 1], [0, 1], label=name[:40])
+        axes.legend()
+        style.save_figure(drawn, tmp_path / "f.svg")
+    assert ElementTree.parse(tmp_path / "f.svg").getroot().tag.endswith("svg")
+    style.save_data(tmp_path / "f.svg", {"who": [name], "value": [-1.5]})
+    assert [from_cell(cell) for cell in list(csv.reader((tmp_path / "f.csv").open(newline="")))[1]] == [name, "-1.5"]
+
+
+def test_a_bundles_card_holds_no_html(table, small_bundle, extractor):
+    bundle = small_bundle(replace(table, classes=("<b>|=1", "neutral")))
+    card = bundle_card(replace(bundle, extractor=replace(extractor, preprocessing="<img src=x> |")))
+    assert "<b>" not in card
+    assert "<img" not in card
+    assert "&lt;b>" in card
+
+
+def test_a_cell_comes_back_as_it_was():
+    for text in (*ODD, "plain", "-", "-1.5", "'quoted'", "it's", ""):
+        assert from_cell(str(as_cell(text))) == text
+    assert as_cell(-1.5) == -1.5
+
+
+def test_people_of_any_name_go_through_a_workspace(folder, table, run_well, lines_of, extractor, quickly, people):
+    names = ODD[:8]
+    everyone = replace(people(8, 2, 6, 12, 2, seed=7), subjects=tuple(names))
+    order = np.argsort(names)
+    everyone = replace(
+        everyone,
+        subjects=tuple(sorted(names)),
+        subject=np.argsort(order)[everyone.subject].astype(np.int32),
+        classes=("<b>|=1", "neutral"),
+    )
+    write_table("cache.h5", everyone, extractor)
+    run_well("pair", *quickly)
+    (pairs,) = Path("stages").glob("pair-*/pairs.csv")
+    assert {from_cell(line["row_subject"]) for line in lines_of(pairs)} <= set(names)
+    assert not re.search(r"(^|,)[=+@]", pairs.read_text(encoding="utf-8"), re.MULTILINE)
+    words = ["--targets", "3", "--methods", "source-only,neutral-shift,pft", "--jobs", "1", *quickly]
+    run_well("evaluate", *words)
+    run_well("report")
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "<b>|=1" not in page
+    assert "<b>" not in next(Path("results").glob("evaluate-*/table_classes.md")).read_text()
+    with open_cache("cache.h5") as cache:
+        assert set(cache.subjects) == set(names)
