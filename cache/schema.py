@@ -79,6 +79,8 @@ class ExtractorInfo:
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
     # Subjects whose images trained the backbone, where it says so; not compared either.
     trained_on: tuple[str, ...] = field(default=(), compare=False)
+    # What else is known of the network, e.g. its licence and training sets; not compared either.
+    about: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -95,8 +97,9 @@ class ExtractorInfo:
             "preprocessing": self.preprocessing,
             "layers": list(self.layers),
             "versions": dict(self.versions),
-            # Left out when there is nobody, so that such caches are what they were.
+            # Left out when there is nobody or nothing, so that such caches are what they were.
             **({"trained_on": list(self.trained_on)} if self.trained_on else {}),
+            **({"about": dict(self.about)} if self.about else {}),
         }
 
     @classmethod
@@ -105,12 +108,11 @@ class ExtractorInfo:
         texts = {key: content[key] for key in ("id", "weights", "preprocessing")}
         layers = content["layers"]
         versions = content["versions"]
-        people = content.get("trained_on", ())
-        if not all(
-            isinstance(text, str) for text in (*texts.values(), *layers, *versions, *versions.values(), *people)
-        ):
+        people, about = content.get("trained_on", ()), content.get("about", {})
+        mapped = (*versions, *versions.values(), *about, *about.values())
+        if not all(isinstance(text, str) for text in (*texts.values(), *layers, *mapped, *people)):
             raise TypeError("every field of an extractor is text")
-        return cls(**texts, layers=tuple(layers), versions=dict(versions), trained_on=tuple(people))
+        return cls(**texts, layers=tuple(layers), versions=dict(versions), trained_on=tuple(people), about=dict(about))
 
 
 def canonical_json(content: object) -> bytes:
@@ -172,7 +174,9 @@ class ContentDigest:
         subjects: tuple[str, ...],
         videos: tuple[str, ...],
     ) -> None:
-        self._trained_on = list(extractor.trained_on)
+        told = {"trained_on": list(extractor.trained_on), "about": dict(extractor.about)}
+        # Left out when there is nobody or nothing, so that the digests of such caches are what they were.
+        self._told = {key: value for key, value in told.items() if value}
         self._header: dict[str, Any] = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -194,11 +198,9 @@ class ContentDigest:
         self._hash(name, little.dtype.str, list(block.shape[1:])).update(little.reshape(-1).view(np.uint8))
 
     def hexdigest(self, *, old: bool = False) -> str:
-        """Return 64 hex digits; an ``old`` digest doesn't cover whom the extractor was trained on."""
+        """Return 64 hex digits; an ``old`` digest covers only what is compared of the extractor."""
         datasets = {name: [*kind, self._hashes[name].hexdigest()] for name, kind in self._kinds.items()}
-        # Left out when there is nobody, so that the digests of such caches are what they were.
-        people = {"trained_on": self._trained_on} if self._trained_on and not old else {}
-        content = {"header": self._header | people, "datasets": datasets}
+        content = {"header": self._header | ({} if old else self._told), "datasets": datasets}
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
     def fits(self, digest: str) -> bool:

@@ -18,7 +18,7 @@ _OTHER = "damaged: its content is not what was written"
 
 def sums_of(paths: Iterable[Path]) -> str:
     """Return the text of a file of sums, a line a file."""
-    return "".join(f"{sum_of(path)}  {path.name}\n" for path in sorted(paths))
+    return "".join(f"{sum_of(path)}  {path.name}\n" for path in paths)
 
 
 def sum_of(path: Path) -> str:

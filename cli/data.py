@@ -130,6 +130,7 @@ def inspect(
             "landmarks": f"{summary.landmarks} points" if summary.landmarks else "none",
             **({} if summary.several_faces is None else {"more than one face": f"{summary.several_faces:,} rows"}),
             "extractor": f"{extractor.id}: {extractor.preprocessing}",
+            **extractor.about,
             "fingerprint": extractor.fingerprint[:12],
             "digest": summary.digest[:12],
             "size": f"{summary.file_bytes / 1e6:.1f} MB",
@@ -188,20 +189,24 @@ def verify(
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
     from featlab.cache.verify import check_cache
-    from featlab.errors import CacheError
+    from featlab.errors import CacheError, listed
 
-    output = session.output
-    if file is not None and file.exists() and (file.is_dir() or file.suffix not in ("", ".h5")):
-        _verify_files(output, file)
-        return
-    path = _cache(session, file)
-    try:
-        findings, warnings = check_cache(path)
-        summary = inspect_cache(path)
-        if may_be := alike({"subject": summary.subjects, "class": summary.classes}):
-            warnings.append(f"names that may be one: {may_be}; make the cache again with --merge-names")
-    except CacheError as error:
-        findings, warnings = [str(error)], []
+    output, path = session.output, _cache(session, file)
+    warnings: list[str] = []
+    if path.is_dir() or path.suffix not in ("", ".h5"):
+        from featlab.workspace.check import check_files
+
+        findings, without = check_files(path)
+        if without:
+            warnings.append(f"no digest tells whether these are whole: {listed(without)}")
+    else:
+        try:
+            findings, warnings = check_cache(path)
+            summary = inspect_cache(path)
+            if may_be := alike({"subject": summary.subjects, "class": summary.classes}):
+                warnings.append(f"names that may be one: {may_be}; make the cache again with --merge-names")
+        except CacheError as error:
+            findings = [str(error)]
     output.json({"path": path, "ok": not findings, "findings": findings, "warnings": warnings})
     for warning in warnings:
         output.warn(warning)
@@ -210,22 +215,6 @@ def verify(
     if findings:
         raise typer.Exit(REFUSED)
     output.show(f"{path}: all is well")
-
-
-def _verify_files(output: Output, path: Path) -> None:
-    from featlab.errors import listed
-    from featlab.workspace.check import check_files
-
-    found = check_files(path)
-    without = [str(each) for each in found.without]
-    output.json({"path": path, "ok": not found.damages, "findings": found.damages, "without_digest": without})
-    for line in found.damages:
-        print_error(line)
-    if without:
-        output.note(f"verify: no digest is known of {listed(without)}")
-    output.show(f"{path}: {found.whole} files are as they were written, {len(found.damages)} are damaged or missing")
-    if found.damages:
-        raise typer.Exit(REFUSED)
 
 
 def _cache(session: Session, file: Path | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from featlab.bundle.files import check_own_digest
@@ -11,23 +10,13 @@ from featlab.cache.verify import verify_cache
 from featlab.errors import FeatlabError, InputError
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What a check found."""
-
-    damages: tuple[str, ...]  # A line a damaged or missing file.
-    whole: int  # Files that are as they were written.
-    without: tuple[Path, ...]  # Files that no digest covers: what users wrote, or an older featlab.
-
-
-def check_files(path: Path) -> Checked:
+def check_files(path: Path) -> tuple[list[str], list[str]]:
     """Check a file, or all of a folder: caches, bundles, stages, adaptations, runs, results and exports.
 
-    Raises:
-        InputError: Nothing there, or nothing that can be looked at.
+    Returns:
+        A line for each damaged or missing file, and the files that no digest covers: what users or an older featlab
+        wrote.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; name what featlab wrote")
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
     # Shards and drafts are of a run that goes on, or that the next one finishes.
     files = [each for each in files if not any(name.endswith((".shards", ".partial")) for name in each.parts)]
@@ -44,7 +33,7 @@ def check_files(path: Path) -> Checked:
                     without.append(each)
             except (FeatlabError, OSError, ValueError) as error:
                 found[each] = str(error) if str(each) in str(error) else f"{each}: damaged ({error})"
-    return Checked(tuple(found.values()), len(set(files) - set(found) - set(without)), tuple(without))
+    return [*found.values()], [*map(str, without)]
 
 
 def _check_cache(path: Path) -> bool:

@@ -96,7 +96,7 @@ def test_what_an_earlier_run_left_and_this_one_has_not_is_removed(tmp_path):
         assert len([name for name in names(tmp_path) if name.startswith("lines")]) == 2 + len(formats)
     other = DrawnFigure("other", "Other", "", made().figures[0].drawn, {"x": [1]})
     written = write_result(tmp_path, made(figures=[other]))
-    assert written[-1].name == "page.json"
+    assert written[-1].name == "SHA256SUMS"
     assert names(tmp_path) == {"notes.txt", *(path.name for path in written)}
     # A result that can't be finished is no page.
     (tmp_path / "table_scores.json").unlink()

@@ -179,7 +179,7 @@ def test_inspect_and_verify_take_the_workspaces_cache_and_name_each_finding(fold
         assert "not what was written" in result.stderr
     result = run("verify", ".")
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 2)
-    assert "no digest is known of featlab.toml" in result.stderr
+    assert "warning: no digest tells whether these are whole: featlab.toml" in result.stderr
     with h5py.File("other.h5", "r+") as file:
         file["embeddings"][3] = np.nan
     result = run("verify", "--json")
