@@ -139,8 +139,9 @@ def first(stage: Callable[[Any], tuple[object, object]], source: object) -> obje
 
 def verified(path: Path) -> None:
     """Raise what `featlab verify` says of a file or folder."""
-    if found := check_files(path).damages:
-        raise InputError(found[0])
+    damages, _ = check_files(path)
+    if damages:
+        raise InputError(damages[0])
 
 
 def marks(value: Any) -> bytes:
