@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import schema
-from featlab.cache.hdf5 import decode_names, guarded, open_file
+from featlab.cache.hdf5 import decode_names, guarded, open_file, stored_blocks
 from featlab.cache.schema import ContentDigest, ExtractorInfo
 from featlab.cache.table import FeatureTable, closest_names
 from featlab.cache.verify import Structure, find_problems, only_in_digest, read_structure
@@ -83,7 +84,7 @@ class Cache(Structure):
             with guarded(self.path, f"dataset {name!r}"):
                 digest.update(name, dataset[:])
         if not digest.fits(self.digest):
-            raise CacheError(self.other_content(digest))
+            raise CacheError([*find_problems(self), f"{self.path}: changed while it was read; run again"][0])
 
     def _ranges(self, subjects: Sequence[str] | None) -> list[tuple[int, int]]:
         """Return the row ranges of the named subjects, ascending, neighbours joined."""
@@ -134,7 +135,6 @@ class Cache(Structure):
 
         dataset = self.large[name]
         out = np.empty((sum(stop - start for start, stop in ranges), *dataset.shape[1:]), dtype=np.float32)
-        step = max(1, _READ_BYTES // out[:1].nbytes) if len(out) else 1
         at = learnt = 0
 
         def learn(block: NDArray[np.float32]) -> None:
@@ -142,22 +142,23 @@ class Cache(Structure):
                 digest.update(name, block.astype(dataset.dtype, copy=False))
 
         # What has been read is hashed beside what is being read.
-        with ThreadPoolExecutor(1) as pool:
-            for start, stop in ranges:
-                for first in range(start, stop, step):
-                    last = min(first + step, stop)
-                    with guarded(self.path, f"dataset {name!r}"):
-                        out[at : at + last - first] = dataset[first:last]
-                    block = out[at : at + last - first]
-                    if name == schema.EMBEDDINGS and not (finite := np.isfinite(block)).all():
-                        row = self.describe_row(first + int(finite.all(axis=1).argmin()))
-                        raise CacheError(
-                            f"{self.path}: dataset {name!r} is not finite at {row}; make the cache again without it"
-                        )
-                    at += last - first
-                    if digest is not None and (at == len(out) or out[learnt:at].nbytes >= _LEARN_BYTES):
-                        pool.submit(learn, out[learnt:at])
-                        learnt = at
+        with ThreadPoolExecutor(1) as pool, guarded(self.path, f"dataset {name!r}"):
+            whole = digest is not None and ranges == [(0, len(self))]
+            for raw in stored_blocks(dataset) if whole else _blocks(dataset, ranges):
+                block = out[at : at + len(raw)]
+                block[:] = raw
+                if name == schema.EMBEDDINGS and not (finite := np.isfinite(block)).all():
+                    if whole:  # Perhaps it is damaged: no checksum has been looked at.
+                        raise CacheError(find_problems(self)[0])
+                    rows = np.concatenate([np.arange(*each) for each in ranges])
+                    row = self.describe_row(rows[at + int(finite.all(axis=1).argmin())])
+                    raise CacheError(
+                        f"{self.path}: dataset {name!r} is not finite at {row}; make the cache again without it"
+                    )
+                at += len(raw)
+                if digest is not None and (at == len(out) or out[learnt:at].nbytes >= _LEARN_BYTES):
+                    pool.submit(learn, out[learnt:at])
+                    learnt = at
         return out
 
     def _face_counts(self, ranges: list[tuple[int, int]], digest: ContentDigest | None) -> NDArray[np.uint8] | None:
@@ -206,6 +207,13 @@ def open_cache(path: str | os.PathLike[str], verify: bool = False) -> Cache:
         file.close()
         raise
     return Cache(**vars(structure))
+
+
+def _blocks(dataset: h5py.Dataset, ranges: list[tuple[int, int]]) -> Iterator[NDArray[Any]]:
+    step = max(1, _READ_BYTES // (4 * int(np.prod(dataset.shape[1:], dtype=np.int64))))
+    for start, stop in ranges:
+        for first in range(start, stop, step):
+            yield dataset[first : min(first + step, stop)]
 
 
 def _join(column: NDArray[Any], ranges: list[tuple[int, int]]) -> NDArray[Any]:

@@ -62,13 +62,6 @@ class Structure:
             digest.update(name, codes)
         return digest
 
-    def other_content(self, digest: ContentDigest) -> str:
-        """Say that the digest of what was read is not that of the file."""
-        return (
-            f"{self.path}: its content is not what was written (digest {digest.hexdigest()[:12]}, expected "
-            f"{self.digest[:12]}); make it again with `featlab extract` or restore a copy"
-        )
-
 
 def read_structure(file: h5py.File, path: Path) -> Structure:
     """Read and check all that is cheap: attributes, lengths, types, links, names, codes, order."""
@@ -234,7 +227,10 @@ def find_problems(cache: Structure, repeats: Repeats | None = None) -> list[str]
             problems.append(str(error))
             readable = False
     if readable and not digest.fits(cache.digest):
-        problems.append(cache.other_content(digest))
+        problems.append(
+            f"{path}: its content is not what was written (digest {digest.hexdigest()[:12]}, expected "
+            f"{cache.digest[:12]}); make it again with `featlab extract` or restore a copy"
+        )
     known = {*cache.large, *schema.CODE_DTYPES, schema.SUBJECTS, schema.VIDEOS, schema.SUBJECT_OFFSETS, _POSE, _LAYERS}
     for name in sorted(set(file) - known):
         problems.append(f"{path}: {name!r} is no part of format {FORMAT_VERSION} and no digest covers it; remove it")
