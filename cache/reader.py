@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from featlab.cache import schema
 from featlab.cache.hdf5 import decode_names, guarded, open_file
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.table import FeatureTable, closest_names
+from featlab.cache.table import LARGEST, FeatureTable, closest_names, usable
 from featlab.cache.verify import Structure, find_problems, read_structure
 from featlab.errors import CacheError
 
@@ -117,10 +117,11 @@ class Cache(Structure):
                 with guarded(self.path, f"dataset {name!r}"):
                     out[at : at + last - first] = dataset[first:last]
                 block = out[at : at + last - first]
-                if name == schema.EMBEDDINGS and not (finite := np.isfinite(block)).all():
+                if name == schema.EMBEDDINGS and not (finite := usable(block)).all():
                     row = self.describe_row(first + int(finite.all(axis=1).argmin()))
                     raise CacheError(
-                        f"{self.path}: dataset {name!r} is not finite at {row}; make the cache again without it"
+                        f"{self.path}: dataset {name!r} is not finite, or above {LARGEST:g}, at {row}; make the cache "
+                        "again without it"
                     )
                 at += last - first
         return out
