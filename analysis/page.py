@@ -125,7 +125,7 @@ def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
     with atomic_path(folder / PAGE_FILE) as partial:
         partial.write_text(json.dumps(page, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         atomic_write_text(folder / SUMS, f"{sums_of(written)}{sum_of(partial)}  {PAGE_FILE}\n")
-    return [*written, folder / SUMS, folder / PAGE_FILE]
+    return [*written, folder / PAGE_FILE, folder / SUMS]
 
 
 def figure_endings(facts: Mapping[str, Any]) -> list[str]:

@@ -50,6 +50,8 @@ def finished(job: Job, place: Path, ended: Ended | None = None) -> str:
     """Return what is wrong with a command that ended, or that is run again here; nothing when all is right."""
     done = _finished(place)
     if ended is None:
+        # A draft may be of a run that has only just begun: it is taken for dead half a second later.
+        time.sleep(0.6 * bool(drafts(place)))
         ended = run(job.words, place)
     if ended.code:
         return "traceback" if ended.crashed else f"lost: exit {ended.code}, {ended.err}"
@@ -176,6 +178,9 @@ def workers(job: Job, place: Path, count: int, rng: random.Random) -> Iterator[t
             else:
                 os.kill(running.pid, getattr(signal, how))
         ended = Ended(running.wait(), "", log.read_text("utf-8", "replace"))
+        if -ended.code in STOPPED and ended.err.count("\n") > 5:
+            # It had printed all, and was about to end: Python gives signals back to the system before it does.
+            ended = Ended(0, "", ended.err)
         orphans = not _gone(running.pid)
         if how == "SIGKILL":
             verdict = harm(job, place) or finished(job, place) or "harmless"

@@ -100,7 +100,7 @@ def atomic_folder(path: Path, *, keep: str = "", error: type[FeatlabError] = Fea
             make_folder(target.parent)
             draft = locks.enter_context(_new_draft(target, folder=True))
             yield draft
-            atomic_write_text(draft / SUMS, sums_of(draft.iterdir()))
+            atomic_write_text(draft / SUMS, sums_of(sorted(draft.iterdir())))
             if target.is_dir():
                 # Nobody takes the old folder for one that a dead writer left.
                 locks.enter_context(_locked(target))

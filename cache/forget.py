@@ -39,7 +39,8 @@ def remove_subjects(path: Path, names: Sequence[str]) -> None:
     Raises:
         CacheError: A damaged cache.
     """
-    with open_cache(path) as cache:
+    # Else what was damaged would get a digest of its own.
+    with open_cache(path, verify=True) as cache:
         stay = tuple(name for name in cache.subjects if name not in names)
         if stay:
             extractor = replace(

@@ -55,9 +55,10 @@ def merge_caches(
 ) -> MergeReport:
     """Put the rows of several caches into a new one, and a list of each cache's subjects beside it.
 
-    Rows go through memory block by block. The cache is whole or not there; the lists follow when it is. Classes are
-    united by name, in the order of the first cache, then of the next. Embeddings stay float16 where all are, else they
-    are stored as float32, which changes no value. Landmarks and paths that not every cache has are left out.
+    Rows go through memory block by block, and every cache is checked against its digest. The merged one is whole or not
+    there; where it is, so are the lists. Classes are united by name, in the order of the first cache, then of the next.
+    Embeddings stay float16 where all are, else they are stored as float32, which changes no value. Landmarks and paths
+    that not every cache has are left out.
 
     Args:
         paths: Two caches or more, made by the same extractor, without a subject in common.
@@ -85,8 +86,11 @@ def merge_caches(
         )
         for path, name, before, summary in zip(files, names, prefixes, summaries, strict=True)
     ]
-    for path in (out, *(each.subjects_file for each in inputs)):
-        if path.exists() and not force:
+    lists = {each.subjects_file: "".join(f"{name}\n" for name in each.subjects) for each in inputs}
+    # A list of the same people is what a merge left that was killed.
+    in_the_way = [path for path, text in lists.items() if path.exists() and path.read_bytes() != text.encode()]
+    for path in (*([out] if out.exists() else []), *in_the_way):
+        if not force:
             raise CacheError(f"{path}: exists; --force replaces it, or choose another --out")
     _check_alike(summaries, rename)
     _check_disjoint(inputs, prefix)
@@ -122,6 +126,7 @@ def merge_caches(
     owners = {name: number for number, each in enumerate(inputs) for name in each.subjects}
     with ExitStack() as opened:
         caches = [opened.enter_context(open_cache(path)) for path in files]
+        digests = [cache.new_digest() for cache in caches]
         kinds = dict(encode_table(renamed(next(caches[0].iter_rows(1)), prefixes[0]), header, str(out)).kinds)
         if with_paths:
             widest = max((cache.large[schema.PATHS].dtype for cache in caches), key=lambda dtype: dtype.itemsize)
@@ -138,15 +143,19 @@ def merge_caches(
             # Neighbours of one cache are read in one go.
             for number, group in groupby(plan.subjects, key=owners.__getitem__):
                 cache, before = caches[number], prefixes[number]
-                for table in cache.iter_rows(subjects=[name.removeprefix(before) for name in group]):
+                people = [name.removeprefix(before) for name in group]
+                for table in cache.iter_rows(subjects=people, digest=digests[number]):
                     yield str(cache.path), encode_table(renamed(table, before), header, str(cache.path))
                     done += len(table)
                     if on_progress is not None:
                         on_progress(done, plan.rows)
+            for cache, digest in zip(caches, digests, strict=True):
+                cache.check(digest)
+            # Before the cache is renamed into place: where it is, they are.
+            for path, text in lists.items():
+                atomic_write_text(path, text)
 
         write_cache(out, header, plan, parts())
-    for each in inputs:
-        atomic_write_text(each.subjects_file, "".join(f"{name}\n" for name in each.subjects))
     may_be = alike({"subject": plan.subjects, "class": header.classes})
     line = f"names that may be one: {may_be}; --rename OLD=NEW joins classes"
     return MergeReport(out, tuple(inputs), notes, (line,) if may_be else ())

@@ -9,17 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import schema
-from featlab.cache.hdf5 import decode_names, guarded, open_file
-from featlab.cache.schema import ExtractorInfo
+from featlab.cache.hdf5 import decode_names, guarded, open_file, stored_blocks
+from featlab.cache.schema import ContentDigest, ExtractorInfo
 from featlab.cache.table import LARGEST, FeatureTable, closest_names, usable
-from featlab.cache.verify import Structure, find_problems, read_structure
+from featlab.cache.verify import Structure, find_problems, only_in_digest, read_structure
 from featlab.errors import CacheError
 
-_READ_BYTES = 1 << 20
+_READ_BYTES, _LEARN_BYTES = 1 << 20, 16 << 20
 
 
 class Cache(Structure):
@@ -45,22 +46,45 @@ class Cache(Structure):
         """Return all rows, or those of the named subjects, in the file's order.
 
         Names and codes are those of the whole cache, so that tables of different subjects agree. Embeddings come as
-        float32, also from a float16 cache.
+        float32, also from a float16 cache. All rows are checked against the digest of the file; of some subjects'
+        only the checksums of what is read are checked: `featlab verify` checks the rest.
 
         Args:
             subjects: Which; None for all.
 
         Raises:
-            CacheError: An unknown subject, a damaged file, a row whose embedding is not finite.
+            CacheError: An unknown subject, a damaged file, a row whose embedding is not finite, or other content than
+                was written.
         """
-        return self._read(self._ranges(subjects))
+        if subjects is not None:
+            return self._read(self._ranges(subjects))
+        digest = self.new_digest()
+        table = self._read([(0, len(self))], digest)
+        self.check(digest)
+        return table
 
-    def iter_rows(self, byte_budget: int = 64 << 20, subjects: Sequence[str] | None = None) -> Iterator[FeatureTable]:
-        """Yield the rows of `read`, in order, in tables of at most `byte_budget` bytes and at least one row."""
+    def iter_rows(
+        self,
+        byte_budget: int = 64 << 20,
+        subjects: Sequence[str] | None = None,
+        digest: ContentDigest | None = None,
+    ) -> Iterator[FeatureTable]:
+        """Yield the rows of `read`, in order, in tables of at most `byte_budget` bytes and at least one row.
+
+        ``digest`` (of `new_digest`) learns of them; whoever has read all rows, in order, can `check` it.
+        """
         step = max(1, byte_budget // self._row_bytes())
         for start, stop in self._ranges(subjects):
             for first in range(start, stop, step):
-                yield self._read([(first, min(first + step, stop))])
+                yield self._read([(first, min(first + step, stop))], digest)
+
+    def check(self, digest: ContentDigest) -> None:
+        """Raise a CacheError when the rows that a digest has learnt are not those that were written."""
+        for name, dataset in only_in_digest(self.file, self.path).items():
+            with guarded(self.path, f"dataset {name!r}"):
+                digest.update(name, dataset[:])
+        if not digest.fits(self.digest):
+            raise CacheError([*find_problems(self), f"{self.path}: changed while it was read; run again"][0])
 
     def _ranges(self, subjects: Sequence[str] | None) -> list[tuple[int, int]]:
         """Return the row ranges of the named subjects, ascending, neighbours joined."""
@@ -87,12 +111,12 @@ class Cache(Structure):
             size += each * int(np.prod(dataset.shape[1:], dtype=np.int64))
         return size
 
-    def _read(self, ranges: list[tuple[int, int]]) -> FeatureTable:
+    def _read(self, ranges: list[tuple[int, int]], digest: ContentDigest | None = None) -> FeatureTable:
         if not self.file:
             raise CacheError(f"{self.path}: was closed before it was read; read inside the `with` block")
         codes = {name: _join(column, ranges) for name, column in self.codes.items()}
         return FeatureTable(
-            embeddings=self._floats(schema.EMBEDDINGS, ranges),
+            embeddings=self._floats(schema.EMBEDDINGS, ranges, digest),
             label=codes[schema.LABEL],
             subject=codes[schema.SUBJECT],
             video=codes[schema.VIDEO],
@@ -101,44 +125,62 @@ class Cache(Structure):
             videos=self.videos,
             classes=self.classes,
             neutral=self.neutral,
-            landmarks=self._floats(schema.LANDMARKS, ranges) if self.has_landmarks else None,
-            paths=self._paths(ranges),
-            faces=self._face_counts(ranges),
+            landmarks=self._floats(schema.LANDMARKS, ranges, digest) if self.has_landmarks else None,
+            paths=self._paths(ranges, digest),
+            faces=self._face_counts(ranges, digest),
         )
 
-    def _floats(self, name: str, ranges: list[tuple[int, int]]) -> NDArray[np.float32]:
+    def _floats(self, name: str, ranges: list[tuple[int, int]], digest: ContentDigest | None) -> NDArray[np.float32]:
+        from concurrent.futures import ThreadPoolExecutor
+
         dataset = self.large[name]
         out = np.empty((sum(stop - start for start, stop in ranges), *dataset.shape[1:]), dtype=np.float32)
-        step = max(1, _READ_BYTES // out[:1].nbytes) if len(out) else 1
-        at = 0
-        for start, stop in ranges:
-            for first in range(start, stop, step):
-                last = min(first + step, stop)
-                with guarded(self.path, f"dataset {name!r}"):
-                    out[at : at + last - first] = dataset[first:last]
-                block = out[at : at + last - first]
+        at = learnt = 0
+
+        def learn(block: NDArray[np.float32]) -> None:
+            if digest is not None:
+                digest.update(name, block.astype(dataset.dtype, copy=False))
+
+        # What has been read is hashed beside what is being read.
+        with ThreadPoolExecutor(1) as pool, guarded(self.path, f"dataset {name!r}"):
+            whole = digest is not None and ranges == [(0, len(self))]
+            for raw in stored_blocks(dataset) if whole else _blocks(dataset, ranges):
+                block = out[at : at + len(raw)]
+                block[:] = raw
                 if name == schema.EMBEDDINGS and not (finite := usable(block)).all():
-                    row = self.describe_row(first + int(finite.all(axis=1).argmin()))
+                    if whole:  # Perhaps it is damaged: no checksum has been looked at.
+                        raise CacheError(find_problems(self)[0])
+                    rows = np.concatenate([np.arange(*each) for each in ranges])
+                    row = self.describe_row(rows[at + int(finite.all(axis=1).argmin())])
                     raise CacheError(
                         f"{self.path}: dataset {name!r} is not finite, or above {LARGEST:g}, at {row}; make the cache "
                         "again without it"
                     )
-                at += last - first
+                at += len(raw)
+                if digest is not None and (at == len(out) or out[learnt:at].nbytes >= _LEARN_BYTES):
+                    pool.submit(learn, out[learnt:at])
+                    learnt = at
         return out
 
-    def _face_counts(self, ranges: list[tuple[int, int]]) -> NDArray[np.uint8] | None:
+    def _face_counts(self, ranges: list[tuple[int, int]], digest: ContentDigest | None) -> NDArray[np.uint8] | None:
         dataset = self.large.get(schema.FACES)
         if dataset is None:
             return None
         with guarded(self.path, f"dataset {schema.FACES!r}"):
-            return _join(dataset, ranges).astype(np.uint8, copy=False)
+            counts = _join(dataset, ranges).astype(np.uint8, copy=False)
+        if digest is not None:
+            digest.update(schema.FACES, counts)
+        return counts
 
-    def _paths(self, ranges: list[tuple[int, int]]) -> tuple[str, ...] | None:
+    def _paths(self, ranges: list[tuple[int, int]], digest: ContentDigest | None) -> tuple[str, ...] | None:
         dataset = self.large.get(schema.PATHS)
         if dataset is None:
             return None
         with guarded(self.path, f"dataset {schema.PATHS!r}"):
-            return tuple(text for start, stop in ranges for text in decode_names(dataset[start:stop]))
+            names = _join(dataset, ranges)
+            if digest is not None:
+                digest.update(schema.PATHS, names)
+            return decode_names(names)
 
 
 def open_cache(path: str | os.PathLike[str], verify: bool = False) -> Cache:
@@ -166,6 +208,13 @@ def open_cache(path: str | os.PathLike[str], verify: bool = False) -> Cache:
         file.close()
         raise
     return Cache(**vars(structure))
+
+
+def _blocks(dataset: h5py.Dataset, ranges: list[tuple[int, int]]) -> Iterator[NDArray[Any]]:
+    step = max(1, _READ_BYTES // (4 * int(np.prod(dataset.shape[1:], dtype=np.int64))))
+    for start, stop in ranges:
+        for first in range(start, stop, step):
+            yield dataset[first : min(first + step, stop)]
 
 
 def _join(column: NDArray[Any], ranges: list[tuple[int, int]]) -> NDArray[Any]:

@@ -79,6 +79,8 @@ class ExtractorInfo:
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
     # Subjects whose images trained the backbone, where it says so; not compared either.
     trained_on: tuple[str, ...] = field(default=(), compare=False)
+    # What else is known of the network, e.g. its licence and training sets; not compared either.
+    about: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -95,8 +97,9 @@ class ExtractorInfo:
             "preprocessing": self.preprocessing,
             "layers": list(self.layers),
             "versions": dict(self.versions),
-            # Left out when there is nobody, so that such caches are what they were.
+            # Left out when there is nobody or nothing, so that such caches are what they were.
             **({"trained_on": list(self.trained_on)} if self.trained_on else {}),
+            **({"about": dict(self.about)} if self.about else {}),
         }
 
     @classmethod
@@ -105,12 +108,11 @@ class ExtractorInfo:
         texts = {key: content[key] for key in ("id", "weights", "preprocessing")}
         layers = content["layers"]
         versions = content["versions"]
-        people = content.get("trained_on", ())
-        if not all(
-            isinstance(text, str) for text in (*texts.values(), *layers, *versions, *versions.values(), *people)
-        ):
+        people, about = content.get("trained_on", ()), content.get("about", {})
+        mapped = (*versions, *versions.values(), *about, *about.values())
+        if not all(isinstance(text, str) for text in (*texts.values(), *layers, *mapped, *people)):
             raise TypeError("every field of an extractor is text")
-        return cls(**texts, layers=tuple(layers), versions=dict(versions), trained_on=tuple(people))
+        return cls(**texts, layers=tuple(layers), versions=dict(versions), trained_on=tuple(people), about=dict(about))
 
 
 def canonical_json(content: object) -> bytes:
@@ -118,16 +120,19 @@ def canonical_json(content: object) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str) -> Any:
     """Return what JSON of somebody else says.
 
     Raises:
-        ValueError: No JSON; also nested too deep, a number that is not finite, or an object that has a key twice.
+        ValueError: No JSON; also nested too deep, a number that is not finite, a key twice, half of a letter.
     """
     try:
-        return json.loads(text, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_once)
+        content = json.loads(text, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_once)
+        if "\\ud" in text.lower():
+            canonical_json(content)
     except RecursionError:
         raise ValueError("nested too deep") from None
+    return content
 
 
 def _finite(text: str) -> float:
@@ -169,7 +174,10 @@ class ContentDigest:
         subjects: tuple[str, ...],
         videos: tuple[str, ...],
     ) -> None:
-        self._header = {
+        told = {"trained_on": list(extractor.trained_on), "about": dict(extractor.about)}
+        # Left out when there is nobody or nothing, so that the digests of such caches are what they were.
+        self._told = {key: value for key, value in told.items() if value}
+        self._header: dict[str, Any] = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "extractor": extractor.fingerprint,
@@ -189,10 +197,15 @@ class ContentDigest:
         little = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("<"))
         self._hash(name, little.dtype.str, list(block.shape[1:])).update(little.reshape(-1).view(np.uint8))
 
-    def hexdigest(self) -> str:
-        """Return 64 hex digits."""
+    def hexdigest(self, *, old: bool = False) -> str:
+        """Return 64 hex digits; an ``old`` digest covers only what is compared of the extractor."""
         datasets = {name: [*kind, self._hashes[name].hexdigest()] for name, kind in self._kinds.items()}
-        return hashlib.sha256(canonical_json({"header": self._header, "datasets": datasets})).hexdigest()
+        content = {"header": self._header | ({} if old else self._told), "datasets": datasets}
+        return hashlib.sha256(canonical_json(content)).hexdigest()
+
+    def fits(self, digest: str) -> bool:
+        """Tell whether this is the digest of the content, as it is or as an older featlab took it."""
+        return digest in (self.hexdigest(), self.hexdigest(old=True))
 
     def _hash(self, name: str, dtype: str, row_shape: list[int]) -> Any:
         self._kinds.setdefault(name, (dtype, row_shape))

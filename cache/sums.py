@@ -7,6 +7,7 @@ signature: whoever changes a file on purpose can change its line, too.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ _OTHER = "damaged: its content is not what was written"
 
 def sums_of(paths: Iterable[Path]) -> str:
     """Return the text of a file of sums, a line a file."""
-    return "".join(f"{sum_of(path)}  {path.name}\n" for path in sorted(paths))
+    return "".join(f"{sum_of(path)}  {path.name}\n" for path in paths)
 
 
 def sum_of(path: Path) -> str:
@@ -32,19 +33,20 @@ def read_sums(path: Path) -> dict[str, str]:
         lines = path.read_text("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return {}
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    # No line leads out of the folder.
+    return {os.path.basename(name) or "?": digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
-def damages(sums: Path) -> list[str]:
-    """Return a line for each file of a file of sums that is missing or has other content."""
-    lines = []
+def damages(sums: Path) -> list[tuple[Path, str]]:
+    """Return the files of a file of sums that are missing or have other content, and what to say of each."""
+    found = []
     for name, digest in read_sums(sums).items():
         path = sums.with_name(name)
         if not path.is_file():
-            lines.append(f"{path}: is missing, and {sums.name} has a digest of it")
+            found.append((path, f"{path}: is missing, and {sums.name} has a digest of it"))
         elif sum_of(path) != digest:
-            lines.append(f"{path}: {_OTHER} (its digest in {sums.name} doesn't fit)")
-    return lines
+            found.append((path, f"{path}: {_OTHER} (its digest in {sums.name} doesn't fit)"))
+    return found
 
 
 def check_sum(path: Path, error: type[Exception]) -> None:

@@ -18,7 +18,7 @@ from featlab.cache.hdf5 import check_filled, decode_names, get_dataset, guarded,
 from featlab.cache.names import CONTROL
 from featlab.cache.repeats import Repeats
 from featlab.cache.schema import FORMAT_VERSION, ContentDigest, ExtractorInfo, first_disorder, parse_json
-from featlab.cache.table import shape_text, usable
+from featlab.cache.table import LARGEST, shape_text, usable
 from featlab.errors import CacheError
 
 _AGAIN = "make it again with `featlab extract`"
@@ -54,6 +54,13 @@ class Structure:
         """Say which row it is: "subject 's1', video 'v2', frame 3"."""
         subject, video = self.subjects[self.codes[schema.SUBJECT][row]], self.videos[self.codes[schema.VIDEO][row]]
         return f"subject {subject!r}, video {video!r}, frame {self.codes[schema.FRAME][row]}"
+
+    def new_digest(self) -> ContentDigest:
+        """Return a digest that has learnt all but the large datasets."""
+        digest = ContentDigest(self.extractor, self.classes, self.neutral, self.subjects, self.videos)
+        for name, codes in self.codes.items():
+            digest.update(name, codes)
+        return digest
 
 
 def read_structure(file: h5py.File, path: Path) -> Structure:
@@ -210,18 +217,16 @@ def find_problems(cache: Structure, repeats: Repeats | None = None) -> list[str]
     """Verify a file that is open and whose structure was read; `repeats` learns of its rows. See `verify_cache`."""
     file, path = cache.file, cache.path
     problems = []
-    digest = ContentDigest(cache.extractor, cache.classes, cache.neutral, cache.subjects, cache.videos)
+    digest = cache.new_digest()
     learners: list[ContentDigest | Repeats] = [digest, repeats] if repeats else [digest]
-    for name, codes in cache.codes.items():
-        digest.update(name, codes)
     readable = True
-    for name, dataset in {**cache.large, **_only_in_digest(file, path)}.items():
+    for name, dataset in {**cache.large, **only_in_digest(file, path)}.items():
         try:
             problems += _problems_of(cache, name, dataset, learners)
         except CacheError as error:
             problems.append(str(error))
             readable = False
-    if readable and digest.hexdigest() != cache.digest:
+    if readable and not digest.fits(cache.digest):
         problems.append(
             f"{path}: its content is not what was written (digest {digest.hexdigest()[:12]}, expected "
             f"{cache.digest[:12]}); make it again with `featlab extract` or restore a copy"
@@ -232,7 +237,8 @@ def find_problems(cache: Structure, repeats: Repeats | None = None) -> list[str]
     return problems
 
 
-def _only_in_digest(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+def only_in_digest(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+    """Return the datasets of older files that nothing else reads."""
     names = [_POSE] if _POSE in file else []
     if _LAYERS in file:
         with guarded(path, f"group {_LAYERS!r}"):
@@ -259,7 +265,7 @@ def _problems_of(
     if not bad:
         return []
     return [
-        f"{cache.path}: dataset {name!r} is not finite in {bad} of {cache.rows} rows, first at "
+        f"{cache.path}: dataset {name!r} is not finite, or above {LARGEST:g}, in {bad} of {cache.rows} rows, first at "
         f"{cache.describe_row(first_bad)}; make the cache again without them"
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,6 @@ from featlab.cli.output import print_error
 from featlab.cli.session import DONE, FAILED, REFUSED, TYPED
 from featlab.errors import FeatlabError, InputError
 
-_INTERRUPTED = 130
 # The parser's own base class; where it lives changes between releases of Typer, its child has a public name.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 _MOVED = {"london": "this command is now a script of the repository: python benchmarks/london_morph/make_clips.py"}
@@ -37,12 +37,11 @@ class FeatlabGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; Ctrl-C says what is left behind."""
+        """Run the command; Ctrl-C and SIGTERM say what is left behind."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            print_error("interrupted; finished work is kept, the same command goes on from there")
-            raise typer.Exit(_INTERRUPTED) from None
+        except KeyboardInterrupt as stop:
+            raise typer.Exit(_say_stopped(stop)) from None
 
     def main(
         self,
@@ -74,7 +73,7 @@ class FeatlabGroup(TyperGroup):
             _refuse(error, "aborted", FAILED)
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-            _refuse(error, f"{what}; check the folder, its permissions and the free space", FAILED)
+            _refuse(error, f"{what}; check the folder, its permissions and the free space", REFUSED)
         except MemoryError as error:
             _refuse(error, f"not enough memory ({error or 'for what was asked'}); fewer --jobs take less", FAILED)
         except Exception as error:
@@ -88,6 +87,21 @@ def _refuse(error: Exception, line: str, code: int) -> NoReturn:
         raise error
     print_error(line)
     sys.exit(code)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    """Unwind the run, so that its drafts and workers go too; a second signal ends the process at once."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+    raise KeyboardInterrupt(number)
+
+
+def _say_stopped(stop: KeyboardInterrupt) -> int:
+    """Say that a signal ended the run; return its exit code, as a shell counts it."""
+    number = stop.args[0] if stop.args else signal.SIGINT
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    print_error(f"{word}; finished work is kept, the same command goes on from there")
+    return 128 + int(number)
 
 
 def _usage_line(error: Any) -> str:
@@ -172,5 +186,13 @@ def main() -> None:
     # Of the many objects of torch none ever goes: looking through them takes a tenth of a short command.
     gc.set_threshold(50_000, 20, 100)
     warnings.formatwarning = lambda message, *_, **__: f"featlab: warning: {inert(' '.join(str(message).split()))}\n"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # One that is ignored, as behind nohup, stays so.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
     first = sys.argv[1:2]
-    make_app(first if set(first) & set(COMMANDS) else COMMANDS)(prog_name="featlab")
+    try:
+        make_app(first if set(first) & set(COMMANDS) else COMMANDS)(prog_name="featlab")
+    except KeyboardInterrupt as stop:
+        # Before the command began, or after its end.
+        sys.exit(_say_stopped(stop))

@@ -130,6 +130,7 @@ def inspect(
             "landmarks": f"{summary.landmarks} points" if summary.landmarks else "none",
             **({} if summary.several_faces is None else {"more than one face": f"{summary.several_faces:,} rows"}),
             "extractor": f"{extractor.id}: {extractor.preprocessing}",
+            **extractor.about,
             "fingerprint": extractor.fingerprint[:12],
             "digest": summary.digest[:12],
             "size": f"{summary.file_bytes / 1e6:.1f} MB",
@@ -144,6 +145,7 @@ def inspect(
 
 def _inspect_bundle(session: Session, folder: Path) -> None:
     from featlab.bundle.bundle import load_bundle
+    from featlab.bundle.card import membership_sentence
     from featlab.cli.stages import outlook
 
     bundle = load_bundle(folder)
@@ -155,9 +157,18 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
         "features": bundle.projection.components.shape[1],
         "carried share": bundle.share.sentence(),
         "style bank": bundle.bank.sentence() if bundle.bank else "none",
+        "membership test": membership_sentence(bundle.membership),
         "extractor": f"{bundle.extractor.id}: {bundle.extractor.preprocessing}",
     }
-    session.output.json({"folder": folder, **facts, "carried_share": bundle.share.value, "known": known})
+    session.output.json(
+        {
+            "folder": folder,
+            **facts,
+            "carried_share": bundle.share.value,
+            "membership": dict(bundle.membership),
+            "known": known,
+        }
+    )
     session.output.facts(str(folder), facts)
     for line in known:
         session.output.show(line)
@@ -166,23 +177,36 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
 @command("cache", "workspace", "json_mode", "quiet")
 def verify(
     session: Session,
-    file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
+    file: Annotated[
+        Path | None,
+        Argument(metavar="[PATH]", help="A cache, or any file or folder of featlab's. Default: the workspace's cache."),
+    ] = None,
 ) -> None:
-    """Read all of a cache and check it: checksums, digest, pictures under two names. Exit code 2 when it is wrong."""
+    """Read all of a cache and check it: checksums, digest, pictures under two names. Exit code 2 when it is wrong.
+
+    Of a workspace, a bundle, results, an adaptation or an export, every file is checked against its digest.
+    """
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
     from featlab.cache.verify import check_cache
-    from featlab.errors import CacheError
+    from featlab.errors import CacheError, listed
 
-    path = _cache(session, file)
-    output = session.output
-    try:
-        findings, warnings = check_cache(path)
-        summary = inspect_cache(path)
-        if may_be := alike({"subject": summary.subjects, "class": summary.classes}):
-            warnings.append(f"names that may be one: {may_be}; make the cache again with --merge-names")
-    except CacheError as error:
-        findings, warnings = [str(error)], []
+    output, path = session.output, _cache(session, file)
+    warnings: list[str] = []
+    if path.is_dir() or path.suffix not in ("", ".h5"):
+        from featlab.workspace.check import check_files
+
+        findings, without = check_files(path)
+        if without:
+            warnings.append(f"no digest tells whether these are whole: {listed(without)}")
+    else:
+        try:
+            findings, warnings = check_cache(path)
+            summary = inspect_cache(path)
+            if may_be := alike({"subject": summary.subjects, "class": summary.classes}):
+                warnings.append(f"names that may be one: {may_be}; make the cache again with --merge-names")
+        except CacheError as error:
+            findings = [str(error)]
     output.json({"path": path, "ok": not findings, "findings": findings, "warnings": warnings})
     for warning in warnings:
         output.warn(warning)

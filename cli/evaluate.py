@@ -122,6 +122,10 @@ def run_and_show(
     plots: bool,
 ) -> None:
     """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all."""
+    if name is not None and (name in ("", ".", "..") or name != Path(name).name):
+        from featlab.errors import InputError
+
+        raise InputError(f"--name {name}: is the name of one folder under results/; give it without slashes")
     whole = session["share"] == FLAGS["share"].default and not session["collect"]
     if whole and _show_finished(session, command, values, name, plots):
         return

@@ -78,7 +78,7 @@ def _source_bundle(session: Session) -> Bundle:
     if session["bundle"] is not None:
         return load_bundle(session["bundle"])
     with session.output.stages() as progress:
-        opened = session.open(on_epoch=progress)
+        opened = session.open(on_epoch=progress, subjects=lambda names: ())
         return open_bundle(opened, None, session.held_out(opened))[0]
 
 

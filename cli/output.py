@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featlab.cache.names import inert
+from featlab.errors import FeatlabError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -100,16 +101,20 @@ class Output:
 
     def results(self, tables: Iterable[Table], words: Iterable[str], folder: Path, files: Sequence[Path]) -> None:
         """Print what a command gave: tables, what they say, and where it is."""
-        for table in tables:
-            self.table(table)
-        self.show(*words)
+        self._print(tables, words)
         self.files(folder, files)
 
     def result(self, folder: Path, result: Result, command: str) -> list[Path]:
         """Write a result into its folder and print it: tables, sentences and where the files are, or JSON."""
         from featlab.analysis.page import write_result
 
-        return self.shown(folder, result, write_result(folder, result, command))
+        try:
+            files = write_result(folder, result, command)
+        except (FeatlabError, OSError):
+            # What may have taken hours to compute is shown all the same.
+            self._print(result.shown(), result.summary)
+            raise
+        return self.shown(folder, result, files)
 
     def shown(self, folder: Path, result: Result, files: list[Path]) -> list[Path]:
         """Print a result whose files are there."""
@@ -175,6 +180,11 @@ class Output:
         """Show the epochs of training while the block runs."""
         with self.progress() as bars:
             yield StageProgress(bars)
+
+    def _print(self, tables: Iterable[Table], words: Iterable[str]) -> None:
+        for table in tables:
+            self.table(table)
+        self.show(*words)
 
     def _say(self, line: str) -> None:
         self.stderr.print(" ".join(line.splitlines()), soft_wrap=True)

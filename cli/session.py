@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -103,8 +103,17 @@ class Session:
         found |= dict(more or {})
         return values | {key: value for key, value in found.items() if value is not None}
 
-    def open(self, more: Mapping[str, Any] | None = None, *, on_epoch: StageProgress | None = None) -> Workspace:
-        """Open the workspace, with ``more`` as in `values`; its stages speak through the output."""
+    def open(
+        self,
+        more: Mapping[str, Any] | None = None,
+        *,
+        on_epoch: StageProgress | None = None,
+        subjects: Callable[[tuple[str, ...]], Sequence[str]] | None = None,
+    ) -> Workspace:
+        """Open the workspace, with ``more`` as in `values`; its stages speak through the output.
+
+        ``subjects`` as in `featlab.workspace.workspace.Workspace.open`.
+        """
         import torch
 
         from featlab.workspace.workspace import Workspace
@@ -112,8 +121,9 @@ class Session:
         # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
         torch.set_num_threads(1)
         device = self.given.get("device", "cpu")
+        notify = self.output.note
         return Workspace.open(
-            self.workspace, self.values(more), device=device, notify=self.output.note, on_epoch=on_epoch
+            self.workspace, self.values(more), subjects=subjects, device=device, notify=notify, on_epoch=on_epoch
         )
 
     def recipe(self, name: str, device: str) -> Recipe:
@@ -222,7 +232,8 @@ def people_of(session: Session, spec: str) -> tuple[Workspace, Bundle, Path, tup
     from featlab.workspace.adapt import bundle_for, people_in
 
     with session.output.stages() as progress:
-        opened = session.open(on_epoch=progress)
+        # The people's own rows: of anyone else's, what the source stages need where they have to run.
+        opened = session.open(on_epoch=progress, subjects=partial(people_in, spec))
         people = people_in(spec, opened.table.subjects)
         session.warn_of_seen(opened.extractor, people)
         return opened, *bundle_for(opened, people, session["bundle"], session.held_out(opened, people)), people

@@ -92,6 +92,7 @@ def pair(session: Session) -> None:
 @workspace_command("strategy", "label_rule", "index", "methods", "subjects", "targets", "dim", "device")
 def pretrain(session: Session) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
+    from featlab.bundle.card import membership_sentence
     from featlab.methods.registry import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
@@ -115,12 +116,13 @@ def pretrain(session: Session) -> None:
         "last_loss": last.get("loss"),
         "bank_subjects": bundle.bank.size if bundle.bank else 0,
         "extras": sorted(bundle.extras),
+        "membership": dict(bundle.membership),
         "translator_parameters": sum(item.numel() for item in bundle.translator.parameters()),
     }
     output.json({"stage": "pretrain", **_where(made), **facts, "first": dict(first), "last": dict(last)})
     terms = [name for name in last if name != "loss"]
     shown: dict[str, object] = {
-        name: value for name, value in facts.items() if name not in ("first_loss", "last_loss", "extras")
+        name: value for name, value in facts.items() if name not in ("first_loss", "last_loss", "extras", "membership")
     }
     del shown["bank_subjects"]
     shown["style_bank"] = bundle.bank.sentence() if bundle.bank else "none"
@@ -129,6 +131,7 @@ def pretrain(session: Session) -> None:
     if bundle.extras:
         shown["prepared for"] = ", ".join(sorted(bundle.extras))
     shown["carried_share"] = bundle.share.sentence()
+    shown["membership test"] = membership_sentence(bundle.membership)
     _tell(output, "pretrain", made, shown)
     for line in outlook(bundle, names):
         output.show(line)

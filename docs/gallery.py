@@ -92,7 +92,7 @@ def main() -> None:
         "# Gallery",
         "",
         "Every command that draws, with the picture that it makes, on the 62 real people of london-morph "
-        "([what that is](../README.md#real-faces)) and on drawn ones. Made by `docs/gallery.py`; each figure comes as "
+        "([what that is](evidence.md)) and on drawn ones. Made by `docs/gallery.py`; each figure comes as "
         ".svg (with `plot.formats` as .pdf and .png, too) with its numbers as .csv, and `featlab report` puts those of "
         "a workspace onto one page.",
         "",

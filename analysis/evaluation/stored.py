@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from featlab.analysis.page import PAGE_FILE, TABLE_ENDINGS, Result, figure_endings, read_page, read_table
+from featlab.analysis.page import Result, figure_endings, read_page, read_table
 from featlab.cache.reader import open_cache
-from featlab.cache.sums import SUMS, check_sum, damages
+from featlab.cache.sums import SUMS, check_sum, damages, read_sums
 from featlab.config.load import load_config
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results
@@ -125,14 +125,11 @@ def read_finished(
         tables = {name: read_table(folder, name) for name in page.tables}
     except InputError:
         return None
-    endings = figure_endings(facts)
-    files = [folder / RESULTS, folder / "run.json"]
-    files += [folder / f"{figure.name}.{ending}" for figure in page.figures for ending in endings]
-    files += [folder / f"table_{name}.{ending}" for name in tables for ending in TABLE_ENDINGS]
-    whole = page.metadata == json.loads(json.dumps(facts)) and bool(page.figures) >= plots
-    there = all(path.is_file() for path in files) and not damages(folder / SUMS)
-    if not whole or not there or len(rows) != runs or any(row.error for row in rows):
+    names = read_sums(folder / SUMS)
+    drawn = {f"{figure.name}.{ending}" for figure in page.figures for ending in figure_endings(facts)}
+    same = page.metadata == json.loads(json.dumps(facts)) and bool(page.figures) >= plots and drawn <= names.keys()
+    if not same or not names or damages(folder / SUMS) or len(rows) != runs or any(row.error for row in rows):
         return None
     printed = printed_tables(rows, page.kind, tables)
     result = Result(page.kind, page.title, page.summary, tables, metadata=facts, printed=printed)
-    return rows, result, [*files, folder / SUMS, folder / PAGE_FILE]
+    return rows, result, [folder / name for name in (*names, SUMS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from featlab.cache.names import as_markdown
@@ -36,12 +37,23 @@ Recognises {classes} from embeddings of one face, and can be adapted to a new pe
 | carried share | {bundle.share.sentence()} |
 | style bank | {bank} |
 | prepared by methods at the source | {extras or "nothing"} |
+| membership test | {membership_sentence(bundle.membership)} |
 | cache digest | {bundle.cache_digest} |
 | seed | {bundle.seed} |
 
 Statistics that left the source site are those of the two rows "style bank" and "prepared by methods". Remove the bank
-with `--set pretrain.style_bank=none`.
+with `--set pretrain.style_bank=none`. The membership test tells how well somebody who has another clip of a person can
+say whether this person was a source person.
 
 Not for decisions about a person's health, employment or education. Results on people unlike the source subjects are
 not known until they are measured.
 """
+
+
+def membership_sentence(found: Mapping[str, float]) -> str:
+    """Return what `featlab.model.membership` found, for people."""
+    if not found:
+        return "not measured: too few people, or nobody was held out (pretrain.validation)"
+    names = {"centre": "the style bank's centre", "head": "the source model", "single": "the bank's single people"}
+    areas = ", ".join(f"{found[name]:.2f} from {words}" for name, words in names.items() if name in found)
+    return f"{areas} (0.5 is a guess, 1 a certainty; a third of {found['people']:.0f} people in)"

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,10 @@ from featlab.errors import BundleError
 _DIGEST, _ABOUT, _TENSORS = "digest", "about", "tensors"
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> str:
-    """Write tensors as safetensors, whole or not at all; return their digest, which is also in the file.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """Write tensors as safetensors, whole or not at all; return their digest.
 
-    ``about`` is kept as JSON among the file's metadata, under a digest of its own; `read_about` reads it.
+    It is in the file's metadata, with what is said ``about`` them, as JSON with a digest of its own: see `read_about`.
     """
     from safetensors.torch import save
 
@@ -36,8 +37,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     }
     digest = _digest(copies)
     # One entry: of several, safetensors shuffles the order.
-    told = {_DIGEST: digest} if about is None else {_ABOUT: _with_digest({**about, _TENSORS: digest}, None)}
-    atomic_write_bytes(path, save(copies, metadata=told))
+    atomic_write_bytes(path, save(copies, metadata={_ABOUT: _with_digest({**about, _TENSORS: digest}, None)}))
     return digest
 
 
@@ -55,26 +55,24 @@ def read_tensors(
     Raises:
         BundleError: A missing or damaged file, a NaN or infinity in it, or other tensors than were written.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     try:
-        with safe_open(path, framework="pt") as file:
-            stored = (file.metadata() or {}).get(_DIGEST)
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        wanted = {(read_about(path) or {}).get(_TENSORS), digest} - {None}
+        tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
         raise BundleError(f"{path}: can't be read ({str(error).splitlines()[0]})") from error
     for name, tensor in tensors.items():
         if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
-    if stored is not None and _digest(tensors) != stored:
-        raise BundleError(f"{path}: its content is not what was written (its digest doesn't fit)")
-    if digest is not None and digest != (stored or _digest(tensors)):
-        raise BundleError(f"{path}: its tensors don't belong to what is said of them (damaged, or of another run)")
+    if wanted and wanted != {_digest(tensors)}:
+        raise BundleError(f"{path}: its content is not what was written (damaged, or of another run)")
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
-    """Read what `write_tensors` was told of the tensors, and their digest as ``tensors``; ``None`` if it was nothing.
+    """Read what `write_tensors` says about the tensors, and their digest as ``tensors``; an older featlab said nothing.
 
     Raises:
         OSError: It isn't there.
@@ -103,6 +101,24 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: No JSON object, or its digest doesn't fit.
     """
     return _checked(path.read_text(encoding="utf-8"))
+
+
+def check_own_digest(path: Path) -> bool:
+    """Check tensors, or JSON, against the digest in the file; return whether there is one.
+
+    Raises:
+        OSError: It can't be read.
+        ValueError: It is damaged, in one line.
+    """
+    if path.suffix == ".safetensors":
+        read_tensors(path, finite=False)
+        return read_about(path) is not None
+    text = path.read_text("utf-8") if path.suffix in (".json", ".jsonl") else ""
+    # Several lines are a table of results.
+    if not text or (path.suffix == ".jsonl" and text.count("\n") > 1):
+        return False
+    content = parse_json(text)
+    return isinstance(content, dict) and _DIGEST in content and bool(_checked(text))
 
 
 def _with_digest(content: Mapping[str, Any], indent: int | None) -> str:

@@ -6,13 +6,16 @@ the next call, whatever happens to this one.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from featlab.config.analysis import EngineConfig
 from featlab.engine.cluster import died, on_dask, on_slurm
@@ -88,14 +91,43 @@ def _on_joblib(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
     from joblib.parallel import get_active_backend
 
-    how = {"backend": "loky", "inner_max_num_threads": 1} if backend else {}
+    how: dict[str, Any] = {}
+    if backend:
+        how = {"backend": "loky", "inner_max_num_threads": 1, "initializer": _start, "initargs": (os.getpid(),)}
     # Joblib's dask backend gives its results at the end alone.
     streams = backend is not None or get_active_backend()[0].supports_return_generator
     try:
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered" if streams else "list", **how)
-        yield from parallel(delayed(work)(item) for item in items)
+        # Where it gives a list, all is done by then.
+        with without_interrupts() if streams else nullcontext():
+            results = parallel(delayed(work)(item) for item in items)
+        yield from results
     except TerminatedWorkerError:
         raise died("a worker process") from None
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Start processes that Ctrl-C doesn't reach: their parent ends them, they would only print a traceback each."""
+    mask = getattr(signal, "pthread_sigmask", None)  # Windows has none.
+    before = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else set()
+    try:
+        yield
+    finally:
+        if mask:
+            mask(signal.SIG_SETMASK, before)
+
+
+def _start(parent: int) -> None:
+    """Prepare a worker: it ends when its parent is gone, which nobody else would tell it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _callers_backend() -> tuple[str | None, int | None] | None:

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featlab.cache.atomic import atomic_path
+from featlab.cache.atomic import atomic_path, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
+from featlab.cache.sums import SIDECAR, sum_of
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.exchange import formats
@@ -111,7 +112,8 @@ def export_model(
 ) -> ExportReport:
     """Export a model, re-load the file with its own runtime, and compare.
 
-    The file appears under its name only when its logits are ours, on the person's rows and on random inputs.
+    The file appears under its name only when its logits are ours, on the person's rows and on random inputs; beside it
+    lies its digest, as ``sha256sum -c`` reads it.
 
     Args:
         model: The person's, or the source model.
@@ -146,6 +148,7 @@ def export_model(
             raise InputError(f"the backbone {network.name!r} can't be exported as {format} ({reason[:200]})") from error
         difference = _difference(partial, format, inputs, ours, metadata)
         size = partial.stat().st_size
+        atomic_write_text(out.with_name(out.name + SIDECAR), f"{sum_of(partial)}  {out.name}\n")
     return ExportReport(out, format, size, len(rows), len(inputs) - len(rows), difference, metadata)
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from featlab.engine.run import without_interrupts
 from featlab.errors import FeatlabError
 
 Piece = TypeVar("Piece")
@@ -57,7 +58,8 @@ def run_in_order(
     try:
         for piece in pieces:
             try:
-                under_way.append((piece, pool.submit(_run_in_worker, piece)))
+                with without_interrupts():
+                    under_way.append((piece, pool.submit(_run_in_worker, piece)))
             except BrokenProcessPool:
                 raise FeatlabError(died(piece)) from None
             if len(under_way) >= jobs + 2:

@@ -35,8 +35,8 @@ GAUSSIANS = ("class", "none")
 CARRIED = ("decoder.", "expression_discriminator.")
 """What of the networks leaves the source site; identity encoder and identity discriminator start anew at the target."""
 SOURCE_EPOCHS, SOURCE_BATCH, SOURCE_LR = 10, 64, 1e-3
-LEAST_ROWS = 2
-"""Of a class, for its Gaussian: the mean of a single row would be the row."""
+LEAST_ROWS, LEAST_PEOPLE = 2, 3
+"""Of a class, for its Gaussian: the mean of a single row would be the row, that of a single person's the person's."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ class DSFDA(Method):
     config_type = DSFDAConfig
     carries = (
         "weights of a decoder (expression code, identity code and noise → feature) and of an expression discriminator; "
-        "mean and standard deviation (K × H) of the expression codes of each class, and which classes have them"
+        "mean and standard deviation (K × H) of the expression codes of each class that three people show, and which "
+        "classes those are"
     )
 
     @classmethod
@@ -102,13 +103,15 @@ class DSFDA(Method):
         """Return the decoder, the expression discriminator and the class Gaussians of the expression codes."""
         rows = torch.nonzero((source.clips.row_subject >= 0) & (source.labels >= 0)).squeeze(1)
         labels, classes = source.labels[rows], len(bundle.classes)
-        known = torch.bincount(labels, minlength=classes) >= LEAST_ROWS
+        subjects = source.clips.row_subject[rows]
+        shown = torch.bincount(torch.unique(subjects * classes + labels) % classes, minlength=classes)
+        # What few people show would be theirs, and not a class's.
+        enough_people = shown >= min(LEAST_PEOPLE, len(source.clips.subjects))
+        known = (torch.bincount(labels, minlength=classes) >= LEAST_ROWS) & enough_people
         if not known.any():
             raise InputError("dsfda needs labelled rows of source subjects with neutral ones; label the source rows")
         features = source.features[rows]
-        networks = train_disentangler(
-            features, labels, source.clips.row_subject[rows], bundle.head, classes=classes, seed=bundle.seed
-        )
+        networks = train_disentangler(features, labels, subjects, bundle.head, classes=classes, seed=bundle.seed)
         carried = {name: tensor for name, tensor in networks.state_dict().items() if name.startswith(CARRIED)}
         with torch.no_grad():
             codes = bundle.head.bottleneck(features)

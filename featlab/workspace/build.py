@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from featlab.errors import InputError
 from featlab.methods.registry import prepare_extras, reads_pairs
 from featlab.model.head import fit_projection, train_head
 from featlab.model.linear import learn_share
+from featlab.model.membership import membership_test
 from featlab.model.networks import Projection, SourceHead
 from featlab.model.pretrain import make_style_bank, new_translator, pretrain_translator
 from featlab.model.style_bank import CarriedShare, SourceRows
@@ -101,7 +102,12 @@ def pretrain_bundle(
         cache_digest=cache_digest,
         history=history,
     )
-    return prepare_extras(bundle, source, methods)
+    bundle = prepare_extras(bundle, source, methods)
+    if not how.validation:
+        return bundle
+    return replace(
+        bundle, membership=membership_test(source, bundle.bank, config.head, classes=len(table.classes), seed=seed)
+    )
 
 
 def build_bundle(

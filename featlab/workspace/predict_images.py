@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError, InputError, closest
-from featlab.extraction.backbones import APPENDED, BACKBONES, Backbone
+from featlab.extraction.backbones import APPENDED, Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Failure, Item
@@ -24,6 +25,9 @@ from featlab.model.networks import AdaptedModel
 
 if TYPE_CHECKING:
     from featlab.extraction.inputs import InputConfig, OnStage
+
+
+_OUR_OWN = re.compile(r"hog|geometry|resnet18|(torchvision|timm):[\w.]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +145,8 @@ def check_backbone(wanted: ExtractorInfo, made: ExtractorInfo) -> None:
 def default_backbone(bundle: Bundle) -> str:
     """Return the backbone's name that a bundle's extractor goes by; there it may still need weights and options."""
     name = bundle.extractor.id
-    prefix = name.partition(":")[0]
-    # The identity of a network in a file or folder has no path in it.
-    if prefix not in BACKBONES.names() or prefix in ("pt2", "onnx", "hf"):
+    # A bundle may come from anywhere: it can't name a file, another package's code or a network of a hub.
+    if not _OUR_OWN.fullmatch(name):
         raise InputError(
             f"the bundle's features come from {name!r} ({bundle.extractor.preprocessing}); say with --backbone (and "
             "--weights, --layers, --option) how to make them"

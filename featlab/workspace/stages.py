@@ -11,9 +11,11 @@ several processes that need one, on whichever machines, one makes it and the oth
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -79,11 +81,17 @@ def _to_be_made(kept: Path, source: Source) -> Iterator[bool]:
     # In the workspace itself, which is there: nothing is left of a stage that is refused.
     lease = SoftFileLease(workspace.root / f".{folder.name}.lock", lease_duration=LEASE, poll_interval=0.2)
     try:
-        try:
-            lease.acquire(timeout=1)
-        except Timeout:
-            workspace.notify(f"waiting for another process, which makes {folder}")
-            lease.acquire()
+        for tries in count():
+            try:
+                lease.acquire(timeout=1)
+                break
+            except Timeout:
+                if tries == 0:
+                    workspace.notify(f"waiting for another process, which makes {folder}")
+                # Its owner was killed before it wrote its name, and nobody would ever break it.
+                with suppress(FileNotFoundError):
+                    if os.path.getsize(lease.lock_file) == 0:
+                        os.unlink(lease.lock_file)
     except OSError as error:
         raise BundleError(f"{folder}: can't be written ({error.strerror}); check its place and permissions") from error
     try:

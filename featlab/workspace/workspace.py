@@ -46,6 +46,7 @@ class Workspace:
     # Called with one line when something runs that wasn't asked for by name.
     notify: Notify = field(default=lambda line: None)
     on_epoch: OnEpoch | None = None  # Progress of training.
+    everyone: tuple[str, ...] = ()  # Whose rows source stages may read where ``table`` lacks them; empty: nobody's.
 
     @classmethod
     def open(
@@ -53,7 +54,7 @@ class Workspace:
         root: Path,
         overrides: Mapping[str, Any] | None = None,
         *,
-        subjects: Sequence[str] | None = None,
+        subjects: Sequence[str] | Callable[[tuple[str, ...]], Sequence[str]] | None = None,
         device: str = "cpu",
         notify: Notify | None = None,
         on_epoch: OnEpoch | None = None,
@@ -63,7 +64,8 @@ class Workspace:
         Args:
             root: The workspace folder; a folder that holds only a cache will do.
             overrides: ``{"section.key": value}`` from flags.
-            subjects: Whose rows are read; of the others, names and codes are. All by default.
+            subjects: Whose rows are read; of the others, names and codes are. All by default. A function chooses them
+                among all names; source stages that have to be run then read the rows that they need.
             device: ``cpu``, ``cuda``, ``mps`` or ``auto``, which trains on a GPU where there is one, and adapts on the
                 CPU: a clip is too short to be worth the way to a GPU.
             notify: Called with one line when a stage runs.
@@ -81,12 +83,13 @@ class Workspace:
         for name in config.adapt.options:
             METHODS.check(name)
         with open_cache(cache_path(root, config)) as cache:
-            table, extractor, digest = cache.read(subjects), cache.extractor, cache.digest
+            chosen, everyone = (subjects(cache.subjects), cache.subjects) if callable(subjects) else (subjects, ())
+            table, extractor, digest = cache.read(chosen), cache.extractor, cache.digest
         if device not in ("auto", "cpu"):
             from featlab.compute import choose_device
 
             choose_device(device)  # Refused now, and not after an hour.
-        return cls(root, config, table, extractor, digest, device, notify or (lambda line: None), on_epoch)
+        return cls(root, config, table, extractor, digest, device, notify or (lambda line: None), on_epoch, everyone)
 
     @property
     def adapt_on(self) -> str:
@@ -132,7 +135,7 @@ class Workspace:
             ranked = sorted(names, key=lambda name: run_seed("sources", protocol.seed, *sorted(targets), name))
             names = tuple(ranked[: protocol.source_limit])
         chosen = set(names)
-        present = tuple(name for name in self.table.subject_names_present() if name in chosen)
+        present = tuple(name for name in self.everyone or self.table.subject_names_present() if name in chosen)
         return Source(self, present, protocol.seed if seed is None else seed)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -171,7 +174,10 @@ class Source:
     @property
     def table(self) -> FeatureTable:
         """Rows of the source subjects: a copy each time, which is as large as they are."""
-        return self.workspace.table.rows_of(*self.subjects)
+        workspace = self.workspace
+        if workspace.everyone:
+            return _read_once(cache_path(workspace.root, self.config), self.subjects, workspace.cache_digest)[0]
+        return workspace.table.rows_of(*self.subjects)
 
     def key(self, stage: str, *inputs: Any) -> str:
         """Return the stage's key: a hash of the version, the rows, the seed and the settings that it reads."""

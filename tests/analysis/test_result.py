@@ -77,8 +77,8 @@ def test_another_content_of_any_file_is_found_and_what_reads_it_refuses_it(tmp_p
         path = tmp_path / name
         whole = path.read_bytes()
         path.write_bytes(whole + b" ")
-        (said,) = damages(tmp_path / "SHA256SUMS")
-        assert name in said
+        ((found, _),) = damages(tmp_path / "SHA256SUMS")
+        assert found == path
         with pytest.raises(InputError, match=name) if name in read else nullcontext():
             readers()
         path.write_bytes(whole)
@@ -96,7 +96,7 @@ def test_what_an_earlier_run_left_and_this_one_has_not_is_removed(tmp_path):
         assert len([name for name in names(tmp_path) if name.startswith("lines")]) == 2 + len(formats)
     other = DrawnFigure("other", "Other", "", made().figures[0].drawn, {"x": [1]})
     written = write_result(tmp_path, made(figures=[other]))
-    assert written[-1].name == "page.json"
+    assert written[-1].name == "SHA256SUMS"
     assert names(tmp_path) == {"notes.txt", *(path.name for path in written)}
     # A result that can't be finished is no page.
     (tmp_path / "table_scores.json").unlink()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from safetensors.torch import load_file
 from featlab.bundle.adaptation import load_adaptation
 from featlab.bundle.bundle import load_bundle, save_bundle
 from featlab.bundle.keyed import KeyedNames
+from featlab.cache import ExtractorInfo
+from featlab.errors import InputError
 from featlab.methods import make_method
 from featlab.protocol.splits import Target
+from featlab.workspace.predict_images import default_backbone
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -57,3 +61,14 @@ def test_what_is_written_names_no_person_no_target_and_no_file(tmp_path, people,
     # The same inputs give the same hashes; those of another cache can't be matched with them.
     assert KeyedNames.of(["a"], "1") == KeyedNames.of([" a"], "1")
     assert not set(KeyedNames.of(["a"], "1").hashes) & set(KeyedNames.of(["a"], "2").hashes)
+
+
+def test_a_bundle_names_no_code_no_file_and_no_hub(refused):
+    def named(name):
+        return default_backbone(SimpleNamespace(extractor=ExtractorInfo(name, "none", "as it is")))
+
+    for name in ("hog", "geometry", "resnet18", "timm:resnet18.a1_in1k", "torchvision:resnet50"):
+        assert named(name) == name
+    for name in ("python:os:abort", "pt2", "onnx", "hf:vit", "timm:hf-hub:a/b", "timm:local-dir:/x", "mine", "hog\n"):
+        with refused(InputError, "--backbone", name.strip()):
+            named(name)

@@ -1,7 +1,9 @@
 """Several caches of one extractor become one: the same rows, under one set of codes, or one clear line."""
 
+import os
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -152,7 +154,7 @@ def test_features_of_two_extractors_never_meet_and_who_trained_the_backbone_is_k
         assert cache.extractor.fingerprint == extractor.fingerprint
 
 
-def test_what_is_no_merge_is_refused_and_a_merge_that_is_stopped_leaves_nothing(pair, tmp_path, refused):
+def test_what_is_no_merge_is_refused_and_a_merge_that_is_stopped_leaves_nothing(pair, tmp_path, refused, monkeypatch):
     out = tmp_path / "both.h5"
     out.write_bytes(b"mine")
     before = pair[0].read_bytes()
@@ -174,5 +176,21 @@ def test_what_is_no_merge_is_refused_and_a_merge_that_is_stopped_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         merge_caches(pair, tmp_path / "stopped.h5", on_progress=stop)
     assert set(tmp_path.rglob("*")) == files
+    # Killed at the rename, or by an edited cache, it can be made again by the same words.
+    again = tmp_path / "again.h5"
+    with monkeypatch.context() as patch:
+        real = os.replace
+        patch.setattr(os, "replace", lambda old, new: stop(0, 0) if new == again else real(old, new))
+        with pytest.raises(KeyboardInterrupt):
+            merge_caches(pair, again)
+    merge_caches(pair, again)
+    with h5py.File(pair[1], "r+") as file:
+        file["label"][0] ^= 1
+    with refused(CacheError, str(pair[1]), "not what was written"):
+        merge_caches(pair, tmp_path / "edited.h5")
+    assert not (tmp_path / "edited.h5").exists()
+    with h5py.File(pair[1], "r+") as file:
+        file["label"][0] ^= 1
     merge_caches(pair, out, force=True)
+    assert read(out).embeddings.tolist() == read(again).embeddings.tolist()
     assert len(read(out)) == 19

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from typer.testing import CliRunner
 
 from featlab import __version__
@@ -63,6 +64,9 @@ def test_a_bug_and_an_interruption_are_one_line(folder, run, monkeypatch):
     result = run("inspect")
     assert result.exit_code == 130
     assert "finished work is kept" in result.stderr
+    full = MemoryError("Unable to allocate 9 TiB")
+    monkeypatch.setattr("featlab.cache.reader.inspect_cache", lambda path: (_ for _ in ()).throw(full))
+    assert run("inspect").stderr.startswith("featlab: error: not enough memory (Unable to allocate 9 TiB); fewer")
     monkeypatch.setattr("featlab.cache.reader.inspect_cache", lambda path: 1 / 0)
     result = run("inspect")
     assert result.exit_code == 1
@@ -70,6 +74,23 @@ def test_a_bug_and_an_interruption_are_one_line(folder, run, monkeypatch):
     assert line.startswith("featlab: error: ZeroDivisionError: division by zero (this is a bug; run with FEATLAB_DEBUG")
     monkeypatch.setenv("FEATLAB_DEBUG", "1")
     assert isinstance(run("inspect").exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(("how", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_a_signal_ends_a_command_in_one_line_and_leaves_no_draft(how, code, word, tmp_path):
+    steps = (
+        "import os, signal, time; from featlab.cli import app, data",
+        "from featlab.cache.atomic import atomic_write_text",
+        f"stop = lambda *_: (os.kill(os.getpid(), signal.{how}), time.sleep(60))",
+        # In the middle of a write: what is there is a draft.
+        "os.fsync = stop; data.layouts = lambda: atomic_write_text('file', 'text')",
+        "app.COMMANDS = {'layouts': ('Data', 'data:layouts')}; app.main()",
+    )
+    words = [sys.executable, "-c", "\n".join(steps), "layouts"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    line = f"featlab: error: {word}; finished work is kept, the same command goes on from there\n"
+    assert (done.returncode, done.stderr) == (code, line)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_console_script_gives_the_exit_code(folder):

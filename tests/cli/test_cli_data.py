@@ -171,6 +171,16 @@ def test_inspect_and_verify_take_the_workspaces_cache_and_name_each_finding(fold
     assert run_json("verify") == {"path": "other.h5", "ok": True, "findings": [], "warnings": []}
     assert "192" in run_well("inspect").stdout
     with h5py.File("other.h5", "r+") as file:
+        file["label"][3] ^= 1
+    # Whoever reads all of it finds out, and no result is made of it.
+    for words in ("train", "evaluate --targets 2", "pair"):
+        result = run(*words.split(), "--quiet")
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+        assert "not what was written" in result.stderr
+    result = run("verify", ".")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 2)
+    assert "warning: no digest tells whether these are whole: featlab.toml" in result.stderr
+    with h5py.File("other.h5", "r+") as file:
         file["embeddings"][3] = np.nan
     result = run("verify", "--json")
     assert result.exit_code == 2

@@ -111,6 +111,11 @@ IN_A_TRAINED_WORKSPACE = {
     },
     "plot confusion --quiet": {"nowhere": "no results there", "--methods shot": "no method 'shot'"},
     "adapt --subject s041 --quiet": {"--method oracle": "needs the target's labels"},
+    "evaluate --targets 2 --quiet": {
+        "--name ../x": "without slashes",
+        "--name /x": "without slashes",
+        "--name ..": "one folder",
+    },
     "predict --subject s041 --quiet": {"--smooth 2": "--smooth = 2 must be odd"},
     "report": {"--out taken": "a folder of that name is in the way", "nowhere": "nowhere: no page.json there"},
 }

@@ -55,6 +55,18 @@ def test_what_is_finished_is_shown_as_it_lies_there_until_a_file_of_it_is_gone(
     assert {"summary.svg", "summary.pdf"} <= {path.name for path in made.iterdir()}
 
 
+def test_tables_are_shown_where_the_folder_may_not_be_written(folder, run, words, monkeypatch):
+    def refuses(path, text):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("featlab.analysis.page.atomic_write_text", refuses)
+    result = run(*words, "--no-plots", "--quiet")
+    assert result.exit_code == 2
+    assert "Macro F1 of each target subject" in result.stdout
+    (line,) = result.stderr.splitlines()
+    assert "Permission denied" in line
+
+
 def test_failed_runs_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, run, words):
     # The style bank is what these two methods need; source-only does without.
     broken = [*words, "--set", "pretrain.style_bank=none", "--no-plots"]

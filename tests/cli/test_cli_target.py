@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -68,6 +69,52 @@ def test_a_bundle_adapts_to_a_person_of_another_cache(folder, run_json, table, e
     assert (adapted["frames"], adapted["bundle"]) == (6, made["folder"])
     predicted = run_json("predict", *words, "--out", "elsewhere/new.csv")
     assert (predicted["rows"], predicted["reused"]) == (24, True)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """What is read of caches from here on: files that are opened, and (file, first row, row after the last)."""
+    files, rows = [], []
+    opened, taken = h5py.File.__init__, h5py.Dataset.__getitem__
+
+    def spy_open(file, name, *rest, **options):
+        if isinstance(name, str | Path):
+            files.append(Path(name).name)
+        return opened(file, name, *rest, **options)
+
+    def spy_take(dataset, key, *rest, **options):
+        if dataset.name == "/embeddings":
+            rows.append((Path(dataset.file.filename).name, *key.indices(len(dataset))[:2]))
+        return taken(dataset, key, *rest, **options)
+
+    monkeypatch.setattr(h5py.File, "__init__", spy_open)
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", spy_take)
+    return files, rows
+
+
+def test_with_a_ready_bundle_no_row_but_the_persons_is_read_and_no_source_cache_opened(
+    trained, run_json, table, extractor, quickly, reads
+):
+    files, rows = reads
+    mine = np.flatnonzero(table.subject == table.subjects.index("s041"))
+    own = {("cache.h5", mine[0], mine[-1] + 1)}
+    bundle = run_json("adapt", "--subject", "s041", *quickly, "-q")["bundle"]
+    assert run_json("predict", "--subject", "s041", *quickly, "-q")["reused"]
+    run_json("adapt", "--subject", "s041", "--bundle", bundle, *quickly, "-q", "--set", "adapt.pft.guard=false")
+    assert set(rows) == own
+    write_table("ward.h5", table.rows_of("s041"), extractor)
+    Path("cache.h5").unlink()
+    files.clear()
+    for words in (["adapt", "--force"], ["predict"]):
+        run_json(*words, "--subject", "s041", "--bundle", bundle, "--cache", "ward.h5", *quickly, "-q")
+    assert set(files) == {"ward.h5"}
+
+
+def test_a_bundle_that_has_to_be_made_is_made_of_the_source_rows_alone(folder, run_json, table, quickly, reads):
+    run_json("adapt", "--subject", "s041,s042", *quickly, "-q", "-j", "1")
+    everything = run_json("pretrain", "--targets", "s041,s042", *quickly, "-q")
+    assert everything["reused"]
+    assert sum(last - first for _, first, last in reads[1][:1]) == 48
 
 
 def test_many_people_are_adapted_to_at_once_and_go_on_where_they_were(folder, run, run_json, table, extractor, quickly):

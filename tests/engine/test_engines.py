@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -131,6 +132,20 @@ def test_a_killed_dask_workers_item_is_done_by_another(dask, work, tmp_path):
     dies = partial(work.dies_once, tmp_path / "killed")
     assert sorted(run_all(dies, range(6), engine=dask)) == list(range(6))
     assert (tmp_path / "killed").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "everyone"), [("SIGINT", True), ("SIGKILL", False)])
+def test_no_worker_outlives_a_run_that_is_stopped_or_killed_and_none_prints_anything(how, everyone):
+    code = "import time; from featlab.engine.run import run_all; list(run_all(time.sleep, [60] * 4, jobs=2))"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, process_group=0) as running:
+        time.sleep(3)
+        (os.killpg if everyone else os.kill)(running.pid, getattr(signal, how))
+        said = running.communicate(timeout=20)[1]
+    assert said.count("Traceback") == everyone  # Its own.
+    time.sleep(3)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
 
 
 def test_work_that_is_shorter_than_a_workers_start_stays_here(work):

@@ -246,13 +246,15 @@ def test_of_two_runs_at_once_one_makes_it_and_the_other_waits(stage, step, tmp_p
     assert not list(tmp_path.glob(".*.lock"))
 
 
-def test_what_a_killed_run_was_making_is_made_by_the_next(source, tmp_path):
+@pytest.mark.parametrize("named", [True, False])
+def test_what_a_killed_run_was_making_is_made_by_the_next(named, source, tmp_path):
     lock = tmp_path / f".{train_folder(source()).name}.lock"
     holder = (
         "import sys, time; from filelock import SoftFileLease; "
         f"SoftFileLease(sys.argv[1], lease_duration={LEASE}).acquire(); print('held', flush=True); time.sleep(60)"
     )
-    words = [sys.executable, "-c", holder, str(lock)]
+    # Killed as soon as it has made its lock, which nobody's name is in yet.
+    words = [sys.executable, "-c", holder if named else "import sys; open(sys.argv[1], 'w'); print('held')", str(lock)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         process.kill()

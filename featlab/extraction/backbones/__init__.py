@@ -77,6 +77,10 @@ Factory = Callable[[str | None, Mapping[str, Any]], Backbone]
 BACKBONES: Registry[Factory] = Registry(
     "backbone",
     {
+        "clip": f"{__name__}.transformers_folder:build_clip",
+        "emotiefflib": f"{__name__}.named:build_emotiefflib",
+        "face-api": f"{__name__}.named:build_face_api",
+        "fer": f"{__name__}.named:build_fer",
         "geometry": f"{__name__}.builtin:build_geometry",
         "hf": f"{__name__}.transformers_folder:build",
         "hog": f"{__name__}.builtin:build_hog",

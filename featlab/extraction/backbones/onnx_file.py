@@ -181,6 +181,16 @@ def _value(name: str, graph: Any, wanted: str) -> str:
     return value
 
 
+def before_the_last_gemm(path: Path) -> str:
+    """Return the name of what a classifier's last linear layer reads: the embedding."""
+    import onnx
+
+    gemms = [node for node in onnx.load(str(path), load_external_data=False).graph.node if node.op_type == "Gemm"]
+    if not gemms:
+        raise InputError(f"{path}: no Gemm in it; name the embedding with --option node=NAME or --option output=NAME")
+    return str(gemms[-1].input[0])
+
+
 def _class_scores(graph: Any, output: str) -> str:
     """Say why an output is a list of scores, one a class, and what may be taken instead; empty where it isn't."""
     made = {value: node for node in graph.node for value in node.output}

@@ -51,8 +51,13 @@ def _of_module(name: str, factory: Any, module: nn.Module, own: Mapping[str, Any
             )
     else:
         module, sha = module_with_weights(name, lambda: module, options.weights, options.prefix)
-    notes = tuple(f"{key} {value}" for key, value in sorted(own.items()))
+    notes = tuple(f"{key} {_named(value)}" for key, value in sorted(own.items()))
     return module_backbone(name, module, options, InputSpec(), id=name, weights=sha, notes=notes)
+
+
+def _named(value: Any) -> Any:
+    """Return a file's name without its folders, which go into no cache and no bundle; any other value as it is."""
+    return os.path.basename(value) if isinstance(value, str) and os.path.exists(value) else value
 
 
 def _find(name: str, module_name: str, attribute: str) -> Any:

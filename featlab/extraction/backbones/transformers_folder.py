@@ -1,8 +1,13 @@
-"""Vision transformers of a local folder, as `save_pretrained` writes it: ``hf:FOLDER``. Nothing is downloaded."""
+"""Vision transformers of a folder, as `save_pretrained` writes it, or of the Hugging Face hub.
+
+``hf:FOLDER`` reads what is there. ``hf:OWNER/NAME`` and ``clip:NAME`` take it from the hub's own store on this machine,
+or fetch it into there; ``@REVISION`` at the end pins a version.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +25,15 @@ from featlab.extraction.backbones.network import NetworkBackbone, module_backbon
 from featlab.extraction.backbones.weights import file_sha256
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# No pickles from the hub.
+_FETCHED = ["*.safetensors", "*.safetensors.index.json", "config.json", "preprocessor_config.json"]
+CLIP = {
+    "ViT-B/32": "openai/clip-vit-base-patch32",
+    "ViT-B/16": "openai/clip-vit-base-patch16",
+    "ViT-L/14": "openai/clip-vit-large-patch14",
+    "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
+}
+"""OpenAI's networks, by the names of their paper (Radford et al., 2021), and where the hub has them."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +48,27 @@ class TransformerOptions(NetworkOptions):
     )
 
 
+def build_clip(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
+    """Build ``clip:NAME``, the picture's half of it; the options are the fields of `TransformerOptions`."""
+    network = require_argument("clip", argument, f"a network's name: {', '.join(CLIP)}")
+    if network not in CLIP:
+        raise ConfigError(
+            f"clip: there is no network {network!r} (there are: {', '.join(CLIP)}); hf:OWNER/NAME has others"
+        )
+    return build(CLIP[network], options)
+
+
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``hf:FOLDER``; the options are the fields of `TransformerOptions`."""
-    folder = Path(require_argument("hf", argument, "a folder with a transformers model, for example hf:./vit"))
-    name = f"hf:{folder}"
+    """Build ``hf:FOLDER`` or ``hf:OWNER/NAME``; the options are the fields of `TransformerOptions`."""
+    where = require_argument("hf", argument, "a folder with a transformers model, or OWNER/NAME on the hub")
+    name = f"hf:{where}"
     chosen = network_options(name, TransformerOptions, options)
     chosen.no_weights(name, "folder")
     try:
         import transformers
     except ImportError:
         raise ConfigError("hf: networks need transformers: pip install 'featlab[hf]'") from None
+    folder = _folder(where)
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no config.json there; hf: takes the folder that save_pretrained wrote")
     files = next((found for pattern in _WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
@@ -80,6 +105,24 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         notes=(f"pooling {pooling}",),
         versions={"transformers": transformers.__version__},
     )
+
+
+def _folder(where: str) -> Path:
+    """Return the folder of a model; that of a name on the hub is in the hub's store."""
+    folder = Path(where)
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", where):
+        return folder
+    import huggingface_hub
+
+    owned, _, revision = where.partition("@")
+    try:
+        return Path(huggingface_hub.snapshot_download(owned, revision=revision or None, allow_patterns=_FETCHED))
+    except Exception as error:
+        # The hub's errors have no common parent: no network, no such model, a gated one, no space.
+        raise InputError(
+            f"hf:{where}: neither a folder nor to be had from the hub ({type(error).__name__}: {one_line(error)}); "
+            f"fetch it elsewhere with `hf download {owned}` and give the folder: hf:FOLDER"
+        ) from None
 
 
 @contextmanager

@@ -24,6 +24,9 @@ def trained(width=4):
     torch.manual_seed(width)
     return Net(width)
 
+def noted(note):
+    return trained()
+
 def light(size=16):
     return make_backbone("hog", size=size)
 
@@ -53,7 +56,7 @@ def make(module, name, **options):
     return make_backbone(f"python:{module}:{name}", size=16, **options)
 
 
-def test_a_function_that_returns_a_module_is_a_backbone(module, images):
+def test_a_function_that_returns_a_module_is_a_backbone(module, images, tmp_path):
     backbone = make(module, "trained", layers="conv")
     output = backbone.embed(images(2, 16), None)
     assert output.shape == (2, 12)
@@ -65,6 +68,9 @@ def test_a_function_that_returns_a_module_is_a_backbone(module, images):
     wide = make(module, "trained", width=7)
     assert wide.embed(images(1, 16), None).shape == (1, 7)
     assert wide.info().preprocessing.endswith(", width 7")
+    # Where a file lies is nobody's matter: what the extractor says goes into caches and bundles.
+    named = make(module, "noted", note=str(tmp_path / f"{module}.py")).info().preprocessing
+    assert named.endswith(f", note {module}.py")
     assert make(module, "ready").embed(images(1, 16), None).shape == (1, 4)
     for name in ("light", "ready_backbone"):
         assert make_backbone(f"python:{module}:{name}").info().id == "hog"

@@ -1,0 +1,42 @@
+"""Every file that featlab wrote, checked against the digest in it or beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from featlab.bundle.files import check_own_digest
+from featlab.cache.sums import SIDECAR, SUMS, damages, read_sums
+from featlab.cache.verify import verify_cache
+from featlab.errors import FeatlabError, InputError
+
+
+def check_files(path: Path) -> tuple[list[str], list[str]]:
+    """Check a file, or all of a folder: caches, bundles, stages, adaptations, runs, results and exports.
+
+    Returns:
+        A line for each damaged or missing file, and the files that no digest covers: what users or an older featlab
+        wrote.
+    """
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    # Shards and drafts are of a run that goes on, or that the next one finishes.
+    files = [each for each in files if not any(name.endswith((".shards", ".partial")) for name in each.parts)]
+    sums = [each for each in files if each.name == SUMS or each.suffix == SIDECAR]
+    if path.is_file():
+        sums += [each for each in (path.with_name(path.name + SIDECAR), path.with_name(SUMS)) if each.exists()]
+    covered = {each.with_name(name) for each in sums for name in read_sums(each)} | set(sums)
+    found = {place: line for each in sums for place, line in damages(each) if path.is_dir() or place in (path, each)}
+    without = []
+    for each in files:
+        if each not in covered:
+            try:
+                if not (_check_cache(each) if each.suffix == ".h5" else check_own_digest(each)):
+                    without.append(each)
+            except (FeatlabError, OSError, ValueError) as error:
+                found[each] = str(error) if str(each) in str(error) else f"{each}: damaged ({error})"
+    return [*found.values()], [*map(str, without)]
+
+
+def _check_cache(path: Path) -> bool:
+    if problems := verify_cache(path):
+        raise InputError(problems[0])
+    return True

@@ -1,0 +1,60 @@
+"""Nothing in a bundle is somebody's row or somebody's mean, whichever methods prepared what they carry."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from featlab.bundle.bundle import save_bundle
+from featlab.methods import method_names
+from featlab.model.style_bank import SourceRows
+
+CLASSES = 3
+
+
+def stored_rows(folder, width):
+    """Every vector of that width in a bundle's tensors, whichever way they lie, as (n, width)."""
+    stored = [tensor for tensor in load_file(folder / "model.safetensors").values() if tensor.ndim in (1, 2)]
+    lying = [*stored, *(tensor.T for tensor in stored if tensor.ndim == 2)]
+    return torch.cat([tensor.reshape(-1, width).double() for tensor in lying if tensor.shape[-1] == width])
+
+
+def of_one(source, bundle, table):
+    """Rows and means of single people at every layer; a mean a person, of all, of neutral rows and of each class."""
+    features = source.features
+    with torch.no_grad():
+        translated = bundle.translator(features)
+        offset = bundle.share.value * (source.clips.centre - source.clips.subject_mean())
+        aligned = bundle.translator(features + offset[source.clips.row_subject])
+        layers = [torch.from_numpy(table.embeddings), features, translated, aligned]
+        layers += [bundle.head.bottleneck(values) for values in (features, translated, aligned)]
+    for values in layers:
+        means = [
+            values[torch.from_numpy((table.subject == who) & shown)].mean(dim=0)
+            for who in np.unique(table.subject)
+            for shown in (table.label >= 0, *(table.label == code for code in range(CLASSES)))
+            if ((table.subject == who) & shown).any()
+        ]
+        yield torch.cat([values, torch.stack(means)]).double()
+
+
+@pytest.mark.parametrize(("clips", "frames"), [(1, 1), (2, 1), (2, 4)])
+@pytest.mark.parametrize("bank", ["centre", "people"])
+def test_no_vector_of_a_bundle_is_a_row_or_a_mean_of_one_person(bank, clips, frames, people, small_bundle, tmp_path):
+    if bank == "people" and clips * frames < 2:
+        return
+    table = people(subjects=9, clips=clips, frames=frames, dim=11, classes=CLASSES)
+    # One of them alone shows a class.
+    table = table.take((table.label != 2) | (table.subject == 4))
+    values = {"pretrain.style_bank": bank, "pretrain.bank_rows": 2}
+    bundle = small_bundle(table, values, methods=method_names())
+    folder = save_bundle(tmp_path / "bundle", bundle)
+    source = SourceRows.of(table, bundle.projection.of_rows(table.embeddings))
+    single = set()
+    for values in of_one(source, bundle, table):
+        stored = stored_rows(folder, values.shape[1])
+        near = torch.cdist(stored, values).min(dim=1).values / values.std()
+        single |= {tuple(row.tolist()) for row in stored[near < 1e-3]}
+    if bank == "people":
+        single -= {tuple(row.tolist()) for row in bundle.bank.people.double()}
+    assert not single
