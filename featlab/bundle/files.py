@@ -85,7 +85,7 @@ def read_about(path: Path) -> dict[str, Any] | None:
             text = (file.metadata() or {}).get(_ABOUT)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    return None if text is None else _checked(text)
+    return None if text is None else _checked(text, always=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
@@ -127,12 +127,12 @@ def _with_digest(content: Mapping[str, Any], indent: int | None) -> str:
     return json.dumps({**plain, _DIGEST: _json_digest(plain)}, indent=indent, ensure_ascii=False)
 
 
-def _checked(text: str) -> dict[str, Any]:
+def _checked(text: str, *, always: bool = False) -> dict[str, Any]:
     content = parse_json(text)
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
     digest = content.pop(_DIGEST, None)
-    if digest is not None and digest != _json_digest(content):
+    if (always or digest is not None) and digest != _json_digest(content):
         raise ValueError("its digest doesn't fit")
     return content
 
