@@ -111,7 +111,7 @@ class PersonPage:
         positive = others[0] if len(others) == 1 else f"non-{neutral}"
         figures = []
         for number, clip in enumerate(self.clips, start=1):
-            curves = [1.0 - part[:, self.bundle.neutral_code].clip(0, 1) for part in _sides(clip)]
+            curves = [np.float32(1) - part[:, self.bundle.neutral_code].clip(0, 1) for part in _sides(clip)]
             role = "adapted on" if clip.adapted else "not adapted on"
             figures.append(
                 DrawnFigure(
@@ -171,9 +171,9 @@ def together(clips: Sequence[SeenClip]) -> list[SeenClip]:
     pictures = [clip for clip in clips if len(clip.items) == 1]
     if len(pictures) < 2:
         return list(clips)
-    sides = (np.concatenate([_sides(clip)[side] for clip in pictures]) for side in range(2))
+    before, after = (np.concatenate([_sides(clip)[side] for clip in pictures]) for side in range(2))
     items = [clip.items[0] for clip in pictures]
-    one = SeenClip(f"{len(pictures)} pictures", items, *sides, pictures[0].adapted)
+    one = SeenClip(f"{len(pictures)} pictures", items, before, after, pictures[0].adapted)
     return [one, *(clip for clip in clips if len(clip.items) != 1)]
 
 
@@ -193,7 +193,8 @@ def _drawn(clip: SeenClip, curves: Sequence[NDArray[np.float32]], positive: str,
         images[place] = _small(pixels) if isinstance(pixels, np.ndarray) else None
     return plot_clip(
         images if any(image is not None for image in images) else None,
-        *curves,
+        curves[0],
+        curves[1],
         np.full(len(frames), -1),
         clip.name,
         positive=positive,
