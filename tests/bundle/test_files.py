@@ -5,10 +5,11 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.bundle.bundle import load_bundle, save_bundle
-from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
+from featlab.bundle.files import TENSORS_FORMAT, read_json, read_tensors, write_json, write_tensors
 from featlab.errors import BundleError
 from featlab.methods import make_method
 from featlab.protocol.splits import target_of
@@ -63,6 +64,17 @@ def test_tensors_come_back_and_no_turned_bit_gives_others(tmp_path):
     write_tensors(path, TENSORS | {"codes": torch.tensor([1, 2, 4], dtype=torch.uint8)})
     with pytest.raises(BundleError, match="another run"):
         read_tensors(path, digest=digest)
+
+
+def test_a_newer_file_of_tensors_is_refused_and_an_older_one_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "some.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr("featlab.bundle.files.TENSORS_FORMAT", TENSORS_FORMAT + 1)
+        write_tensors(path, TENSORS)
+    with pytest.raises(BundleError, match=r"format 2 is newer .* update featlab"):
+        read_tensors(path)
+    save_file({"codes": TENSORS["codes"]}, path, metadata={"digest": "of an older kind"})
+    assert torch.equal(read_tensors(path)["codes"], TENSORS["codes"])
 
 
 def test_json_comes_back_and_no_turned_bit_gives_another(tmp_path):
