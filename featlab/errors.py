@@ -42,4 +42,5 @@ def one_line(error: BaseException, limit: int = 200) -> str:
 
 def listed(names: Sequence[str], most: int = 6) -> str:
     """Return names with commas; of many the first ones and how many more."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    shown = (name if name.isprintable() else repr(name)[1:-1] for name in names[:most])
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")

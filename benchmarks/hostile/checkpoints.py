@@ -14,7 +14,7 @@ import torch
 from hostile.parts import Made, pickles, zipped
 
 
-def checkpoints(canary: Path) -> Made:
+def checkpoints(canary: Path, bomb: int = 2_000_000_000) -> Made:
     """State dicts for `featlab bundle import`, in place of netB."""
 
     def of_torch(content: Any, **options: Any) -> bytes:
@@ -69,7 +69,7 @@ def checkpoints(canary: Path) -> Made:
     for suffix in ("pt", "pth", "ckpt", "bin", "safetensors", "pt2", "pkl"):
         for number, code in enumerate(pickles(canary)):
             yield f"pickle {number}.{suffix}", code
-    yield "a bomb.pt", zipped({"a/data.pkl": bytes(2_000_000_000), "a/version": b"3\n"})
+    yield "a bomb.pt", zipped({"a/data.pkl": bytes(bomb), "a/version": b"3\n"})
     tensor = '"bottleneck.%s": {"dtype": "%s", "shape": %s, "data_offsets": %s}'
     bias, ok = tensor % ("bias", "F32", "[4]", "[96, 112]"), tensor % ("weight", "F32", "[4, 6]", "[0, 96]")
     for name, header in {

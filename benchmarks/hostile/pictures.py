@@ -15,8 +15,8 @@ from PIL import Image
 from hostile.parts import Made, pickles, png
 
 
-def pictures(folder: Path) -> Made:
-    """What is called a picture."""
+def pictures(folder: Path, side: int = 80_000_000, text: int = 10**8) -> Made:
+    """What is called a picture; two have such a side, and one so many bytes in its texts."""
     canary = folder / "canary"
     good, buffer = Image.fromarray(np.full((40, 40, 3), 90, dtype=np.uint8)), io.BytesIO()
     shapes: dict[str, bytes] = {}
@@ -33,20 +33,20 @@ def pictures(folder: Path) -> Made:
     for suffix in ("jpg", "png", "tif", "psd"):
         yield f"a script.{suffix}", script
     for name, size in {
-        "high": (1, 80_000_000),
-        "wide": (80_000_000, 1),
+        "high": (1, side),
+        "wide": (side, 1),
         "large": (60_000, 60_000),
         "beyond all": (2**31 - 1, 2**31 - 1),
     }.items():
-        yield f"{name}.png", png(size, rows=min(size[1], 80_000_000) if size[0] * size[1] < 10**8 else 0)
+        yield f"{name}.png", png(size, rows=min(size[1], side) if size[0] * size[1] < 10**8 else 0)
     yield (
         "a bomb in its text.png",
         png(
             (4, 4),
             4,
             [
-                (b"iCCP", b"x\0\0" + zlib.compress(bytes(10**8), 9)),
-                (b"zTXt", b"x\0\0" + zlib.compress(bytes(10**8), 9)),
+                (b"iCCP", b"x\0\0" + zlib.compress(bytes(text), 9)),
+                (b"zTXt", b"x\0\0" + zlib.compress(bytes(text), 9)),
             ],
         ),
     )

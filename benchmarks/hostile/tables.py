@@ -13,8 +13,8 @@ import numpy as np
 from hostile.parts import Made, npy, pickles, saved, zipped
 
 
-def tables(canary: Path) -> Made:
-    """Features for `featlab import`."""
+def tables(canary: Path, bomb: int = 2_000_000_000) -> Made:
+    """Features for `featlab import`; the bombs are of so many bytes, and nearly nothing when packed."""
     head = "{'descr': '<f4', 'fortran_order': False, 'shape': %s}"
     index = {"subject": saved(np.array(["a", "b"])), "label": saved(np.array(["neutral", "x"]))}
     good = saved(np.ones((2, 3), dtype=np.float32))
@@ -50,7 +50,7 @@ def tables(canary: Path) -> Made:
     yield "cut.npy", good[:-5]
     yield "objects.npy", saved(np.array([["a", None]], dtype=object))
     yield "objects.npz", zipped({"X.npy": good, "subject.npy": saved(np.array(["a", None], dtype=object))})
-    zeros = npy(head % "(50000000, 10)", bytes(2_000_000_000))
+    zeros = npy(head % f"({bomb // 40}, 10)", bytes(bomb))
     yield "a bomb.npz", zipped({"X.npy": zeros, "subject.npy": index["subject"]})
     yield (
         "a bomb beside the features.npz",

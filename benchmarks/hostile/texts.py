@@ -8,7 +8,7 @@ from pathlib import Path
 from hostile.parts import Made, pickles, png
 
 
-def manifests(folder: Path) -> Made:
+def manifests(folder: Path, many: int = 10**5) -> Made:
     """Lists of pictures; those of a good one are ``a/1.png``, ``a/2.png`` and ``b/1.png`` beside it."""
     head = b"path,subject,label,video,frame\n"
     good = head + b"a/1.png,a,neutral,v,0\na/2.png,a,smile,v,1\nb/1.png,b,neutral,v,0\n"
@@ -71,13 +71,8 @@ def manifests(folder: Path) -> Made:
     }.items():
         yield name, good + row + b"\n"
     yield (
-        "100,000 columns",
-        head[:-1]
-        + b"".join(b",c%d" % n for n in range(10**5))
-        + b"\n"
-        + b"a/1.png,a,neutral,v,0"
-        + b"," * 10**5
-        + b"\n",
+        f"{many:,} columns",
+        head[:-1] + b"".join(b",c%d" % n for n in range(many)) + b"\n" + b"a/1.png,a,neutral,v,0" + b"," * many + b"\n",
     )
     yield (
         "40,000 labels",

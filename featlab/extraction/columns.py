@@ -236,6 +236,6 @@ def _floats(column: Any) -> NDArray[np.float32]:
     import pyarrow as arrow
 
     # Halves know no null in Arrow's own conversion, and whole numbers none in NumPy's.
-    values = column if arrow.types.is_floating(column.type) else column.cast(arrow.float64())
+    values = column if arrow.types.is_floating(column.type) else column.cast(arrow.float64(), safe=False)
     floats: NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32)
     return floats

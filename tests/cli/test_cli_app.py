@@ -64,6 +64,9 @@ def test_a_bug_and_an_interruption_are_one_line(folder, run, monkeypatch):
     result = run("inspect")
     assert result.exit_code == 130
     assert "finished work is kept" in result.stderr
+    full = MemoryError("Unable to allocate 9 TiB")
+    monkeypatch.setattr("featlab.cache.reader.inspect_cache", lambda path: (_ for _ in ()).throw(full))
+    assert run("inspect").stderr.startswith("featlab: error: not enough memory (Unable to allocate 9 TiB); fewer")
     monkeypatch.setattr("featlab.cache.reader.inspect_cache", lambda path: 1 / 0)
     result = run("inspect")
     assert result.exit_code == 1

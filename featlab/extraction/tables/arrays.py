@@ -62,7 +62,8 @@ def open_npz(path: Path) -> Columns:
         if column in beside:
             raise InputError(f"{path} holds both {column!r} and {column + 's'!r}; keep one")
         array = arrays.pop(name)
-        beside[column] = np.array(_texts(array, f"{path}, {name}")) if column in INDEX_COLUMNS else array
+        is_text = column in INDEX_COLUMNS or array.dtype.kind in "US"
+        beside[column] = np.array(_texts(array, f"{path}, {name}")) if is_text else array
         _check_rows(array, rows, f"{path}, {name}")
     notes = (f"not read: {', '.join(arrays)}",) if arrays else ()
     return _columns(path, {**columns, **beside}, never=frozenset(beside), landmarks=landmarks, notes=notes, **more)
@@ -81,30 +82,32 @@ def open_parquet(path: Path) -> Columns:
     try:
         with ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
-    except (arrow.ArrowException, OSError) as error:
+        header = tuple(name.strip() for name in schema.names)
+        # What pandas keeps of a frame's index: a column's name, or the range that it was.
+        kept = (schema.pandas_metadata or {}).get("index_columns", [])
+    except (arrow.ArrowException, OSError, ValueError, AttributeError) as error:
         raise _unreadable(path, error) from None
-    header = tuple(name.strip() for name in schema.names)
     check_once(header, str(path))
 
     def batches(places: Sequence[int]) -> Iterator[list[Any]]:
         try:
             with ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=_BATCH, columns=[schema.names[place] for place in places]):
-                    yield [_as_text(batch.column(schema.names[place])) for place in places]
+                    yield [_checked(batch.column(schema.names[place])) for place in places]
         except (arrow.ArrowException, OSError) as error:
             raise _unreadable(path, error) from None
 
-    # What pandas keeps of a frame's index: a column's name, or the range that it was.
-    kept = (schema.pandas_metadata or {}).get("index_columns", [])
     index = frozenset(name.strip() for name in kept if isinstance(name, str))
     return Columns(path, header, rows, batches, lambda row: f"{path}, row {row}", never=index)
 
 
-def _as_text(column: Any) -> Any:
-    """Return bytes as text; other columns as they are."""
+def _checked(column: Any) -> Any:
+    """Return a column whose text is UTF-8, as Arrow itself takes for granted; bytes as text."""
     from pyarrow import string, types
 
-    return column.cast(string()) if types.is_binary(column.type) or types.is_large_binary(column.type) else column
+    column = column.cast(string()) if types.is_binary(column.type) or types.is_large_binary(column.type) else column
+    column.validate(full=True)
+    return column
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

@@ -191,7 +191,8 @@ def test_features_that_give_something_away_are_named(put, run):
 
 
 def test_blank_rows_and_quotes_do_not_shift_the_lines(put, run, refused):
-    lines = [f"{HEAD},f", ",,,,", 's,rest,"v\n1",0,1', "   ", "", "s,rest,w,0,2", '"","","","",""', "s,rest,w,1,no"]
+    quoted = 's,rest,v,0,1,"a\nb"'
+    lines = [f"{HEAD},f,word", ",,,,,", quoted, "   ", "", "s,rest,w,0,2,", '"","","","","",""', "s,rest,w,1,no,"]
     with refused(FeatlabError, "x.csv, line 9", "f is 'no'"):
         run(put("x.csv", *lines))
     assert run(put("x.csv", *lines[:-1])).rows == 2
