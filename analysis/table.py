@@ -66,9 +66,10 @@ def make_table(
 
 
 def narrowed(table: Table) -> Table:
-    """Return the columns that a terminal shows without ``--wide``."""
+    """Return the columns that a terminal shows without ``--wide``, and the notes but those on the other columns."""
     if not table.narrow:
         return table
+    hidden = {table.columns[place] for place in range(len(table.columns)) if place not in table.narrow}
 
     def kept(line: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(line[place] for place in table.narrow)
@@ -80,6 +81,8 @@ def narrowed(table: Table) -> Table:
         bold=tuple(map(kept, table.bold)),
         text_columns=sum(place < table.text_columns for place in table.narrow),
         grouped=table.grouped and 0 in table.narrow,
+        # "Rank: what it is" is on the column Rank.
+        notes=tuple(note for note in table.notes if note.partition(":")[0] not in hidden),
         narrow=(),
     )
 

@@ -58,13 +58,14 @@ class Fault:
     """What happens at the ``at``-th operation on files: ``kill``, or ``full`` for a disk that is full from then on.
 
     ``size`` is the greatest file that the system lets be written, in bytes. ``nobody`` drops the right of root to write
-    everywhere.
+    everywhere. ``before`` is called in the process before the command.
     """
 
     kind: str = ""
     at: int = 0
     size: int | None = None
     nobody: bool = False
+    before: Callable[[], None] = lambda: None
 
 
 NONE = Fault()
@@ -138,6 +139,7 @@ def _command(words: tuple[str, ...], place: Path, fault: Fault) -> NoReturn:
 
         # Small shards, so that there are some to lose.
         extract.ExtractConfig = lambda **given: ExtractConfig(**{"shard_rows": 8, **given})  # type: ignore[assignment,misc]
+        fault.before()
         _log(place, os.getpid(), "ready").touch()
         if fault.nobody and os.getuid() == 0:
             os.setgroups([])
@@ -225,8 +227,8 @@ def contents(place: Path) -> dict[str, Any]:
 
 
 def drafts(place: Path) -> list[str]:
-    """Return what a command must not leave when it has ended well."""
-    return sorted(path.name for path in place.rglob("*") if ".partial" in path.name or path.name.endswith(".lock"))
+    """Return what a command must not leave when it has ended."""
+    return sorted(path.name for path in place.rglob("*") if ".partial" in path.name)
 
 
 def _without_times(value: Any) -> Any:

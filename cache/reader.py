@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from featlab.cache import schema
 from featlab.cache.hdf5 import decode_names, guarded, open_file, stored_blocks
 from featlab.cache.schema import ContentDigest, ExtractorInfo
-from featlab.cache.table import FeatureTable, closest_names
+from featlab.cache.table import LARGEST, FeatureTable, closest_names, usable
 from featlab.cache.verify import Structure, find_problems, only_in_digest, read_structure
 from featlab.errors import CacheError
 
@@ -147,13 +147,14 @@ class Cache(Structure):
             for raw in stored_blocks(dataset) if whole else _blocks(dataset, ranges):
                 block = out[at : at + len(raw)]
                 block[:] = raw
-                if name == schema.EMBEDDINGS and not (finite := np.isfinite(block)).all():
+                if name == schema.EMBEDDINGS and not (finite := usable(block)).all():
                     if whole:  # Perhaps it is damaged: no checksum has been looked at.
                         raise CacheError(find_problems(self)[0])
                     rows = np.concatenate([np.arange(*each) for each in ranges])
                     row = self.describe_row(rows[at + int(finite.all(axis=1).argmin())])
                     raise CacheError(
-                        f"{self.path}: dataset {name!r} is not finite at {row}; make the cache again without it"
+                        f"{self.path}: dataset {name!r} is not finite, or above {LARGEST:g}, at {row}; make the cache "
+                        "again without it"
                     )
                 at += len(raw)
                 if digest is not None and (at == len(out) or out[learnt:at].nbytes >= _LEARN_BYTES):

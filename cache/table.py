@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from featlab.errors import CacheError, closest
 
+LARGEST = 1e15
+"""Of an embedding's values, in size: lengths of rows and sums of squares fit float32."""
 RowIndex = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | slice
+
+
+def usable(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which values an embedding may have: finite ones, of at most `LARGEST` in size."""
+    fits: NDArray[np.bool_] = np.abs(values) <= np.float32(LARGEST)
+    return fits
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from featlab.cache.hdf5 import check_filled, decode_names, get_dataset, guarded,
 from featlab.cache.names import CONTROL
 from featlab.cache.repeats import Repeats
 from featlab.cache.schema import FORMAT_VERSION, ContentDigest, ExtractorInfo, first_disorder, parse_json
-from featlab.cache.table import shape_text
+from featlab.cache.table import LARGEST, shape_text, usable
 from featlab.errors import CacheError
 
 _AGAIN = "make it again with `featlab extract`"
@@ -265,7 +265,7 @@ def _problems_of(
     if not bad:
         return []
     return [
-        f"{cache.path}: dataset {name!r} is not finite in {bad} of {cache.rows} rows, first at "
+        f"{cache.path}: dataset {name!r} is not finite, or above {LARGEST:g}, in {bad} of {cache.rows} rows, first at "
         f"{cache.describe_row(first_bad)}; make the cache again without them"
     ]
 
@@ -275,7 +275,7 @@ def _bad_rows(name: str, block: NDArray[Any]) -> NDArray[np.bool_]:
         decode_names(block)
         return np.zeros(len(block), dtype=np.bool_)
     flat = block.reshape(len(block), -1)
-    bad: NDArray[np.bool_] = ~np.isfinite(flat).all(axis=1)
+    bad: NDArray[np.bool_] = ~(usable if name == schema.EMBEDDINGS else np.isfinite)(flat).all(axis=1)
     if name != schema.EMBEDDINGS:
         # A row of nothing but NaN says that no face was found.
         bad &= ~np.isnan(flat).all(axis=1)

@@ -89,6 +89,16 @@ def smoothing_notes(scores: Iterable[float], window: int) -> list[str]:
     ]
 
 
+def video_notes(scores: Iterable[float]) -> list[str]:
+    """Return what the scores of videos are, where there are any."""
+    if all(math.isnan(score) for score in scores):
+        return []
+    return [
+        "Video: the mean probability of a video's frames against the label that most of them have; UAR is the mean "
+        "recall over classes, WAR the accuracy, each within a subject."
+    ]
+
+
 def calibration_notes(errors: Iterable[float]) -> list[str]:
     """Return what the calibration error is, where there is one."""
     if all(math.isnan(error) for error in errors):

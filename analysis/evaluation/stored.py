@@ -129,7 +129,7 @@ def read_finished(
         tables = {name: read_table(folder, name) for name in page.tables}
     except InputError:
         return None
-    names = read_sums(folder / SUMS)
+    names = read_sums(folder / SUMS) if (folder / SUMS).is_file() else {}
     drawn = {f"{figure.name}.{ending}" for figure in page.figures for ending in figure_endings(facts)}
     same = page.metadata == json.loads(json.dumps(facts)) and bool(page.figures) >= plots and drawn <= names.keys()
     if not same or not names or damages(folder / SUMS) or len(rows) != runs or any(row.error for row in rows):

@@ -18,6 +18,7 @@ from featlab.analysis.evaluation.methods import (
     rows_by_method,
     scope_notes,
     smoothing_notes,
+    video_notes,
 )
 from featlab.analysis.table import (
     FAILED,
@@ -155,6 +156,7 @@ def summary_table(
             "and against pft, Holm-adjusted."
         )
     notes += smoothing_notes((item.macro_f1_smoothed for item in summaries), smoothing)
+    notes += video_notes(item.video_macro_f1 for item in summaries)
     notes += calibration_notes(item.ece for item in summaries)
     ranked = max((item.rank_subjects for item in summaries), default=0)
     if ranked:
@@ -203,6 +205,9 @@ def _summary_columns() -> list[Column[MethodSummary]]:
         Column("Balanced accuracy", score("balanced_accuracy"), best=True, wide=True),
         Column("Neutral recall", score("neutral_recall"), wide=True),
         Column("Non-neutral recall", score("non_neutral_recall"), wide=True),
+        Column("Video macro F1", score("video_macro_f1"), best=True),
+        Column("Video UAR", score("video_balanced_accuracy"), best=True, wide=True),
+        Column("Video WAR", score("video_accuracy"), best=True, wide=True),
         Column("ECE", score("ece"), wide=True),
         Column("Difference to source-only", score("difference_vs_source"), wide=True),
         Column("95 % interval of the difference", interval("difference_ci95"), wide=True),

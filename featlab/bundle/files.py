@@ -21,7 +21,8 @@ from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
 from featlab.cache.schema import canonical_json, parse_json
 from featlab.errors import BundleError
 
-_DIGEST, _ABOUT, _TENSORS = "digest", "about", "tensors"
+_DIGEST, _ABOUT, _TENSORS, _FORMAT = "digest", "about", "tensors", "tensors_format"
+TENSORS_FORMAT = 1
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] = MappingProxyType({})) -> str:
@@ -36,8 +37,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     digest = _digest(copies)
+    told = {**about, _TENSORS: digest, _FORMAT: TENSORS_FORMAT}
     # One entry: of several, safetensors shuffles the order.
-    atomic_write_bytes(path, save(copies, metadata={_ABOUT: _with_digest({**about, _TENSORS: digest}, None)}))
+    atomic_write_bytes(path, save(copies, metadata={_ABOUT: _with_digest(told, None)}))
     return digest
 
 
@@ -59,8 +61,10 @@ def read_tensors(
     from safetensors.torch import load_file
 
     try:
-        wanted = {(read_about(path) or {}).get(_TENSORS), digest} - {None}
-        tensors = load_file(path)
+        about = read_about(path) or {}
+        if about.get(_FORMAT, 0) > TENSORS_FORMAT:
+            raise ValueError(f"its format {about[_FORMAT]} is newer than this featlab's; update featlab")
+        tensors, wanted = load_file(path), {about.get(_TENSORS), digest} - {None}
     except (OSError, SafetensorError, ValueError) as error:
         raise BundleError(f"{path}: can't be read ({str(error).splitlines()[0]})") from error
     for name, tensor in tensors.items():
@@ -85,7 +89,7 @@ def read_about(path: Path) -> dict[str, Any] | None:
             text = (file.metadata() or {}).get(_ABOUT)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    return None if text is None else _checked(text)
+    return None if text is None else _checked(text, always=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
@@ -127,12 +131,12 @@ def _with_digest(content: Mapping[str, Any], indent: int | None) -> str:
     return json.dumps({**plain, _DIGEST: _json_digest(plain)}, indent=indent, ensure_ascii=False)
 
 
-def _checked(text: str) -> dict[str, Any]:
+def _checked(text: str, *, always: bool = False) -> dict[str, Any]:
     content = parse_json(text)
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
     digest = content.pop(_DIGEST, None)
-    if digest is not None and digest != _json_digest(content):
+    if (always or digest is not None) and digest != _json_digest(content):
         raise ValueError("its digest doesn't fit")
     return content
 

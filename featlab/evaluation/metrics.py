@@ -91,6 +91,32 @@ def subject_metrics(
     )
 
 
+def video_scores(
+    labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], video: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return a label and the mean probabilities of each video: what is scored where a video is the unit.
+
+    A video's label is the one that most of its labelled frames have, of equals the first in the classes' order; a
+    video without a labelled frame is left out. The mean is over all of its frames.
+
+    Args:
+        labels: (n,) codes in [0, K), -1 where unknown.
+        probabilities: (n, K).
+        video: (n,) codes.
+
+    Returns:
+        (V,) labels and (V, K) means, in the order of the videos' codes.
+    """
+    found, place = np.unique(video, return_inverse=True)
+    known = labels >= 0
+    votes = np.zeros((len(found), probabilities.shape[1]), dtype=np.int64)
+    np.add.at(votes, (place[known], labels[known]), 1)
+    sums = np.zeros(votes.shape)
+    np.add.at(sums, place, probabilities)
+    kept = votes.sum(axis=1) > 0
+    return votes[kept].argmax(axis=1), sums[kept] / np.bincount(place)[kept, None]
+
+
 def before_and_after(
     bundle: Bundle, table: FeatureTable, model: PersonalModel, gap: int = 5
 ) -> tuple[SubjectMetrics, SubjectMetrics] | None:

@@ -34,6 +34,10 @@ _ADDED_LATER = (
     "source_gain",
     "carried_share",
     "share_people",
+    "videos",
+    "video_macro_f1",
+    "video_accuracy",
+    "video_balanced_accuracy",
 )
 """Fields that older files lack."""
 
@@ -80,6 +84,12 @@ class EvaluationRow:
     # The source model's carried share, and how many held-out source people chose it; NaN where it isn't used.
     carried_share: float = math.nan
     share_people: int = 0
+    # The same scores with a video as the unit (see `featlab.evaluation.metrics.video_scores`), and how many were
+    # scored; NaN and 0 in older files.
+    videos: int = 0
+    video_macro_f1: float = math.nan
+    video_accuracy: float = math.nan  # WAR of the literature.
+    video_balanced_accuracy: float = math.nan  # UAR of the literature.
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:

@@ -15,7 +15,13 @@ from featlab.bundle.bundle import Bundle
 from featlab.cache.table import FeatureTable
 from featlab.compute import count_flops
 from featlab.errors import FeatlabError, InputError
-from featlab.evaluation.metrics import SubjectMetrics, reliability_counts, smooth_probabilities, subject_metrics
+from featlab.evaluation.metrics import (
+    SubjectMetrics,
+    reliability_counts,
+    smooth_probabilities,
+    subject_metrics,
+    video_scores,
+)
 from featlab.evaluation.results import EvaluationRow
 from featlab.methods.base import Method, SourceFeatures
 from featlab.model.networks import AdaptedModel
@@ -221,13 +227,14 @@ def _row(
     numbers: RunNumbers,
     cost: Mapping[str, Any],
 ) -> EvaluationRow:
-    """Score one subject's test rows, as they are and smoothed."""
-    scores = _scores(table, test, probabilities)
+    """Score one subject's test rows, as they are, smoothed, and video by video."""
+    scores = _scores(table.label[test], probabilities, table)
+    videos = _scores(*video_scores(table.label[test], probabilities, table.video[test]), table)
     smoothed = math.nan
     if numbers.smoothing > 1:
         window = numbers.smoothing
         averaged = smooth_probabilities(probabilities, table.video[test], table.frame[test], window)
-        smoothed = _scores(table, test, averaged).macro_f1
+        smoothed = _scores(table.label[test], averaged, table).macro_f1
     return EvaluationRow(
         method=method.name,
         subject=subject,
@@ -236,6 +243,10 @@ def _row(
         selection=method.selection,
         scope=numbers.scope,
         macro_f1_smoothed=smoothed,
+        videos=videos.frames,
+        video_macro_f1=videos.macro_f1,
+        video_accuracy=videos.accuracy,
+        video_balanced_accuracy=videos.balanced_accuracy,
         reliability=tuple(reliability_counts(probabilities, table.label[test]).ravel().tolist()),
         collapsed=scores.collapsed,
         **asdict(scores),
@@ -243,5 +254,5 @@ def _row(
     )
 
 
-def _scores(table: FeatureTable, test: NDArray[np.intp], probabilities: NDArray[np.float32]) -> SubjectMetrics:
-    return subject_metrics(table.label[test], probabilities, classes=table.classes, neutral_code=table.neutral_code)
+def _scores(labels: NDArray[Any], probabilities: NDArray[Any], table: FeatureTable) -> SubjectMetrics:
+    return subject_metrics(labels, probabilities, classes=table.classes, neutral_code=table.neutral_code)

@@ -55,6 +55,11 @@ class MethodSummary:
     balanced_accuracy: float  # Mean over subjects.
     neutral_recall: float  # Mean over the subjects that have it.
     non_neutral_recall: float  # Mean over the subjects that have it.
+    # As ``macro_f1``, ``accuracy`` and ``balanced_accuracy`` with a video as the unit: the last two are the
+    # literature's WAR and UAR.
+    video_macro_f1: float
+    video_accuracy: float
+    video_balanced_accuracy: float
     ece: float  # Expected calibration error of the frames of all subjects, every subject weighing the same.
     gap_closed: float  # (method - source) / (oracle - source) of the means over the subjects that all three have.
     negative_transfer: int | None  # Subjects below source-only; ``None`` without source-only.
@@ -162,6 +167,9 @@ def _summary(
         balanced_accuracy=_field_mean(rows, "balanced_accuracy"),
         neutral_recall=_field_mean(rows, "neutral_recall"),
         non_neutral_recall=_field_mean(rows, "non_neutral_recall"),
+        video_macro_f1=_field_mean(rows, "video_macro_f1"),
+        video_accuracy=_field_mean(rows, "video_accuracy"),
+        video_balanced_accuracy=_field_mean(rows, "video_balanced_accuracy"),
         ece=float("nan") if reliability is None else calibration_error(reliability),
         gap_closed=gap_closed(*(mean([triple[place] for triple in triples]) for place in range(3))),
         negative_transfer=negative_transfer(ours, theirs) if theirs else None,

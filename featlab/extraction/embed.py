@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.table import Rows
+from featlab.cache.table import LARGEST, Rows, usable
 from featlab.cache.writer import CacheBuilder
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation
@@ -166,12 +166,12 @@ def _usable(
         wanted = f"({len(kept)}, {'D' if dim is None else dim})"
         raise ConfigError(f"the backbone {backbone.name!r} returned shape {embeddings.shape}, expected {wanted}")
     with np.errstate(over="ignore"):
-        fits = np.isfinite(embeddings.astype(dtype)).all(axis=1)
-    bad = {
-        place: f"the embedding isn't finite as {dtype}"
-        for place, fit in zip(kept, fits.tolist(), strict=True)
-        if not fit
-    }
+        stored = embeddings.astype(dtype)
+    fits = usable(stored).all(axis=1)
+    bad = {}
+    for row in np.flatnonzero(~fits).tolist():
+        finite = np.isfinite(stored[row]).all()
+        bad[kept[row]] = "the embedding " + (f"has values above {LARGEST:g}" if finite else f"isn't finite as {dtype}")
     return (embeddings[fits] if bad else embeddings), bad
 
 

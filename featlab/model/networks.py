@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from featlab.cache.table import LARGEST, usable
 from featlab.errors import InputError
 from featlab.seeding import blank
 
@@ -273,11 +274,13 @@ class AdaptedModel:
         """Return (n, K) float32 class probabilities of (n, D0) embeddings, computed block by block.
 
         Raises:
-            InputError: A wrong width.
+            InputError: A wrong width, or values that are not finite or above 1e15.
         """
         width = len(self.model.projection.mean)
         if embeddings.ndim != 2 or embeddings.shape[1] != width:
             raise InputError(f"embeddings have shape {embeddings.shape}, expected (n, {width})")
+        if not usable(embeddings).all():
+            raise InputError(f"embeddings hold NaN, infinity or values above {LARGEST:g}; leave such rows out")
         device = self.model.projection.mean.device
         with torch.no_grad():
             parts = [

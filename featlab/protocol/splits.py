@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.names import one_form
-from featlab.cache.table import FeatureTable
+from featlab.cache.table import LARGEST, FeatureTable, usable
 from featlab.errors import InputError, closest
 from featlab.seeding import generator, stable_hash
 
@@ -32,8 +32,8 @@ class Target:
             values = getattr(self, name)
             if len(values) != len(self.embeddings):
                 raise InputError(f"a target with {len(self.embeddings)} rows has {len(values)} values of {name}")
-        if not np.isfinite(self.embeddings).all():
-            raise InputError("the target's embeddings hold NaN or infinity; extract its frames again")
+        if not usable(self.embeddings).all():
+            raise InputError(f"the target's embeddings hold NaN or infinity, or above {LARGEST:g}; extract them again")
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -152,6 +152,8 @@ def choose_targets(
                 f"--targets {wanted}: the pool has {len(pool)} subjects who are not named as sources; choose 1 or more "
                 "and no more than that, or put more people into the pool"
             )
+        if len(subjects) < 2:
+            raise InputError("the cache has one person, and others are needed to learn from; extract more people")
         if not 1 <= wanted < len(subjects):
             raise InputError(
                 f"--targets {wanted}: the cache has {len(subjects)} subjects, and at least one must stay a source; "

@@ -52,11 +52,12 @@ def test_no_terminal_loses_a_name_or_a_number(every_method, width):
     table = summary_table(summarise(every_method))
     text = printed(width, table)
     assert max(map(len, text.splitlines())) <= width
-    shown = ["Method", "Macro F1", "95 % interval", "Gap closed", "Negative transfer", "p vs source"]
+    shown = ["Method", "Macro F1", "95 % interval", "Video macro F1", "Gap closed", "Negative transfer", "p vs source"]
     assert [table.columns[place] for place in table.narrow] == shown
     assert all(word in text for head in shown for word in head.split())
-    # Every column is there on request.
+    # Every column is there on request, and what is said of it.
     whole = printed(width, table, wide=True)
+    assert ("Rank: average" in whole, "Rank:" in text, "Macro F1:" in text) == (True, False, True)
     for shown, places in ((text, table.narrow[1:]), (whole, range(2, len(table.columns)))):
         assert "…" not in shown
         for row in table.rows:

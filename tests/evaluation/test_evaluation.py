@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from featlab.errors import InputError
-from featlab.evaluation.metrics import reliability_counts, smooth_probabilities, subject_metrics
+from featlab.evaluation.metrics import reliability_counts, smooth_probabilities, subject_metrics, video_scores
 from featlab.evaluation.run import RunNumbers, evaluate_subject, oracle_probabilities
 from featlab.methods import AdaptedModel, Method, get_method, make_method, method_names
 from featlab.methods.base import SourceFeatures
@@ -210,6 +210,10 @@ def test_the_smoothed_score_is_that_of_smoothed_probabilities_of_every_method(bu
         (rows[0], model.predict_proba(mine.embeddings[split.test])),
         (rows[-1], oracle_probabilities(bundle, mine, split, *methods("oracle"))[0]),
     ):
+        labels, means = video_scores(mine.label[split.test], given, mine.video[split.test])
+        videos = subject_metrics(labels, means, classes=mine.classes, neutral_code=mine.neutral_code)
+        assert (row.videos, row.video_macro_f1) == (len(labels), videos.macro_f1)
+        assert (row.video_accuracy, row.video_balanced_accuracy) == (videos.accuracy, videos.balanced_accuracy)
         smoothed = smooth_probabilities(given, mine.video[split.test], mine.frame[split.test], 3)
         assert row.macro_f1_smoothed == expected_scores(mine, split.test, smoothed).macro_f1
 

@@ -15,6 +15,7 @@ from featlab.evaluation.metrics import (
     reliability_counts,
     smooth_probabilities,
     subject_metrics,
+    video_scores,
 )
 
 CLASSES = ("neutral", "anger", "fear", "joy", "sadness", "surprise", "disgust")
@@ -175,3 +176,19 @@ def test_a_window_without_a_middle_and_shapes_that_do_not_fit_are_refused(refuse
             smooth_probabilities(probabilities, video, frame, window)
     with refused(InputError, "(3, 3)", "(2,)"):
         smooth_probabilities(probabilities, video[:2], frame, 3)
+
+
+def test_a_video_has_the_label_of_most_of_its_frames_and_the_mean_of_their_probabilities():
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        video, labels = rng.integers(0, 9, 60) * 7, rng.integers(-1, 3, 60)
+        labels[video == 14] = -1
+        given = rng.dirichlet(np.ones(3), 60).astype(np.float32)
+        found, means = video_scores(labels, given, video)
+        expected = []
+        for code in sorted(set(video.tolist()) - {14}):
+            known = [label for label in labels[video == code].tolist() if label >= 0]
+            most = max(sorted(set(known)), key=known.count)
+            expected.append((most, given[video == code].astype(np.float64).mean(axis=0)))
+        assert found.tolist() == [label for label, _ in expected]
+        np.testing.assert_allclose(means, [mean for _, mean in expected], rtol=1e-12)

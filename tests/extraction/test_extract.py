@@ -158,6 +158,8 @@ def test_what_float16_costs_is_the_length_of_what_was_lost_and_what_it_can_not_h
     brightest = np.sort(means([decode_image(item.path) for item in items]).max(axis=1))
     scale = np.float32(0.999 * 65504 / brightest[-2])  # the brightest image overflows, and no other
     half, backbone = replace(ONE, dtype="float16"), stand_in(lambda images, landmarks: scale * means(images))
+    far = run(items, stand_in(lambda images, landmarks: 1e30 * (means(images) == brightest[-1])), tmp_path / "far.h5")
+    assert {failure.reason for failure in far.failures} == {"the embedding has values above 1e+15"}
     report = run(items, backbone, tmp_path / "half.h5", config=half)
     assert [failure.reason for failure in report.failures] == ["the embedding isn't finite as float16"]
     assert (report.storage_error.rows, 0 < report.storage_error.max < 2**-11) == (11, True)

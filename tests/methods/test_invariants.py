@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import inspect
+import warnings
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.bundle.bundle import bundle_card
+from featlab.cache.table import LARGEST
 from featlab.errors import ConfigError, InputError
 from featlab.methods import get_method, make_method, method_names
 from featlab.methods.base import SourceFeatures
@@ -265,7 +268,7 @@ def test_one_row_is_no_batch_teaches_nothing_and_says_so(name, adapt, bundle, ro
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_odd_rows_give_finite_probabilities(name, adapt, adapted, bundle, rows, probe):
+def test_odd_rows_give_finite_probabilities(name, adapt, adapted, bundle, rows, probe, refused):
     own = rows.embeddings
     odd = (
         np.repeat(own[:1], 16, axis=0),
@@ -277,6 +280,21 @@ def test_odd_rows_give_finite_probabilities(name, adapt, adapted, bundle, rows, 
     for values in odd:
         for options in ({}, *VARIANTS.get(name, ())):
             assert_probabilities(adapt(name, bundle, target(values), **options).predict_proba(probe), len(probe))
+    for values in (
+        own * np.float32(LARGEST / np.abs(own).max()),
+        own * np.float32(1e-30),
+        np.where(np.arange(own.shape[1]) == 3, np.float32(LARGEST), own),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            # Where steps diverge, one line says what to do.
+            with suppress(InputError) if name in ("agra", "clup-swav") else nullcontext():
+                assert_probabilities(adapt(name, bundle, target(values)).predict_proba(probe), len(probe))
+    for value in (np.nan, np.inf, -np.inf, 1e30):
+        with refused(InputError, "NaN or infinity"):
+            target(np.where(np.arange(own.shape[1]) == 3, np.float32(value), own))
+        with refused(InputError, "leave such rows out"):
+            adapted(name).predict_proba(np.full_like(probe, value))
     if name in CLOSED_FORM:
         # Rows given twice change nothing.
         twice = adapt(name, bundle, target(np.concatenate([own, own]))).predict_proba(probe)

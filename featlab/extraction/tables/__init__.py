@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from featlab.cache.assemble import write_table
 from featlab.cache.reader import Cache, open_cache
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.table import FeatureTable
+from featlab.cache.table import LARGEST, FeatureTable, usable
 from featlab.config.options import check_choice
 from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces import order_problem, unit_problem
@@ -146,11 +146,12 @@ def _table(
 ) -> FeatureTable:
     """Put the rows at some places of the source, which are called as the index says, into a table."""
     classes = class_names(index.label, index.neutral)
+    whole = len(places) == len(features)
     code: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
     subjects, subject = codes_of(index.subject)
     videos, video = codes_of(index.video)
     return FeatureTable(
-        embeddings=features if len(places) == len(features) else features[places],
+        embeddings=features if whole else features[places],
         label=np.array([code[name] for name in index.label], dtype=np.int16),
         subject=subject,
         video=video,
@@ -159,7 +160,7 @@ def _table(
         videos=videos,
         classes=classes,
         neutral=index.neutral,
-        landmarks=None if landmarks is None else landmarks[places],
+        landmarks=landmarks if whole or landmarks is None else landmarks[places],
         paths=None if index.paths is None else tuple(index.paths),
     )
 
@@ -190,7 +191,7 @@ def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, st
     for part in _blocks(kept, rows.features.shape[1]):
         block = rows.features[part]
         with np.errstate(over="ignore"):
-            fits = np.isfinite(block.astype(dtype))
+            fits = usable(block.astype(dtype))
         for place in np.flatnonzero(~fits.all(axis=1)).tolist():
             column = int(np.argmin(fits[place]))
             bad.setdefault(int(part[place]), _why(rows, column, float(block[place, column]), dtype))
@@ -201,7 +202,8 @@ def _why(rows: ReadRows, column: int, value: float, dtype: str) -> str:
     name = rows.columns[column] if rows.columns else f"value {column}"
     if np.isnan(value):
         return f"{name} is missing or NaN"
-    return f"{name} is infinite" if np.isinf(value) else f"{name} is {value:g}, too large for {dtype}"
+    what = dtype if abs(value) <= LARGEST else "an embedding"
+    return f"{name} is infinite" if np.isinf(value) else f"{name} is {value:g}, too large for {what}"
 
 
 def float16_error(features: NDArray[np.float32]) -> float:
