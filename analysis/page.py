@@ -140,8 +140,9 @@ def read_page(folder: Path) -> Page:
     with _readable(path):
         check_sum(path, InputError)
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != PAGE_FORMAT:
-            raise InputError(f"{path}: written by another version of featlab; run the command again")
+        if data["format"] > PAGE_FORMAT:
+            newer = f"its format {data['format']} is newer than this featlab's"
+            raise InputError(f"{path}: {newer}; update featlab, or run the command again")
         figures = tuple(PageFigure(**item) for item in data["figures"])
         page = Page(
             kind=data["kind"],
@@ -212,7 +213,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); run the command again") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: damaged; delete {path.parent} and run the command again") from error
 
 

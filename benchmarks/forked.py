@@ -227,8 +227,8 @@ def contents(place: Path) -> dict[str, Any]:
 
 
 def drafts(place: Path) -> list[str]:
-    """Return what a command must not leave when it has ended well."""
-    return sorted(path.name for path in place.rglob("*") if ".partial" in path.name or path.name.endswith(".lock"))
+    """Return what a command must not leave when it has ended."""
+    return sorted(path.name for path in place.rglob("*") if ".partial" in path.name)
 
 
 def _without_times(value: Any) -> Any:

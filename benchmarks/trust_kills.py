@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,13 +21,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import forked
-from disturbed import Job, jobs, prepared, used
+from disturbed import EXTRACTOR, Job, jobs, people, prepared, used
 from forked import Ended, Fault, contents, copied, drafts, run
 from trust import Row
+
+from featlab.cache import write_table
 
 KILLS = 10
 FINISHED = ("results/runs", "results/tune-runs", "stages/")
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+REPLACED = "another cache takes the place"
 SPARED = ("extract", "import", "merge")
 WITH_WORKERS = """
 import sys, featlab.engine.run
@@ -53,7 +57,8 @@ def finished(job: Job, place: Path, ended: Ended | None = None) -> str:
         # A draft may be of a run that has only just begun: it is taken for dead half a second later.
         time.sleep(0.6 * bool(drafts(place)))
         ended = run(job.words, place)
-    if ended.code:
+    # A merge that has been done is refused, as always.
+    if ended.code and not (ended.refused and contents(place) == job.expected):
         return "traceback" if ended.crashed else f"lost: exit {ended.code}, {ended.err}"
     if {name: when for name, when in _finished(place).items() if name in done} != done:
         return "lost: made again"
@@ -158,9 +163,18 @@ def workers(job: Job, place: Path, count: int, rng: random.Random) -> Iterator[t
     words = tuple(
         "2" if before == "--jobs" else word for before, word in zip(("", *job.words), job.words, strict=False)
     )
+    cache, another = place / "cache.h5", place.with_name("another.h5")
+    hows = (
+        "SIGINT",
+        "SIGTERM",
+        "SIGKILL",
+        "a worker dies",
+        *([REPLACED] if (job.before / cache.name).exists() else []),
+    )
     for number in range(count):
         copied(job.before, place)
-        how = ("SIGINT", "SIGTERM", "SIGKILL", "a worker dies")[number % 4]
+        write_table(another, people(9, first=70), EXTRACTOR)
+        how = hows[number % len(hows)]
         log = place.with_name("workers.log")
         with log.open("w", encoding="utf-8") as file:
             running = subprocess.Popen(
@@ -170,7 +184,9 @@ def workers(job: Job, place: Path, count: int, rng: random.Random) -> Iterator[t
             time.sleep(0.05)
         time.sleep(rng.uniform(0, 3))
         with suppress(ProcessLookupError):
-            if how == "a worker dies":
+            if how == REPLACED:
+                another.replace(cache)
+            elif how == "a worker dies":
                 os.kill(rng.choice(children), signal.SIGKILL)
             elif how == "SIGINT":
                 # As a terminal does, to all of them.
@@ -182,10 +198,12 @@ def workers(job: Job, place: Path, count: int, rng: random.Random) -> Iterator[t
             # It had printed all, and was about to end: Python gives signals back to the system before it does.
             ended = Ended(0, "", ended.err)
         orphans = not _gone(running.pid)
+        if how == REPLACED:
+            shutil.copy(job.before / cache.name, cache)
         if how == "SIGKILL":
             verdict = harm(job, place) or finished(job, place) or "harmless"
         else:
-            verdict = refused(job, place, ended, (2,) if how == "a worker dies" else (130, 143))
+            verdict = refused(job, place, ended, (2,) if how in hows[3:] else (130, 143))
         yield how, "lost: workers are left" if orphans else verdict
 
 
@@ -245,6 +263,6 @@ def attacks(folder: Path, scale: float, seed: int) -> Iterator[Row]:
         each: Callable[[str], Iterator[str]] = lambda name: together(by_name[name], place, times(4), rng)  # noqa: E731
         yield row(what, (verdict for name in names for verdict in each(name)))
     yield row("SIGINT or SIGTERM", stops(done, place, times(44), rng))
-    pairs = [pair for name in ("evaluate", "extract") for pair in workers(by_name[name], place, times(4), rng)]
+    pairs = [pair for name in ("evaluate", "extract") for pair in workers(by_name[name], place, times(5), rng)]
     for how in dict(pairs):
         yield row(f"two workers: {how}", iter([verdict for what, verdict in pairs if what == how]))

@@ -126,6 +126,7 @@ COMMANDS = {
     "pair": (SOURCE, "stages:pair"),
     "pretrain": (SOURCE, "stages:pretrain"),
     "bundle": (SOURCE, "exchange:bundle_app"),
+    "personalise": (TARGET, "personalise:personalise"),
     "adapt": (TARGET, "stages:adapt"),
     "predict": (TARGET, "predict:predict"),
     "export": (TARGET, "exchange:export"),

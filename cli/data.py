@@ -132,7 +132,7 @@ def inspect(
             "extractor": f"{extractor.id}: {extractor.preprocessing}",
             **extractor.about,
             "fingerprint": extractor.fingerprint[:12],
-            "digest": summary.digest[:12],
+            "digest": f"{summary.digest[:12]}, as the file says (featlab verify reads all of it)",
             "size": f"{summary.file_bytes / 1e6:.1f} MB",
         },
     )
@@ -160,15 +160,7 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
         "membership test": membership_sentence(bundle.membership),
         "extractor": f"{bundle.extractor.id}: {bundle.extractor.preprocessing}",
     }
-    session.output.json(
-        {
-            "folder": folder,
-            **facts,
-            "carried_share": bundle.share.value,
-            "membership": dict(bundle.membership),
-            "known": known,
-        }
-    )
+    session.output.json({"folder": folder, **facts, "carried_share": bundle.share.value, "known": known})
     session.output.facts(str(folder), facts)
     for line in known:
         session.output.show(line)

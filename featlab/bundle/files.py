@@ -21,7 +21,8 @@ from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
 from featlab.cache.schema import canonical_json, parse_json
 from featlab.errors import BundleError
 
-_DIGEST, _ABOUT, _TENSORS = "digest", "about", "tensors"
+_DIGEST, _ABOUT, _TENSORS, _FORMAT = "digest", "about", "tensors", "tensors_format"
+TENSORS_FORMAT = 1
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] = MappingProxyType({})) -> str:
@@ -36,8 +37,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     digest = _digest(copies)
+    told = {**about, _TENSORS: digest, _FORMAT: TENSORS_FORMAT}
     # One entry: of several, safetensors shuffles the order.
-    atomic_write_bytes(path, save(copies, metadata={_ABOUT: _with_digest({**about, _TENSORS: digest}, None)}))
+    atomic_write_bytes(path, save(copies, metadata={_ABOUT: _with_digest(told, None)}))
     return digest
 
 
@@ -59,8 +61,10 @@ def read_tensors(
     from safetensors.torch import load_file
 
     try:
-        wanted = {(read_about(path) or {}).get(_TENSORS), digest} - {None}
-        tensors = load_file(path)
+        about = read_about(path) or {}
+        if about.get(_FORMAT, 0) > TENSORS_FORMAT:
+            raise ValueError(f"its format {about[_FORMAT]} is newer than this featlab's; update featlab")
+        tensors, wanted = load_file(path), {about.get(_TENSORS), digest} - {None}
     except (OSError, SafetensorError, ValueError) as error:
         raise BundleError(f"{path}: can't be read ({str(error).splitlines()[0]})") from error
     for name, tensor in tensors.items():

@@ -14,7 +14,8 @@ from featlab.cache.names import Names, one_name_each
 from featlab.config.options import check_choice
 from featlab.errors import InputError, closest, listed
 
-_NUMBERS = re.compile(r"(\d+)")
+# Longer ones are several: Python makes no number of more than 4,300 digits.
+_NUMBERS = re.compile(r"(\d{1,4000})")
 MAX_FRAME = 2**31 - 1
 MAX_CLASSES = 2**15 - 1
 LONGEST_NAME = 4096

@@ -1,4 +1,4 @@
-"""Predict new images of one person: embed them by the bundle's own backbone, then as rows of a cache."""
+"""New images of one person: embed them by the bundle's own backbone, and predict them as rows of a cache."""
 
 from __future__ import annotations
 
@@ -31,6 +31,16 @@ _OUR_OWN = re.compile(r"hog|geometry|resnet18|(torchvision|timm):[\w.]+")
 
 
 @dataclass(frozen=True, eq=False)
+class Embedded:
+    """What images of one person became."""
+
+    # n rows, sorted by video and frame; their labels are unknown, their paths are the images' names.
+    table: FeatureTable
+    items: tuple[Item, ...]  # The image of each row.
+    failures: tuple[Failure, ...]  # Images that could not be read or embedded.
+
+
+@dataclass(frozen=True, eq=False)
 class ImagePredictions:
     """What was predicted."""
 
@@ -53,7 +63,34 @@ def predict_source(
     on_stage: OnStage | None = None,
     on_progress: OnProgress | None = None,
 ) -> ImagePredictions:
-    """Predict a person's images in a source.
+    """Predict a person's images in a source, as `embed_source` reads it."""
+    found = embed_source(
+        bundle,
+        source,
+        subject,
+        backbone,
+        inputs,
+        config=config,
+        notify=notify,
+        on_stage=on_stage,
+        on_progress=on_progress,
+    )
+    return ImagePredictions(found.table, adapted.predict_proba(found.table.embeddings), found.failures)
+
+
+def embed_source(
+    bundle: Bundle,
+    source: Path,
+    subject: str,
+    backbone: Backbone,
+    inputs: InputConfig,
+    *,
+    config: ExtractConfig = DEFAULTS,
+    notify: Callable[[str], None] | None = None,
+    on_stage: OnStage | None = None,
+    on_progress: OnProgress | None = None,
+) -> Embedded:
+    """Embed a person's images in a source.
 
     A source without subjects in it (an image, a video, a folder of them: the layout ``loose``, which ``auto`` takes for
     it) is the person's as a whole. Of any other source the person's images are taken. The backbone, with the alignment
@@ -81,29 +118,27 @@ def predict_source(
         if notify is not None:
             for line in read.warnings:
                 notify(line)
-        predicted = predict_images(
+        found = embed_images(
             bundle,
-            adapted,
             read.items if loose else _items_of(read.items, subject, source),
             with_face_crop(backbone, inputs, read),
             landmarks=read.landmarks,
             config=config,
             on_progress=on_progress,
         )
-    return replace(predicted, failures=(*read.failures, *predicted.failures))
+    return replace(found, failures=(*read.failures, *found.failures))
 
 
-def predict_images(
+def embed_images(
     bundle: Bundle,
-    adapted: AdaptedModel,
     items: Sequence[Item],
     backbone: Backbone,
     *,
     landmarks: NDArray[np.float32] | None = None,
     config: ExtractConfig = DEFAULTS,
     on_progress: OnProgress | None = None,
-) -> ImagePredictions:
-    """Embed images and predict them; ``landmarks`` are those of the whole source, by ``Item.row``.
+) -> Embedded:
+    """Embed images; ``landmarks`` are those of the whole source, by ``Item.row``.
 
     The embeddings go through a temporary cache, which is gone afterwards; what the items say about labels is not read.
     """
@@ -121,7 +156,8 @@ def predict_images(
         )
         with open_cache(out) as cache:
             table = cache.read()
-    return ImagePredictions(table, adapted.predict_proba(table.embeddings), report.failures)
+    named = {item.name: item for item in items}
+    return Embedded(table, tuple(named[name] for name in table.paths or ()), report.failures)
 
 
 def check_backbone(wanted: ExtractorInfo, made: ExtractorInfo) -> None:

@@ -219,6 +219,9 @@ def test_results_are_found_by_folder_by_file_and_the_newest_by_default_or_refuse
     (newer / "run.json").unlink()
     assert open_results(tmp_path, newer).facts == {}
     (newer / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match=r"run\.json: damaged"):
+        open_results(tmp_path, newer)
+    (newer / "SHA256SUMS").unlink()  # as an older featlab wrote it
     (tmp_path / "results.jsonl").write_text("", encoding="utf-8")
     for name, said in (("no", "no results there"), ("", "holds no results"), (newer, r"run\.json: can't be read")):
         with pytest.raises(InputError, match=said):

@@ -115,7 +115,7 @@ def test_a_page_or_a_table_that_can_not_be_read_is_named(tmp_path):
         (path, "{", "damaged"),
         (path, "[]", "damaged"),
         (path, '{"format": 1}', "damaged"),
-        (path, '{"format": 99}', "another version"),
+        (path, '{"format": 99}', "format 99 is newer than this featlab's; update featlab, or"),
         (path, json.dumps({**page, "tables": ["../scores"]}), "damaged"),
         (path, json.dumps({**page, "words": [5]}), "damaged"),
         (path, json.dumps({**page, "facts": []}), "damaged"),

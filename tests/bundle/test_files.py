@@ -5,10 +5,11 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.bundle.bundle import load_bundle, save_bundle
-from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
+from featlab.bundle.files import TENSORS_FORMAT, read_json, read_tensors, write_json, write_tensors
 from featlab.errors import BundleError
 from featlab.methods import make_method
 from featlab.protocol.splits import target_of
@@ -65,6 +66,17 @@ def test_tensors_come_back_and_no_turned_bit_gives_others(tmp_path):
         read_tensors(path, digest=digest)
 
 
+def test_a_newer_file_of_tensors_is_refused_and_an_older_one_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "some.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr("featlab.bundle.files.TENSORS_FORMAT", TENSORS_FORMAT + 1)
+        write_tensors(path, TENSORS)
+    with pytest.raises(BundleError, match=r"format 2 is newer .* update featlab"):
+        read_tensors(path)
+    save_file({"codes": TENSORS["codes"]}, path, metadata={"digest": "of an older kind"})
+    assert torch.equal(read_tensors(path)["codes"], TENSORS["codes"])
+
+
 def test_json_comes_back_and_no_turned_bit_gives_another(tmp_path):
     path = tmp_path / "some.json"
     write_json(path, CONTENT)
@@ -98,13 +110,13 @@ def test_an_adaptation_is_one_file_that_a_kill_leaves_old_or_new_and_no_turned_b
         model, meta = load_adaptation(folder, bundle)
         assert np.array_equal(model.predict_proba(rows), models[meta["method"]].predict_proba(rows)), name
     save("coral")
-    path = folder / "adaptation.safetensors"
+    path, known = folder / "adaptation.safetensors", load_adaptation(folder, bundle)[1]
     for place in flipped(path, a_bit_of_every_byte(path)):
         try:
             model, meta = load_adaptation(folder, bundle)
         except BundleError:
             continue
-        assert meta["method"] == "coral", place
+        assert meta == known, place
         assert np.array_equal(model.predict_proba(rows), models["coral"].predict_proba(rows)), place
 
 

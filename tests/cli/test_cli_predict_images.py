@@ -1,17 +1,25 @@
 """predict --images: new images of a person, with the bundle's own extractor."""
 
 import json
+import re
 import shutil
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from featlab.bundle.bundle import load_bundle
+from featlab.cache import open_cache
+from featlab.exchange.formats import run_safetensors
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.layouts import read_layout
+from featlab.methods import make_method
+from featlab.protocol.splits import target_of
+from featlab.seeding import run_seed
 
 SIZE = 24
 HOG = ("--backbone", "hog", "--option", f"size={SIZE}")
@@ -141,3 +149,37 @@ def test_an_adapted_bundle_alone_predicts_images_of_its_own_backbone_only(worksp
     for name in ("empty", "notes.txt", "nosuch"):
         assert name in refused(*words, name, *HOG, "-q")
     assert "loose" not in refused(*words, "empty", "--layout", "folders", *HOG, "-q")
+
+
+def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, run_json, refused, quickly):
+    made = run_json("pretrain", "--targets", "p3", *quickly)
+    bundle = load_bundle(Path(made["folder"]))
+    at_rest = [f"clip/neutral{frame}.png" for frame in range(3)]
+    words = (*HOG, "--bundle", made["folder"], "-j", "1")
+    done = run_json("personalise", *at_rest, *words, "--out", "new.safetensors", "--other", "clip")
+    # The same as adapting to rows of a cache.
+    with open_cache("cache.h5") as cache:
+        rows = cache.read(["p3"])
+    rest = rows.take(
+        np.flatnonzero([path.endswith(tuple(f"neutral/b/{n}.png" for n in range(3))) for path in rows.paths])
+    )
+    seed = run_seed(bundle.seed, "pft", "new")
+    expected = make_method("pft").adapt(bundle, target_of(rest), seed=seed).model
+    model, _ = run_safetensors(Path("new.safetensors"))
+    embeddings = torch.from_numpy(rows.embeddings)
+    torch.testing.assert_close(model(embeddings), expected(embeddings), rtol=1e-4, atol=1e-4)
+    assert (done["subject"], done["method"], done["frames"]) == ("new", "pft", 3)
+    assert any(line.startswith("clip: ") and "of 6 frames" in line for line in done["words"])
+    page = Path("new.html").read_text(encoding="utf-8")
+    assert all(word in page for word in ("A model for new", "3 pictures", "data:image"))
+    assert not re.search(r"""(?:src|href)=["']?https?:""", page)
+    assert Path("new.safetensors").stat().st_mode & 0o777 == 0o600
+    first = ("personalise", *words, "clip/neutral0.png", "clip/neutral1.png", "-q")
+    for typed, expected in (
+        (("personalise", "gone.mp4", *words, "--out", "x.onnx", "-q"), "gone.mp4: no such file"),
+        ((*first, "--out", "x.txt"), "x.txt: which format?"),
+        ((*first, "--out", "x.onnx", "--subject", "p0"), "p0"),
+        ((*first, "--out", "x.onnx", "--method", "gone"), "gone"),
+    ):
+        assert expected in refused(*typed)
+    assert not list(Path().glob("x.*"))

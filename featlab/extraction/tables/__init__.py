@@ -144,11 +144,12 @@ def _table(
 ) -> FeatureTable:
     """Put the rows at some places of the source, which are called as the index says, into a table."""
     classes = class_names(index.label, index.neutral)
+    whole = len(places) == len(features)
     code: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
     subjects, subject = codes_of(index.subject)
     videos, video = codes_of(index.video)
     return FeatureTable(
-        embeddings=features if len(places) == len(features) else features[places],
+        embeddings=features if whole else features[places],
         label=np.array([code[name] for name in index.label], dtype=np.int16),
         subject=subject,
         video=video,
@@ -157,7 +158,7 @@ def _table(
         videos=videos,
         classes=classes,
         neutral=index.neutral,
-        landmarks=None if landmarks is None else landmarks[places],
+        landmarks=landmarks if whole or landmarks is None else landmarks[places],
         paths=None if index.paths is None else tuple(index.paths),
     )
 

@@ -1,0 +1,210 @@
+"""A page about one person's model: the clips, before and after, and whether it is likely to help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image as PilImage
+
+from featlab.analysis.inside.faces import LARGEST, Image, plot_clip
+from featlab.analysis.page import DrawnFigure, Result, write_result
+from featlab.analysis.report.collect import read_report
+from featlab.analysis.report.page import write_report
+from featlab.analysis.table import Column, Table, make_table, number_text
+from featlab.bundle.bundle import Bundle
+from featlab.evaluation.results import versions
+from featlab.extraction.decode import read_pixels
+from featlab.extraction.items import Item
+from featlab.model.networks import GainEstimate, SourceGain
+
+_THUMBNAILS = 9
+
+
+@dataclass(frozen=True, eq=False)
+class SeenClip:
+    """Frames of one source, as the source model and the person's own model see them.
+
+    Attributes:
+        name: What the user called it.
+        items: The image of each of n frames, in order of time.
+        before: (n, K) probabilities of the source model.
+        after: (n, K) of the person's.
+        adapted: Whether the person's model was made of it.
+    """
+
+    name: str
+    items: Sequence[Item]
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+    adapted: bool
+
+
+@dataclass(frozen=True, eq=False)
+class PersonPage:
+    """What is known of a person's model.
+
+    Attributes:
+        subject: The person's name.
+        bundle: What was adapted.
+        method: How: a registry name.
+        clips: Those that were adapted on, then others.
+        gain: What is expected for this person; ``None`` where the method can't tell.
+        known: What adapting gained on source people who were held out, likewise.
+        warnings: A line each.
+    """
+
+    subject: str
+    bundle: Bundle
+    method: str
+    clips: Sequence[SeenClip]
+    gain: GainEstimate | None
+    known: SourceGain | None
+    warnings: Sequence[str]
+
+    def verdict(self) -> str:
+        """Return in a sentence whether this person's model is likely to be better."""
+        gain = self.gain
+        if gain is None:
+            return (
+                "Nothing is known of whether it helps: too few source people to learn it from, or a method that can't."
+            )
+        likely = "likely" if gain.chance >= 0.8 else "as likely as not" if gain.chance >= 0.5 else "not likely"
+        seen = "this person's other frames" if gain.frames else "source people alone"
+        return (
+            f"It is {likely} to help: {100 * gain.expected:+.0f} points of macro F1 are expected, four in five times "
+            f"{100 * gain.low:+.0f} to {100 * gain.high:+.0f}, and no loss in {gain.chance:.0%} of cases (from {seen}; "
+            "no label was used)."
+        )
+
+    def summary(self) -> list[str]:
+        """Return what was done, a sentence each."""
+        shown = [clip for clip in self.clips if clip.adapted]
+        frames = sum(len(clip.items) for clip in shown)
+        names = ", ".join(clip.name for clip in shown)
+        lines = [
+            self.verdict(),
+            f"{self.method} was adapted to {frames:,} frames of {self.subject} at rest ({names}), without labels and "
+            f"without the {len(self.bundle.source_subjects)} people who taught the source model.",
+        ]
+        if self.known is not None:
+            lines.append(f"Of {self.method} in general: {self.known.sentence()}.")
+        for clip in self.clips:
+            changed = int((clip.before.argmax(axis=1) != clip.after.argmax(axis=1)).sum())
+            neutral = self.bundle.classes[self.bundle.neutral_code]
+            rest = [100 * float((part.argmax(axis=1) == self.bundle.neutral_code).mean()) for part in _sides(clip)]
+            lines.append(
+                f"{clip.name}: {changed:,} of {len(clip.items):,} frames changed class; {rest[0]:.0f} % were taken for "
+                f"{neutral} before, {rest[1]:.0f} % after."
+            )
+        return [*lines, *(f"Take care: {line}." for line in self.warnings), NO_DECISIONS]
+
+    def result(self) -> Result:
+        """Return the page's words, figures and table."""
+        classes, neutral = self.bundle.classes, self.bundle.neutral
+        others = [name for name in classes if name != neutral]
+        positive = others[0] if len(others) == 1 else f"non-{neutral}"
+        figures = []
+        for number, clip in enumerate(self.clips, start=1):
+            curves = [np.float32(1) - part[:, self.bundle.neutral_code].clip(0, 1) for part in _sides(clip)]
+            role = "adapted on" if clip.adapted else "not adapted on"
+            figures.append(
+                DrawnFigure(
+                    f"clip-{number}",
+                    f"{clip.name}, {role}",
+                    f"The probability of {positive} in each frame, before and after adapting.",
+                    _drawn(clip, curves, positive, len(classes)),
+                    {
+                        "frame": list(range(len(clip.items))),
+                        "before": curves[0].tolist(),
+                        "after": curves[1].tolist(),
+                    },
+                )
+            )
+        extractor = self.bundle.extractor
+        facts = {
+            "cache_digest": self.bundle.cache_digest,
+            "extractor": {"id": extractor.id, "fingerprint": extractor.fingerprint},
+            "versions": versions(),
+        }
+        title = f"A model for {self.subject}"
+        return Result("personalise", title, self.summary(), {"classes": self._table()}, figures, metadata=facts)
+
+    def write(self, path: Path, command: str) -> None:
+        """Write the page as one HTML file that loads nothing."""
+        with TemporaryDirectory(prefix="featlab-") as folder:
+            result = self.result()
+            write_result(Path(folder) / "person", result, command)
+            report = read_report([Path(folder) / "person"], result.title)
+            # A drawing that is too large for the page lies in a folder that is about to go.
+            pages = tuple(
+                replace(page, figures=tuple(replace(figure, left_out=()) for figure in page.figures))
+                for page in report.pages
+            )
+            write_report(path, replace(report, pages=pages))
+
+    def _table(self) -> Table:
+        sides = [(clip, *side) for clip in self.clips for side in zip(("before", "after"), _sides(clip), strict=True)]
+
+        def share(code: int) -> Column[tuple[SeenClip, str, NDArray[np.float32]]]:
+            name = self.bundle.classes[code]
+            return Column(
+                f"{name} (%)", lambda side: number_text(100 * float((side[2].argmax(axis=1) == code).mean()), 1)
+            )
+
+        columns: list[Column[tuple[SeenClip, str, NDArray[np.float32]]]] = [
+            Column("Clip", lambda side: side[0].name, text=True),
+            Column("", lambda side: side[1], text=True),
+            Column("Frames", lambda side: str(len(side[2]))),
+            *(share(code) for code in range(len(self.bundle.classes))),
+        ]
+        return make_table("Share of frames predicted as each class", columns, sides)
+
+
+def together(clips: Sequence[SeenClip]) -> list[SeenClip]:
+    """Return the clips with those of a single picture as one, which stands first."""
+    pictures = [clip for clip in clips if len(clip.items) == 1]
+    if len(pictures) < 2:
+        return list(clips)
+    before, after = (np.concatenate([_sides(clip)[side] for clip in pictures]) for side in range(2))
+    items = [clip.items[0] for clip in pictures]
+    one = SeenClip(f"{len(pictures)} pictures", items, before, after, pictures[0].adapted)
+    return [one, *(clip for clip in clips if len(clip.items) != 1)]
+
+
+NO_DECISIONS = "Not for decisions about a person's health, employment or education."
+
+
+def _sides(clip: SeenClip) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return clip.before, clip.after
+
+
+def _drawn(clip: SeenClip, curves: Sequence[NDArray[np.float32]], positive: str, classes: int) -> Figure:
+    frames = np.arange(len(clip.items))
+    images: list[Image | None] = [None] * len(frames)
+    # Those that the figure has room for; it takes the nearest to each of its places.
+    places = np.unique(((np.arange(_THUMBNAILS) + 0.5) / _THUMBNAILS * len(frames) - 0.5).round().astype(int))
+    for place, pixels in zip(places, read_pixels([clip.items[place] for place in places]), strict=True):
+        images[place] = _small(pixels) if isinstance(pixels, np.ndarray) else None
+    return plot_clip(
+        images if any(image is not None for image in images) else None,
+        curves[0],
+        curves[1],
+        np.full(len(frames), -1),
+        clip.name,
+        positive=positive,
+        frame_numbers=frames,
+        thumbnails=_THUMBNAILS,
+        threshold=0.5 if classes == 2 else None,
+    )
+
+
+def _small(pixels: Image) -> Image:
+    picture = PilImage.fromarray(pixels)
+    picture.thumbnail((LARGEST, LARGEST))
+    return np.asarray(picture)
