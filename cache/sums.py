@@ -28,11 +28,8 @@ def sum_of(path: Path) -> str:
 
 
 def read_sums(path: Path) -> dict[str, str]:
-    """Return name to sum of a file of sums; nothing where there is no such file."""
-    try:
-        lines = path.read_text("utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return {}
+    """Return name to sum of a file of sums."""
+    lines = path.read_text("utf-8", errors="replace").splitlines()
     # No line leads out of the folder.
     return {os.path.basename(name) or "?": digest for digest, _, name in (line.partition("  ") for line in lines)}
 
@@ -50,11 +47,11 @@ def damages(sums: Path) -> list[tuple[Path, str]]:
 
 
 def check_sum(path: Path, error: type[Exception]) -> None:
-    """Raise an ``error`` where the file's folder has a sum of it that doesn't fit; an older featlab wrote none.
+    """Raise an ``error`` where the file's folder has sums, and not this one; an older featlab wrote none.
 
     Raises:
         OSError: It can't be read.
     """
-    wanted = read_sums(path.with_name(SUMS)).get(path.name)
-    if wanted is not None and sum_of(path) != wanted:
+    sums = path.with_name(SUMS)
+    if sums.exists() and read_sums(sums).get(path.name) != sum_of(path):
         raise error(f"{path}: {_OTHER} (its digest in {SUMS} doesn't fit); run the command again that wrote it")

@@ -78,7 +78,9 @@ def _facts(path: Path) -> Mapping[str, Any]:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: can't be read; delete it, or run the evaluation again") from error
     return facts if isinstance(facts, dict) else {}
 
@@ -88,7 +90,9 @@ def _table_classes(path: Path) -> tuple[str, ...]:
     try:
         check_sum(path, InputError)
         first = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError):
         return ()
     return tuple(first)[1:-1] if isinstance(first, dict) else ()
 
@@ -125,7 +129,7 @@ def read_finished(
         tables = {name: read_table(folder, name) for name in page.tables}
     except InputError:
         return None
-    names = read_sums(folder / SUMS)
+    names = read_sums(folder / SUMS) if (folder / SUMS).is_file() else {}
     drawn = {f"{figure.name}.{ending}" for figure in page.figures for ending in figure_endings(facts)}
     same = page.metadata == json.loads(json.dumps(facts)) and bool(page.figures) >= plots and drawn <= names.keys()
     if not same or not names or damages(folder / SUMS) or len(rows) != runs or any(row.error for row in rows):

@@ -197,8 +197,14 @@ def test_sums_are_those_of_sha256sum_and_find_what_changed(tmp_path):
     if shutil.which("sha256sum"):
         subprocess.run(["sha256sum", "--quiet", "-c", SUMS], cwd=folder, check=True)
     check_sum(folder / "one", CacheError)
-    (folder / "unknown").write_text("of an older featlab, or somebody's own")
-    check_sum(folder / "unknown", CacheError)
+    (tmp_path / "unknown").write_text("of an older featlab, or somebody's own")
+    check_sum(tmp_path / "unknown", CacheError)
+    sums = (folder / SUMS).read_text()
+    for cut in ("", sums[:-3]):
+        (folder / SUMS).write_text(cut)
+        with pytest.raises(CacheError, match="not what was written"):
+            check_sum(folder / "zwei ü", CacheError)
+    (folder / SUMS).write_text(sums)
     (folder / "one").write_bytes((folder / "zwei ü").read_bytes())
     with pytest.raises(CacheError, match="not what was written"):
         check_sum(folder / "one", CacheError)
