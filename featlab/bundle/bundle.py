@@ -33,7 +33,7 @@ from featlab.seeding import blank
 BUNDLE_FORMAT = 3
 _MADE_BY = ("features", "head", "pair", "pretrain")
 """Sections of the configuration that make a bundle. The others name people and files, and stay at home."""
-_MODEL, _META, _CARD = "model.safetensors", "bundle.json", "card.md"
+BUNDLE_FILES = _MODEL, _META, _CARD = "model.safetensors", "bundle.json", "card.md"
 
 
 @dataclass(frozen=True, eq=False)
