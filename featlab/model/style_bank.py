@@ -67,13 +67,10 @@ class StyleBank:
 
     def sentence(self) -> str:
         """Return what it holds, for people."""
-        words = f"a mean and a standard deviation over {self.size} people"
-        if self.people is None:
-            return words
-        left = self.size - len(self.people)
-        return f"{words}, and the means of {len(self.people)} single people" + (
-            f" ({left} with too few neutral rows left out)" if left else ""
+        single = (
+            "" if self.people is None else f", and means of {len(self.people)} of them who have enough neutral rows"
         )
+        return f"a mean and a standard deviation over {self.size} people{single}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -105,10 +105,8 @@ def import_features(
         rows = range(len(read.rows.features))
         landmarks = read_landmarks(config.landmarks, len(rows), [read.rows.called(row) for row in rows])
     read, failures = good_rows(read, source, config.dtype, skip_bad=config.skip_bad)
-    secret = config.pseudonyms
-    people = secret.subject if secret else str
-    index = read.index.one_name_each(config.neutral, merge=config.merge_names, called=people)
-    if secret:
+    index = read.index.one_name_each(config.neutral, merge=config.merge_names)
+    if secret := config.pseudonyms:
         index, failures = index.pseudonymised(secret), secret.failures(failures)
     table = _table(index, read.rows.features, landmarks, read.kept)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
