@@ -213,7 +213,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); run the command again") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: damaged; delete {path.parent} and run the command again") from error
 
 

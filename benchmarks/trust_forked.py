@@ -19,7 +19,7 @@ Work = Callable[[], str]
 _MEGABYTES = 1500
 
 
-def in_children(works: Sequence[Work], *, seconds: float = 30, megabytes: int = _MEGABYTES) -> Iterator[str]:
+def in_children(works: Sequence[Work], *, seconds: float = 120, megabytes: int = _MEGABYTES) -> Iterator[str]:
     """Yield how each case ended; a child does one after the other, and after its end another one goes on.
 
     Each case has so many seconds, and all of a child so much memory over what this process has.

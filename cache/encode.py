@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featlab.cache import schema
 from featlab.cache.hdf5 import encode_names
 from featlab.cache.schema import ExtractorInfo, Kinds, canonical_json
-from featlab.cache.table import LARGEST, FeatureTable, Rows, closest_names, usable
+from featlab.cache.table import LARGEST, FeatureTable, Rows, closest_names, usable_rows
 from featlab.errors import CacheError
 
 Describe: TypeAlias = Callable[[int], str]
@@ -146,7 +146,7 @@ def _embeddings(embeddings: NDArray[Any], dtype: str, describe: Describe, where:
             f"{where}: expected embeddings of shape (n, D) and a float dtype, got {embeddings.shape} {embeddings.dtype}"
         )
     why = f"its embedding is not finite, or above {LARGEST:g}; leave the row out"
-    _refuse_rows(~usable(embeddings).all(axis=1), describe, why)
+    _refuse_rows(~usable_rows(embeddings), describe, why)
     with np.errstate(over="ignore"):
         stored = embeddings.astype(schema.EMBEDDING_DTYPES[dtype], copy=False)
     if stored is not embeddings:

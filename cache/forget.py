@@ -30,7 +30,7 @@ _DIFFERENT = 8
 """Values that a row needs to be told from others: fewer may be chance."""
 _LEAST_BYTES = 4
 """Of a name that is looked for among numbers, where a shorter one is there by chance."""
-_LINES = 1 << 16
+_LINES, _OVERLAP = 1 << 16, 1 << 15
 
 
 def remove_subjects(path: Path, names: Sequence[str]) -> None:
@@ -84,24 +84,27 @@ class Traces:
     def named_in(self, path: Path) -> bool:
         """Whether a file holds a name; where it is of numbers, three letters count only in what a cache has as text."""
         with path.open("rb") as file:
-            start = before = file.read(_BLOCK)
-            if start[:4] == b"\x89HDF" and any(map(self.in_text, _texts(path))):
-                return True
-            least, overlap = _LEAST_BYTES if b"\0" in start else 0, 2 + max(map(len, self._spelled))
-            if self.in_text(before, least):
-                return True
+            before, least = b"", 0
             while block := file.read(_BLOCK):
-                if self.in_text(before[-overlap:] + block, least):
+                if not before:
+                    least = _LEAST_BYTES if b"\0" in block else 0
+                    if block[:4] == b"\x89HDF" and any(map(self.in_text, _texts(path))):
+                        return True
+                if self.in_text(before + block, least):
                     return True
-                before = block
-            return False
+                before = block[-_OVERLAP:]
+        return False
 
     def rows_in(self, path: Path) -> bool:
         """Whether a file holds the bytes of a row, as float16, float32 or float64."""
-        if not path.stat().st_size:
+        if self._keys is None or not path.stat().st_size:
             return False
         data = np.memmap(path, dtype=np.uint8, mode="r")
-        return self._keys is not None and _holds(data, self._keys)
+        return any(
+            place >= start and data[place - start : place - start + len(row)].tobytes() == row
+            for place, key in self._keys.places(data)
+            for start, row in self._keys.rows[key]
+        )
 
     @cached_property
     def _spelled(self) -> list[bytes]:
@@ -120,7 +123,7 @@ class Traces:
         telling = np.array([len(np.unique(row)) >= _DIFFERENT for row in self.rows], dtype=bool)
         rows = self.rows[telling]
         with np.errstate(over="ignore"):
-            return _keys([rows.astype(dtype) for dtype in ("<f4", "<f2", "<f8")]) if len(rows) else None
+            return _Keys.of([rows.astype(dtype) for dtype in ("<f4", "<f2", "<f8")]) if len(rows) else None
 
 
 def _spellings(names: Sequence[str]) -> list[bytes]:
@@ -146,43 +149,30 @@ def _texts(path: Path) -> Iterator[bytes]:
 
 @dataclass(frozen=True, eq=False)
 class _Keys:
-    """Eight bytes of each row, from its first values that aren't zero: which, where they are, and the whole row."""
+    """Eight bytes of each row, where the fewest of its values are zero: (place in the row, the row) by key."""
 
-    sorted: NDArray[np.uint64]
-    likely: NDArray[np.bool_]  # By the middle two bytes of a key
     rows: Mapping[int, list[tuple[int, bytes]]]
+    sorted: NDArray[np.uint64]
+    likely: NDArray[np.bool_]  # By two bytes in the middle of a key: they rule out most places of a file.
 
+    @classmethod
+    def of(cls, tables: Sequence[NDArray[np.floating]]) -> _Keys:
+        known: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+        for rows in tables:
+            windows = np.lib.stride_tricks.sliding_window_view(rows != 0, _KEY // rows.itemsize, axis=1)
+            for row, place in zip(rows, windows.sum(axis=2).argmax(axis=1).tolist(), strict=True):
+                start, data = place * rows.itemsize, row.tobytes()
+                known[int.from_bytes(data[start : start + _KEY], "little")].append((start, data))
+        keys, likely = np.array(sorted(known), dtype=np.uint64), np.zeros(1 << 16, dtype=bool)
+        likely[(keys >> 16) & 0xFFFF] = True
+        return cls(known, keys, likely)
 
-def _keys(tables: Sequence[NDArray[np.floating]]) -> _Keys:
-    known: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
-    for rows in tables:
-        width = _KEY // rows.itemsize
-        filled = np.lib.stride_tricks.sliding_window_view(rows != 0, width, axis=1).sum(axis=2)
-        for row, place in zip(rows, filled.argmax(axis=1).tolist(), strict=True):
-            start, data = place * rows.itemsize, row.tobytes()
-            known[int.from_bytes(data[start : start + _KEY], "little")].append((start, data))
-    keys = np.array(sorted(known), dtype=np.uint64)
-    likely = np.zeros(1 << 16, dtype=bool)
-    likely[(keys >> 16) & 0xFFFF] = True
-    return _Keys(keys, likely, known)
-
-
-def _holds(data: NDArray[np.uint8], known: _Keys) -> bool:
-    return any(
-        data[place - start : place - start + len(row)].tobytes() == row
-        for place in _places(data, known)
-        for start, row in known.rows[int.from_bytes(data[place : place + _KEY].tobytes(), "little")]
-        if place >= start
-    )
-
-
-def _places(data: NDArray[np.uint8], known: _Keys) -> Iterator[int]:
-    """Yield where in a file one of the keys is."""
-    for block in range(0, len(data), _BLOCK):
-        part = np.array(data[block : block + _BLOCK + _KEY - 1])
-        for shift in range(_KEY):
-            words = part[shift : shift + (len(part) - shift) // _KEY * _KEY].view("<u8")
-            # Most places are ruled out by two bytes.
-            maybe = np.flatnonzero(known.likely[words.view("<u2")[1::4]])
-            found = maybe[np.isin(words[maybe], known.sorted)]
-            yield from (block + shift + _KEY * found).tolist()
+    def places(self, data: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
+        """Yield where in a file a key is, and the key."""
+        for block in range(0, len(data), _BLOCK):
+            part = np.array(data[block : block + _BLOCK + _KEY - 1])
+            for shift in range(_KEY):
+                words = part[shift : shift + (len(part) - shift) // _KEY * _KEY].view("<u8")
+                maybe = np.flatnonzero(self.likely[words.view("<u2")[1::4]])
+                found = maybe[np.isin(words[maybe], self.sorted)]
+                yield from zip((block + shift + _KEY * found).tolist(), words[found].tolist(), strict=True)

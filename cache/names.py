@@ -6,7 +6,7 @@ import html
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from featlab.errors import InputError
@@ -60,16 +60,9 @@ def spellings(names: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def alike(kinds: Mapping[str, Iterable[str]], called: Callable[[str], str] = str) -> str:
-    """Name the spellings that may be one: "subject '01', '1'; label 'Neutral', 'neutral'"; empty without any.
-
-    Subjects are named as ``called`` says.
-    """
-    groups = [
-        f"{kind} " + ", ".join(repr(called(name) if kind == "subject" else name) for name in group)
-        for kind, names in kinds.items()
-        for group in spellings(names)
-    ]
+def alike(kinds: Mapping[str, Iterable[str]]) -> str:
+    """Name the spellings that may be one: "subject '01', '1'; label 'Neutral', 'neutral'"; empty without any."""
+    groups = [f"{kind} " + ", ".join(map(repr, group)) for kind, names in kinds.items() for group in spellings(names)]
     more = f"; and {len(groups) - _SPELLED_OUT} more" if len(groups) > _SPELLED_OUT else ""
     return "; ".join(groups[:_SPELLED_OUT]) + more
 
@@ -90,23 +83,16 @@ class Names:
 
 
 def one_name_each(
-    subject: Sequence[str],
-    label: Sequence[str | None],
-    video: Sequence[str],
-    frame: Sequence[int],
-    *,
-    merge: bool,
-    called: Callable[[str], str] = str,
+    subject: Sequence[str], label: Sequence[str | None], video: Sequence[str], frame: Sequence[int], *, merge: bool
 ) -> Names:
     """Bring the names of rows into one form; with ``merge`` spellings of a subject or label go to the most frequent.
 
     Where two recordings of what is now one person have one name, and a frame in common, the later ones get a number.
-    The warning calls people as ``called`` says.
     """
     who, what, clips = (
         {name: one_form(name) for name in set(names) if name is not None} for names in (subject, label, video)
     )
-    said = alike({"subject": who.values(), "label": what.values()}, called)
+    said = alike({"subject": who.values(), "label": what.values()})
     warning = f"names that may be one: {said}; --merge-names joins them" if said else ""
     for kind, forms in (("subject", who), ("label", what), ("video", clips)):
         if torn := next((name for name in forms.values() if CONTROL.search(name)), None):

@@ -18,8 +18,12 @@ RowIndex = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | slice
 
 def usable(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which values an embedding may have: finite ones, of at most `LARGEST` in size."""
-    fits: NDArray[np.bool_] = np.abs(values) <= np.float32(LARGEST)
-    return fits
+    return np.asarray(np.abs(values) <= np.float32(LARGEST))
+
+
+def usable_rows(rows: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which rows (n, D) hold nothing else."""
+    return np.asarray(usable(rows).all(axis=1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from featlab.cache.hdf5 import check_filled, decode_names, get_dataset, guarded,
 from featlab.cache.names import CONTROL
 from featlab.cache.repeats import Repeats
 from featlab.cache.schema import FORMAT_VERSION, ContentDigest, ExtractorInfo, first_disorder, parse_json
-from featlab.cache.table import LARGEST, shape_text, usable
+from featlab.cache.table import LARGEST, shape_text, usable_rows
 from featlab.errors import CacheError
 
 _AGAIN = "make it again with `featlab extract`"
@@ -275,8 +275,8 @@ def _bad_rows(name: str, block: NDArray[Any]) -> NDArray[np.bool_]:
         decode_names(block)
         return np.zeros(len(block), dtype=np.bool_)
     flat = block.reshape(len(block), -1)
-    bad: NDArray[np.bool_] = ~(usable if name == schema.EMBEDDINGS else np.isfinite)(flat).all(axis=1)
-    if name != schema.EMBEDDINGS:
-        # A row of nothing but NaN says that no face was found.
-        bad &= ~np.isnan(flat).all(axis=1)
+    if name == schema.EMBEDDINGS:
+        return ~usable_rows(flat)
+    # A row of nothing but NaN says that no face was found.
+    bad: NDArray[np.bool_] = ~np.isfinite(flat).all(axis=1) & ~np.isnan(flat).all(axis=1)
     return bad

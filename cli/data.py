@@ -160,15 +160,7 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
         "membership test": membership_sentence(bundle.membership),
         "extractor": f"{bundle.extractor.id}: {bundle.extractor.preprocessing}",
     }
-    session.output.json(
-        {
-            "folder": folder,
-            **facts,
-            "carried_share": bundle.share.value,
-            "membership": dict(bundle.membership),
-            "known": known,
-        }
-    )
+    session.output.json({"folder": folder, **facts, "carried_share": bundle.share.value, "known": known})
     session.output.facts(str(folder), facts)
     for line in known:
         session.output.show(line)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 from featlab.cli.complete import complete_backbone, complete_subject
 from featlab.cli.output import Output, print_error
@@ -110,12 +110,44 @@ def _show_export(output: Output, report: ExportReport) -> None:
     )
 
 
-bundle_app = typer.Typer(name="bundle", no_args_is_help=True, help="Model bundles: bring in checkpoints.")
+bundle_app = typer.Typer(name="bundle", no_args_is_help=True, help="Model bundles: as one file, or of checkpoints.")
 
 
 @bundle_app.callback()
 def bundle() -> None:
-    """Model bundles: bring in checkpoints."""
+    """Model bundles: as one file, or of checkpoints."""
+
+
+@bundle_app.command()
+@command("json_mode", "quiet")
+def pack(
+    session: Session,
+    folder: Annotated[Path, Argument(metavar="FOLDER", help="The bundle.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="One file, such as bundle.zip.")],
+) -> None:
+    """Put a bundle into one file to give away, with its card; nobody's adaptation goes with it."""
+    from featlab.bundle.pack import pack_bundle
+
+    digest = pack_bundle(folder, out)
+    session.output.json({"path": out, "sha256": digest, "bytes": out.stat().st_size})
+    session.output.facts(str(out), {"size": f"{out.stat().st_size / 1e6:.1f} MB", "sha256": digest})
+
+
+@bundle_app.command()
+@command("json_mode", "quiet")
+def unpack(
+    session: Session,
+    file: Annotated[Path, Argument(metavar="FILE", help="What `pack` wrote.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FOLDER", help="The bundle to write.")],
+) -> None:
+    """Make the bundle's folder again, every digest in it checked. Compare the digest of the file with the sender's."""
+    from featlab.bundle.pack import unpack_bundle
+    from featlab.cache.sums import sum_of
+
+    digest = sum_of(file) if file.is_file() else ""
+    unpack_bundle(file, out)
+    session.output.json({"folder": out, "sha256": digest})
+    session.output.facts(str(out), {"sha256 of the file": digest, "next": f"featlab inspect --bundle {out}"})
 
 
 @bundle_app.command("import")

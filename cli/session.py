@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS
-from featlab.cli.output import Output, StageProgress
+from featlab.cli.output import Output
 
 if TYPE_CHECKING:
     from featlab.analysis.page import Result
@@ -103,17 +103,8 @@ class Session:
         found |= dict(more or {})
         return values | {key: value for key, value in found.items() if value is not None}
 
-    def open(
-        self,
-        more: Mapping[str, Any] | None = None,
-        *,
-        on_epoch: StageProgress | None = None,
-        subjects: Callable[[tuple[str, ...]], Sequence[str]] | None = None,
-    ) -> Workspace:
-        """Open the workspace, with ``more`` as in `values`; its stages speak through the output.
-
-        ``subjects`` as in `featlab.workspace.workspace.Workspace.open`.
-        """
+    def open(self, more: Mapping[str, Any] | None = None, **options: Any) -> Workspace:
+        """Open the workspace, with ``more`` as in `values` and ``options`` of `Workspace.open`; stages speak here."""
         import torch
 
         from featlab.workspace.workspace import Workspace
@@ -121,10 +112,7 @@ class Session:
         # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
         torch.set_num_threads(1)
         device = self.given.get("device", "cpu")
-        notify = self.output.note
-        return Workspace.open(
-            self.workspace, self.values(more), subjects=subjects, device=device, notify=notify, on_epoch=on_epoch
-        )
+        return Workspace.open(self.workspace, self.values(more), device=device, notify=self.output.note, **options)
 
     def recipe(self, name: str, device: str) -> Recipe:
         """Return how a backbone with the options that were given is made; one without any has nothing to refuse."""

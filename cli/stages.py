@@ -31,7 +31,7 @@ def train(session: Session) -> None:
 
     output = session.output
     with output.stages() as progress:
-        opened = session.open(on_epoch=progress)
+        opened = session.open(on_epoch=progress, subjects=_nobody)
         source = _source(opened, session)
         trained, made = train_stage(source)
     losses = progress.losses.get("train", [])
@@ -61,7 +61,7 @@ def pair(session: Session) -> None:
     from featlab.workspace.stages import pair_stage
 
     output = session.output
-    opened = session.open()
+    opened = session.open(subjects=_nobody)
     if session["index"]:
         refuse_inert(opened.config.pair, ["index"], "pair")
     source = _source(opened, session)
@@ -98,7 +98,7 @@ def pretrain(session: Session) -> None:
 
     output = session.output
     with output.stages() as progress:
-        opened = session.open(on_epoch=progress)
+        opened = session.open(on_epoch=progress, subjects=_nobody)
         source = _source(opened, session)
         # What adapt asks for by default, so that it finds this bundle.
         names = names_in(session["methods"]) or [opened.config.adapt.method]
@@ -149,6 +149,11 @@ def outlook(bundle: Bundle, methods: Iterable[str]) -> list[str]:
         elif name == "pft":
             lines.append("pft: whether adapting helps is not known (too few source people, or nobody was held out)")
     return lines
+
+
+def _nobody(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Whose rows are read before it is known who is a source subject: rows that are held out never are."""
+    return ()
 
 
 def _source(workspace: Workspace, session: Session) -> Source:

@@ -78,7 +78,9 @@ def _facts(path: Path) -> Mapping[str, Any]:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: can't be read; delete it, or run the evaluation again") from error
     return facts if isinstance(facts, dict) else {}
 
@@ -88,7 +90,9 @@ def _table_classes(path: Path) -> tuple[str, ...]:
     try:
         check_sum(path, InputError)
         first = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError):
         return ()
     return tuple(first)[1:-1] if isinstance(first, dict) else ()
 

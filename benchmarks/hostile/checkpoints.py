@@ -14,13 +14,15 @@ import torch
 from hostile.parts import Made, pickles, zipped
 
 
+def of_torch(content: Any, **options: Any) -> bytes:
+    """Return what `torch.save` writes."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
 def checkpoints(canary: Path, bomb: int = 2_000_000_000) -> Made:
     """State dicts for `featlab bundle import`, in place of netB."""
-
-    def of_torch(content: Any, **options: Any) -> bytes:
-        buffer = io.BytesIO()
-        torch.save(content, buffer, **options)
-        return buffer.getvalue()
 
     good = {"bottleneck.weight": torch.ones(4, 6), "bottleneck.bias": torch.zeros(4)}
     deep: Any = torch.ones(1)

@@ -31,6 +31,13 @@ def networks(folder: Path) -> Iterator[tuple[str, str]]:
             yield f"file {number}.{kind}", f"{kind}:{path}"
         yield f"a folder.{kind}", f"{kind}:{folder}"
         yield f"nowhere.{kind}", f"{kind}:/nowhere"
+    code = folder / "code"
+    code.mkdir()
+    (code / "code.py").write_text(f"open({str(canary)!r}, 'w').close()\n", encoding="utf-8")
+    named = {"model_type": "another", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    (code / "config.json").write_text(json.dumps(named), encoding="utf-8")
+    (code / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    yield "a folder with code.hf", f"hf:{code}"
     yield from _programs(folder, canary)
     yield from _graphs(folder)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as arrow
+from pyarrow import parquet
 
 from hostile.parts import Made, npy, pickles, saved, zipped
 
@@ -110,16 +112,15 @@ def tables(canary: Path, bomb: int = 2_000_000_000) -> Made:
     yield from parquets()
 
 
+def written(**columns: Any) -> bytes:
+    """Return columns as Parquet."""
+    sink = io.BytesIO()
+    parquet.write_table(arrow.table(columns), sink)
+    return sink.getvalue()
+
+
 def parquets() -> Made:
     """Broken and strange parquet files."""
-    import pyarrow as arrow
-    from pyarrow import parquet
-
-    def written(**columns: Any) -> bytes:
-        sink = io.BytesIO()
-        parquet.write_table(arrow.table(columns), sink)
-        return sink.getvalue()
-
     good = written(subject=["a", "b"], label=["neutral", "x"], f=[1.0, 2.0])
     end = struct.unpack("<I", good[-8:-4])[0]
     yield "cut.parquet", good[:-9]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from featlab.bundle.keyed import KeyedNames
 from featlab.model.style_bank import CarriedShare
-from featlab.seeding import stable_hash
 
 Stored = tuple[dict[str, Any], dict[str, Tensor]]
 """What ``bundle.json`` and ``model.safetensors`` hold."""
@@ -23,11 +22,6 @@ def upgraded(version: int, meta: dict[str, Any], tensors: dict[str, Tensor]) -> 
     if version == 1:
         meta, tensors = _from_1(meta, tensors)
     return _from_2(meta, tensors) if version <= 2 else (meta, tensors)
-
-
-def source_key(cache_digest: str, seed: int) -> str:
-    """Return the key of the source people's hashes: the same for a bundle of the same inputs, another for others."""
-    return stable_hash("source people", cache_digest, seed)[:32]
 
 
 def _from_1(meta: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
@@ -46,8 +40,7 @@ def _from_2(meta: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
     """Source people were named, the bank held each of them at every layer, and the whole configuration was there."""
     bank, config = meta["bank_subjects"], meta["config"]
     pretrain = config["pretrain"] | {"style_bank": "none" if bank is None else "people"}
-    key = source_key(str(meta["cache_digest"]), int(meta["seed"]))
-    names = KeyedNames.of(map(str, meta["source_subjects"]), key)
+    names = KeyedNames.of(map(str, meta["source_subjects"]), meta["cache_digest"], meta["seed"])
     now = {
         "config": {name: config[name] for name in ("features", "head", "pair")} | {"pretrain": pretrain},
         "declared": meta.get("declared", {}),
@@ -56,8 +49,5 @@ def _from_2(meta: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
         "membership": {},
     }
     single = {"bank.people": tensors["bank.features.mean"]} if bank is not None else {}
-    for name, tensor in tensors.items():
-        if name.startswith("bank.") and len(tensor) != len(bank):
-            raise ValueError(f"style bank: {name} has shape {tuple(tensor.shape)}")
     centres = {name: tensor.mean(dim=0) if name.startswith("bank.") else tensor for name, tensor in tensors.items()}
     return meta | now, centres | single

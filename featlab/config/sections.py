@@ -164,7 +164,7 @@ class PretrainConfig(Options):
     validation: bool = option(
         True,
         "Hold source people out in folds, so that `pft` carries a temperature, limits of a neutral clip and the "
-        "expected gain; it takes about five times as long as all else of the stage. Without it, `pft` weighs the "
+        "expected gain; it takes two to three times as long as all else of the stage. Without it, `pft` weighs the "
         "frames of every clip by how neutral C calls them, and can't tell whether it helps.",
     )
     penalty: float = option(

@@ -7,6 +7,7 @@ the next call, whatever happens to this one.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -100,10 +101,19 @@ def _on_joblib(
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered" if streams else "list", **how)
         # Where it gives a list, all is done by then.
         with without_interrupts() if streams else nullcontext():
-            results = parallel(delayed(work)(item) for item in items)
+            calls = (
+                delayed(_unpacked)(pickle.dumps((work, item))) if backend else delayed(work)(item) for item in items
+            )
+            results = parallel(calls)
         yield from results
     except TerminatedWorkerError:
         raise died("a worker process") from None
+
+
+def _unpacked(packed: bytes) -> Any:
+    """Do work that was packed in our own process: an error in unpacking (a cache was replaced) is told as it is."""
+    work, item = pickle.loads(packed)
+    return work(item)
 
 
 @contextmanager

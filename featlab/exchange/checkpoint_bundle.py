@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from featlab.bundle.bundle import Bundle, write_bundle
 from featlab.bundle.card import bundle_card
 from featlab.bundle.keyed import KeyedNames
-from featlab.bundle.older import source_key
 from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
@@ -148,7 +147,7 @@ def _bundle(
         classes=classes,
         neutral=neutral,
         extractor=extractor,
-        source_subjects=KeyedNames.of((), ""),
+        source_subjects=KeyedNames.of(()),
         config=config,
         seed=seed,
     )
@@ -169,7 +168,7 @@ def _with_source(bundle: Bundle, source: FeatureTable, cache_digest: str, method
             "there is no style to bank; label them, or leave --cache out for a bundle without a style bank"
         )
     config = bundle.config.with_values({"pretrain.style_bank": "centre"}, "checkpoints")
-    people = KeyedNames.of(source.subject_names_present(), source_key(cache_digest, bundle.seed))
+    people = KeyedNames.of(source.subject_names_present(), cache_digest, bundle.seed)
     bundle = replace(bundle, source_subjects=people, cache_digest=cache_digest, config=config)
     needed = [name for name in methods if get_method(name).needs_extras]
     pairs = make_pairs(source, config.pair, seed=bundle.seed) if reads_pairs(config, needed) else None

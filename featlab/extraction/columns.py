@@ -40,7 +40,7 @@ class Columns:
     """A table that can be read column by column, whatever file it is in.
 
     ``batches`` yields Arrow arrays of the columns at some places, batch by batch; ``most`` bounds the rows. A column
-    of ``never`` is no feature unless it is asked for.
+    of ``never`` is no feature unless it is asked for. ``held`` is the column of lists where it is in memory already.
     """
 
     path: Path
@@ -50,6 +50,7 @@ class Columns:
     where: Callable[[int], str]
     never: frozenset[str] = frozenset()
     landmarks: NDArray[np.float32] | None = None
+    held: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.table import LARGEST, Rows, usable
+from featlab.cache.table import LARGEST, Rows, usable_rows
 from featlab.cache.writer import CacheBuilder
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation
@@ -167,7 +167,7 @@ def _usable(
         raise ConfigError(f"the backbone {backbone.name!r} returned shape {embeddings.shape}, expected {wanted}")
     with np.errstate(over="ignore"):
         stored = embeddings.astype(dtype)
-    fits = usable(stored).all(axis=1)
+    fits = usable_rows(stored)
     bad = {}
     for row in np.flatnonzero(~fits).tolist():
         finite = np.isfinite(stored[row]).all()

@@ -24,7 +24,7 @@ from featlab.extraction.faces.track import Choice, Faces, Found, choose_faces
 from featlab.extraction.items import STILLS, Failure, Item, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.layouts.tree import kinds, left_out, relative
-from featlab.extraction.pseudonyms import Pseudonyms, refuse_equal
+from featlab.extraction.pseudonyms import SPELLINGS, Pseudonyms, refuse_equal
 from featlab.extraction.shards import DOUBT, NO_FACE, write_list
 from featlab.extraction.video import Sampling, expand_videos, refuse_sampling
 from featlab.extraction.video.frames import is_video
@@ -99,8 +99,8 @@ def read_inputs(
     stills = sum(item.video == item.name and not is_video(item.path) for item in items)
     if stills and layout.name in (*_WHOLE_FOLDERS, "manifest"):
         say(STILLS.format(stills))
-    people = secret.subject if secret else str
-    items, names = with_one_name_each(items, merge=config.merge_names, called=people)
+    items, names = with_one_name_each(items, merge=config.merge_names)
+    alike = SPELLINGS if secret and names.warning else names.warning
     failures: tuple[Failure, ...] = ()
     if any(is_video(item.path) for item in items):
         report = partial(on_progress, "videos") if on_progress else None
@@ -130,7 +130,7 @@ def read_inputs(
         # Lists that an earlier run left would speak of other landmarks.
         for what in (NO_FACE, DOUBT):
             write_list(beside, (), what)
-        return Inputs(items, None, neutral, failures, warnings=(*warnings, *filter(None, [names.warning])))
+        return Inputs(items, None, neutral, failures, warnings=(*warnings, *filter(None, [alike])))
     say(f"landmarks: {', '.join(filter(None, [origin, found.matched]))}")
     chosen = choose_faces(items, found.faces, config.face)
     readable = [item for item in items if item.row not in found.unreadable]
@@ -146,7 +146,7 @@ def read_inputs(
         (*failures, *chosen.refused),
         missing,
         origin,
-        (*warnings, *filter(None, [names.warning, in_doubt, chosen.sentence])),
+        (*warnings, *filter(None, [alike, in_doubt, chosen.sentence])),
         chosen.counts if is_detector(config.landmarks) or chosen.sentence else None,
         chosen.doubtful,
     )

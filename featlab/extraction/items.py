@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,8 @@ from featlab.cache.names import Names, one_name_each
 from featlab.config.options import check_choice
 from featlab.errors import InputError, closest, listed
 
-_NUMBERS = re.compile(r"(\d+)")
+# Longer ones are several: Python makes no number of more than 4,300 digits.
+_NUMBERS = re.compile(r"(\d{1,4000})")
 MAX_FRAME = 2**31 - 1
 MAX_CLASSES = 2**15 - 1
 LONGEST_NAME = 4096
@@ -61,12 +62,10 @@ def item_order(item: Item) -> tuple[str, str, int]:
     return item.subject, item.video, item.frame
 
 
-def with_one_name_each(
-    items: Sequence[Item], *, merge: bool = False, called: Callable[[str], str] = str
-) -> tuple[list[Item], Names]:
+def with_one_name_each(items: Sequence[Item], *, merge: bool = False) -> tuple[list[Item], Names]:
     """Return items in a cache's order, their names in one form or, with ``merge``, one spelling."""
     columns = ([getattr(item, name) for item in items] for name in ("subject", "label", "video", "frame"))
-    names = one_name_each(*columns, merge=merge, called=called)
+    names = one_name_each(*columns, merge=merge)
     named = [
         item
         if (subject, label, video) == (item.subject, item.label, item.video)

@@ -16,6 +16,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.errors import InputError, one_line
 from featlab.extraction.items import Failure, Item, item_order
 
+SPELLINGS = "some names may be one, or were joined; the same command without --pseudonymise, elsewhere, says which"
 _KEY_BYTES = 32
 _LETTERS = 10
 _QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
@@ -41,15 +42,8 @@ class Pseudonyms:
 
     def items(self, items: Iterable[Item]) -> list[Item]:
         """Return items that name nobody but for the place of their file, in a cache's order."""
-        hidden = [
-            replace(
-                item,
-                name=self.path(item.name),
-                subject=self.subject(item.subject),
-                video=self.video(item.subject, item.video),
-            )
-            for item in items
-        ]
+        named = ((each, self.subject(each.subject), self.video(each.subject, each.video)) for each in items)
+        hidden = (replace(each, name=self.path(each.name), subject=who, video=clip) for each, who, clip in named)
         return sorted(hidden, key=item_order)
 
     def failures(self, failures: Iterable[Failure]) -> tuple[Failure, ...]:

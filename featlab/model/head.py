@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from featlab.compute import one_cycle
 from featlab.config.sections import FeatureConfig, HeadConfig
 from featlab.errors import InputError
 from featlab.model.networks import Projection, SourceHead
-from featlab.model.training import Adam, History, OnEpoch, Phase, Terms, shuffled_batches, train
+from featlab.model.stacked import Heads, batches_of_each
+from featlab.model.training import Adam, History, OnEpoch, Phase, Terms, train
 from featlab.seeding import generator, seeded, torch_generator
 
 _BLOCK = 16384  # rows in float64 at once
@@ -121,61 +123,87 @@ def train_head(
     seed: int,
     on_epoch: OnEpoch | None = None,
 ) -> SourceHead:
-    """Train B and C: AdamW, one learning-rate cycle, label smoothing, the last iterate.
+    """Train one B and C: see `train_heads`."""
+    return train_heads(features, [labels], classes, config, seed=seed, on_epoch=on_epoch)[0]
+
+
+def train_heads(
+    features: Tensor,
+    labels: Sequence[NDArray[np.int16]],
+    classes: int,
+    config: HeadConfig,
+    *,
+    seed: int,
+    on_epoch: OnEpoch | None = None,
+) -> list[SourceHead]:
+    """Train a B and C for each labelling: AdamW, one learning-rate cycle, label smoothing, the last iterate.
 
     Args:
         features: (N, D) float32, projected source rows.
-        labels: (N,) class codes; rows with -1 (unknown) are left out.
+        labels: (N,) class codes for each head; rows with -1 (unknown) are left out.
         classes: K.
-        config: Width and training.
-        seed: Of initialisation, order and noise.
-        on_epoch: Called after each epoch.
+        config: Width and training; no batch is larger than the fewest rows of a head.
+        seed: Of initialisation, order and noise, the same for every head.
+        on_epoch: Called after each epoch of the first.
 
     Returns:
-        The head in evaluation mode, without gradients.
+        The heads in evaluation mode, without gradients.
 
     Raises:
         InputError: Only one class among the labelled rows, a code outside [0, K), or labels that don't fit the rows.
     """
-    if labels.shape != (len(features),) or labels.max(initial=-1) >= classes:
-        raise InputError(
-            f"the source head needs a label in [-1, {classes}) for each of {len(features)} rows, got {labels.shape} "
-            f"up to {labels.max(initial=-1)}"
-        )
-    known = labels >= 0
-    present = np.unique(labels[known])
-    if len(present) < 2:
-        raise InputError(f"the source head needs rows of at least 2 classes, got {len(present)}; label the source rows")
-    features = features if known.all() else features[torch.from_numpy(known)]
-    target = torch.from_numpy(labels[known].astype(np.int64)).to(features.device)
+    rows = [_labelled_rows(codes, len(features), classes) for codes in labels]
+    targets = torch.stack([torch.from_numpy(codes.astype(np.int64)) for codes in labels]).to(features.device)
     with seeded(seed, "head"):
-        head = SourceHead(features.shape[1], config.bottleneck, classes).to(features.device)
-    random = torch_generator(seed, "head batches")
-    optimiser = Adam(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    batch = min(config.batch, len(features))  # a last, smaller batch is left out: BatchNorm needs its size
-    total = config.epochs * (len(features) // batch)
+        first = SourceHead(features.shape[1], config.bottleneck, classes).to(features.device)
+    heads = [copy.deepcopy(first) for _ in labels]
+    stack = Heads(heads)
+    randoms = [torch_generator(seed, "head batches") for _ in heads]
+    trained = [stack.tensors[name] for name, _ in first.named_parameters()]
+    optimiser = Adam(trained, lr=config.lr, weight_decay=config.weight_decay)
+    batch = min(config.batch, *map(len, rows))  # a last, smaller batch is left out: BatchNorm needs its size
+    steps = max(map(len, rows)) // batch
     history: History = []
 
     def batches() -> Iterator[Tensor]:
-        for epoch in range(config.epochs):
-            yield from shuffled_batches(len(features), batch, batch, random)
-            if on_epoch is not None:
-                losses = [entry["loss"] for entry in history[-(len(features) // batch) :]]
-                on_epoch(epoch + 1, config.epochs, float(np.mean(losses)))
+        for step, picked in enumerate(batches_of_each([*map(len, rows)], batch, config.epochs, randoms), 1):
+            yield torch.stack([own[places] for own, places in zip(rows, picked, strict=True)])
+            if on_epoch is not None and step % steps == 0:
+                on_epoch(step // steps, config.epochs, float(np.mean([entry["loss"] for entry in history[-steps:]])))
 
-    def losses(rows: Tensor) -> Terms:
-        inputs = features[rows]
+    def losses(picked: Tensor) -> Terms:
+        inputs = features[picked]
         if config.noise:
-            inputs = inputs + config.noise * torch.randn(inputs.shape, generator=random).to(inputs.device)
-        return {"classification": F.cross_entropy(head(inputs), target[rows], label_smoothing=config.label_smoothing)}
+            noise = torch.stack([torch.randn(inputs.shape[1:], generator=random) for random in randoms])
+            inputs = inputs + config.noise * noise.to(inputs.device)
+        logits = stack.classify(stack.bottleneck(inputs, training=True)).flatten(0, 1)
+        target = targets.gather(1, picked.to(targets.device)).flatten()
+        # The sum over heads of each one's mean.
+        entropy = len(heads) * F.cross_entropy(logits, target, label_smoothing=config.label_smoothing)
+        return {"classification": entropy}
 
-    head.train()
     train(
         [Phase(optimiser, losses)],
         batches(),
         name="the source head",
         advice=f"lower head.lr ({config.lr}), or check the embeddings for outliers",
-        rate=lambda step: one_cycle(step, total),
+        rate=lambda step: one_cycle(step, config.epochs * steps),
         history=history,
     )
-    return head.eval()
+    stack.tensors["norm.num_batches_tracked"] += len(history)
+    stack.write(heads)
+    return heads
+
+
+def _labelled_rows(labels: NDArray[np.int16], rows: int, classes: int) -> Tensor:
+    """Return the places of the labelled rows, and check the labels."""
+    if labels.shape != (rows,) or labels.max(initial=-1) >= classes:
+        raise InputError(
+            f"the source head needs a label in [-1, {classes}) for each of {rows} rows, got {labels.shape} "
+            f"up to {labels.max(initial=-1)}"
+        )
+    known = np.flatnonzero(labels >= 0)
+    present = np.unique(labels[known])
+    if len(present) < 2:
+        raise InputError(f"the source head needs rows of at least 2 classes, got {len(present)}; label the source rows")
+    return torch.from_numpy(known)

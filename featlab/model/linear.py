@@ -122,14 +122,14 @@ def fit_classifier(
             [torch.addmm(weight, features.T, slope, beta=penalty).flatten(), slope.sum(dim=0)]
         )
 
-    losses(_minimise_convex(losses, torch.cat([weight.flatten(), bias]), iterations=iterations))
+    losses(minimise_convex(losses, torch.cat([weight.flatten(), bias]), iterations=iterations))
     return history
 
 
 _MINUS = torch.tensor(-1.0, dtype=torch.float64)
 
 
-def _minimise_convex(losses: Callable[[Tensor], tuple[float, Tensor]], values: Tensor, *, iterations: int) -> Tensor:
+def minimise_convex(losses: Callable[[Tensor], tuple[float, Tensor]], values: Tensor, *, iterations: int) -> Tensor:
     """Return where a smooth convex loss is least, by L-BFGS with steps that are halved until they help.
 
     Args:

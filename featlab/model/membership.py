@@ -1,10 +1,9 @@
 """Whether someone who has another clip of a person can tell that this person was among the source people.
 
-Source people are dealt into thirds, again and again. Of those who are *in*, one half of their videos makes the
-statistics; those who are *out* make nothing; and whoever attacks knows the mean of the *others*. The attack is given
-the other half of a person's videos (of their frames, where there is one video) and scores how likely the person was in.
-The area under its ROC curve is 0.5 for a guess and 1 for a certainty. A third of the people is easier to tell than all
-of them would be.
+People are dealt into thirds, again and again: those *in*, of whom one half of their videos makes the statistics, those
+*out*, and *others*, whose mean the attacker knows. The attack has the other half of a person's videos (or of the frames
+of the only one). The area under the ROC curve is 0.5 for a guess and 1 for a certainty; a third of the people is easier
+to tell than all of them.
 """
 
 from __future__ import annotations
@@ -27,52 +26,40 @@ LEAST_PEOPLE = 12
 def membership_test(
     source: SourceRows, bank: StyleBank | None, config: HeadConfig, *, classes: int, seed: int
 ) -> dict[str, float]:
-    """Attack what a bundle holds.
-
-    Args:
-        source: Source rows.
-        bank: The bundle's style bank, of which only that is attacked which it holds.
-        config: How a head is trained.
-        classes: K.
-        seed: Of the deals and the heads.
+    """Attack what a bundle with such a style bank and a head trained like that would hold.
 
     Returns:
-        ``people``, how many were dealt, and the area under the curve of each attack: ``centre`` (the inner product of a
+        ``people``, how many were dealt, and the area under the curve of each attack: ``centre`` (inner product of a
         person's neutral mean and the bank's centre, both from the others' mean), ``head`` (the loss of the person's
-        rows) and ``single`` (the distance to the nearest of the bank's people). Empty with fewer than `LEAST_PEOPLE`
-        people who have neutral rows for both halves.
+        rows) and ``single`` (distance to the nearest of the bank's people). Empty with fewer than `LEAST_PEOPLE` people
+        who have neutral rows in both halves.
     """
     rows = source.seen_rows()
-    labels, person = source.labels[rows], source.clips.row_subject[rows]
+    features, labels, neutral = source.features[rows], source.labels[rows], source.clips.row_clip[rows] >= 0
+    person, count = source.clips.row_subject[rows], len(source.clips.subjects)
     other = torch.from_numpy(_other_half(*(part.numpy() for part in (person, labels, source.clips.row_video[rows]))))
-    neutral, count = source.clips.row_clip[rows] >= 0, len(source.clips.subjects)
-    features = source.features[rows]
     known, held = (_means(features, person, neutral & half, count) for half in (~other, other))
     dealt = torch.nonzero(torch.isfinite(known[:, 0] + held[:, 0])).squeeze(1)
     if len(dealt) < LEAST_PEOPLE:
         return {}
-    random = torch_generator(seed, "membership")
-    found: dict[str, list[float]] = {"centre": [], "head": [], "single": []}
+    random, found = torch_generator(seed, "membership"), dict[str, list[float]](centre=[], head=[], single=[])
     for split in range(SPLITS):
         inside, outside, others = dealt[torch.randperm(len(dealt), generator=random)].tensor_split(3)
+        scores: dict[str, Tensor] = {}
         if bank is not None:
             base = held[others].mean(dim=0)
-            score = (held - base) @ (known[inside].mean(dim=0) - base)
-            found["centre"].append(_area(score[inside], score[outside]))
-        if split >= HEADS:
-            continue
-        if bank is not None and bank.people is not None:
-            near = -torch.cdist(held, known[inside]).min(dim=1).values
-            found["single"].append(_area(near[inside], near[outside]))
+            scores["centre"] = (held - base) @ (known[inside].mean(dim=0) - base)
+        if bank is not None and bank.people is not None and split < HEADS:
+            scores["single"] = -torch.cdist(held, known[inside]).min(dim=1).values
         seen = torch.isin(person, inside) & ~other
-        if len(torch.unique(labels[seen])) > 1:
+        if split < HEADS and len(torch.unique(labels[seen])) > 1:
             head = train_head(features[seen], labels[seen].numpy().astype(np.int16), classes, config, seed=seed + split)
             with torch.no_grad():
                 likely = torch.log_softmax(head(features), dim=1).gather(1, labels[:, None])
-            score = _means(likely, person, other, count).squeeze(1)
-            found["head"].append(_area(score[inside], score[outside]))
-    areas = {name: float(np.mean(values)) for name, values in found.items() if values}
-    return {"people": float(len(dealt)), **areas}
+            scores["head"] = _means(likely, person, other, count).squeeze(1)
+        for name, score in scores.items():
+            found[name].append(_area(score[inside], score[outside]))
+    return {"people": float(len(dealt))} | {name: float(np.mean(areas)) for name, areas in found.items() if areas}
 
 
 def _other_half(person: NDArray[np.int64], label: NDArray[np.int64], video: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -80,15 +67,12 @@ def _other_half(person: NDArray[np.int64], label: NDArray[np.int64], video: NDAr
     videos = int(video.max()) + 1
     group = (person * (int(label.max()) + 1) + label) * videos + video
     clip, of_clip, frames = np.unique(group, return_inverse=True, return_counts=True)
-    same = clip // videos
-    first = np.searchsorted(same, same)
-    clips = np.searchsorted(same, same, side="right") - first
-    later = np.arange(len(clip)) - first >= (clips + 1) // 2
+    first, last = (np.searchsorted(clip // videos, clip // videos, side=side) for side in ("left", "right"))
+    later = np.arange(len(clip)) - first >= (last - first + 1) // 2
     frame = np.empty(len(group), dtype=np.int64)
-    order = np.argsort(of_clip, kind="stable")
-    frame[order] = np.arange(len(group)) - np.repeat(np.cumsum(frames) - frames, frames)
-    second: NDArray[np.bool_] = np.where(clips[of_clip] > 1, later[of_clip], frame >= (frames[of_clip] + 1) // 2)
-    return second
+    frame[np.argsort(of_clip, kind="stable")] = np.arange(len(group)) - np.repeat(np.cumsum(frames) - frames, frames)
+    half: NDArray[np.bool_] = np.where((last - first)[of_clip] > 1, later[of_clip], frame >= (frames[of_clip] + 1) // 2)
+    return half
 
 
 def _means(values: Tensor, person: Tensor, taken: Tensor, people: int) -> Tensor:

@@ -13,7 +13,7 @@ share of the centre minus the mean of its clips.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +29,14 @@ from featlab.model.losses import (
     expression_loss,
     group_statistics,
     layer_values,
+    statistics_along,
     style_loss,
     style_statistics,
 )
 from featlab.model.networks import SourceHead, Translator
+from featlab.model.stacked import Heads, Translators, batches_of_each, limit_gradients
 from featlab.model.style_bank import SourceRows, StyleBank
-from featlab.model.training import Adam, History, OnEpoch, Phase, shuffled_batches, train
+from featlab.model.training import Adam, History, OnEpoch, Phase, Terms, train
 from featlab.seeding import seeded, torch_generator
 
 MAX_GRADIENT = 5.0
@@ -58,36 +60,56 @@ def pretrain_translator(
     seed: int,
     on_epoch: OnEpoch | None = None,
 ) -> Pretrained:
-    """Pretrain T.
+    """Pretrain one T: see `pretrain_translators`."""
+    (translator,), history = pretrain_translators([source], [head], config, share=share, seed=seed, on_epoch=on_epoch)
+    return Pretrained(translator, tuple(history))
+
+
+def pretrain_translators(
+    sources: Sequence[SourceRows],
+    heads: Sequence[SourceHead],
+    config: PretrainConfig,
+    *,
+    share: float = 1.0,
+    seed: int,
+    on_epoch: OnEpoch | None = None,
+) -> tuple[list[Translator], History]:
+    """Pretrain a T for each selection of the source rows, side by side.
 
     Args:
-        source: Source rows, and their pairs unless T is linear.
-        head: B and C; frozen, in evaluation mode.
+        sources: The same rows, of other subjects each; and their pairs unless T is linear.
+        heads: B and C of each; frozen, in evaluation mode.
         config: Form, weights, layers and training.
         share: The carried share of a person's offset.
-        seed: Of initialisation, order, dropout and clips.
+        seed: Of initialisation, order, dropout and clips, the same for every T.
         on_epoch: Called with the epoch, the number of epochs and the mean loss.
 
     Returns:
-        T in evaluation mode, without gradients, with a zero offset.
+        Each T in evaluation mode, without gradients, with a zero offset; and the losses, those of the linear parts of
+        the first.
 
     Raises:
         InputError: No labelled row of a subject with neutral rows, or a loss that is not finite.
     """
     if not config.epochs:
-        return Pretrained(new_translator(source.features.shape[1], config, seed).eval().requires_grad_(False), ())
-    parts: list[tuple[Translator, float]] = []
+        dim = sources[0].features.shape[1]
+        return [new_translator(dim, config, seed).eval().requires_grad_(False) for _ in sources], []
+    linear: list[Translator] = []
+    mlp: list[Translator] = []
     history: History = []
     if config.form != "mlp":
-        linear, history = fit_linear_translator(source, head, config, share=share, seed=seed)
-        parts.append((linear, 1 - config.balance if config.paired else 1.0))
+        for source, head in zip(sources, heads, strict=True):
+            translator, losses = fit_linear_translator(source, head, config, share=share, seed=seed)
+            linear.append(translator)
+            history = history or losses
         if on_epoch is not None:
             on_epoch(1, 1, history[-1]["loss"])
     if config.paired:
-        mlp, history = fit_mlp_translator(source, head, config, share=share, seed=seed, on_epoch=on_epoch)
-        parts.append((mlp, 1 - sum(weight for _, weight in parts)))
-    translator = parts[0][0] if len(parts) == 1 else Translator.mean(parts)
-    return Pretrained(translator, tuple(history))
+        mlp, history = fit_mlp_translators(sources, heads, config, share=share, seed=seed, on_epoch=on_epoch)
+    if not linear or not mlp:
+        return linear or mlp, history
+    weight = config.balance
+    return [Translator.mean([(one, 1 - weight), (two, weight)]) for one, two in zip(linear, mlp, strict=True)], history
 
 
 def part_of(translator: Translator, part: str, config: PretrainConfig, classes: int) -> Translator:
@@ -147,75 +169,66 @@ def make_style_bank(
     return StyleBank(centres, len(means), people)
 
 
-def fit_mlp_translator(
-    source: SourceRows,
-    head: SourceHead,
+def fit_mlp_translators(
+    sources: Sequence[SourceRows],
+    heads: Sequence[SourceHead],
     config: PretrainConfig,
     *,
     share: float = 1.0,
     seed: int,
     on_epoch: OnEpoch | None = None,
-) -> tuple[Translator, History]:
-    """Train a residual T of one hidden layer: Adam, one learning-rate cycle, weights averaged over the second half.
+) -> tuple[list[Translator], History]:
+    """Train residual Ts of one hidden layer: Adam, one learning-rate cycle, weights averaged over the second half.
 
-    Args:
-        source: Source rows and their pairs.
-        head: B and C, frozen, in evaluation mode.
-        config: Losses, weights, layers and training.
-        share: The carried share of a person's offset.
-        seed: Of initialisation, order, dropout and clips.
-        on_epoch: Called with the epoch, the number of epochs and the mean loss.
-
-    Returns:
-        T in evaluation mode, without gradients and with a zero offset, and the mean loss terms of every epoch.
-
-    Raises:
-        InputError: No labelled row of a subject with neutral rows, or a loss that is not finite.
+    As `pretrain_translators`; the losses are the mean terms of every epoch of the first T, summed over all.
     """
-    pairs = episodic_pairs(source)
-    translator = new_translator(source.features.shape[1], config, seed)
-    random = torch_generator(seed, "mlp")
+    pairs = [episodic_pairs(source) for source in sources]
+    translators = [new_translator(source.features.shape[1], config, seed) for source in sources]
+    stack, frozen = Translators(translators), Heads(heads)
+    randoms = [torch_generator(seed, "mlp") for _ in sources]
     # The offset belongs to one person. Here every episode has its own, so the shared one stays at zero.
-    trained = [parameter for name, parameter in translator.named_parameters() if name != "offset"]
-    batch = min(config.batch, len(pairs))
-    steps = len(pairs) // batch
+    trained = [tensor for name, tensor in stack.tensors.items() if name != "offset"]
+    batch = min(config.batch, *map(len, pairs))
+    steps = max(map(len, pairs)) // batch
     total = config.epochs * steps
     history: History = []
     epochs: History = []
-    mean = [torch.zeros_like(parameter) for parameter in trained]
+    means = [torch.zeros_like(tensor) for tensor in trained]
 
-    def batches() -> Iterator[Tensor]:
-        for epoch in range(config.epochs):
-            for picked in shuffled_batches(len(pairs), batch, batch, random):
-                yield pairs[picked]
-                # Here the step has been taken.
-                if len(history) > total // 2:
-                    for average, parameter in zip(mean, trained, strict=True):
-                        average += parameter.detach() / (total - total // 2)
-            latest = history[-steps:]
-            epochs.append({name: float(np.mean([terms[name] for terms in latest])) for name in latest[0]})
-            if on_epoch is not None:
-                on_epoch(epoch + 1, config.epochs, epochs[-1]["loss"])
+    def batches() -> Iterator[list[Tensor]]:
+        for step, picked in enumerate(batches_of_each([*map(len, pairs)], batch, config.epochs, randoms), 1):
+            yield [own[places] for own, places in zip(pairs, picked, strict=True)]
+            # Here the step has been taken.
+            if step > total // 2:
+                for mean, tensor in zip(means, trained, strict=True):
+                    mean += tensor.detach() / (total - total // 2)
+            if step % steps == 0:
+                latest = history[-steps:]
+                epochs.append({name: float(np.mean([terms[name] for terms in latest])) for name in latest[0]})
+                if on_epoch is not None:
+                    on_epoch(step // steps, config.epochs, epochs[-1]["loss"])
+
+    def losses(picked: Sequence[Tensor]) -> Terms:
+        episodes = [
+            _Episode.of(source, own, share, random, style=bool(config.style))
+            for source, own, random in zip(sources, picked, randoms, strict=True)
+        ]
+        return _losses(episodes, stack, frozen, heads, config)
 
     with seeded(seed, "dropout"):
-        translator.train()
         train(
-            [
-                Phase(
-                    Adam(trained, lr=config.lr),
-                    lambda rows: _losses(source, translator, head, config, share, rows, random),
-                )
-            ],
+            [Phase(Adam(trained, lr=config.lr), losses)],
             batches(),
             name="pretraining",
             advice=f"lower pretrain.lr ({config.lr})",
             rate=lambda step: one_cycle(step, total),
-            max_norm=MAX_GRADIENT,
+            limit=lambda: limit_gradients(trained, MAX_GRADIENT),
             history=history,
         )
-    for average, parameter in zip(mean, trained, strict=True):
-        parameter.data.copy_(average)
-    return translator.eval().requires_grad_(False), epochs
+    for mean, tensor in zip(means, trained, strict=True):
+        tensor.copy_(mean)
+    stack.write(translators)
+    return translators, epochs
 
 
 def new_translator(dim: int, config: PretrainConfig, seed: int) -> Translator:
@@ -235,39 +248,65 @@ def episodic_pairs(source: SourceRows) -> Tensor:
     return torch.cat([pairs, torch.stack([alone, torch.full_like(alone, -1)], dim=1)])
 
 
+@dataclass(frozen=True, eq=False)
+class _Episode:
+    """The rows of one model's step: as they are, and as they are seen through other neutral clips of their subject."""
+
+    rows: Tensor  # (n, D)
+    labels: Tensor  # (n,)
+    weight: Tensor  # (n,) Rows count as often as they would be tested: neutral rows that are adapted on are not.
+    seen: Tensor  # (n, D)
+    paired: Tensor  # (n,) Whether a row has a reference.
+    references: Tensor  # (m, D), theirs.
+
+    @classmethod
+    def of(cls, source: SourceRows, pairs: Tensor, share: float, random: torch.Generator, *, style: bool) -> _Episode:
+        rows, clips = pairs[:, 0], source.clips
+        paired = (pairs[:, 1] >= 0) & style
+        seen = clips.seen(source.features, torch.cat([rows, pairs[paired, 1]]), share, random)
+        seen, references = seen[: len(rows)], seen[len(rows) :]
+        return cls(source.features[rows], source.labels[rows], clips.tested_share(rows), seen, paired, references)
+
+
 def _losses(
-    source: SourceRows,
-    translator: Translator,
-    head: SourceHead,
+    episodes: Sequence[_Episode],
+    translators: Translators,
+    frozen: Heads,
+    heads: Sequence[SourceHead],
     config: PretrainConfig,
-    share: float,
-    pairs: Tensor,
-    random: torch.Generator,
 ) -> dict[str, Tensor]:
-    rows, references, clips = pairs[:, 0], pairs[pairs[:, 1] >= 0, 1], source.clips
-    translated = translator(clips.seen(source.features, rows, share, random))
-    logits, terms = head(translated), {}
+    """Return the loss terms of a step, summed over the models."""
+    rows, labels, weight, seen = (
+        torch.stack([getattr(episode, name) for episode in episodes]) for name in ("rows", "labels", "weight", "seen")
+    )
+    translated = translators.translate(seen, config.dropout)
+    bottleneck = frozen.bottleneck(translated)
+    logits, terms = frozen.classify(bottleneck), {}
     if config.classification:
-        # Rows count as often as they would be tested: neutral rows that are adapted on are not.
-        entropy = classification_loss(logits, source.labels[rows], clips.tested_share(rows))
-        terms["classification"] = config.classification * entropy
+        terms["classification"] = config.classification * classification_loss(logits, labels, weight).sum()
     if config.style:
-        # The reference is not translated: a target that moves along with T pulls it away without an end.
-        paired = clips.seen(source.features, references, share, random)
-        terms["style"] = config.style * batch_style(translated, paired, head, config.layers, config.axis)
+        values = {"embedding": translated, "bottleneck": bottleneck}
+        style = [_style(layer, values[layer], episodes, heads, config.axis) for layer in config.layers]
+        terms["style"] = config.style * torch.stack(style).sum()
     if config.expression:
-        terms["expression"] = config.expression * expression_loss(head(source.features[rows]), logits)
+        plain = frozen.classify(frozen.bottleneck(rows))
+        divergence = expression_loss(plain.flatten(0, 1), logits.flatten(0, 1))
+        terms["expression"] = config.expression * len(episodes) * divergence
     return terms
 
 
-def batch_style(translated: Tensor, references: Tensor, head: SourceHead, layers: tuple[str, ...], axis: str) -> Tensor:
-    """Return L_style summed over layers: statistics over the rows of a batch, or over each row's own features."""
-    if not len(references):
-        return translated.sum() * 0
-    terms = []
-    for layer in layers:
-        ours = style_statistics(layer_values(layer, translated, head), axis)
-        with torch.no_grad():
-            theirs = style_statistics(layer_values(layer, references, head), axis)
-        terms.append(style_loss(*ours, *theirs))
-    return torch.stack(terms).sum()
+def _style(layer: str, values: Tensor, episodes: Sequence[_Episode], heads: Sequence[SourceHead], axis: str) -> Tensor:
+    """Return L_style of one layer, of the rows of a batch or of each row's own features, summed over the models."""
+    mean, std = statistics_along(values, 1 if axis == "subject" else 2)
+    theirs = []
+    # The reference is not translated: a target that moves along with T pulls it away without an end.
+    with torch.no_grad():
+        for episode, head, *own in zip(episodes, heads, mean, std, strict=True):
+            # A row without a reference has nothing to learn of style.
+            if len(episode.references):
+                found = style_statistics(layer_values(layer, episode.references, head), axis)
+                if axis == "vector":
+                    found = tuple(m.masked_scatter(episode.paired, one) for m, one in zip(own, found, strict=True))
+                own = [*found]
+            theirs.append(own)
+    return len(heads) * style_loss(mean, std, *(torch.stack(items) for items in zip(*theirs, strict=True)))

@@ -67,13 +67,10 @@ class StyleBank:
 
     def sentence(self) -> str:
         """Return what it holds, for people."""
-        words = f"a mean and a standard deviation over {self.size} people"
-        if self.people is None:
-            return words
-        left = self.size - len(self.people)
-        return f"{words}, and the means of {len(self.people)} single people" + (
-            f" ({left} with too few neutral rows left out)" if left else ""
+        single = (
+            "" if self.people is None else f", and means of {len(self.people)} of them who have enough neutral rows"
         )
+        return f"a mean and a standard deviation over {self.size} people{single}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +131,8 @@ class NeutralClips:
         order = torch.rand(len(rows), self.clips.shape[1], generator=random)
         order = order.masked_fill(self.clips[subject] == self.row_clip[rows, None], 2.0)
         order = order.masked_fill(torch.arange(self.clips.shape[1])[None, :] >= count[:, None], 3.0)
-        rank = order.argsort(dim=1).argsort(dim=1)
-        adapted = rank < (count // 2).clamp_min(1)[:, None]
+        first = torch.arange(self.clips.shape[1]) < (count // 2).clamp_min(1)[:, None]
+        adapted = torch.empty_like(first).scatter_(1, order.argsort(dim=1), first)
         # Some rows at a time: every row takes as much as all clips of its subject.
         parts = zip(torch.split(subject, _ROWS), torch.split(adapted, _ROWS), strict=True)
         sums = [(self.clip_mean[self.clips[who]] * taken[..., None]).sum(dim=1) for who, taken in parts]

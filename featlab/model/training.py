@@ -113,7 +113,7 @@ def train(
     advice: str,
     name: str = "adaptation",
     rate: Callable[[int], float] | None = None,
-    max_norm: float = 0.0,
+    limit: Callable[[], object] = lambda: None,
     history: History | None = None,
 ) -> Fit:
     """Take a step on every batch; what is to happen between steps happens where ``batches`` are made.
@@ -124,7 +124,7 @@ def train(
         advice: What to do when a loss is not finite, for the message.
         name: Of what is trained, for the message.
         rate: Factor of the learning rates at a step, counted from 0.
-        max_norm: Largest norm of an update's gradient; 0 for no limit.
+        limit: Called before each update; it may change the gradients.
         history: Gets an entry a step, while the training runs.
 
     Returns:
@@ -155,8 +155,7 @@ def train(
             phase.optimiser.zero_grad()
             # What an update does not train gets no gradient, and the optimiser passes it over.
             loss.backward(inputs=phase.trained)  # type: ignore[no-untyped-call]
-            if max_norm:
-                nn.utils.clip_grad_norm_(_parameters(phase.optimiser), max_norm)
+            limit()
             phase.optimiser.step()
             entry |= {term: value.item() for term, value in terms.items()}
             total += loss.item()

@@ -145,7 +145,7 @@ def choose_targets(
         InputError: An unknown subject, too few subjects, a file that can't be read, or a pool beside named targets.
     """
     spec = spec.strip()
-    if spec.isdecimal() and (spec not in subjects or spec == str(int(spec))):
+    if spec.isdecimal() and len(spec) < 10 and (spec not in subjects or spec == str(int(spec))):
         wanted = int(spec)
         if pool is not None and not 1 <= wanted <= len(pool):
             raise InputError(

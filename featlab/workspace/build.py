@@ -10,7 +10,6 @@ import numpy as np
 
 from featlab.bundle.bundle import Bundle
 from featlab.bundle.keyed import KeyedNames
-from featlab.bundle.older import source_key
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
@@ -92,7 +91,7 @@ def pretrain_bundle(
         classes=table.classes,
         neutral=table.neutral,
         extractor=extractor,
-        source_subjects=KeyedNames.of(table.subject_names_present(), source_key(cache_digest, seed)),
+        source_subjects=KeyedNames.of(table.subject_names_present(), cache_digest, seed),
         config=config,
         seed=seed,
         share=trained.share,
@@ -103,11 +102,10 @@ def pretrain_bundle(
         history=history,
     )
     bundle = prepare_extras(bundle, source, methods)
-    if not how.validation:
-        return bundle
-    return replace(
-        bundle, membership=membership_test(source, bundle.bank, config.head, classes=len(table.classes), seed=seed)
-    )
+    if how.validation:
+        tried = membership_test(source, bundle.bank, config.head, classes=len(table.classes), seed=seed)
+        bundle = replace(bundle, membership=tried)
+    return bundle
 
 
 def build_bundle(

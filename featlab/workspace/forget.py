@@ -48,23 +48,14 @@ class Holder:
 
 @dataclass(frozen=True, eq=False)
 class Forgetting:
-    """Whom to forget, and all that holds them.
+    """Whom to forget, and all that holds them."""
 
-    Attributes:
-        root: The workspace; only the cache's own folder where none was meant.
-        cache: Its cache.
-        people: Those of them whose rows it has.
-        seen: Those of them whose pictures trained its backbone.
-        traces: What they are looked for by.
-        holders: What goes before the cache is written anew: files that were made of it.
-    """
-
-    root: Path | None
+    root: Path | None  # The workspace; None: only the cache and what lies beside it.
     cache: Path
-    people: tuple[str, ...]
-    seen: tuple[str, ...]
+    people: tuple[str, ...]  # Those of them whose rows it has.
+    seen: tuple[str, ...]  # Those of them whose pictures trained its backbone.
     traces: Traces
-    holders: tuple[Holder, ...]
+    holders: tuple[Holder, ...]  # What was made of the cache.
 
     def run(self) -> None:
         """Remove everything; the cache is last, so that after a kill the same call still knows what to look for."""
@@ -89,15 +80,14 @@ def plan_forgetting(root: Path | None, cache: Path, subjects: Sequence[str]) -> 
         CacheError: A damaged cache.
     """
     known: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
     rows = np.empty((0, 1), dtype=np.float32)
-    people: tuple[str, ...] = ()
-    seen: tuple[str, ...] = ()
     if cache.exists():
         with open_cache(cache) as opened:
-            known = opened.subjects
-            people = tuple(name for name in subjects if name in known)
-            seen = tuple(name for name in subjects if name in opened.extractor.trained_on)
-            rows = opened.read(people).embeddings if people else rows
+            known, trained = opened.subjects, opened.extractor.trained_on
+            if theirs := set(subjects) & set(known):
+                rows = opened.read([*theirs]).embeddings
+    people, seen = (tuple(name for name in subjects if name in each) for each in (known, trained))
     traces = Traces(tuple(subjects), tuple(name for name in known if name not in subjects), rows)
     holders = [*_of_cache(cache, traces), *(_of_workspace(root, subjects, traces) if root else ())]
     unknown = [name for name in subjects if name not in people]

@@ -173,10 +173,12 @@ class Source:
 
     @property
     def table(self) -> FeatureTable:
-        """Rows of the source subjects: a copy each time, which is as large as they are."""
+        """Rows of the source subjects: a copy each time, which is as large as they are, unless they are read here."""
         workspace = self.workspace
         if workspace.everyone:
-            return _read_once(cache_path(workspace.root, self.config), self.subjects, workspace.cache_digest)[0]
+            # Of all rows the digest is checked.
+            names = None if self.subjects == workspace.everyone else self.subjects
+            return _read_once(cache_path(workspace.root, self.config), names, workspace.cache_digest)[0]
         return workspace.table.rows_of(*self.subjects)
 
     def key(self, stage: str, *inputs: Any) -> str:

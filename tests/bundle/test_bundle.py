@@ -145,7 +145,7 @@ def test_the_card_names_classes_source_bank_and_extras(tmp_path, saved):
         "hog: grey 96x96",
         "2, not named",
         "over 3 people",
-        "2 single people (1 with",
+        "means of 2 of them",
         "shot",
     )
     for word in words:

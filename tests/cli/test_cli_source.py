@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+from featlab.cache import Cache
+from featlab.workspace.workspace import _read_once
+
 
 def test_pair_runs_as_typed_says_what_it_made_and_reuses_it(folder, run_well, run_json):
     result = run_well("pair", "--strategy", "landmark")
@@ -58,3 +61,16 @@ def test_a_flag_beats_the_file_and_quiet_leaves_out_who_is_held_out(folder, run_
         result = run_well("train", "--subject", "s041", *more)
         assert "final loss" in result.stdout
         assert ("held out: s041" in result.stderr) is said
+
+
+def test_the_source_stages_read_the_rows_of_source_people_alone(folder, run_json, quickly, monkeypatch):
+    _read_once.cache_clear()  # Other tests have read this cache, by the same name.
+    asked, read = [], Cache.read
+    monkeypatch.setattr(Cache, "read", lambda cache, names=None: asked.append(names) or read(cache, names))
+    for stage, flags in (("train", quickly), ("pair", ()), ("pretrain", quickly)):
+        asked.clear()
+        run_json(stage, "--targets", "s041", *flags)
+        assert all("s041" not in names for names in asked), stage
+    run_json("train", *quickly)
+    # All rows, whose digest is checked.
+    assert None in asked

@@ -204,17 +204,17 @@ def test_the_target_changes_nothing_of_it_and_the_same_seed_gives_the_same(bundl
 
 
 def test_the_mean_gain_is_over_people_with_students_interval():
-    gains = {0: (0.2, 0.4), 1: (-0.1, -0.1), 2: (0.5,)}
+    gains = {0: (0.2, 0.4), 1: (-0.1, -0.1), 2: (0.5,)} | {who: (0.1 * who,) for who in range(3, 8)}
     episodes = [episode(who, before=0.4, after=0.4 + gain) for who, each in gains.items() for gain in each]
     found = fit_reliability(episodes, ODDS)
-    means = [0.3, -0.1, 0.5]
-    low, high = stats.t.interval(0.8, 2, np.mean(means), stats.sem(means))
-    np.testing.assert_allclose(found.mean_gain.numpy(), [np.mean(means), low, high], rtol=1e-5)
-    assert int(found.people) == 3
+    means = [0.3, -0.1, 0.5, 0.3, 0.4, 0.5, 0.6, 0.7]
+    low, high = stats.t.interval(0.8, 7, np.mean(means), stats.sem(means))
+    np.testing.assert_allclose(found.mean_gain.numpy(), [np.mean(means), low, high], rtol=5e-5)
+    assert int(found.people) == 8
     gain = found.source_gain
-    assert (gain.helps, gain.people) == (True, 3)
-    assert "+23.3 points" in gain.sentence()
-    assert "3 source people" in gain.sentence()
+    assert (gain.helps, gain.people) == (True, 8)
+    assert "+40.0 points" in gain.sentence()
+    assert "8 source people" in gain.sentence()
 
 
 def with_gain(bundle, *gain):

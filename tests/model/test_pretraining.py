@@ -10,6 +10,7 @@ from featlab.errors import FeatlabError, InputError
 from featlab.methods.pft.poster import poster_style
 from featlab.model.networks import Translator
 from featlab.model.pretrain import episodic_pairs, make_style_bank, new_translator, part_of, pretrain_translator
+from featlab.model.stacked import Translators
 from featlab.model.style_bank import SourceRows
 from featlab.model.training import Adam
 from featlab.pairing.pairs import make_pairs
@@ -177,13 +178,13 @@ def test_a_row_without_a_reference_learns_its_class_all_the_same(source, trained
 
 
 def test_an_episode_takes_the_person_out_of_the_rows(source, trained, monkeypatch):
-    seen, forward = [], Translator.forward
+    seen, translate = [], Translators.translate
 
-    def spy(translator, features):
+    def spy(translators, features, dropout):
         seen.append(features.detach().clone())
-        return forward(translator, features)
+        return translate(translators, features, dropout)
 
-    monkeypatch.setattr(Translator, "forward", spy)
+    monkeypatch.setattr(Translators, "translate", spy)
     pretrained(source, trained, epochs=1, batch=len(source.features), style=0.0)
     centre = source.clips.centre
     # What is left of a row without its person's mean is its expression; the person is the larger part.
@@ -371,7 +372,7 @@ def test_the_weights_are_the_mean_over_the_second_half_of_the_steps(source, trai
     names = [name for name, _ in translator.named_parameters() if name != "offset"]
     half = seen[len(seen) // 2 :]
     for place, name in enumerate(names):
-        mean = torch.stack([tensors[place] for tensors in half]).mean(dim=0)
+        mean = torch.cat([tensors[place] for tensors in half]).mean(dim=0)
         torch.testing.assert_close(translator.get_parameter(name).data, mean, atol=1e-6, rtol=1e-5)
 
 

@@ -9,6 +9,7 @@ import torch
 from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
 from featlab.model.head import train_head
+from featlab.model.stacked import limit_gradients
 from featlab.model.training import Adam, Phase, converged_at, iterations_to_converge, minimise, shuffled_batches, train
 
 FAST = HeadConfig(bottleneck=8, epochs=15, batch=16, lr=1e-2)
@@ -165,10 +166,10 @@ def test_training_and_counting_operations_leave_torchs_compiler_alone():
 
 
 def test_a_gradient_is_no_longer_than_its_limit():
-    value = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
-    optimiser = torch.optim.SGD([value], lr=1.0)
-    train([Phase(optimiser, lambda batch: {"square": value.square().sum()})], [0], advice="", max_norm=1.0)
-    torch.testing.assert_close(value.data, torch.tensor([2.4, 3.2]), atol=1e-5, rtol=0)
+    value = torch.nn.Parameter(torch.tensor([[3.0, 4.0], [0.1, 0.0]]))  # Of two models.
+    phase = Phase(torch.optim.SGD([value], lr=1.0), lambda batch: {"square": value.square().sum()})
+    train([phase], [0], advice="", limit=lambda: limit_gradients([value], 1.0))
+    torch.testing.assert_close(value.data, torch.tensor([[2.4, 3.2], [-0.1, 0.0]]), atol=1e-5, rtol=0)
 
 
 def test_what_is_not_finite_is_refused_with_what_to_do(refused):

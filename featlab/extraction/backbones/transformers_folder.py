@@ -78,7 +78,7 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     with _quiet(transformers):
         try:
             model, report = transformers.AutoModel.from_pretrained(
-                str(folder), local_files_only=True, output_loading_info=True
+                str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
         except Exception as error:
             # transformers raises anything from KeyError to OSError for a folder that it can't use.
@@ -145,7 +145,9 @@ def _processor(transformers: Any, folder: Path) -> Any:
     if not (folder / "preprocessor_config.json").is_file():
         return None
     try:
-        return transformers.AutoImageProcessor.from_pretrained(str(folder), local_files_only=True)
+        return transformers.AutoImageProcessor.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
         raise ConfigError(
             f"hf:{folder}: its image processor can't be loaded ({type(error).__name__}: {one_line(error)})"

@@ -145,7 +145,7 @@ def _point_places(header: Sequence[str], path: Path) -> list[int]:
     return [header.index(name) for name in names]
 
 
-_COUNT = re.compile(r"n_points\s*:\s*(\d+)")
+_COUNT = re.compile(r"n_points\s*:\s*(\d{1,9})")
 
 
 def read_pts(path: Path) -> NDArray[np.float32]:
@@ -203,7 +203,7 @@ def read_tem(path: Path) -> NDArray[np.float32]:
     """
     lines = read_lines(path)
     first = lines[0][1]
-    if not (first.isascii() and first.isdigit()) or int(first) == 0:
+    if not (first.isascii() and first.isdigit() and len(first) < 100) or int(first) == 0:
         raise InputError(f"{path}, line {lines[0][0]}: expected the number of points, found {first[:40]!r}")
     count = int(first)
     if len(lines) - 1 < count:

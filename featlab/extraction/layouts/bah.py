@@ -26,7 +26,7 @@ _FRAME_LISTS = ("split-frames", "dataset-splits/frame-level/BAH_DB/split-0")
 _FACES = ("cropped-aligned-faces", "cropped_aligned")
 _VIDEO = re.compile(r"(?P<path>[^,]+\.\w+),(?P<label>[01])(,.*)?")
 _FRAME = re.compile(r"(?P<path>.+\.\w+),(?P<label>[01])")
-_NUMBER = re.compile(r"(\d+)$")
+_NUMBER = re.compile(r"(\d{1,9})$")
 
 
 @dataclass(frozen=True)

@@ -105,10 +105,8 @@ def import_features(
         rows = range(len(read.rows.features))
         landmarks = read_landmarks(config.landmarks, len(rows), [read.rows.called(row) for row in rows])
     read, failures = good_rows(read, source, config.dtype, skip_bad=config.skip_bad)
-    secret = config.pseudonyms
-    people = secret.subject if secret else str
-    index = read.index.one_name_each(config.neutral, merge=config.merge_names, called=people)
-    if secret:
+    index = read.index.one_name_each(config.neutral, merge=config.merge_names)
+    if secret := config.pseudonyms:
         index, failures = index.pseudonymised(secret), secret.failures(failures)
     table = _table(index, read.rows.features, landmarks, read.kept)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
@@ -146,11 +144,12 @@ def _table(
 ) -> FeatureTable:
     """Put the rows at some places of the source, which are called as the index says, into a table."""
     classes = class_names(index.label, index.neutral)
+    whole = len(places) == len(features)
     code: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
     subjects, subject = codes_of(index.subject)
     videos, video = codes_of(index.video)
     return FeatureTable(
-        embeddings=features if len(places) == len(features) else features[places],
+        embeddings=features if whole else features[places],
         label=np.array([code[name] for name in index.label], dtype=np.int16),
         subject=subject,
         video=video,
@@ -159,7 +158,7 @@ def _table(
         videos=videos,
         classes=classes,
         neutral=index.neutral,
-        landmarks=None if landmarks is None else landmarks[places],
+        landmarks=landmarks if whole or landmarks is None else landmarks[places],
         paths=None if index.paths is None else tuple(index.paths),
     )
 

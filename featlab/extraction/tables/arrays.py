@@ -47,6 +47,7 @@ def open_npz(path: Path) -> Columns:
         landmarks = as_points(arrays.pop("landmarks"), f"{path}, landmarks")
         _check_rows(landmarks, rows, f"{path}, landmarks")
     columns: Mapping[str, NDArray[Any]] = {held[0]: features}
+    more: dict[str, Any] = {"held": features} if features.dtype == np.float32 and "columns" not in arrays else {}
     if "columns" in arrays:
         header = [name.strip() for name in _texts(arrays.pop("columns"), f"{path}, columns")]
         if len(header) != width:
@@ -65,7 +66,7 @@ def open_npz(path: Path) -> Columns:
         beside[column] = np.array(_texts(array, f"{path}, {name}")) if is_text else array
         _check_rows(array, rows, f"{path}, {name}")
     notes = (f"not read: {', '.join(arrays)}",) if arrays else ()
-    return _columns(path, {**columns, **beside}, never=frozenset(beside), landmarks=landmarks, notes=notes)
+    return _columns(path, {**columns, **beside}, never=frozenset(beside), landmarks=landmarks, notes=notes, **more)
 
 
 def _check_rows(array: NDArray[Any], rows: int, what: str) -> None:

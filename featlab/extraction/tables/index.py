@@ -13,7 +13,7 @@ from featlab.cache.names import one_name_each
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, listed
 from featlab.extraction.items import LONGEST_NAME, MAX_FRAME, STILLS, find_stills, natural_key
-from featlab.extraction.pseudonyms import Pseudonyms, refuse_equal
+from featlab.extraction.pseudonyms import SPELLINGS, Pseudonyms, refuse_equal
 
 UNLABELLED = "unlabelled"
 """Video of a subject's rows of unknown label, where the source names no videos."""
@@ -37,9 +37,9 @@ class RowIndex:
     warnings: tuple[str, ...] = ()
     neutral: str = ""  # What the neutral label is called here
 
-    def one_name_each(self, neutral: str, *, merge: bool, called: Callable[[str], str] = str) -> RowIndex:
+    def one_name_each(self, neutral: str, *, merge: bool) -> RowIndex:
         """Return the rows with their names in one form, or, with ``merge``, in one spelling."""
-        names = one_name_each(self.subject, self.label, self.video, self.frame.tolist(), merge=merge, called=called)
+        names = one_name_each(self.subject, self.label, self.video, self.frame.tolist(), merge=merge)
         return replace(
             self,
             subject=list(names.subject),
@@ -58,6 +58,7 @@ class RowIndex:
             subject=subject,
             video=[names.video(who, clip) for who, clip in zip(self.subject, self.video, strict=True)],
             paths=None if self.paths is None else [names.path(path) for path in self.paths],
+            warnings=(SPELLINGS,) if self.warnings else (),
         )
 
     def take(self, rows: NDArray[np.intp]) -> RowIndex:

@@ -34,8 +34,10 @@ class _Values:
     among numbers is a mistake; a column of text is none.
     """
 
-    def __init__(self, name: str, numbers: NDArray[np.float32], where: Callable[[int], str]) -> None:
-        self.name, self.numbers, self.where = name, numbers, where
+    def __init__(
+        self, name: str, numbers: NDArray[np.float32], where: Callable[[int], str], held: NDArray[np.float32] | None
+    ) -> None:
+        self.name, self.numbers, self.where, self.held = name, numbers, where, held
         self.kind = ""  # "number", "list" or "other"; nothing while all cells are missing
         self.lists: NDArray[np.float32] | None = None
         self.good = 0
@@ -50,9 +52,11 @@ class _Values:
             width = 0 if self.lists is None else self.lists.shape[1]
             block, text = lists(cells, width, lambda place: self.where(start + place))
             if self.lists is None and block.shape[1]:
-                self.lists = np.empty((len(self.numbers), block.shape[1]), dtype=np.float32)
-                self.lists[:start] = np.nan
-            if self.lists is not None:
+                self.lists = self.held
+                if self.lists is None:
+                    self.lists = np.empty((len(self.numbers), block.shape[1]), dtype=np.float32)
+                    self.lists[:start] = np.nan
+            if self.lists is not None and self.lists is not self.held:
                 self.lists[start:stop] = block
             self.good += int((~np.isnan(block)).any(axis=1).sum())
         elif self.kind == "number":
@@ -129,7 +133,7 @@ def read_rows(
     # Pages of an empty array are only used once they are written: neither a bound on the rows costs memory, nor a
     # column that turns out to hold no numbers.
     buffer = np.empty((len(numeric), table.most), dtype=np.float32)
-    columns = [_Values(header[place], row, table.where) for place, row in zip(numeric, buffer, strict=True)]
+    columns = [_Values(header[place], row, table.where, table.held) for place, row in zip(numeric, buffer, strict=True)]
     said: dict[str, list[str]] = {name: [] for name in roles.names}
     unknown: set[str] = set()
     faces: list[str] = []

@@ -7,7 +7,7 @@ out are a few numbers for the bundle: no row of anyone, and nothing of a target.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,10 +18,10 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.methods.pft.adapt import align_style, bank_centre
 from featlab.methods.pft.reliability import Episode, Reliability, clip_statistics, fit_reliability, source_odds
-from featlab.model.head import train_head
+from featlab.model.head import train_heads
 from featlab.model.linear import LEAST_SUBJECTS, person_folds
 from featlab.model.networks import Translator
-from featlab.model.pretrain import make_style_bank, part_of, pretrain_translator, weighed
+from featlab.model.pretrain import make_style_bank, part_of, pretrain_translators, weighed
 from featlab.model.style_bank import SourceRows
 
 BALANCES = (0.5, 0.25, 0.75)
@@ -47,13 +47,16 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Validation | None:
     people = len(source.clips.subjects)
     if people < LEAST_SUBJECTS:
         return None
+    folds = [(held_out, source.without(held_out)) for held_out in person_folds(people, bundle.seed)]
+    folds = [
+        (held_out, rest)
+        for held_out, rest in folds
+        if len(torch.unique(rest.labels[rest.labels >= 0])) > 1 and rest.clips.subjects
+    ]
+    if not folds:
+        return None
     played: list[_Played] = []
-    for held_out in person_folds(people, bundle.seed):
-        rest = source.without(held_out)
-        labels = rest.labels[rest.labels >= 0]
-        if len(torch.unique(labels)) < 2 or not rest.clips.subjects:
-            continue
-        model = _fold_model(rest, bundle)
+    for (held_out, rest), model in zip(folds, _fold_models([rest for _, rest in folds], bundle), strict=True):
         translators, others = forms_of(model), rest.neutral_means()
         for subject in held_out.tolist():
             for adapt, test in _splits(source, subject):
@@ -92,15 +95,16 @@ def forms_of(bundle: Bundle) -> Mapping[str | float, Translator]:
     return found
 
 
-def _fold_model(rest: SourceRows, bundle: Bundle) -> Bundle:
-    """Make B, C, T and the bank again of the rows that are left."""
-    known = rest.labels >= 0
-    config, share = bundle.config.pretrain, bundle.share.value
-    labels = rest.labels[known].numpy().astype(np.int16)
-    head = train_head(rest.features[known], labels, len(bundle.classes), bundle.config.head, seed=bundle.seed)
-    translator = pretrain_translator(rest, head, config, share=share, seed=bundle.seed).translator
-    bank = make_style_bank(rest, translator, head, share)
-    return replace(bundle, head=head, translator=translator, bank=bank)
+def _fold_models(folds: Sequence[SourceRows], bundle: Bundle) -> list[Bundle]:
+    """Make B, C, T and the bank again of the rows that are left in each fold."""
+    config, share, seed = bundle.config, bundle.share.value, bundle.seed
+    labels = [rest.labels.numpy().astype(np.int16) for rest in folds]
+    heads = train_heads(folds[0].features, labels, len(bundle.classes), config.head, seed=seed)
+    translators, _ = pretrain_translators(folds, heads, config.pretrain, share=share, seed=seed)
+    return [
+        replace(bundle, head=head, translator=translator, bank=make_style_bank(rest, translator, head, share))
+        for rest, head, translator in zip(folds, heads, translators, strict=True)
+    ]
 
 
 def _splits(source: SourceRows, subject: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -136,3 +136,14 @@ def test_what_does_not_fit_is_one_line(vit, tmp_path, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with refused(ConfigError, "need transformers: pip install 'featlab[hf]'"):
         make_backbone(f"hf:{vit()}")
+
+
+def test_code_in_a_folder_never_runs_whatever_is_answered(vit, tmp_path, refused, monkeypatch):
+    folder, canary = vit(), tmp_path / "canary"
+    (folder / "code.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
+    named = {"model_type": "another", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    (folder / "config.json").write_text(json.dumps(named))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with refused(ConfigError, "can't be loaded", "custom code"):
+        make_backbone(f"hf:{folder}")
+    assert not canary.exists()

@@ -1,0 +1,66 @@
+"""A bundle as one file: a zip archive, nothing compressed, of the files that make it, without anybody's adaptation."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from shutil import copyfileobj
+
+from featlab.bundle.bundle import BUNDLE_FILES, load_bundle
+from featlab.cache.atomic import atomic_folder, atomic_path
+from featlab.cache.sums import sum_of
+from featlab.errors import BundleError
+
+_LARGEST = 1 << 30
+"""Bytes of a file above which an archive is no bundle's."""
+
+
+def pack_bundle(folder: Path, out: Path) -> str:
+    """Write a bundle as one file; the same bundle gives the same bytes.
+
+    Args:
+        folder: The bundle, which is read and checked first.
+        out: The file; replaced when it is there.
+
+    Returns:
+        Its sha256, 64 hex digits.
+
+    Raises:
+        BundleError: No bundle, or a damaged one.
+    """
+    load_bundle(folder)
+    with atomic_path(out) as partial:
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name in BUNDLE_FILES:
+                # Without the day and the mode of the file.
+                with (
+                    archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as to,
+                    (folder / name).open("rb") as file,
+                ):
+                    copyfileobj(file, to)
+        return sum_of(partial)
+
+
+def unpack_bundle(file: Path, out: Path) -> None:
+    """Write the folder of a packed bundle, whole or not at all, after reading it as a bundle.
+
+    Raises:
+        BundleError: No packed bundle, a damaged one, or something at ``out``.
+    """
+    if out.exists():
+        raise BundleError(f"{out}: is there already; name another folder")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+            plain = all(part.compress_type == zipfile.ZIP_STORED and part.file_size <= _LARGEST for part in parts)
+            if sorted(part.filename for part in parts) != sorted(BUNDLE_FILES) or not plain:
+                raise BundleError(f"{file}: not what featlab bundle pack writes")
+            with atomic_folder(out, error=BundleError) as draft:
+                for name in BUNDLE_FILES:
+                    with archive.open(name) as part, (draft / name).open("wb") as to:
+                        copyfileobj(part, to)
+                load_bundle(draft)
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{file}: can't be read as a packed bundle ({error}); get it again") from error
