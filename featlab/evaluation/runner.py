@@ -94,9 +94,8 @@ class Task:
         # In a data set every subject's rows are adapted on: all of them are part of each run.
         scope = (protocol.scope, *(self.targets if protocol.scope == "dataset" else ()))
         clip = (protocol.gap, protocol.frames, protocol.contamination, protocol.smoothing)
-        key = stable_hash(
-            RUN_FORMAT, made_from, *scope, *clip, run.draw, run.seed, run.subject, method.name, method.config
-        )
+        what = (run.draw, run.seed, run.subject, method.name, method.config)
+        key = stable_hash(RUN_FORMAT, made_from, *scope, *clip, *what)
         # Not relative: a worker process may have been started in another folder.
         return self.workspace.root.resolve() / "results" / self.folder / method.name / f"{key[:16]}.jsonl"
 
@@ -124,9 +123,7 @@ def plan(workspace: Workspace) -> list[Task]:
     methods = {name: make_method(name, config.adapt.options) for name in protocol.methods}
     for name in ("frames", "contamination"):
         if protocol.scope == "dataset" and getattr(protocol, name):
-            raise ConfigError(
-                f"--{name} changes one person's neutral clip, and the scope dataset has none; leave it out"
-            )
+            raise ConfigError(f"protocol.{name} is for one person's clip, which the scope dataset hasn't; leave it out")
     if not protocol.targets.strip().isdecimal():
         if protocol.draws > 1:
             raise ConfigError(
@@ -265,8 +262,7 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     task, protocol = piece.task, piece.task.workspace.config.protocol
     runs = [Run(subject, task.draw, task.seed, piece.method) for subject in piece.subjects]
     paths = {run: task.path(run) for run in runs}
-    # Settings that change nothing here share their runs, and so do machines.
-    done = _finished(paths)
+    done = _finished(paths)  # Settings that change nothing here share their runs, and so do machines.
     if len(done) == len(paths):
         return piece.place, done
     bundle, table = _bundle(task), task.workspace.table.rows_of(*piece.subjects)
