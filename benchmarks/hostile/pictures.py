@@ -35,6 +35,7 @@ def pictures(folder: Path, side: int = 80_000_000, text: int = 10**8) -> Made:
     for name, size in {
         "high": (1, side),
         "wide": (side, 1),
+        "as large as may be": (min(9400, side // 8000),) * 2,
         "large": (60_000, 60_000),
         "beyond all": (2**31 - 1, 2**31 - 1),
     }.items():

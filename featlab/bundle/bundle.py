@@ -219,7 +219,7 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         classes=tuple(meta["classes"]),
         neutral=str(meta["neutral"]),
         extractor=ExtractorInfo.from_dict(extractor),
-        source_subjects=KeyedNames(str(people["key"]), tuple(map(str, people["hashes"]))),
+        source_subjects=KeyedNames(str(people["key"]), tuple(sorted(map(str, people["hashes"])))),
         config=Config().with_values(flat_values(meta["config"]), _META),
         seed=int(meta["seed"]),
         share=CarriedShare(float(share["value"]), int(share["people"]), tuple(map(float, share["losses"]))),

@@ -7,6 +7,7 @@ the next call, whatever happens to this one.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -100,10 +101,16 @@ def _on_joblib(
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered" if streams else "list", **how)
         # Where it gives a list, all is done by then.
         with without_interrupts() if streams else nullcontext():
-            results = parallel(delayed(work)(item) for item in items)
+            results = parallel(delayed(_unpacked)(pickle.dumps((work, item))) for item in items)
         yield from results
     except TerminatedWorkerError:
         raise died("a worker process") from None
+
+
+def _unpacked(packed: bytes) -> Any:
+    """Do work that was packed here, not by joblib: an error of unpacking (a cache was replaced) comes back as it is."""
+    work, item = pickle.loads(packed)
+    return work(item)
 
 
 @contextmanager

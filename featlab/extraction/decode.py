@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -33,6 +34,7 @@ _BITS = (*range(8, 31, 2), 31, 32)
 # Fractions that go up to less than that, and over 1, would be nearly black as shares of 255.
 _LEAST_REACH = 16
 _LEAST_HALVED = 64
+_BLOCK_ROWS = 256
 
 
 def read_pixels(items: Sequence[Item]) -> Generator[Pixels, None, None]:
@@ -165,7 +167,8 @@ def _open(path: Path) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        # Pillow copies what needs no turn.
+        return image if image.getexif().get(_TURNED, 1) == 1 else ImageOps.exif_transpose(image)
     except Exception:
         # Damaged metadata says nothing about the pixels, which have been read.
         return image
@@ -178,9 +181,7 @@ def _to_rgb(image: Image.Image, unsigned: bool) -> NDArray[np.uint8]:
         eight = _eight_bits(grey.view(np.uint32) if unsigned and grey.dtype == np.int32 else grey)
         return np.repeat(eight[:, :, None], 3, axis=2)
     if image.has_transparency_data:
-        colours = image.convert("RGBA")
-        ground = Image.new("RGBA", colours.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(ground, colours)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
@@ -191,22 +192,26 @@ def _eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
     below 0 have a sign, and 0 becomes the middle. Fractions may lie a tenth outside, as filters leave them.
     """
     fractions = grey.dtype.kind == "f"
-    values = grey.astype(np.float64)
-    if not np.isfinite(values).all():
+    low, high = float(grey.min()), float(grey.max())
+    if not math.isfinite(low) or not math.isfinite(high):
         raise InputError("some pixels are NaN or infinite")
-    low, high = values.min(), values.max()
     reach = max(high, -low) / (1.1 if fractions else 1)
     sign = int(low < -0.1 * high)
     if fractions and reach <= 1:
-        return _clipped((values + sign) / (1 + sign))
+        return _scaled(grey, sign, 1 + sign)
     if fractions and reach < _LEAST_REACH:
         raise InputError(f"fractional pixels from {low:g} to {high:g} have no known range; scale them to 0 to 1")
     bits = next((bits for bits in _BITS if reach < 2 ** (bits - sign) + sign), _BITS[-1])
-    return _clipped((values + sign * 2 ** (bits - 1)) / (2**bits - 1))
+    return _scaled(grey, sign * 2 ** (bits - 1), 2**bits - 1)
 
 
-def _clipped(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
-    return np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
+def _scaled(grey: NDArray[Any], shift: int, scale: int) -> NDArray[np.uint8]:
+    """Return (values + shift) / scale as shares of 255, in blocks of rows: a large picture is in memory once."""
+    eight = np.empty(grey.shape, dtype=np.uint8)
+    for top in range(0, len(grey), _BLOCK_ROWS):
+        rows = slice(top, top + _BLOCK_ROWS)
+        eight[rows] = np.rint(np.clip((grey[rows].astype(np.float64) + shift) / scale, 0, 1) * 255)
+    return eight
 
 
 SIDE = 48

@@ -30,3 +30,10 @@ def dies_once(mark, number):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+class Gone:
+    """Something that can be sent, and is not there any more where it arrives."""
+
+    def __reduce__(self):
+        return fails_on_three, (3,)

@@ -123,6 +123,9 @@ def test_work_is_done_in_other_processes_on_one_thread_and_its_error_is_told(nam
     assert {threads for _, _, threads in done} == {1}
     with pytest.raises(InputError, match=r"^three is no number for this$"):
         list(run_all(work.fails_on_three, range(6), jobs=2, engine=engine, folder=tmp_path))
+    if name == "local":
+        with pytest.raises(InputError, match=r"^three is no number for this$"):
+            list(run_all(work.square, [work.Gone(), work.Gone()], jobs=2))
     with pytest.raises(FeatlabError, match=r"(died|did not finish).*what is finished is kept"):
         list(run_all(work.dies_on_three, range(6), jobs=2, engine=engine, folder=tmp_path))
 
