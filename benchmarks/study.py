@@ -37,10 +37,11 @@ import torch
 from joblib import Parallel, delayed
 from people import read_table
 
+from featlab.analysis.page import json_lines
 from featlab.cache import FeatureTable, atomic_write_text
 from featlab.config.load import Config, load_config, parse_settings
 from featlab.evaluation.metrics import calibration_error
-from featlab.evaluation.results import EvaluationRow, read_results, write_results
+from featlab.evaluation.results import EvaluationRow, read_results
 from featlab.evaluation.run import RunNumbers, evaluate_subject
 from featlab.evaluation.scores import pooled_reliability
 from featlab.evaluation.statistics import bootstrap_interval, holm, paired_wilcoxon
@@ -119,7 +120,7 @@ def run_fold(cache: Path, fold: int, seed: int, methods: Sequence[str], parts: b
         for target in targets:
             found = evaluate_subject(bundle, table.rows_of(target), made, numbers=RunNumbers(draw=fold, seed=seed))
             rows += [replace(row, method=name) for row in found] if parts else found
-    write_results(out, rows)
+    atomic_write_text(out, json_lines(row.to_dict() for row in rows))
 
 
 def scores_of(rows: Sequence[EvaluationRow]) -> Scores:

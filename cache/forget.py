@@ -119,9 +119,13 @@ class Traces:
         )
 
     @cached_property
+    def telling(self) -> NDArray[np.bool_]:
+        """Which rows are looked for, (N,)."""
+        return np.array([len(np.unique(row)) >= _DIFFERENT for row in self.rows], dtype=bool)
+
+    @cached_property
     def _keys(self) -> _Keys | None:
-        telling = np.array([len(np.unique(row)) >= _DIFFERENT for row in self.rows], dtype=bool)
-        rows = self.rows[telling]
+        rows = self.rows[self.telling]
         with np.errstate(over="ignore"):
             return _Keys.of([rows.astype(dtype) for dtype in ("<f4", "<f2", "<f8")]) if len(rows) else None
 

@@ -55,7 +55,7 @@ def merge_caches(
 ) -> MergeReport:
     """Put the rows of several caches into a new one, and a list of each cache's subjects beside it.
 
-    Rows go through memory block by block, and every cache is checked against its digest. The merged one is whole or not
+    Every cache is checked, then rows go through memory block by block. The merged one is whole or not
     there; where it is, so are the lists. Classes are united by name, in the order of the first cache, then of the next.
     Embeddings stay float16 where all are, else they are stored as float32, which changes no value. Landmarks and paths
     that not every cache has are left out.
@@ -125,8 +125,7 @@ def merge_caches(
 
     owners = {name: number for number, each in enumerate(inputs) for name in each.subjects}
     with ExitStack() as opened:
-        caches = [opened.enter_context(open_cache(path)) for path in files]
-        digests = [cache.new_digest() for cache in caches]
+        caches = [opened.enter_context(open_cache(path, verify=True)) for path in files]
         kinds = dict(encode_table(renamed(next(caches[0].iter_rows(1)), prefixes[0]), header, str(out)).kinds)
         if with_paths:
             widest = max((cache.large[schema.PATHS].dtype for cache in caches), key=lambda dtype: dtype.itemsize)
@@ -143,14 +142,11 @@ def merge_caches(
             # Neighbours of one cache are read in one go.
             for number, group in groupby(plan.subjects, key=owners.__getitem__):
                 cache, before = caches[number], prefixes[number]
-                people = [name.removeprefix(before) for name in group]
-                for table in cache.iter_rows(subjects=people, digest=digests[number]):
+                for table in cache.iter_rows(subjects=[name.removeprefix(before) for name in group]):
                     yield str(cache.path), encode_table(renamed(table, before), header, str(cache.path))
                     done += len(table)
                     if on_progress is not None:
                         on_progress(done, plan.rows)
-            for cache, digest in zip(caches, digests, strict=True):
-                cache.check(digest)
             # Before the cache is renamed into place: where it is, they are.
             for path, text in lists.items():
                 atomic_write_text(path, text)

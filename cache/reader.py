@@ -60,31 +60,22 @@ class Cache(Structure):
             return self._read(self._ranges(subjects))
         digest = self.new_digest()
         table = self._read([(0, len(self))], digest)
-        self.check(digest)
-        return table
-
-    def iter_rows(
-        self,
-        byte_budget: int = 64 << 20,
-        subjects: Sequence[str] | None = None,
-        digest: ContentDigest | None = None,
-    ) -> Iterator[FeatureTable]:
-        """Yield the rows of `read`, in order, in tables of at most `byte_budget` bytes and at least one row.
-
-        ``digest`` (of `new_digest`) learns of them; whoever has read all rows, in order, can `check` it.
-        """
-        step = max(1, byte_budget // self._row_bytes())
-        for start, stop in self._ranges(subjects):
-            for first in range(start, stop, step):
-                yield self._read([(first, min(first + step, stop))], digest)
-
-    def check(self, digest: ContentDigest) -> None:
-        """Raise a CacheError when the rows that a digest has learnt are not those that were written."""
         for name, dataset in only_in_digest(self.file, self.path).items():
             with guarded(self.path, f"dataset {name!r}"):
                 digest.update(name, dataset[:])
         if not digest.fits(self.digest):
             raise CacheError([*find_problems(self), f"{self.path}: changed while it was read; run again"][0])
+        return table
+
+    def iter_rows(self, byte_budget: int = 64 << 20, subjects: Sequence[str] | None = None) -> Iterator[FeatureTable]:
+        """Yield the rows of `read`, in order, in tables of at most `byte_budget` bytes and at least one row.
+
+        They are not checked against the digest: `open_cache` with ``verify`` does that first.
+        """
+        step = max(1, byte_budget // self._row_bytes())
+        for start, stop in self._ranges(subjects):
+            for first in range(start, stop, step):
+                yield self._read([(first, min(first + step, stop))])
 
     def _ranges(self, subjects: Sequence[str] | None) -> list[tuple[int, int]]:
         """Return the row ranges of the named subjects, ascending, neighbours joined."""
@@ -137,18 +128,13 @@ class Cache(Structure):
         out = np.empty((sum(stop - start for start, stop in ranges), *dataset.shape[1:]), dtype=np.float32)
         at = learnt = 0
 
-        def learn(block: NDArray[np.float32]) -> None:
-            if digest is not None:
-                digest.update(name, block.astype(dataset.dtype, copy=False))
-
         # What has been read is hashed beside what is being read.
         with ThreadPoolExecutor(1) as pool, guarded(self.path, f"dataset {name!r}"):
-            whole = digest is not None and ranges == [(0, len(self))]
-            for raw in stored_blocks(dataset) if whole else _blocks(dataset, ranges):
+            for raw in _blocks(dataset, ranges) if digest is None else stored_blocks(dataset):
                 block = out[at : at + len(raw)]
                 block[:] = raw
                 if name == schema.EMBEDDINGS and not (finite := usable(block)).all():
-                    if whole:  # Perhaps it is damaged: no checksum has been looked at.
+                    if digest is not None:  # Perhaps it is damaged: no checksum has been looked at.
                         raise CacheError(find_problems(self)[0])
                     rows = np.concatenate([np.arange(*each) for each in ranges])
                     row = self.describe_row(rows[at + int(finite.all(axis=1).argmin())])
@@ -158,7 +144,7 @@ class Cache(Structure):
                     )
                 at += len(raw)
                 if digest is not None and (at == len(out) or out[learnt:at].nbytes >= _LEARN_BYTES):
-                    pool.submit(learn, out[learnt:at])
+                    pool.submit(digest.update, name, out[learnt:at].astype(dataset.dtype, copy=False))
                     learnt = at
         return out
 

@@ -13,7 +13,8 @@ from typer import Argument, Option
 from featlab.cache.names import one_form
 from featlab.cli.flags import VIDEO_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.session import SKIPPED, Session, command, parse_options
+from featlab.cli.pixels import input_config, parse_options, trust
+from featlab.cli.session import SKIPPED, Session, command
 
 if TYPE_CHECKING:
     from featlab.extraction.items import Failure
@@ -87,13 +88,13 @@ def train(
 
     output = session.output
     if weights is not None and weights.suffix == ".pt2":
-        session.trust(f"pt2:{weights}")
+        trust(session, f"pt2:{weights}")
     given = {"arch": arch, "size": size, "layers": layers, "epochs": epochs, "batch": batch, "refit": refit}
     values = {key: value for key, value in given.items() if value is not None}
     config = TrainConfig().with_values(parse_options(settings or (), "--set", "lr=0.001") | values)
     chosen_device = choose_device(session["device"]).type
     torch.set_num_threads(session.jobs)
-    listed = list_items(source, session.input_config())
+    listed = list_items(source, input_config(session))
     held = subjects_held_out(
         listed.subjects, session["targets"], draws=draws, seed=session["seed"] or 0, named=session["subjects"] or ()
     )

@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from featlab.cli.complete import complete_backbone, complete_subject
 from featlab.cli.output import Output, print_error
+from featlab.cli.pixels import recipe_of
 from featlab.cli.predict import network_device, open_person
 from featlab.cli.session import FAILED, Session, command, names_in, workspace_command
 
@@ -50,7 +51,7 @@ def export(
     if backbone is not None:
         # The file is compared with ours on the CPU, so the network belongs there.
         where = network_device(backbone, "cpu")
-        made = session.recipe(backbone, where).make()
+        made = recipe_of(session, backbone, where).make()
     rows = None
     if subject is None:
         source = _source_bundle(session)

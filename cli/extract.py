@@ -13,6 +13,7 @@ from typer import Argument, Option
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, TABLE_FLAGS, WRITE_FLAGS
 from featlab.cli.output import Output
+from featlab.cli.pixels import input_config, recipe_of
 from featlab.cli.session import SKIPPED, Session, command
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ def extract(
     output = session.output
     config = ExtractConfig(jobs=session["jobs"], batch=session["batch"], dtype=session["dtype"])
     secret = read_pseudonyms(session["pseudonymise"], output.note)
-    wanted = replace(session.input_config(), neutral=neutral, merge_names=session["merge_names"], pseudonyms=secret)
+    wanted = replace(input_config(session), neutral=neutral, merge_names=session["merge_names"], pseudonyms=secret)
     path = session.cache_file(session["out"])
-    recipe = session.recipe(backbone, session["device"])
+    recipe = recipe_of(session, backbone, session["device"])
     made = recipe.make()
     with output.progress() as bars:
         inputs = read_inputs(source, wanted, beside=path, jobs=session["jobs"], notify=output.note, on_progress=bars)

@@ -11,8 +11,7 @@ from typer import Option
 
 from featlab.cli.complete import complete_layout, complete_method, complete_methods, complete_strategy, complete_subject
 
-COMMON = "Common"
-"""Help panel of the flags that every command has."""
+COMMON = "Common"  # Help panel of the flags that every command has.
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,11 @@ def forget(
 
     output = session.output
     secret = read_pseudonyms(session["pseudonymise"], output.note)
-    names = [secret.subject(name) if secret else name for name in names_in(subject)]
+    given = names_in(subject)
+    names = [secret.subject(name) for name in given] if secret else given
     alone = session["cache"] is not None and session.workspace == Path(".")
     cache = session.cache_file(session["cache"])
-    plan = plan_forgetting(None if alone else session.workspace, cache, names)
+    plan = plan_forgetting(None if alone else session.workspace, cache, names, given)
     going = [(str(each.path), each.why) for each in plan.holders]
     if plan.people:
         going.append((str(plan.cache), f"{len(plan.traces.rows):,} rows of {', '.join(plan.people)}"))
@@ -49,8 +50,9 @@ def forget(
         output.warn(f"{path}: still holds {'the name' if path in named else 'a row'}; it isn't featlab's to change")
     if plan.seen:
         output.warn(f"the backbone was trained on pictures of {', '.join(plan.seen)}: train it again, then extract")
-    if not plan.people:
-        output.note("the cache has no row of theirs any more, so rows couldn't be looked for")
+    looked_for = int(plan.traces.telling.sum())
+    if looked_for < len(plan.traces.rows) or not plan.people:
+        output.warn(f"rows looked for: {looked_for}; those of fewer than 8 different values, or gone before, can't be")
     output.show(f"{len(named)} of {files} files hold the name, {len(rows)} hold a row of theirs")
     if retrain:
         _retrain(session)

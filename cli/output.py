@@ -100,9 +100,12 @@ class Output:
         self.show(f"{folder}: {', '.join(names)}")
 
     def results(self, tables: Iterable[Table], words: Iterable[str], folder: Path, files: Sequence[Path]) -> None:
-        """Print what a command gave: tables, what they say, and where it is."""
-        self._print(tables, words)
-        self.files(folder, files)
+        """Print what a command gave: tables, what they say, and where it is, if it could be written."""
+        for table in tables:
+            self.table(table)
+        self.show(*words)
+        if files:
+            self.files(folder, files)
 
     def result(self, folder: Path, result: Result, command: str) -> list[Path]:
         """Write a result into its folder and print it: tables, sentences and where the files are, or JSON."""
@@ -112,7 +115,7 @@ class Output:
             files = write_result(folder, result, command)
         except (FeatlabError, OSError):
             # What may have taken hours to compute is shown all the same.
-            self._print(result.shown(), result.summary)
+            self.results(result.shown(), result.summary, folder, [])
             raise
         return self.shown(folder, result, files)
 
@@ -180,11 +183,6 @@ class Output:
         """Show the epochs of training while the block runs."""
         with self.progress() as bars:
             yield StageProgress(bars)
-
-    def _print(self, tables: Iterable[Table], words: Iterable[str]) -> None:
-        for table in tables:
-            self.table(table)
-        self.show(*words)
 
     def _say(self, line: str) -> None:
         self.stderr.print(" ".join(line.splitlines()), soft_wrap=True)

@@ -11,6 +11,7 @@ from typer import Argument, Option
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
 from featlab.cli.output import print_error
+from featlab.cli.pixels import input_config, recipe_of
 from featlab.cli.predict import network_device
 from featlab.cli.session import FAILED, Session, command, typed_command
 
@@ -63,7 +64,7 @@ def personalise(
     source = load_bundle(bundle)
     source.check_new([name])
     where = backbone or default_backbone(source)
-    made = session.recipe(where, network_device(where, session["device"])).make()
+    made = recipe_of(session, where, network_device(where, session["device"])).make()
     embedded = [_embed(session, source, made, path, name) for path in clips]
     shown = None if other is None else _embed(session, source, made, other, name)
     tables = [each.table for each in embedded]
@@ -139,7 +140,7 @@ def _embed(session: Session, bundle: Bundle, backbone: Backbone, path: Path, nam
             path,
             name,
             backbone,
-            session.input_config(),
+            input_config(session),
             config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
             notify=session.output.note,
             on_stage=bars,

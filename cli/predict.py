@@ -14,6 +14,7 @@ from featlab.cache.names import one_form
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
+from featlab.cli.pixels import input_config, recipe_of
 from featlab.cli.session import REFUSED, SKIPPED, Session, counted, people_of, workspace_command
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ def predict_from_images(
             person.model,
             images,
             person.subject,
-            session.recipe(name, network_device(name, session["device"])).make(),
-            session.input_config(),
+            recipe_of(session, name, network_device(name, session["device"])).make(),
+            input_config(session),
             config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
             notify=output.note,
             on_stage=bars,

@@ -7,12 +7,11 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS
+from featlab.cli.flags import FLAGS
 from featlab.cli.output import Output
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
     from featlab.cache.schema import ExtractorInfo
     from featlab.evaluation.runner import OnStep, UnfinishedError, Where
-    from featlab.extraction.inputs import InputConfig
-    from featlab.extraction.remote import Recipe
     from featlab.workspace.workspace import Workspace
 
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
@@ -113,59 +110,6 @@ class Session:
         torch.set_num_threads(1)
         device = self.given.get("device", "cpu")
         return Workspace.open(self.workspace, self.values(more), device=device, notify=self.output.note, **options)
-
-    def recipe(self, name: str, device: str) -> Recipe:
-        """Return how a backbone with the options that were given is made; one without any has nothing to refuse."""
-        from featlab.extraction.remote import Recipe
-
-        self.trust(name)
-        given = {name: self[name] for name in ("weights", "amp") if self.given.get(name) is not None}
-        if self["layers"] is not None:
-            given["layers"] = tuple(names_in(self["layers"]))
-        if device != "auto":
-            given["device"] = device
-        options = parse_options(self["options"] or (), "--option", "cell=6") | given
-        return Recipe(name, tuple(options.items()), bool(self.given.get("mirror")))
-
-    def trust(self, name: str) -> None:
-        """Say that a backbone is a program and runs here; one in a file has to be trusted with a flag."""
-        from featlab.errors import ConfigError
-
-        kind = name.partition(":")[0]
-        if kind == "pt2" and not self["trust_code"]:
-            raise ConfigError(
-                f"{name} is a program, not weights alone: loading it can run any code on this machine; if you trust "
-                "whoever made it, add --trust-code"
-            )
-        if kind in ("pt2", "python"):
-            self.output.note(f"{name} is a program: its code runs on this machine")
-
-    def input_config(self) -> InputConfig:
-        """Return what the flags say about how a source is read."""
-        from featlab.errors import ConfigError
-        from featlab.extraction.faces.align import AlignConfig
-        from featlab.extraction.inputs import InputConfig
-        from featlab.extraction.video import Sampling, parse_window
-
-        given = {name: self.given.get(name, FLAGS[name].default) for name in INPUT_FLAGS}
-        crop = AlignConfig(no_face=given["no_face"])
-        if given["eye_distance"] is not None:
-            crop = replace(crop, eye_distance=given["eye_distance"])
-        if not given["align"] and crop != AlignConfig():
-            raise ConfigError("--eye-distance and --no-face say how faces are cropped; add --align")
-        fps, window, stride = (given[name] for name in VIDEO_FLAGS)
-        sampling = None
-        if not (fps is window is stride is None):
-            sampling = Sampling(fps, None if window is None else parse_window(window), 1 if stride is None else stride)
-        return InputConfig(
-            layout=given["layout"],
-            layout_options=parse_options(given["layout_options"] or (), "--layout-option", "levels=PA4"),
-            landmarks=given["landmarks"],
-            landmarks_unit=given["landmarks_unit"],
-            face=given["face"],
-            align=crop if given["align"] else None,
-            sampling=sampling,
-        )
 
     def held_out(self, workspace: Workspace, subjects: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the subjects that the source stages must not see.
@@ -279,19 +223,6 @@ def names_in(text: str | None) -> list[str]:
     return [one_form(name) for name in (text or "").split(",") if name.strip()]
 
 
-def parse_options(items: Sequence[str], flag: str, example: str) -> dict[str, Any]:
-    """Return ``{key: value}`` of ``key=value`` items; a value that is a number or true or false becomes one."""
-    from featlab.errors import ConfigError
-
-    options: dict[str, Any] = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"{flag} {item}: expected key=value, for example {flag} {example}")
-        options[key.strip()] = _value(value.strip())
-    return options
-
-
 def _people_from_here(spec: str, workspace: Path) -> str:
     """Return a text that names people; where it is a file, so that it means the same in the workspace."""
     return _from_here(spec, workspace) if os.path.isfile(spec) else spec
@@ -300,14 +231,3 @@ def _people_from_here(spec: str, workspace: Path) -> str:
 def _from_here(name: str, workspace: Path) -> str:
     """Return a name that means in the workspace what ``name`` means in the current folder."""
     return name if workspace.resolve() == Path.cwd() else str(Path(name).absolute())
-
-
-def _value(text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

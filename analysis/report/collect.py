@@ -140,8 +140,8 @@ def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
     png, pdf = (folder / f"{figure.name}.{ending}" for ending in ("png", "pdf"))
     endings = ("svg", *(["pdf"] if pdf.exists() else []), "csv")
     try:
-        for ending in (*endings, *(["png"] if png.exists() else [])):
-            check_sum(folder / f"{figure.name}.{ending}", InputError)
+        for file in folder.glob(f"{figure.name}.*"):
+            check_sum(file, InputError)
         found = {ending: (folder / f"{figure.name}.{ending}").read_bytes() for ending in endings}
         shown, media = found["svg"], SVG
         width, height = map(float, _SIZE.search(shown).groups())  # type: ignore[union-attr]
@@ -162,10 +162,9 @@ def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
 
 def jpeg_of(png: Path) -> bytes:
     """Return a picture with photographs as JPEG, a tenth of the .png."""
-    data = io.BytesIO()
-    with Image.open(png) as picture:
+    with io.BytesIO() as data, Image.open(png) as picture:
         picture.convert("RGB").save(data, "JPEG", quality=85)
-    return data.getvalue()
+        return data.getvalue()
 
 
 @dataclass(frozen=True)
@@ -290,8 +289,7 @@ _SCORING = (
 
 
 def _part(metadata: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = metadata.get(name)
-    return part if isinstance(part, Mapping) else {}
+    return metadata[name] if isinstance(metadata.get(name), Mapping) else {}
 
 
 def _index(names: Sequence[str], name: str) -> int:

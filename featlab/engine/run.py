@@ -101,17 +101,14 @@ def _on_joblib(
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered" if streams else "list", **how)
         # Where it gives a list, all is done by then.
         with without_interrupts() if streams else nullcontext():
-            calls = (
-                delayed(_unpacked)(pickle.dumps((work, item))) if backend else delayed(work)(item) for item in items
-            )
-            results = parallel(calls)
+            results = parallel(delayed(_unpacked)(pickle.dumps((work, item))) for item in items)
         yield from results
     except TerminatedWorkerError:
         raise died("a worker process") from None
 
 
 def _unpacked(packed: bytes) -> Any:
-    """Do work that was packed in our own process: an error in unpacking (a cache was replaced) is told as it is."""
+    """Do work that was packed here, not by joblib: an error of unpacking (a cache was replaced) comes back as it is."""
     work, item = pickle.loads(packed)
     return work(item)
 

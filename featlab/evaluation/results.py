@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -137,16 +137,8 @@ class EvaluationRow:
         return cls(**{name: _read_value(name, kinds[name], value) for name, value in data.items()})
 
 
-def write_results(path: Path, rows: Iterable[EvaluationRow]) -> None:
-    """Write rows as JSON lines (UTF-8), whole or not at all; a file that is there is replaced."""
-    from featlab.cache.atomic import atomic_write_text
-
-    lines = [json.dumps(row.to_dict(), ensure_ascii=False, allow_nan=False) for row in rows]
-    atomic_write_text(path, "".join(line + "\n" for line in lines))
-
-
 def read_results(path: Path) -> list[EvaluationRow]:
-    """Read what `write_results` wrote; blank lines are passed over, a damaged one is named with its file."""
+    """Read rows, one a line; blank lines are passed over, a damaged one is named with its file."""
     try:
         raw = Path(path).read_bytes()
     except OSError as error:

@@ -8,7 +8,6 @@ Every finished run is a file of its own, named by a hash of all that its numbers
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -28,8 +27,7 @@ from featlab.seeding import stable_hash
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Notify, Source, Workspace, bundle_folder
 
-RUN_FORMAT = 5  # raised when older files lack what tables now show
-_KEY = "key"
+RUN_FORMAT = 6  # raised when older files lack what tables now show
 
 OnStep = Callable[[int, int], None]
 """Called with the number of finished steps and of all steps: a step is a run, or a source model."""
@@ -125,9 +123,7 @@ def plan(workspace: Workspace) -> list[Task]:
     methods = {name: make_method(name, config.adapt.options) for name in protocol.methods}
     for name in ("frames", "contamination"):
         if protocol.scope == "dataset" and getattr(protocol, name):
-            raise ConfigError(
-                f"protocol.{name} changes one person's neutral clip, and the scope dataset has none; leave out --{name}"
-            )
+            raise ConfigError(f"protocol.{name} is for one person's clip, which the scope dataset hasn't; leave it out")
     if not protocol.targets.strip().isdecimal():
         if protocol.draws > 1:
             raise ConfigError(
@@ -266,15 +262,13 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     task, protocol = piece.task, piece.task.workspace.config.protocol
     runs = [Run(subject, task.draw, task.seed, piece.method) for subject in piece.subjects]
     paths = {run: task.path(run) for run in runs}
-    # Settings that change nothing here share their runs, and so do machines.
-    done = _finished(paths)
+    done = _finished(paths)  # Settings that change nothing here share their runs, and so do machines.
     if len(done) == len(paths):
         return piece.place, done
     bundle, table = _bundle(task), task.workspace.table.rows_of(*piece.subjects)
     clip = ClipConditions(protocol.frames, protocol.contamination)
     how = (protocol.scope, piece.count_flops, protocol.smoothing, protocol.gap, clip)
-    numbers = RunNumbers(task.draw, task.seed, *how)
-    method = task.methods[piece.method]
+    numbers, method = RunNumbers(task.draw, task.seed, *how), task.methods[piece.method]
     source = _source_rows(task) if method.needs_source else None
     try:
         rows = evaluate_subject(bundle, table, [method], source=source, numbers=numbers)
@@ -284,7 +278,7 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     for run, row in done.items():
         # One that failed is not kept, so that the next call tries it again.
         if not row.error:
-            write_json(paths[run], {**row.to_dict(), _KEY: paths[run].stem}, indent=None)
+            write_json(paths[run], {**row.to_dict(), "key": paths[run].stem}, indent=None)
     return piece.place, done
 
 
@@ -292,13 +286,14 @@ def _finished(paths: Mapping[Run, Path], notify: Notify = lambda line: None) -> 
     """Read the runs that are finished; one whose file is damaged, or another run's, is not, which is told."""
     rows = {}
     for run, path in paths.items():
-        with suppress(OSError):
-            try:
-                stored = read_json(path)
-                # An older featlab wrote neither a key nor a digest.
-                if stored.pop(_KEY, path.stem) != path.stem:
-                    raise ValueError("of another run")
-                rows[run] = EvaluationRow.from_dict(stored)
-            except ValueError:
-                notify(f"{path}: damaged, or another run's; it counts as missing")
+        try:
+            stored = read_json(path)
+            # An older featlab wrote neither a key nor a digest.
+            if stored.pop("key", path.stem) != path.stem:
+                raise ValueError("of another run")
+            rows[run] = EvaluationRow.from_dict(stored)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError):
+            notify(f"{path}: damaged, or another run's; it counts as missing")
     return rows

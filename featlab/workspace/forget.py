@@ -72,8 +72,10 @@ class Forgetting:
         return len(files), named, [path for path in files if self.traces.rows_in(path)]
 
 
-def plan_forgetting(root: Path | None, cache: Path, subjects: Sequence[str]) -> Forgetting:
+def plan_forgetting(root: Path | None, cache: Path, subjects: Sequence[str], also: Sequence[str] = ()) -> Forgetting:
     """Find all that holds some people: in a workspace, or in a cache and the files beside it.
+
+    ``also`` are other names of theirs: where ``subjects`` are pseudonyms, the real ones.
 
     Raises:
         InputError: Nobody of that name, neither in the cache nor in a file beside it.
@@ -88,7 +90,7 @@ def plan_forgetting(root: Path | None, cache: Path, subjects: Sequence[str]) -> 
             if theirs := set(subjects) & set(known):
                 rows = opened.read([*theirs]).embeddings
     people, seen = (tuple(name for name in subjects if name in each) for each in (known, trained))
-    traces = Traces(tuple(subjects), tuple(name for name in known if name not in subjects), rows)
+    traces = Traces((*subjects, *also), tuple(name for name in known if name not in subjects), rows)
     holders = [*_of_cache(cache, traces), *(_of_workspace(root, subjects, traces) if root else ())]
     unknown = [name for name in subjects if name not in people]
     # A killed run may have written the cache already, which it does for all of them at once.

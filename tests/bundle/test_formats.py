@@ -1,5 +1,6 @@
 """What of a bundle is written: nobody's name, and older formats as they were."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from featlab.bundle.keyed import KeyedNames
 from featlab.cache import ExtractorInfo
 from featlab.errors import InputError
 from featlab.methods import make_method
-from featlab.protocol.splits import Target
+from featlab.protocol.splits import Target, target_of
 from featlab.workspace.predict_images import default_backbone
 
 
@@ -45,7 +46,7 @@ def test_a_bundle_of_an_older_format_opens_and_adapts_as_it_did(version, tmp_pat
     assert ("s00" in again.source_subjects, "s99" in again.source_subjects) == (True, False)
 
 
-def test_what_is_written_names_no_person_no_target_and_no_file(tmp_path, people, small_bundle):
+def test_what_is_written_names_no_person_no_target_and_no_file(tmp_path, people, small_bundle, refused):
     table = people(subjects=9)
     named = replace(table, subjects=tuple(f"patient {name}" for name in table.subjects))
     settings = {"cache": "/home/ward/cache.h5", "protocol.targets": "patient s08", "pretrain.bank_rows": 2}
@@ -58,6 +59,9 @@ def test_what_is_written_names_no_person_no_target_and_no_file(tmp_path, people,
         again = load_bundle(folder)
         assert [name in again.source_subjects for name in named.subjects] == [True] * 8 + [False]
         assert ("bank.people" in load_file(folder / "model.safetensors")) == (bank == "people")
+        clip = target_of(named.rows_of("patient s08"))
+        with nullcontext() if bank == "people" else refused(InputError, "adapt.pft.bank", "style_bank = people"):
+            make_method("pft", {"pft": {"bank": "nearest"}}).adapt(again, clip)
     # The same inputs give the same hashes; those of another cache can't be matched with them.
     assert KeyedNames.of(["a"], "1") == KeyedNames.of([" a"], "1")
     assert not set(KeyedNames.of(["a"], "1").hashes) & set(KeyedNames.of(["a"], "2").hashes)

@@ -129,7 +129,10 @@ def test_a_cache_alone_and_a_pseudonym(folder, table, run_well):
     rows = "\n".join(f"{who},calm,v,{frame},{frame * 7 + 1}" for who in ("anna", "bo") for frame in range(3))
     Path("t.csv").write_text("subject,label,video,frame,x\n" + rows)
     run_well("import", "t.csv", "--neutral", "calm", "--out", "hidden.h5", "--pseudonymise", "k")
-    run_well("forget", "--subject", "anna", "--pseudonymise", "k", "--cache", "hidden.h5")
+    Path("hidden.failures.jsonl").write_text("of anna\nof bo\n")
+    said = run_well("forget", "--subject", "anna", "--pseudonymise", "k", "--cache", "hidden.h5").stderr
+    assert "rows looked for: 0; those of fewer than 8 different values" in said
+    assert Path("hidden.failures.jsonl").read_text() == "of bo\n"
     assert len(inspect_cache("hidden.h5").subjects) == 1
     run_well("forget", "--subject", "bo", "--pseudonymise", "k", "--cache", "hidden.h5")
     assert not Path("hidden.h5").exists()

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from featlab.analysis.page import json_lines
+from featlab.cache import atomic_write_text
 from featlab.errors import InputError
-from featlab.evaluation.results import EvaluationRow, read_results, versions, write_results
+from featlab.evaluation.results import EvaluationRow, read_results, versions
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def test_rows_survive_the_round_trip_through_a_file_of_strict_json(tmp_path, fin
     full = replace(finished, macro_f1_smoothed=0.8, reliability=tuple(range(45)))
     path = tmp_path / "results.jsonl"
     for rows in ([], [finished, failed, silent, full]):
-        write_results(path, rows)
+        atomic_write_text(path, json_lines(row.to_dict() for row in rows))
         read = read_results(path)
         assert [row.to_dict() for row in read] == [row.to_dict() for row in rows]
     assert math.isnan(read[0].non_neutral_recall)
