@@ -173,7 +173,12 @@ FLAGS = {
         default=False,
         help="Join subjects, and labels, that differ in case, leading zeros or blanks alone.",
     ),
-    "pseudonymise": _flag(Path | None, "--pseudonymise", metavar="KEYFILE", help="Keyed hashes in place of names."),
+    "pseudonymise": _flag(
+        Path | None,
+        "--pseudonymise",
+        metavar="KEYFILE",
+        help="Keyed hashes in place of names; extract and import make a file that isn't there.",
+    ),
     "images": _flag(Path | None, "--images", key="plot.images", metavar="DIR", help="Where the images are."),
     "caches": _common(
         list[Path] | None, "--cache", metavar="FILE", help="The embedding cache; repeat it for a panel each."

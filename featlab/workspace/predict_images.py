@@ -1,4 +1,4 @@
-"""New images of one person: embed them by the bundle's own backbone, and predict them as rows of a cache."""
+"""New images of one person, embedded by the bundle's own backbone as the rows of a cache are."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from featlab.bundle.bundle import Bundle
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
-from featlab.errors import BundleError, InputError, closest
+from featlab.errors import BundleError, InputError, closest, listed
 from featlab.extraction.backbones import APPENDED, Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Failure, Item
-from featlab.model.networks import AdaptedModel
 
 if TYPE_CHECKING:
     from featlab.extraction.inputs import InputConfig, OnStage
@@ -40,44 +36,6 @@ class Embedded:
     failures: tuple[Failure, ...]  # Images that could not be read or embedded.
 
 
-@dataclass(frozen=True, eq=False)
-class ImagePredictions:
-    """What was predicted."""
-
-    # n rows, sorted by video and frame; their labels are unknown, their paths are the images' names.
-    table: FeatureTable
-    probabilities: NDArray[np.float32]  # (n, K), classes in the bundle's order.
-    failures: tuple[Failure, ...]  # Images that could not be read or embedded.
-
-
-def predict_source(
-    bundle: Bundle,
-    adapted: AdaptedModel,
-    source: Path,
-    subject: str,
-    backbone: Backbone,
-    inputs: InputConfig,
-    *,
-    config: ExtractConfig = DEFAULTS,
-    notify: Callable[[str], None] | None = None,
-    on_stage: OnStage | None = None,
-    on_progress: OnProgress | None = None,
-) -> ImagePredictions:
-    """Predict a person's images in a source, as `embed_source` reads it."""
-    found = embed_source(
-        bundle,
-        source,
-        subject,
-        backbone,
-        inputs,
-        config=config,
-        notify=notify,
-        on_stage=on_stage,
-        on_progress=on_progress,
-    )
-    return ImagePredictions(found.table, adapted.predict_proba(found.table.embeddings), found.failures)
-
-
 def embed_source(
     bundle: Bundle,
     source: Path,
@@ -94,7 +52,8 @@ def embed_source(
 
     A source without subjects in it (an image, a video, a folder of them: the layout ``loose``, which ``auto`` takes for
     it) is the person's as a whole. Of any other source the person's images are taken. The backbone, with the alignment
-    of ``inputs`` before it, must be the bundle's extractor.
+    of ``inputs`` before it, must be the bundle's extractor. The embeddings go through a temporary cache, which is gone
+    afterwards; what the source says about labels is not read.
     """
     from featlab.extraction.faces.align import with_alignment
     from featlab.extraction.inputs import read_inputs, with_face_crop
@@ -112,52 +71,27 @@ def embed_source(
     if loose:
         inputs = replace(inputs, layout="loose", layout_options={"subject": subject})
     with tempfile.TemporaryDirectory(prefix="featlab-") as folder:
-        read = read_inputs(
-            source, inputs, beside=Path(folder) / "images.h5", jobs=config.jobs, notify=notify, on_progress=on_stage
-        )
-        if notify is not None:
-            for line in read.warnings:
-                notify(line)
-        found = embed_images(
-            bundle,
-            read.items if loose else _items_of(read.items, subject, source),
-            with_face_crop(backbone, inputs, read),
-            landmarks=read.landmarks,
-            config=config,
-            on_progress=on_progress,
-        )
-    return replace(found, failures=(*read.failures, *found.failures))
-
-
-def embed_images(
-    bundle: Bundle,
-    items: Sequence[Item],
-    backbone: Backbone,
-    *,
-    landmarks: NDArray[np.float32] | None = None,
-    config: ExtractConfig = DEFAULTS,
-    on_progress: OnProgress | None = None,
-) -> Embedded:
-    """Embed images; ``landmarks`` are those of the whole source, by ``Item.row``.
-
-    The embeddings go through a temporary cache, which is gone afterwards; what the items say about labels is not read.
-    """
-    check_backbone(bundle.extractor, backbone.info())
-    with tempfile.TemporaryDirectory(prefix="featlab-") as folder:
         out = Path(folder) / "images.h5"
+        read = read_inputs(source, inputs, beside=out, jobs=config.jobs, notify=notify, on_progress=on_stage)
+        for line in read.warnings if notify is not None else ():
+            notify(line)
+        items = read.items if loose else _items_of(read.items, subject, source)
+        cropped = with_face_crop(backbone, inputs, read)
+        check_backbone(bundle.extractor, cropped.info())
         report = extract(
             [replace(item, label=None) for item in items],
-            backbone,
+            cropped,
             out,
             neutral=bundle.neutral,
-            landmarks=landmarks,
+            landmarks=read.landmarks,
             config=config,
             on_progress=on_progress,
         )
         with open_cache(out) as cache:
             table = cache.read()
     named = {item.name: item for item in items}
-    return Embedded(table, tuple(named[name] for name in table.paths or ()), report.failures)
+    found = tuple(named[name] for name in table.paths or ())
+    return Embedded(table, found, (*read.failures, *report.failures))
 
 
 def check_backbone(wanted: ExtractorInfo, made: ExtractorInfo) -> None:
@@ -194,6 +128,7 @@ def _items_of(items: Sequence[Item], subject: str, source: Path) -> list[Item]:
     mine = [item for item in items if item.subject == subject]
     if not mine:
         known = sorted({item.subject for item in items})
-        few = ", ".join(known[:4]) + (", …" if len(known) > 4 else "")
-        raise InputError(f"{source}: none of its images is of {subject!r} (subjects: {few}){closest(subject, known)}")
+        raise InputError(
+            f"{source}: none of its images is of {subject!r} (subjects: {listed(known, 4)}){closest(subject, known)}"
+        )
     return mine
