@@ -73,8 +73,9 @@ def embed_source(
     with tempfile.TemporaryDirectory(prefix="featlab-") as folder:
         out = Path(folder) / "images.h5"
         read = read_inputs(source, inputs, beside=out, jobs=config.jobs, notify=notify, on_progress=on_stage)
-        for line in read.warnings if notify is not None else ():
-            notify(line)
+        if notify is not None:
+            for line in read.warnings:
+                notify(line)
         items = read.items if loose else _items_of(read.items, subject, source)
         cropped = with_face_crop(backbone, inputs, read)
         check_backbone(bundle.extractor, cropped.info())
