@@ -86,14 +86,13 @@ def predict_from_images(
     from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.shards import list_path, write_list
     from featlab.workspace.predict import Predicted, write_predictions
-    from featlab.workspace.predict_images import default_backbone, predict_source
+    from featlab.workspace.predict_images import default_backbone, embed_source
 
     output = session.output
     name = backbone if backbone is not None else default_backbone(person.bundle)
     with output.progress() as bars:
-        predicted = predict_source(
+        found = embed_source(
             person.bundle,
-            person.model,
             images,
             person.subject,
             recipe_of(session, name, network_device(name, session["device"])).make(),
@@ -103,14 +102,15 @@ def predict_from_images(
             on_stage=bars,
             on_progress=lambda now: bars("embed", now.done, now.total),
         )
-    rows = predicted.table
-    probabilities = smooth_probabilities(predicted.probabilities, rows.video, rows.frame, smooth)
+    rows = found.table
+    probabilities = person.model.predict_proba(rows.embeddings)
+    probabilities = smooth_probabilities(probabilities, rows.video, rows.frame, smooth)
     done = Predicted(person.subject, rows, probabilities, person.reused)
     write_predictions(out, [(rows, probabilities)], person.bundle.classes)
-    write_list(out, predicted.failures)
-    tell_predictions(output, done, person.bundle.classes, person.method, out, smooth, len(predicted.failures))
-    output.warn_of_failures(predicted.failures, f"images have no line; they are listed in {list_path(out)}")
-    if predicted.failures:
+    write_list(out, found.failures)
+    tell_predictions(output, done, person.bundle.classes, person.method, out, smooth, len(found.failures))
+    output.warn_of_failures(found.failures, f"images have no line; they are listed in {list_path(out)}")
+    if found.failures:
         raise typer.Exit(SKIPPED)
 
 

@@ -1,4 +1,4 @@
-"""New images of one person: embed them by the bundle's own backbone, and predict them as rows of a cache."""
+"""New images of one person, embedded by the bundle's own backbone as rows of a cache are."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from featlab.bundle.bundle import Bundle
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
@@ -21,7 +18,6 @@ from featlab.extraction.backbones import APPENDED, Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Failure, Item
-from featlab.model.networks import AdaptedModel
 
 if TYPE_CHECKING:
     from featlab.extraction.inputs import InputConfig, OnStage
@@ -38,44 +34,6 @@ class Embedded:
     table: FeatureTable
     items: tuple[Item, ...]  # The image of each row.
     failures: tuple[Failure, ...]  # Images that could not be read or embedded.
-
-
-@dataclass(frozen=True, eq=False)
-class ImagePredictions:
-    """What was predicted."""
-
-    # n rows, sorted by video and frame; their labels are unknown, their paths are the images' names.
-    table: FeatureTable
-    probabilities: NDArray[np.float32]  # (n, K), classes in the bundle's order.
-    failures: tuple[Failure, ...]  # Images that could not be read or embedded.
-
-
-def predict_source(
-    bundle: Bundle,
-    adapted: AdaptedModel,
-    source: Path,
-    subject: str,
-    backbone: Backbone,
-    inputs: InputConfig,
-    *,
-    config: ExtractConfig = DEFAULTS,
-    notify: Callable[[str], None] | None = None,
-    on_stage: OnStage | None = None,
-    on_progress: OnProgress | None = None,
-) -> ImagePredictions:
-    """Predict a person's images in a source, as `embed_source` reads it."""
-    found = embed_source(
-        bundle,
-        source,
-        subject,
-        backbone,
-        inputs,
-        config=config,
-        notify=notify,
-        on_stage=on_stage,
-        on_progress=on_progress,
-    )
-    return ImagePredictions(found.table, adapted.predict_proba(found.table.embeddings), found.failures)
 
 
 def embed_source(
@@ -112,52 +70,27 @@ def embed_source(
     if loose:
         inputs = replace(inputs, layout="loose", layout_options={"subject": subject})
     with tempfile.TemporaryDirectory(prefix="featlab-") as folder:
-        read = read_inputs(
-            source, inputs, beside=Path(folder) / "images.h5", jobs=config.jobs, notify=notify, on_progress=on_stage
-        )
+        out = Path(folder) / "images.h5"
+        read = read_inputs(source, inputs, beside=out, jobs=config.jobs, notify=notify, on_progress=on_stage)
         if notify is not None:
             for line in read.warnings:
                 notify(line)
-        found = embed_images(
-            bundle,
-            read.items if loose else _items_of(read.items, subject, source),
-            with_face_crop(backbone, inputs, read),
-            landmarks=read.landmarks,
-            config=config,
-            on_progress=on_progress,
-        )
-    return replace(found, failures=(*read.failures, *found.failures))
-
-
-def embed_images(
-    bundle: Bundle,
-    items: Sequence[Item],
-    backbone: Backbone,
-    *,
-    landmarks: NDArray[np.float32] | None = None,
-    config: ExtractConfig = DEFAULTS,
-    on_progress: OnProgress | None = None,
-) -> Embedded:
-    """Embed images; ``landmarks`` are those of the whole source, by ``Item.row``.
-
-    The embeddings go through a temporary cache, which is gone afterwards; what the items say about labels is not read.
-    """
-    check_backbone(bundle.extractor, backbone.info())
-    with tempfile.TemporaryDirectory(prefix="featlab-") as folder:
-        out = Path(folder) / "images.h5"
+        items = read.items if loose else _items_of(read.items, subject, source)
         report = extract(
+            # What they say about labels is not read.
             [replace(item, label=None) for item in items],
-            backbone,
+            with_face_crop(backbone, inputs, read),
             out,
             neutral=bundle.neutral,
-            landmarks=landmarks,
+            landmarks=read.landmarks,
             config=config,
             on_progress=on_progress,
         )
         with open_cache(out) as cache:
             table = cache.read()
     named = {item.name: item for item in items}
-    return Embedded(table, tuple(named[name] for name in table.paths or ()), report.failures)
+    rows = tuple(named[name] for name in table.paths or ())
+    return Embedded(table, rows, (*read.failures, *report.failures))
 
 
 def check_backbone(wanted: ExtractorInfo, made: ExtractorInfo) -> None:
