@@ -99,7 +99,10 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
     manifest = root / "manifest.csv" if root.is_dir() else root
     if not manifest.is_file():
         raise mismatch(root, "a manifest.csv with path,subject,label,video,frame")
-    names, where = read_columns(manifest, ("path", "subject"))
+    from featlab.extraction.tables.index import make_index
+    from featlab.extraction.tables.rows import INDEX_COLUMNS
+
+    names, where = read_columns(manifest, ("path", "subject"), INDEX_COLUMNS)
     for column in ("path", "subject"):
         if "" in names[column]:
             raise InputError(
@@ -112,8 +115,6 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
     for place in [place for place, path in enumerate(paths) if is_video(PurePath(path))]:
         names["video"][place] = names["video"][place] or paths[place]
         names["frame"][place] = names["frame"][place] or "0"
-    from featlab.extraction.tables.index import make_index
-
     index = make_index(names, len(paths), where, without_folder=names["subject"])
     found = [file_in(manifest.parent, path) for path in paths]
     columns = found, paths, index.subject, index.label, index.video, index.frame.tolist(), range(len(paths))

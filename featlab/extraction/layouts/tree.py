@@ -205,16 +205,20 @@ def header(path: Path) -> list[str]:
     return [name.strip().strip('"').lower() for name in line.strip().split(_mark(line))]
 
 
-def read_columns(path: Path, required: Sequence[str]) -> tuple[dict[str, list[str]], Callable[[int], str]]:
+def read_columns(
+    path: Path, required: Sequence[str], wanted: Sequence[str] = ()
+) -> tuple[dict[str, list[str]], Callable[[int], str]]:
     """Read a table with a header, its columns apart by tabs, semicolons or commas; what is missing is empty.
 
-    A label "none" is one, for it may be the neutral one. Also returns what says where a row is.
+    Of all columns, or of the wanted ones, as far as they are there. A label "none" is one, for it may be the neutral
+    one. Also returns what says where a row is.
     """
     from featlab.extraction.columns import read_names
 
     table = open_delimited(path, _mark(first_line(path)))
     check_columns([name.lower() for name in table.header], required, str(path))
-    columns = {name.lower(): cells for name, cells in read_names(table, table.header, neutral="none").items()}
+    read = [name for name in table.header if not wanted or name.lower() in wanted]
+    columns = {name.lower(): cells for name, cells in read_names(table, read, neutral="none").items()}
     if not columns[required[0]]:
         raise InputError(f"{path} has no rows")
     return columns, table.where
