@@ -20,7 +20,7 @@ from featlab.cache import schema
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.encode import Header, encode_table
 from featlab.cache.hdf5 import guarded, open_file
-from featlab.cache.reader import inspect_cache, open_cache
+from featlab.cache.reader import open_cache
 from featlab.errors import FeatlabError
 
 _BLOCK = 4 << 20
@@ -46,7 +46,7 @@ def remove_subjects(path: Path, names: Sequence[str]) -> None:
             extractor = replace(
                 cache.extractor, trained_on=tuple(name for name in cache.extractor.trained_on if name not in names)
             )
-            dtype = inspect_cache(path).dtype
+            dtype = cache.large[schema.EMBEDDINGS].dtype.name
             header = Header(extractor, cache.classes, cache.neutral, dtype, cache.has_landmarks)
             kinds = dict(encode_table(next(cache.iter_rows(1)), header, str(path)).kinds)
             if schema.PATHS in cache.large:
@@ -62,16 +62,11 @@ def remove_subjects(path: Path, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Traces:
-    """What people would be found by.
+    """What people would be found by."""
 
-    Attributes:
-        names: Theirs.
-        others: Of people who stay; a longer one may hold one of those.
-        rows: float32 (N, D), their embeddings; those of fewer than 8 different values are not looked for.
-    """
-
-    names: tuple[str, ...]
-    others: tuple[str, ...]
+    names: tuple[str, ...]  # Theirs.
+    others: tuple[str, ...]  # Of people who stay; a longer one may hold one of those.
+    # float32 (N, D), their embeddings; those of fewer than 8 different values are not looked for.
     rows: NDArray[np.float32]
 
     def in_text(self, data: bytes, least: int = 0) -> bool:
@@ -133,7 +128,7 @@ class Traces:
 def _spellings(names: Sequence[str]) -> list[bytes]:
     """Return how names are written in files, the longest first."""
     written = {
-        text.encode(code)
+        text.encode(code, "surrogatepass")
         for name in names
         for text in (name, html.escape(name), json.dumps(name)[1:-1])
         for code in ("utf-8", "utf-16-le", "utf-16-be")

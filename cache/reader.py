@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import h5py
 import numpy as np
@@ -21,6 +21,7 @@ from featlab.cache.verify import Structure, find_problems, only_in_digest, read_
 from featlab.errors import CacheError
 
 _READ_BYTES, _LEARN_BYTES = 1 << 20, 16 << 20
+Column = TypeVar("Column")
 
 
 class Cache(Structure):
@@ -48,9 +49,6 @@ class Cache(Structure):
         Names and codes are those of the whole cache, so that tables of different subjects agree. Embeddings come as
         float32, also from a float16 cache. All rows are checked against the digest of the file; of some subjects'
         only the checksums of what is read are checked: `featlab verify` checks the rest.
-
-        Args:
-            subjects: Which; None for all.
 
         Raises:
             CacheError: An unknown subject, a damaged file, a row whose embedding is not finite, or other content than
@@ -117,8 +115,8 @@ class Cache(Structure):
             classes=self.classes,
             neutral=self.neutral,
             landmarks=self._floats(schema.LANDMARKS, ranges, digest) if self.has_landmarks else None,
-            paths=self._paths(ranges, digest),
-            faces=self._face_counts(ranges, digest),
+            paths=self._small(schema.PATHS, ranges, digest, decode_names),
+            faces=self._small(schema.FACES, ranges, digest, lambda counts: counts.astype(np.uint8, copy=False)),
         )
 
     def _floats(self, name: str, ranges: list[tuple[int, int]], digest: ContentDigest | None) -> NDArray[np.float32]:
@@ -148,36 +146,28 @@ class Cache(Structure):
                     learnt = at
         return out
 
-    def _face_counts(self, ranges: list[tuple[int, int]], digest: ContentDigest | None) -> NDArray[np.uint8] | None:
-        dataset = self.large.get(schema.FACES)
-        if dataset is None:
+    def _small(
+        self,
+        name: str,
+        ranges: list[tuple[int, int]],
+        digest: ContentDigest | None,
+        decoded: Callable[[NDArray[Any]], Column],
+    ) -> Column | None:
+        if name not in self.large:
             return None
-        with guarded(self.path, f"dataset {schema.FACES!r}"):
-            counts = _join(dataset, ranges).astype(np.uint8, copy=False)
-        if digest is not None:
-            digest.update(schema.FACES, counts)
-        return counts
-
-    def _paths(self, ranges: list[tuple[int, int]], digest: ContentDigest | None) -> tuple[str, ...] | None:
-        dataset = self.large.get(schema.PATHS)
-        if dataset is None:
-            return None
-        with guarded(self.path, f"dataset {schema.PATHS!r}"):
-            names = _join(dataset, ranges)
+        with guarded(self.path, f"dataset {name!r}"):
+            values = _join(self.large[name], ranges)
             if digest is not None:
-                digest.update(schema.PATHS, names)
-            return decode_names(names)
+                digest.update(name, values)
+            return decoded(values)
 
 
 def open_cache(path: str | os.PathLike[str], verify: bool = False) -> Cache:
     """Open a cache and refuse one that can't be trusted.
 
     Always checked: the format and its version, types, lengths, links, names, codes, the order of rows and that each is
-    there once. Checksums and finiteness are checked for what is read.
-
-    Args:
-        path: The cache file.
-        verify: Also read everything and check its digest (see `verify_cache`).
+    there once. Checksums and finiteness are checked for what is read; with ``verify`` all is read, and its digest is
+    checked (see `verify_cache`).
 
     Raises:
         CacheError: What is wrong, in one line, with the file, the dataset and what to do.

@@ -37,16 +37,9 @@ def has_adaptation(folder: Path) -> bool:
 
 
 def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: Mapping[str, Any]) -> Path:
-    """Write the tensors that differ from the bundle's, and how they came about. Nothing of the bundle is repeated.
+    """Write the tensors that differ from the bundle's, and how they came about; return the person's folder.
 
-    Args:
-        folder: The subject's folder.
-        bundle: What was adapted.
-        adapted: What came out.
-        meta: JSON-ready metadata to keep (method, subject, options, seconds, …).
-
-    Returns:
-        The folder.
+    Nothing of the bundle is repeated. ``meta`` is kept beside them: method, subject, options, seconds, as JSON has it.
 
     Raises:
         InputError: A model of other parts than a `Translator` or an `Affine`, and a `SourceHead` or a linear map.
@@ -74,10 +67,7 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
 
 
 def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[str, Any]]:
-    """Read an adaptation back onto its bundle.
-
-    Returns:
-        The adapted model and the metadata stored with it.
+    """Read an adaptation back onto its bundle: the model, and the metadata stored with it.
 
     Raises:
         BundleError: None there, damaged, a newer format, or made for another bundle.

@@ -96,14 +96,7 @@ class Bundle:
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> Path:
-    """Write a bundle: into a temporary folder, synced, then renamed. An older one at ``folder`` is replaced.
-
-    Args:
-        folder: Where.
-        bundle: What.
-
-    Returns:
-        The folder.
+    """Write a bundle into a folder, whole or not at all, and return it. A bundle that is there is replaced.
 
     Raises:
         BundleError: The folder can't be written.
@@ -124,11 +117,7 @@ def write_bundle(draft: Path, bundle: Bundle) -> None:
 
 
 def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
-    """Read a bundle.
-
-    Args:
-        folder: Where it is.
-        device: Where its tensors go.
+    """Read a bundle; its tensors go to the device.
 
     Raises:
         BundleError: Nothing there, a newer format, damaged or missing files or tensors.

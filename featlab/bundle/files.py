@@ -46,13 +46,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 def read_tensors(
     path: Path, device: str = "cpu", *, digest: str | None = None, finite: bool = True
 ) -> dict[str, Tensor]:
-    """Read safetensors; refuse what isn't finite, and what isn't what was written.
+    """Read safetensors onto a device; refuse NaN and infinity (if ``finite``), and what isn't what was written.
 
-    Args:
-        path: Where.
-        device: Where the tensors go.
-        digest: What `write_tensors` returned, where it is known from elsewhere. Files of an older featlab have none.
-        finite: Whether NaN and infinity are refused.
+    ``digest`` is what `write_tensors` returned, where it is known from elsewhere. Files of an older featlab have none.
 
     Raises:
         BundleError: A missing or damaged file, a NaN or infinity in it, or other tensors than were written.

@@ -16,14 +16,9 @@ _LARGEST = 1 << 30
 
 
 def pack_bundle(folder: Path, out: Path) -> str:
-    """Write a bundle as one file; the same bundle gives the same bytes.
+    """Write a bundle, which is checked first, as one file; return its sha256, 64 hex digits.
 
-    Args:
-        folder: The bundle, which is read and checked first.
-        out: The file; replaced when it is there.
-
-    Returns:
-        Its sha256, 64 hex digits.
+    The same bundle gives the same bytes. A file that is there is replaced.
 
     Raises:
         BundleError: No bundle, or a damaged one.
@@ -33,11 +28,8 @@ def pack_bundle(folder: Path, out: Path) -> str:
         with zipfile.ZipFile(partial, "w") as archive:
             for name in BUNDLE_FILES:
                 # Without the day and the mode of the file.
-                with (
-                    archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as to,
-                    (folder / name).open("rb") as file,
-                ):
-                    copyfileobj(file, to)
+                with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as to:
+                    to.write((folder / name).read_bytes())
         return sum_of(partial)
 
 

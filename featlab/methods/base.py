@@ -16,7 +16,7 @@ from featlab.cache.table import FeatureTable
 from featlab.config.options import Options, search_values
 from featlab.errors import InputError
 from featlab.methods.registry import declared
-from featlab.model.networks import AdaptedModel, GainEstimate, PersonalModel, SourceGain, as_tensor
+from featlab.model.networks import AdaptedModel, GainEstimate, PersonalModel, SourceGain
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
 
@@ -154,9 +154,7 @@ def base_model(bundle: Bundle) -> PersonalModel:
 
 def target_features(bundle: Bundle, target: Target) -> Tensor:
     """Return (n, D) projected features of a target's rows."""
-    with torch.no_grad():
-        features: Tensor = bundle.projection(as_tensor(target.embeddings, bundle.projection.mean.device))
-    return features
+    return bundle.projection.of_rows(target.embeddings)
 
 
 def ordered_features(bundle: Bundle, target: Target) -> Tensor:
@@ -166,10 +164,8 @@ def ordered_features(bundle: Bundle, target: Target) -> Tensor:
     """
     # Rows that are equal in both are told apart by a value.
     order = np.lexsort((target.embeddings[:, 0], target.frame, target.video))
-    with torch.no_grad():
-        # Sorted before they are multiplied: a row's place in a product can change its last bits.
-        features: Tensor = bundle.projection(as_tensor(target.embeddings[order], bundle.projection.mean.device))
-    return features
+    # Sorted before they are multiplied: a row's place in a product can change its last bits.
+    return bundle.projection.of_rows(target.embeddings[order])
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,10 +180,8 @@ class SourceFeatures:
         """Project the labelled rows of a source table, in the order of subject, video and frame."""
         order = np.lexsort((table.frame, table.video, table.subject))
         known = order[table.label[order] >= 0]
-        device = bundle.projection.mean.device
-        with torch.no_grad():
-            features: Tensor = bundle.projection(as_tensor(table.embeddings[known], device))
-        return cls(features, torch.from_numpy(table.label[known].astype(np.int64)).to(device))
+        features = bundle.projection.of_rows(table.embeddings[known])
+        return cls(features, torch.from_numpy(table.label[known].astype(np.int64)).to(features.device))
 
 
 class SourceAccess(Method):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import chain, count, islice
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ from featlab.methods.fit import bn_option, make_student
 from featlab.model.losses import group_statistics
 from featlab.model.networks import AdaptedModel, SourceHead
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Terms, shuffled_batches
+from featlab.model.training import Terms, endless_batches
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
 
@@ -101,7 +101,7 @@ class DSFDA(Method):
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
         """Return the decoder, the expression discriminator and the class Gaussians of the expression codes."""
-        rows = torch.nonzero((source.clips.row_subject >= 0) & (source.labels >= 0)).squeeze(1)
+        rows = source.seen_rows()
         labels, classes = source.labels[rows], len(bundle.classes)
         subjects = source.clips.row_subject[rows]
         shown = torch.bincount(torch.unique(subjects * classes + labels) % classes, minlength=classes)
@@ -163,10 +163,12 @@ class DSFDA(Method):
 
         # As the source left it, or the clip's classes would be all that it knows.
         expressions = [] if drawing else [networks.expression_discriminator]
+        least = 2 if config.bn_mode == "train" else 1
+        batches = endless_batches(len(features), min(config.batch, len(features)), least, random)
         student.set_mode(config.bn_mode)
         fit = take_turns(
             networks,
-            ((rows, swapped(rows)) for rows in _batches(len(features), config, random)),
+            ((rows, swapped(rows)) for rows in islice(batches, config.iterations)),
             discriminator_losses,
             discriminators=adam(config.lr, [student.head.classifier, *expressions], [networks.identity_discriminator]),
             generator=adam(
@@ -209,10 +211,11 @@ def train_disentangler(
         expression = F.cross_entropy(networks.expression_discriminator(swap.rows), labels[rows])
         return {"identity discriminator": _identity_loss(networks, swap), "expression discriminator": expression}
 
-    epochs = (shuffled_batches(len(features), SOURCE_BATCH, 1, random) for _ in range(SOURCE_EPOCHS))
+    steps = SOURCE_EPOCHS * -(-len(features) // SOURCE_BATCH)
+    batches = islice(endless_batches(len(features), SOURCE_BATCH, 1, random), steps)
     take_turns(
         networks,
-        ((rows, swapped(rows)) for rows in chain.from_iterable(epochs)),
+        ((rows, swapped(rows)) for rows in batches),
         discriminator_losses,
         discriminators=adam(SOURCE_LR, [networks.identity_discriminator, networks.expression_discriminator]),
         generator=adam(SOURCE_LR, [networks.identity_encoder, networks.decoder]),
@@ -243,14 +246,6 @@ def _drawn(extras: Mapping[str, Tensor], count: int, random: torch.Generator) ->
 
 def _identity_loss(networks: Disentangler, swap: Swap) -> Tensor:
     return identity_discriminator_loss(networks.identity_discriminator, swap.rows, swap.identity, swap.generated)
-
-
-def _batches(rows: int, config: DSFDAConfig, random: torch.Generator) -> Iterator[Tensor]:
-    """Yield a batch an iteration, epoch after epoch."""
-    least = 2 if config.bn_mode == "train" else 1
-    batch = min(config.batch, rows)
-    epochs = (shuffled_batches(rows, batch, least, random) for _ in count())
-    return islice(chain.from_iterable(epochs), config.iterations)
 
 
 def _warnings(bundle: Bundle, labels: Tensor) -> tuple[str, ...]:

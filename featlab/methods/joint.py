@@ -16,7 +16,7 @@ from featlab.errors import InputError
 from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
 from featlab.methods.fit import Student, bn_option, make_student
 from featlab.model.networks import AdaptedModel, PersonalModel
-from featlab.model.training import Fit, Phase, Terms, train
+from featlab.model.training import Fit, Phase, Terms, endless_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import seeded, torch_generator
 
@@ -162,8 +162,11 @@ def fit_updates(
         # One pass over the parameters in place of three: half of a small step's time is the update.
         fused=target.device.type in ("cpu", "cuda"),
     )
-    source_rows = _endless(len(source.labels), config.batch, seed, "source")
-    target_rows = _endless(len(target), config.batch, seed, "target")
+    # A last batch that is smaller is left out.
+    source_rows, target_rows = (
+        endless_batches(rows, size := min(config.batch, rows), size, torch_generator(seed, name))
+        for name, rows in (("source", len(source.labels)), ("target", len(target)))
+    )
 
     def batches() -> Iterator[JointBatch]:
         for step in range(config.iterations):
@@ -183,13 +186,3 @@ def fit_updates(
     )
     student.set_mode("eval")
     return fit
-
-
-def _endless(rows: int, batch: int, *seed: object) -> Iterator[Tensor]:
-    """Yield batches of min(batch, rows) row numbers for ever; no row comes twice before a new shuffle."""
-    random = torch_generator(*seed)
-    size = min(batch, rows)
-    while True:
-        order = torch.randperm(rows, generator=random)
-        for start in range(0, rows - size + 1, size):
-            yield order[start : start + size]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from featlab.methods.base import Method, ordered_features
 from featlab.methods.fit import new_adapter
 from featlab.model.networks import AdaptedModel, PersonalModel, Translator
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Adam, Fit, Phase, Terms, shuffled_batches, train
+from featlab.model.training import Adam, Fit, Phase, Terms, endless_batches, train
 from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
 
@@ -56,10 +56,9 @@ def fit_generator(
     trained = [*generator.first.parameters(), *generator.last.parameters()]
     total = config.iterations if rows >= minimum else 0
     random = torch_generator(seed, "generator batches")
-    epochs = (shuffled_batches(rows, min(config.batch, rows), minimum, random) for _ in count())
     fit = train(
         [Phase(Adam(trained, lr=config.lr), losses)],
-        islice(chain.from_iterable(epochs), total),
+        islice(endless_batches(rows, min(config.batch, rows), minimum, random), total),
         advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: half_cosine(step, total),
     )

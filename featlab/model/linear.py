@@ -91,18 +91,10 @@ def fit_classifier(
     penalty: float,
     iterations: int = MAX_ITERATIONS,
 ) -> History:
-    """Fit a logistic regression in place.
+    """Fit a logistic regression in place, from a weight (D, K) and a bias (K,) on, float64.
 
-    Args:
-        fitted: Weight (D, K) and bias (K,) to start from, float64.
-        features: (n, D).
-        labels: (n,) codes.
-        counts: (n,) how much each row counts.
-        penalty: Of half the squared weights.
-        iterations: Most iterations.
-
-    Returns:
-        The loss terms of every evaluation.
+    Rows are (n, D), their labels (n,) codes, ``counts`` (n,) how much each counts; the penalty is of half the squared
+    weights. Returns the loss terms of every evaluation.
     """
     features, counts, right = features.double(), counts.double() / counts.sum(), labels[:, None]
     weight, bias = fitted
@@ -132,10 +124,7 @@ _MINUS = torch.tensor(-1.0, dtype=torch.float64)
 def minimise_convex(losses: Callable[[Tensor], tuple[float, Tensor]], values: Tensor, *, iterations: int) -> Tensor:
     """Return where a smooth convex loss is least, by L-BFGS with steps that are halved until they help.
 
-    Args:
-        losses: Takes (n,) values and returns the loss and its gradient.
-        values: (n,) where to begin.
-        iterations: Most iterations.
+    ``losses`` takes (n,) values, at first those given, and returns the loss and its gradient.
     """
     loss, slope = losses(values)
     steps: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=MEMORY)
@@ -192,16 +181,9 @@ def person_folds(people: int, seed: int) -> list[Tensor]:
 
 
 def learn_share(source: SourceRows, classes: int, penalty: float, *, seed: int) -> CarriedShare:
-    """Choose the carried share on held-out source subjects.
+    """Choose the carried share on held-out source subjects; 1 where fewer than `LEAST_SUBJECTS` have neutral rows.
 
-    Args:
-        source: Source rows.
-        classes: K.
-        penalty: Of the squared weights, for one source video.
-        seed: Of folds and episodes.
-
-    Returns:
-        The share; 1 where there are fewer than `LEAST_SUBJECTS` subjects with neutral rows.
+    The penalty is of the squared weights, for one source video; the seed is that of folds and episodes.
     """
     people = len(source.clips.subjects)
     if people < LEAST_SUBJECTS:

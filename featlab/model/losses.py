@@ -52,18 +52,9 @@ def statistics_along(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def group_statistics(values: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Return the subject-axis style of several subjects at once.
+    """Return mean and std, both (S, D), of (n, D) rows: `style_statistics` of each of S subjects at once.
 
-    Args:
-        values: (n, D) rows.
-        group: (n,) int64, each row's subject in [0, groups); every subject needs a row.
-        groups: S.
-
-    Returns:
-        (mean, std), both (S, D), as `style_statistics` gives for each subject's rows.
-
-    Raises:
-        InputError: A subject without a row, a code outside [0, groups), or one that belongs to no row.
+    ``group`` is (n,) int64, each row's subject in [0, S). A subject without a row, or another code, is an InputError.
     """
     if values.ndim != 2 or group.shape != values.shape[:1]:
         raise InputError(
@@ -83,19 +74,8 @@ def group_statistics(values: Tensor, group: Tensor, groups: int) -> tuple[Tensor
 def style_loss(mean: Tensor, std: Tensor, reference_mean: Tensor, reference_std: Tensor) -> Tensor:
     """Return the identity alignment loss, ‖μ − μ_ref‖² + ‖σ − σ_ref‖² (SFDA-PFT poster, L_style of one layer).
 
-    The squared norms are divided by the number of statistics, so that a weight means the same at every width.
-
-    Args:
-        mean: (…) means of the translated rows.
-        std: (…) their standard deviations.
-        reference_mean: (…) means of the reference; no gradient is taken through it.
-        reference_std: (…) its standard deviations.
-
-    Returns:
-        A scalar ≥ 0; 0 exactly when both statistics agree.
-
-    Raises:
-        InputError: Shapes that differ.
+    The squared norms are divided by the number of statistics, so that a weight means the same at every width. All four
+    have one shape, else it is an InputError; no gradient is taken through the reference's.
     """
     for name, ours, theirs in (("mean", mean, reference_mean), ("std", std, reference_std)):
         if ours.shape != theirs.shape:
@@ -104,17 +84,10 @@ def style_loss(mean: Tensor, std: Tensor, reference_mean: Tensor, reference_std:
 
 
 def expression_loss(reference_logits: Tensor, translated_logits: Tensor) -> Tensor:
-    """Return the expression preservation loss KL(softmax C(f) ‖ softmax C(f̂)), reference first, mean over rows.
+    """Return the expression preservation loss KL(softmax C(f) ‖ softmax C(f̂)) in nats, mean over rows.
 
-    Args:
-        reference_logits: (n, K) of the untranslated rows; no gradient is taken through it.
-        translated_logits: (n, K) of the translated rows.
-
-    Returns:
-        A scalar ≥ 0 in nats; 0 when both distributions agree.
-
-    Raises:
-        InputError: Shapes that differ, or no rows.
+    Both logits are (n, K), n ≥ 1, else it is an InputError; no gradient is taken through those of the untranslated
+    rows, the reference.
     """
     shape = reference_logits.shape
     if shape != translated_logits.shape or len(shape) != 2 or not shape[0]:
@@ -134,11 +107,5 @@ def classification_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> Tenso
 
 
 def layer_values(layer: str, translated: Tensor, head: SourceHead) -> Tensor:
-    """Return the values at one layer where style is compared, of (n, D) translated rows.
-
-    Args:
-        layer: ``embedding``: the rows themselves; ``bottleneck``: B's output, (n, H).
-        translated: (n, D).
-        head: B and C.
-    """
+    """Return where style is compared of (n, D) translated rows: themselves (``embedding``), or B's output (n, H)."""
     return head.bottleneck(translated) if layer == "bottleneck" else translated

@@ -13,7 +13,7 @@ share of the centre minus the mean of its clips.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,28 +43,6 @@ MAX_GRADIENT = 5.0
 """Largest norm of a step's gradient: style is a squared distance between people, and some are very far."""
 
 
-@dataclass(frozen=True, eq=False)
-class Pretrained:
-    """A pretrained translator and its losses: the mean of each epoch, or each evaluation where T is linear."""
-
-    translator: Translator
-    history: tuple[Mapping[str, float], ...]
-
-
-def pretrain_translator(
-    source: SourceRows,
-    head: SourceHead,
-    config: PretrainConfig,
-    *,
-    share: float = 1.0,
-    seed: int,
-    on_epoch: OnEpoch | None = None,
-) -> Pretrained:
-    """Pretrain one T: see `pretrain_translators`."""
-    (translator,), history = pretrain_translators([source], [head], config, share=share, seed=seed, on_epoch=on_epoch)
-    return Pretrained(translator, tuple(history))
-
-
 def pretrain_translators(
     sources: Sequence[SourceRows],
     heads: Sequence[SourceHead],
@@ -85,8 +63,8 @@ def pretrain_translators(
         on_epoch: Called with the epoch, the number of epochs and the mean loss.
 
     Returns:
-        Each T in evaluation mode, without gradients, with a zero offset; and the losses, those of the linear parts of
-        the first.
+        Each T in evaluation mode, without gradients, with a zero offset; and the losses: the mean of each epoch, or
+        those of each evaluation of the first where T is linear.
 
     Raises:
         InputError: No labelled row of a subject with neutral rows, or a loss that is not finite.

@@ -12,15 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featlab.model.training import shuffled_batches
+from featlab.model.training import endless_batches
 
 
 class Stack:
-    """The tensors of modules of one form, (F, …) each, by their names.
-
-    Args:
-        modules: F of them.
-    """
+    """The tensors of F modules of one form, (F, …) each, by their names."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         states = [module.state_dict() for module in modules]
@@ -71,14 +67,9 @@ def batches_of_each(
     rows: Sequence[int], batch: int, epochs: int, randoms: Sequence[torch.Generator]
 ) -> Iterator[Tensor]:
     """Yield (F, batch) places among each model's rows, a step at a time."""
-    passes = [_passes(count, batch, random) for count, random in zip(rows, randoms, strict=True)]
+    passes = [endless_batches(count, batch, batch, random) for count, random in zip(rows, randoms, strict=True)]
     for _ in range(epochs * (max(rows) // batch)):
         yield torch.stack([next(own) for own in passes])
-
-
-def _passes(rows: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
-    while True:
-        yield from shuffled_batches(rows, batch, batch, random)
 
 
 def limit_gradients(parameters: Sequence[Tensor], largest: float) -> None:

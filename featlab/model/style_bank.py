@@ -50,19 +50,15 @@ def shares_sentence(shares: Sequence[CarriedShare]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class StyleBank:
-    """The centre of source people's neutral rows, at every layer where style is compared. It names nobody.
+    """The centre of source people's neutral rows, at every layer where style is compared. It names nobody."""
 
-    Attributes:
-        layers: Layer name to (mean, std), each (D,) float32: the means over people of each one's mean and standard
-            deviation at ``features`` (before T), ``embedding`` (after T with the person's own offset) and
-            ``bottleneck`` (after B on top of that).
-        size: S, how many people that is.
-        people: (P, D) float32, means of single people at ``features``, in no order that tells who is who; ``None`` by
-            default, see ``pretrain.style_bank``.
-    """
-
+    # Layer name to (mean, std), each (D,) float32: the means over people of each one's mean and standard deviation at
+    # ``features`` (before T), ``embedding`` (after T with the person's own offset) and ``bottleneck`` (after B on top
+    # of that).
     layers: Mapping[str, tuple[Tensor, Tensor]]
-    size: int
+    size: int  # S, how many people that is.
+    # (P, D) float32, means of single people at ``features``, in no order that tells who is who; ``None`` by default,
+    # see ``pretrain.style_bank``.
     people: Tensor | None = None
 
     def sentence(self) -> str:
@@ -75,25 +71,16 @@ class StyleBank:
 
 @dataclass(frozen=True, eq=False)
 class NeutralClips:
-    """Neutral clips of source subjects: each can play the clip through which a target subject would be seen.
+    """Neutral clips of source subjects: each can play the clip through which a target subject would be seen."""
 
-    Attributes:
-        subjects: S names, those with at least one neutral row.
-        row_subject: (N,) int64, the subject of each row of the table as an index into ``subjects``; -1 without one.
-        row_video: (N,) int64, the video of each row, whatever it shows; no two subjects share a code.
-        row_clip: (N,) int64, the clip that a row belongs to if it is neutral, else -1.
-        clip_mean: (M, D) mean of each clip's features.
-        clips: (S, C) int64, each subject's clips; filled up by repeating them.
-        count: (S,) int64, how many clips the subject has.
-    """
-
-    subjects: tuple[str, ...]
+    subjects: tuple[str, ...]  # S names, those with at least one neutral row.
+    # (N,) int64, the subject of each row of the table as an index into ``subjects``; -1 without one.
     row_subject: Tensor
-    row_video: Tensor
-    row_clip: Tensor
-    clip_mean: Tensor
-    clips: Tensor
-    count: Tensor
+    row_video: Tensor  # (N,) int64, the video of each row, whatever it shows; no two subjects share a code.
+    row_clip: Tensor  # (N,) int64, the clip that a row belongs to if it is neutral, else -1.
+    clip_mean: Tensor  # (M, D) mean of each clip's features.
+    clips: Tensor  # (S, C) int64, each subject's clips; filled up by repeating them.
+    count: Tensor  # (S,) int64, how many clips the subject has.
 
     @cached_property
     def centre(self) -> Tensor:
@@ -157,19 +144,12 @@ class NeutralClips:
 
 @dataclass(frozen=True, eq=False)
 class SourceRows:
-    """What pretraining sees of the source.
+    """What pretraining sees of the source."""
 
-    Attributes:
-        features: (N, D) projected rows.
-        labels: (N,) int64 codes; -1 unknown.
-        clips: Their neutral clips.
-        pairs: (row, reference) indices into the rows; ``None`` where nothing is trained on pairs.
-    """
-
-    features: Tensor
-    labels: Tensor
-    clips: NeutralClips
-    pairs: Pairs | None = None
+    features: Tensor  # (N, D) projected rows.
+    labels: Tensor  # (N,) int64 codes; -1 unknown.
+    clips: NeutralClips  # Their neutral clips.
+    pairs: Pairs | None = None  # (row, reference) indices into the rows; ``None`` where nothing is trained on pairs.
 
     @classmethod
     def of(cls, table: FeatureTable, features: Tensor, pairs: Pairs | None = None) -> SourceRows:

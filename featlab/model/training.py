@@ -72,34 +72,22 @@ class Adam:
 
 @dataclass(frozen=True, eq=False)
 class Phase:
-    """One update within a step.
+    """One update within a step."""
 
-    Attributes:
-        optimiser: What makes the update, at the rates that it was made with.
-        losses: Called with the step's batch; returns the loss terms.
-        trained: The parameters that this update changes; ``None``: all of the optimiser's.
-    """
-
-    optimiser: Optimizer | Adam
-    losses: Callable[[Any], Terms]
+    optimiser: Optimizer | Adam  # What makes the update, at the rates that it was made with.
+    losses: Callable[[Any], Terms]  # Called with the step's batch; returns the loss terms.
+    # The parameters that this update changes; ``None``: all of the optimiser's.
     trained: Sequence[nn.Parameter] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What a training did.
+    """What a training did."""
 
-    Attributes:
-        iterations: Steps taken.
-        trainable: Parameters that were trained.
-        history: Loss terms and their sum, an entry a step.
-        warnings: One line each.
-    """
-
-    iterations: int
-    trainable: int
-    history: tuple[Mapping[str, float], ...]
-    warnings: tuple[str, ...] = ()
+    iterations: int  # Steps taken.
+    trainable: int  # Parameters that were trained.
+    history: tuple[Mapping[str, float], ...]  # Loss terms and their sum, an entry a step.
+    warnings: tuple[str, ...] = ()  # One line each.
 
     def summary(self) -> dict[str, Any]:
         """Return the keywords that `featlab.methods.AdaptedModel` takes beside the model."""
@@ -171,17 +159,10 @@ def train(
 def minimise(
     parameters: Sequence[Tensor], losses: Callable[[], Terms], *, message: str, iterations: int, **options: float
 ) -> tuple[int, History]:
-    """Minimise a loss by L-BFGS with a line search, over everything at once.
+    """Minimise a loss over everything at once, by L-BFGS with a line search; ``options`` are tolerances of torch's.
 
-    Args:
-        parameters: Changed in place.
-        losses: Returns the loss terms.
-        message: Of the error when a loss is not finite.
-        iterations: Most iterations.
-        **options: Tolerances of `torch.optim.LBFGS`.
-
-    Returns:
-        Iterations taken, and the loss terms of every evaluation: the line search makes several in an iteration.
+    The parameters are changed in place. Returns the iterations taken, and the loss terms of every evaluation: the line
+    search makes several in an iteration. A loss that is not finite is an InputError with the ``message``.
     """
     optimiser = LBFGS(parameters, max_iter=iterations, line_search_fn="strong_wolfe", **options)  # type: ignore[arg-type]
     history: History = []
@@ -208,11 +189,14 @@ def loss_sum(terms: Terms, message: str) -> Tensor:
 
 def shuffled_batches(rows: int, batch: int, minimum: int, random: torch.Generator) -> Iterator[Tensor]:
     """Yield index batches of one epoch in random order; a last batch of fewer than ``minimum`` rows is left out."""
-    order = torch.randperm(rows, generator=random)
-    for start in range(0, rows, batch):
-        picked = order[start : start + batch]
-        if len(picked) >= minimum:
-            yield picked
+    parts = torch.split(torch.randperm(rows, generator=random), batch)
+    return (picked for picked in parts if len(picked) >= minimum)
+
+
+def endless_batches(rows: int, batch: int, minimum: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Yield the batches of `shuffled_batches`, epoch after epoch."""
+    while True:
+        yield from shuffled_batches(rows, batch, minimum, random)
 
 
 def _parameters(optimiser: Optimizer | Adam) -> list[nn.Parameter]:

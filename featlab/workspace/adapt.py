@@ -35,32 +35,20 @@ class Refused:
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
-    """One person's adaptation.
+    """One person's adaptation."""
 
-    Attributes:
-        model: Predicts for the person.
-        folder: Where it was written.
-        subject: The person.
-        method: Registry name.
-        frames: Neutral rows that were adapted on.
-        videos: Where they come from.
-        unlabelled: Whether they were taken to be neutral because none of the person's rows has a label.
-        seconds: Wall time of the adaptation.
-        gain: What adapting is expected to have done for the person, from their other rows without labels; ``None``
-            where the method or the bundle can't tell.
-        reused: Whether it was stored already, of the same clip by the same method.
-    """
-
-    model: AdaptedModel
-    folder: Path
-    subject: str
-    method: str
-    frames: int
-    videos: tuple[str, ...]
-    unlabelled: bool
-    seconds: float
+    model: AdaptedModel  # Predicts for the person.
+    folder: Path  # Where it was written.
+    subject: str  # The person.
+    method: str  # Registry name.
+    frames: int  # Neutral rows that were adapted on.
+    videos: tuple[str, ...]  # Where they come from.
+    unlabelled: bool  # Whether they were taken to be neutral because none of the person's rows has a label.
+    seconds: float  # Wall time of the adaptation.
+    # What adapting is expected to have done for the person, from their other rows without labels; ``None`` where the
+    # method or the bundle can't tell.
     gain: GainEstimate | None = None
-    reused: bool = False
+    reused: bool = False  # Whether it was stored already, of the same clip by the same method.
 
 
 def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,8 +19,9 @@ from featlab.model.head import fit_projection, train_head
 from featlab.model.linear import learn_share
 from featlab.model.membership import membership_test
 from featlab.model.networks import Projection, SourceHead
-from featlab.model.pretrain import make_style_bank, new_translator, pretrain_translator
+from featlab.model.pretrain import make_style_bank, new_translator, pretrain_translators
 from featlab.model.style_bank import CarriedShare, SourceRows
+from featlab.model.training import History
 from featlab.pairing.pairs import Pairs, make_pairs
 from featlab.workspace.workspace import OnEpoch
 
@@ -76,12 +77,11 @@ def pretrain_bundle(
     features = trained.projection.of_rows(table.embeddings).cpu()
     head, projection = copy.deepcopy(trained.head).cpu(), copy.deepcopy(trained.projection).cpu()
     source = SourceRows.of(table, features, pairs)
-    history: tuple[Mapping[str, float], ...] = ()
+    history: History = []
     how, share = config.pretrain, trained.share.value
     if len(table.subject_names_present()) > 1:
         report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("pretrain", epoch, epochs, loss))
-        pretrained = pretrain_translator(source, head, how, share=share, seed=seed, on_epoch=report)
-        translator, history = pretrained.translator, pretrained.history
+        (translator,), history = pretrain_translators([source], [head], how, share=share, seed=seed, on_epoch=report)
     else:
         translator = new_translator(features.shape[1], how, seed).eval().requires_grad_(False)
     bundle = Bundle(
@@ -99,7 +99,7 @@ def pretrain_bundle(
         if how.style_bank != "none"
         else None,
         cache_digest=cache_digest,
-        history=history,
+        history=tuple(history),
     )
     bundle = prepare_extras(bundle, source, methods)
     if how.validation:

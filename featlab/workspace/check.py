@@ -19,7 +19,8 @@ def check_files(path: Path) -> tuple[list[str], list[str]]:
     """
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
     # Shards and drafts are of a run that goes on, or that the next one finishes.
-    files = [each for each in files if not any(name.endswith((".shards", ".partial")) for name in each.parts)]
+    ours = (".shards", ".partial")
+    files = [each for each in files if not any(name.endswith(ours) for name in each.relative_to(path).parts)]
     sums = [each for each in files if each.name == SUMS or each.suffix == SIDECAR]
     if path.is_file():
         sums += [each for each in (path.with_name(path.name + SIDECAR), path.with_name(SUMS)) if each.exists()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,14 @@ import numpy as np
 
 from featlab.bundle.adaptation import adaptation_folder
 from featlab.bundle.bundle import load_bundle
-from featlab.cache.atomic import atomic_write_text
+from featlab.cache.atomic import atomic_write_bytes
 from featlab.cache.forget import Traces, remove_subjects
 from featlab.cache.reader import open_cache
 from featlab.errors import BundleError, InputError, closest
 from featlab.workspace.workspace import TUNED_FILE, tuned_on, write_tuned
 
 _LISTS = (".failures.jsonl", ".no_face.jsonl", ".doubt.jsonl", ".subjects.txt")
-_PREDICTIONS = "subject,video,frame,predicted,"
+_PREDICTIONS = b"subject,video,frame,predicted,"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class Holder:
                 {method: [name for name in people if name not in traces.names] for method, people in known.items()},
             )
         else:
-            stay = [line for line in _lines(self.path) if not traces.in_text(line.encode())]
-            atomic_write_text(self.path, "".join(stay))
+            atomic_write_bytes(self.path, b"".join(line for line in _lines(self.path) if not traces.in_text(line)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +66,10 @@ class Forgetting:
 
     def left(self) -> tuple[int, list[Path], list[Path]]:
         """Read every file again: how many there are, which hold a name, and which hold one of the rows."""
-        around = self.root.rglob("*") if self.root else _beside(self.cache)
+        beside = _beside(self.cache)
+        around = self.root.rglob("*") if self.root else (*beside, *(path for each in beside for path in _files(each)))
         files = sorted({path for path in (*around, self.cache) if path.is_file()})
-        named = [path for path in files if self.traces.in_text(path.name.encode()) or self.traces.named_in(path)]
+        named = [path for path in files if self.traces.in_text(os.fsencode(path.name)) or self.traces.named_in(path)]
         return len(files), named, [path for path in files if self.traces.rows_in(path)]
 
 
@@ -99,19 +100,16 @@ def plan_forgetting(root: Path | None, cache: Path, subjects: Sequence[str], als
     return Forgetting(root, cache, people, seen, traces, tuple(holders))
 
 
-def _beside(cache: Path) -> Iterator[Path]:
-    """Yield what extraction and merging write beside a cache."""
-    for path in sorted(cache.parent.glob("*")):
-        if path.name.startswith((f"{cache.name}.", f"{cache.stem}.")) and path != cache:
-            yield from path.rglob("*") if path.is_dir() else (path,)
+def _beside(cache: Path) -> list[Path]:
+    """Return what extraction and merging write beside a cache."""
+    return sorted(path for path in cache.parent.glob("*") if path.name.startswith(f"{cache.stem}.") and path != cache)
 
 
 def _of_cache(cache: Path, traces: Traces) -> Iterator[Holder]:
-    for path in sorted(cache.parent.glob(f"{cache.name}.*")):
-        if path.name.endswith((".shards", ".landmarks", ".partial")):
+    for path in _beside(cache):
+        if path.name.startswith(f"{cache.name}.") and path.name.endswith((".shards", ".landmarks", ".partial")):
             yield Holder(path, "holds rows or faces of people; extract makes it again")
-    for path in sorted(cache.parent.glob(f"{cache.stem}.*")):
-        if path.name.endswith(_LISTS) and traces.named_in(path):
+        elif path.name.endswith(_LISTS) and traces.named_in(path):
             yield Holder(path, "lines that name them", lines=True)
 
 
@@ -123,14 +121,14 @@ def _of_workspace(root: Path, subjects: Sequence[str], traces: Traces) -> Iterat
     for path in sorted(root.glob("results/*")):
         if path.name.endswith("runs"):
             yield from (Holder(file, "a result of theirs") for file in _files(path) if traces.named_in(file))
-        elif traces.in_text(path.name.encode()) or any(map(traces.named_in, _files(path))):
+        elif traces.in_text(os.fsencode(path.name)) or any(map(traces.named_in, _files(path))):
             yield Holder(path, "names them, or counts them in its means")
     if any(map(traces.named_in, _files(root / "engine"))):
         yield Holder(root / "engine", "logs that name them")
     for path in sorted(path for path in root.glob("*") if path.is_file() and traces.named_in(path)):
         if path.name == TUNED_FILE or path.name.endswith(_LISTS):
             yield Holder(path, "lines that name them", lines=True)
-        elif path.suffix == ".csv" and _PREDICTIONS in next(_lines(path), ""):
+        elif path.suffix == ".csv" and _PREDICTIONS in next(iter(_lines(path)), b""):
             yield Holder(path, "predictions of theirs", lines=True)
         elif path.suffix == ".html":
             yield Holder(path, "a report that names them")
@@ -154,6 +152,5 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8", newline="") as file:
-        yield from file
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""New images of one person, embedded by the bundle's own backbone as the rows of a cache are."""
+"""New images of one person, embedded by the bundle's own backbone as rows of a cache are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
-from featlab.errors import BundleError, InputError, closest, listed
+from featlab.errors import BundleError, InputError, closest
 from featlab.extraction.backbones import APPENDED, Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
@@ -52,8 +52,7 @@ def embed_source(
 
     A source without subjects in it (an image, a video, a folder of them: the layout ``loose``, which ``auto`` takes for
     it) is the person's as a whole. Of any other source the person's images are taken. The backbone, with the alignment
-    of ``inputs`` before it, must be the bundle's extractor. The embeddings go through a temporary cache, which is gone
-    afterwards; what the source says about labels is not read.
+    of ``inputs`` before it, must be the bundle's extractor.
     """
     from featlab.extraction.faces.align import with_alignment
     from featlab.extraction.inputs import read_inputs, with_face_crop
@@ -77,11 +76,10 @@ def embed_source(
             for line in read.warnings:
                 notify(line)
         items = read.items if loose else _items_of(read.items, subject, source)
-        cropped = with_face_crop(backbone, inputs, read)
-        check_backbone(bundle.extractor, cropped.info())
         report = extract(
+            # What they say about labels is not read.
             [replace(item, label=None) for item in items],
-            cropped,
+            with_face_crop(backbone, inputs, read),
             out,
             neutral=bundle.neutral,
             landmarks=read.landmarks,
@@ -91,8 +89,8 @@ def embed_source(
         with open_cache(out) as cache:
             table = cache.read()
     named = {item.name: item for item in items}
-    found = tuple(named[name] for name in table.paths or ())
-    return Embedded(table, found, (*read.failures, *report.failures))
+    rows = tuple(named[name] for name in table.paths or ())
+    return Embedded(table, rows, (*read.failures, *report.failures))
 
 
 def check_backbone(wanted: ExtractorInfo, made: ExtractorInfo) -> None:
@@ -129,7 +127,6 @@ def _items_of(items: Sequence[Item], subject: str, source: Path) -> list[Item]:
     mine = [item for item in items if item.subject == subject]
     if not mine:
         known = sorted({item.subject for item in items})
-        raise InputError(
-            f"{source}: none of its images is of {subject!r} (subjects: {listed(known, 4)}){closest(subject, known)}"
-        )
+        few = ", ".join(known[:4]) + (", …" if len(known) > 4 else "")
+        raise InputError(f"{source}: none of its images is of {subject!r} (subjects: {few}){closest(subject, known)}")
     return mine

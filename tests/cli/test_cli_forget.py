@@ -1,6 +1,8 @@
 """featlab forget: nothing of a person is left, what is of other people stays, and the search finds what is left."""
 
 import json
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,3 +144,24 @@ def test_a_cache_alone_and_a_pseudonym(folder, table, run_well, refused):
     assert len(inspect_cache("hidden.h5").subjects) == 1
     run_well("forget", "--subject", "bo", "--pseudonymise", "k", "--cache", "hidden.h5")
     assert not Path("hidden.h5").exists()
+
+
+def test_odd_names_and_text_that_is_no_utf_8_hide_nobody(folder, table, run_well):
+    gone, stays = table.subjects[:2]
+    with open_cache("cache.h5") as cache:
+        extractor = cache.extractor
+    Path("odd").mkdir()
+    write_table("odd/one [1].h5", table, extractor)
+    Path("odd/one [1].h5.shards").mkdir()
+    Path("odd/one [1].h5.shards/a.h5").write_bytes(gone.encode())
+    Path("odd/one [1].failures.jsonl").write_bytes(b"\xe9 of " + gone.encode() + b"\n\xe9 of " + stays.encode() + b"\n")
+    run_well("forget", "--subject", gone, "--cache", "odd/one [1].h5")
+    assert not Path("odd/one [1].h5.shards").exists()
+    assert Path("odd/one [1].failures.jsonl").read_bytes() == b"\xe9 of " + stays.encode() + b"\n"
+    Path("cache.h5").unlink()
+    write_table("cache.h5", table, extractor)
+    Path("made.csv").write_bytes(b"subject,video,frame,predicted,p_\xe9\n" + gone.encode() + b",v,0,a,1\n")
+    if sys.platform == "linux":  # Others have no such names.
+        Path(os.fsdecode(b"\xe9.txt")).write_text("somebody's own")
+    run_well("forget", "--subject", gone, "-C", ".")
+    assert Path("made.csv").read_bytes() == b"subject,video,frame,predicted,p_\xe9\n"

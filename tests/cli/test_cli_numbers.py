@@ -84,7 +84,7 @@ def test_values_that_no_embedding_has_are_refused_at_every_door(value, folder, t
         del file["embeddings"]
         write_array(file, "embeddings", changed(table, (3, 2), value).embeddings)
     for words in ("train", "pair --strategy cosine", "adapt --subject s038"):
-        assert "not finite, or above 1e" in refused(*words.split())
+        assert "not finite, or above 1e" in refused(*words.split(), "-q")
     assert any("not finite" in problem for problem in verify_cache("cache.h5"))
     Path("t.csv").write_text(
         "subject,label,video,frame,x\n" + "".join(f"{who},calm,v,{n},{n + 1}\n" for who in "ab" for n in range(3))

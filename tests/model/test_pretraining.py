@@ -1,5 +1,6 @@
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from featlab.config.load import Config
 from featlab.errors import FeatlabError, InputError
 from featlab.methods.pft.poster import poster_style
 from featlab.model.networks import Translator
-from featlab.model.pretrain import episodic_pairs, make_style_bank, new_translator, part_of, pretrain_translator
+from featlab.model.pretrain import episodic_pairs, make_style_bank, new_translator, part_of, pretrain_translators
 from featlab.model.stacked import Translators
 from featlab.model.style_bank import SourceRows
 from featlab.model.training import Adam
@@ -47,7 +48,9 @@ def source(table, trained):
 
 
 def pretrained(source, trained, seed=0, share=1.0, on_epoch=None, **values):
-    return pretrain_translator(source, trained.head, config_of(**values), share=share, seed=seed, on_epoch=on_epoch)
+    config = config_of(**values)
+    one, history = pretrain_translators([source], [trained.head], config, share=share, seed=seed, on_epoch=on_epoch)
+    return SimpleNamespace(translator=one[0], history=history)
 
 
 def changed(translator, fresh):
@@ -226,7 +229,7 @@ def test_a_fresh_translator_depends_on_the_seed_and_is_the_identity(source, trai
     # Hidden 0 takes the width of the features.
     assert new_translator(8, config_of(hidden=0), 0).first.out_features == 8
     result = pretrained(source, trained, epochs=0)
-    assert result.history == ()
+    assert result.history == []
     assert not changed(result.translator, fresh)
 
 

@@ -57,3 +57,10 @@ def test_every_file_that_is_changed_lost_or_swapped_is_named(folder):
     assert "model.safetensors: damaged" in "\n".join(check_files(folder / "model.safetensors")[0])
     (folder / "bundles" / "0" / "card.md").unlink()
     assert "card.md: is missing" in "\n".join(check_files(folder / "bundles")[0])
+
+
+def test_a_folder_or_file_that_is_called_like_a_draft_is_checked_when_it_is_named(folder):
+    draft = folder.rename(folder.with_name("old.partial"))
+    assert check_files(draft) == ([], [str(draft / "notes.txt")])
+    shard = draft / "cache.h5.shards" / "one.h5"
+    assert str(shard) in check_files(shard)[0][0]

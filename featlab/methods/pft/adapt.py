@@ -218,16 +218,11 @@ def _warnings(bundle: Bundle, model: PersonalModel, features: Tensor) -> tuple[s
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """What aligning a clip gave.
+    """What aligning a clip gave."""
 
-    Attributes:
-        offset: (D,) to add to the person's features.
-        weight: (n,) how neutral each frame is taken to be, in [0, 1].
-        history: An entry an iteration: ``style`` (L_style before it), ``neutral`` (mean weight), ``loss``.
-    """
-
-    offset: Tensor
-    weight: Tensor
+    offset: Tensor  # (D,) to add to the person's features.
+    weight: Tensor  # (n,) how neutral each frame is taken to be, in [0, 1].
+    # An entry an iteration: ``style`` (L_style before it), ``neutral`` (mean weight), ``loss``.
     history: tuple[Mapping[str, float], ...]
 
 

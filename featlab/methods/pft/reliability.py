@@ -37,17 +37,12 @@ INTERVAL = (0.1, 0.9)
 
 @dataclass(frozen=True)
 class ClipStatistics:
-    """What can be seen of a clip without labels.
+    """What can be seen of a clip without labels."""
 
-    Attributes:
-        frames: n.
-        spread: Standard deviation, over the aligned frames, of the log-odds of neutral; 0 for one frame.
-        position: Mean log-odds of neutral of the frames before they are aligned, in standard deviations from the
-            source subjects' neutral means.
-    """
-
-    frames: int
-    spread: float
+    frames: int  # How many there are.
+    spread: float  # Standard deviation, over the aligned frames, of the log-odds of neutral; 0 for one frame.
+    # Mean log-odds of neutral of the frames before they are aligned, in standard deviations from the source subjects'
+    # neutral means.
     position: float
 
     def log_spread(self) -> float:
@@ -57,64 +52,37 @@ class ClipStatistics:
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """A held-out source subject, adapted to one neutral clip.
+    """A held-out source subject, adapted to one neutral clip."""
 
-    Attributes:
-        subject: Who.
-        logits: (m, K) of the adapted model on the subject's other rows.
-        source_logits: (m, K) of the source model.
-        labels: (m,) their codes.
-        before: Macro F1 of the source model on them.
-        after: That of the adapted model.
-        after_short: The same with fewer frames of the clip, by number of frames.
-        clip: What could be seen of the clip.
-    """
-
-    subject: int
-    logits: Tensor
-    source_logits: Tensor
-    labels: Tensor
-    before: float
-    after: float
-    after_short: Mapping[int, float]
-    clip: ClipStatistics
+    subject: int  # Who.
+    logits: Tensor  # (m, K) of the adapted model on the subject's other rows.
+    source_logits: Tensor  # (m, K) of the source model.
+    labels: Tensor  # (m,) their codes.
+    before: float  # Macro F1 of the source model on them.
+    after: float  # That of the adapted model.
+    after_short: Mapping[int, float]  # The same with fewer frames of the clip, by number of frames.
+    clip: ClipStatistics  # What could be seen of the clip.
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """What held-out source subjects told of a bundle.
+    """What held-out source subjects told of a bundle."""
 
-    Attributes:
-        temperature: Divides the logits.
-        spread_mean: Mean log-spread of the source clips.
-        spread_std: Its standard deviation.
-        spread_limit: The log-spread that `WARN` of the source clips stay below.
-        position_limit: The position that `WARN` of them stay above.
-        gains: (E,) gain of each source clip, ascending.
-        gain: (2,) intercept and slope of the gain on `confidence_gap`.
-        residuals: (E,) what that leaves of each gain, ascending.
-        before: Mean macro F1 of the source model.
-        after: Mean macro F1 of the adapted models.
-        odds: (2,) mean and standard deviation over source subjects of the log-odds of neutral of their neutral means.
-        frames_needed: Fewest frames that keep `SHARE_KEPT` of the gain.
-        people: Source subjects that were held out; 0 in a bundle of an older featlab, which doesn't say.
-        mean_gain: (3,) mean gain over people, and the interval that holds it four times in five.
-    """
-
-    temperature: Tensor
-    spread_mean: Tensor
-    spread_std: Tensor
-    spread_limit: Tensor
-    position_limit: Tensor
-    gains: Tensor
-    gain: Tensor
-    residuals: Tensor
-    before: Tensor
-    after: Tensor
+    temperature: Tensor  # Divides the logits.
+    spread_mean: Tensor  # Mean log-spread of the source clips.
+    spread_std: Tensor  # Its standard deviation.
+    spread_limit: Tensor  # The log-spread that `WARN` of the source clips stay below.
+    position_limit: Tensor  # The position that `WARN` of them stay above.
+    gains: Tensor  # (E,) gain of each source clip, ascending.
+    gain: Tensor  # (2,) intercept and slope of the gain on `confidence_gap`.
+    residuals: Tensor  # (E,) what that leaves of each gain, ascending.
+    before: Tensor  # Mean macro F1 of the source model.
+    after: Tensor  # Mean macro F1 of the adapted models.
+    # (2,) mean and standard deviation over source subjects of the log-odds of neutral of their neutral means.
     odds: Tensor
-    frames_needed: Tensor
-    people: Tensor
-    mean_gain: Tensor
+    frames_needed: Tensor  # Fewest frames that keep `SHARE_KEPT` of the gain.
+    people: Tensor  # Source subjects that were held out; 0 in a bundle of an older featlab, which doesn't say.
+    mean_gain: Tensor  # (3,) mean gain over people, and the interval that holds it four times in five.
 
     @property
     def source_gain(self) -> SourceGain | None:
