@@ -91,7 +91,9 @@ def wait(process: int, place: Path, seconds: float = 120) -> Ended:
             os.killpg(process, signal.SIGKILL)
         time.sleep(0.002)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    out, err = (_log(place, process, name).read_text("utf-8", "replace") for name in ("out", "err"))
+    # One that was killed at once has no files yet.
+    logs = [_log(place, process, name) for name in ("out", "err")]
+    out, err = (log.read_text("utf-8", "replace") if log.exists() else "" for log in logs)
     return Ended(124 if time.monotonic() > until else code, out, err)
 
 

@@ -39,7 +39,7 @@ def backbone() -> None:
 def train(
     session: Session,
     source: Annotated[
-        Path, Argument(help="A manifest (.csv), a folder subject/label/[video/]image, or a data set's own folder.")
+        Path, Argument(help="A manifest (.csv), a folder subject/label/\\[video/]image, or a data set's own folder.")
     ],
     draws: Annotated[int, Option(min=1, metavar="K", help="Hold out whoever is a target in any of K draws.")] = 1,
     neutral: Annotated[str | None, Option(metavar="NAME", help="The neutral label; default: the layout's.")] = None,

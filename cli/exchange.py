@@ -10,8 +10,8 @@ from typer import Argument, Option
 
 from featlab.cli.complete import complete_backbone, complete_subject
 from featlab.cli.output import Output, print_error
-from featlab.cli.pixels import recipe_of
-from featlab.cli.predict import network_device, open_person
+from featlab.cli.pixels import network_device, recipe_of
+from featlab.cli.predict import open_person
 from featlab.cli.session import FAILED, Session, command, names_in, workspace_command
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ def pack(
 
     digest = pack_bundle(folder, out)
     session.output.json({"path": out, "sha256": digest, "bytes": out.stat().st_size})
-    session.output.facts(str(out), {"size": f"{out.stat().st_size / 1e6:.1f} MB", "sha256": digest})
+    step = f"give the file and its sha256; there: featlab bundle unpack {out.name} --out FOLDER"
+    session.output.facts(str(out), {"size": f"{out.stat().st_size / 1e6:.1f} MB", "sha256": digest, "next": step})
 
 
 @bundle_app.command()

@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 def extract(
     session: Session,
     source: Annotated[
-        Path, Argument(help="A manifest (.csv), a folder subject/label/[video/]image, or a data set's own folder.")
+        Path, Argument(help="A manifest (.csv), a folder subject/label/\\[video/]image, or a data set's own folder.")
     ],
     neutral: Annotated[str | None, Option(metavar="NAME", help="The neutral label; default: the layout's.")] = None,
     backbone: Annotated[
         str,
         Option(
             metavar="NAME",
-            help="hog, geometry, resnet18, torchvision:NAME, timm:NAME, hf:FOLDER, pt2:FILE, onnx:FILE, "
-            "python:MODULE:FACTORY.",
+            help="hog, geometry, resnet18, torchvision:NAME, timm:NAME, clip:NAME, hf:FOLDER, "
+            "emotiefflib:NAME, face-api, fer, pt2:FILE, onnx:FILE, python:MODULE:FACTORY.",
             autocompletion=complete_backbone,
             rich_help_panel="Backbone",
         ),

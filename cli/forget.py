@@ -25,11 +25,14 @@ def forget(
 
     Reads every file again at the end; exit code 1 where one still holds a name or a row.
     """
+    from featlab.errors import InputError
     from featlab.extraction.pseudonyms import read_pseudonyms
     from featlab.workspace.forget import plan_forgetting
 
-    output = session.output
-    secret = read_pseudonyms(session["pseudonymise"], output.note)
+    output, key = session.output, session["pseudonymise"]
+    if key is not None and not key.exists():
+        raise InputError(f"{key}: no such file; name the key that the cache was made with")
+    secret = read_pseudonyms(key, output.note)
     given = names_in(subject)
     names = [secret.subject(name) for name in given] if secret else given
     alone = session["cache"] is not None and session.workspace == Path(".")
@@ -41,6 +44,7 @@ def forget(
     output.columns(("Would go" if dry_run else "Goes", "Why"), going, text_columns=2)
     if dry_run:
         output.json({"cache": cache, "subjects": names, "goes": going})
+        output.show("nothing is changed; without --dry-run it goes")
         return
     plan.run()
     files, named, rows = plan.left()
@@ -56,6 +60,8 @@ def forget(
     output.show(f"{len(named)} of {files} files hold the name, {len(rows)} hold a row of theirs")
     if retrain:
         _retrain(session)
+    elif not alone:
+        output.show("next: featlab pretrain makes the model bundle again, without them")
     if named or rows:
         raise typer.Exit(FAILED)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
@@ -11,14 +11,8 @@ from typer import Argument, Option
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
 from featlab.cli.output import print_error
-from featlab.cli.pixels import input_config, recipe_of
-from featlab.cli.predict import network_device
+from featlab.cli.pixels import embed, network_device, recipe_of
 from featlab.cli.session import FAILED, Session, command, typed_command
-
-if TYPE_CHECKING:
-    from featlab.bundle.bundle import Bundle
-    from featlab.extraction.backbones import Backbone
-    from featlab.workspace.predict_images import Embedded
 
 _FLAGS = (*INPUT_FLAGS, *NETWORK_FLAGS, "method", "batch", "jobs", "device", "settings", "json_mode", "quiet")
 
@@ -61,46 +55,41 @@ def personalise(
     from featlab.workspace.predict_images import default_backbone
 
     wanted, name = format_of(out), subject or out.stem
+    paths = [*clips, *([other] if other else [])]
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
     source = load_bundle(bundle)
     source.check_new([name])
-    where = backbone or default_backbone(source)
-    made = recipe_of(session, where, network_device(where, session["device"])).make()
-    embedded = [_embed(session, source, made, path, name) for path in clips]
-    shown = None if other is None else _embed(session, source, made, other, name)
-    tables = [each.table for each in embedded]
-    target = Target(
-        np.concatenate([table.embeddings for table in tables]),
-        np.concatenate([np.full(len(table), number, dtype=np.int32) for number, table in enumerate(tables)]),
-        np.concatenate([np.arange(len(table), dtype=np.int32) for table in tables]),
-    )
     config = Config().with_values(session.values(), "--set")
     method = make_method(config.adapt.method, config.adapt.options)
-    if force:
-        method = method.forced()
+    method = method.forced() if force else method
+    where = backbone or default_backbone(source)
+    made = recipe_of(session, where, network_device(where, session["device"])).make()
+    found = [embed(session, source, path, name, made) for path in paths]
+    for path, each in zip(paths, found, strict=True):
+        session.output.warn_of_failures(each.failures, f"images of {path} were left out")
+    rows = [each.table.embeddings for each in found]
+    lengths = [len(part) for part in rows[: len(clips)]]
+    target = Target(
+        np.concatenate(rows[: len(clips)]),
+        np.repeat(np.arange(len(clips), dtype=np.int32), lengths),
+        np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+    )
     model = method.adapt(source, target, seed=run_seed(source.seed, method.name, name))
     if model.report is not None and model.report.refusal and not force:
         raise InputError(
             f"{', '.join(map(str, clips))}: {model.report.refusal}; give a longer or cleaner neutral clip, or --force"
         )
-    others = target.embeddings[:0] if shown is None else shown.table.embeddings
     before = AdaptedModel(base_model(source))
-
-    def seen(path: Path, each: Embedded, adapted: bool) -> SeenClip:
-        rows = each.table.embeddings
-        return SeenClip(path.name, each.items, before.predict_proba(rows), model.predict_proba(rows), adapted)
-
-    shown_clips = together([seen(path, each, True) for path, each in zip(clips, embedded, strict=True)])
-    if other is not None and shown is not None:
-        shown_clips.append(seen(other, shown, False))
-    page = PersonPage(
-        name,
-        source,
-        method.name,
-        shown_clips,
-        method.expected_gain(source, model.model, others),
-        method.source_gain(source),
-        model.warnings,
-    )
+    seen = [
+        SeenClip(path.name, each.items, before.predict_proba(part), model.predict_proba(part), place < len(clips))
+        for place, (path, each, part) in enumerate(zip(paths, found, rows, strict=True))
+    ]
+    others = rows[-1] if other else target.embeddings[:0]
+    gain, known = method.expected_gain(source, model.model, others), method.source_gain(source)
+    shown = [*together(seen[: len(clips)]), *seen[len(clips) :]]
+    page = PersonPage(name, source, method.name, shown, gain, known, model.warnings)
     metadata = export_metadata(source, subject=name, method=method.name, network=None)
     try:
         report = export_model(model.model, out, wanted, metadata, embeddings=target.embeddings)
@@ -124,27 +113,4 @@ def personalise(
     for line in summary:
         output.show(line)
     output.show(f"model: {out} (checked on {report.rows} frames: logits differ by {report.difference:.1e} at most)")
-    output.show(f"page: {html}")
-
-
-def _embed(session: Session, bundle: Bundle, backbone: Backbone, path: Path, name: str) -> Embedded:
-    from featlab.errors import InputError
-    from featlab.extraction.extract import ExtractConfig
-    from featlab.workspace.predict_images import embed_source
-
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    with session.output.progress() as bars:
-        found = embed_source(
-            bundle,
-            path,
-            name,
-            backbone,
-            input_config(session),
-            config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
-            notify=session.output.note,
-            on_stage=bars,
-            on_progress=lambda now: bars("embed", now.done, now.total),
-        )
-    session.output.warn_of_failures(found.failures, f"images of {path} were left out")
-    return found
+    output.show(f"page: {html}; open it in a browser next")

@@ -10,8 +10,13 @@ from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS
 from featlab.cli.session import Session, names_in
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from featlab.bundle.bundle import Bundle
+    from featlab.extraction.backbones import Backbone
     from featlab.extraction.inputs import InputConfig
     from featlab.extraction.remote import Recipe
+    from featlab.workspace.predict_images import Embedded
 
 
 def recipe_of(session: Session, name: str, device: str) -> Recipe:
@@ -40,6 +45,30 @@ def trust(session: Session, name: str) -> None:
         )
     if kind in ("pt2", "python"):
         session.output.note(f"{name} is a program: its code runs on this machine")
+
+
+def network_device(backbone: str, device: str) -> str:
+    """Return ``device``, or ``auto`` for a backbone that is no network and has no such option."""
+    return "auto" if backbone.partition(":")[0] in ("hog", "geometry") else device
+
+
+def embed(session: Session, bundle: Bundle, source: Path, subject: str, backbone: Backbone) -> Embedded:
+    """Embed a person's images as the flags say, with a bar for each stage."""
+    from featlab.extraction.extract import ExtractConfig
+    from featlab.workspace.predict_images import embed_source
+
+    with session.output.progress() as bars:
+        return embed_source(
+            bundle,
+            source,
+            subject,
+            backbone,
+            input_config(session),
+            config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
+            notify=session.output.note,
+            on_stage=bars,
+            on_progress=lambda now: bars("embed", now.done, now.total),
+        )
 
 
 def input_config(session: Session) -> InputConfig:

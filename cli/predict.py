@@ -14,7 +14,7 @@ from featlab.cache.names import one_form
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.pixels import input_config, recipe_of
+from featlab.cli.pixels import embed, network_device, recipe_of
 from featlab.cli.session import REFUSED, SKIPPED, Session, counted, people_of, workspace_command
 
 if TYPE_CHECKING:
@@ -83,28 +83,17 @@ def predict_from_images(
 ) -> None:
     """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3)."""
     from featlab.evaluation.metrics import smooth_probabilities
-    from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.shards import list_path, write_list
     from featlab.workspace.predict import Predicted, write_predictions
-    from featlab.workspace.predict_images import default_backbone, embed_source
+    from featlab.workspace.predict_images import default_backbone
 
     output = session.output
     name = backbone if backbone is not None else default_backbone(person.bundle)
-    with output.progress() as bars:
-        found = embed_source(
-            person.bundle,
-            images,
-            person.subject,
-            recipe_of(session, name, network_device(name, session["device"])).make(),
-            input_config(session),
-            config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
-            notify=output.note,
-            on_stage=bars,
-            on_progress=lambda now: bars("embed", now.done, now.total),
-        )
+    made = recipe_of(session, name, network_device(name, session["device"])).make()
+    found = embed(session, person.bundle, images, person.subject, made)
     rows = found.table
-    probabilities = person.model.predict_proba(rows.embeddings)
-    probabilities = smooth_probabilities(probabilities, rows.video, rows.frame, smooth)
+    predicted = person.model.predict_proba(rows.embeddings)
+    probabilities = smooth_probabilities(predicted, rows.video, rows.frame, smooth)
     done = Predicted(person.subject, rows, probabilities, person.reused)
     write_predictions(out, [(rows, probabilities)], person.bundle.classes)
     write_list(out, found.failures)
@@ -112,11 +101,6 @@ def predict_from_images(
     output.warn_of_failures(found.failures, f"images have no line; they are listed in {list_path(out)}")
     if found.failures:
         raise typer.Exit(SKIPPED)
-
-
-def network_device(backbone: str, device: str) -> str:
-    """Return ``device``, or ``auto`` for a backbone that is no network and has no such option."""
-    return "auto" if backbone.partition(":")[0] in ("hog", "geometry") else device
 
 
 def tell_predictions(

@@ -73,17 +73,22 @@ class Faces:
         return draw_landmarks(self.table.landmarks[row])
 
     def _photograph(self, row: int, path: Path) -> NDArray[np.uint8] | None:
-        from PIL import Image
-
         from featlab.extraction.decode import decode_image
 
         try:
-            picture = Image.fromarray(decode_image(path))
+            return shrunk(decode_image(path))
         except InputError:
             self.damaged.add(row)
             return None
-        picture.thumbnail((LARGEST, LARGEST))
-        return np.asarray(picture)
+
+
+def shrunk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a photograph as large as a figure takes it."""
+    from PIL import Image
+
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((LARGEST, LARGEST))
+    return np.asarray(picture)
 
 
 def find_faces(workspace: Workspace, folder: Path | None = None) -> Faces:
@@ -103,7 +108,7 @@ def find_faces(workspace: Workspace, folder: Path | None = None) -> Faces:
     return Faces(table, "photographs", found, _why(table, found))
 
 
-def draw_landmarks(points: NDArray[np.floating[Any]], side: int = DRAWN) -> NDArray[np.uint8] | None:
+def draw_landmarks(points: NDArray[np.floating[Any]]) -> NDArray[np.uint8] | None:
     """Draw one face's landmarks as dots on white, scaled to their own bounding box."""
     from PIL import Image, ImageDraw
 
@@ -111,7 +116,7 @@ def draw_landmarks(points: NDArray[np.floating[Any]], side: int = DRAWN) -> NDAr
     if not len(points) or not np.isfinite(points).all():
         return None
     low, high = points.min(axis=0), points.max(axis=0)
-    fine = side * _FINER
+    fine = DRAWN * _FINER
     extent = float((high - low).max())
     places = (points - (low + high) / 2) * (fine * (1 - 2 * _MARGIN) / (extent or 1.0)) + fine / 2
     picture = Image.new("RGB", (fine, fine), "white")
@@ -124,7 +129,7 @@ def draw_landmarks(points: NDArray[np.floating[Any]], side: int = DRAWN) -> NDAr
     radius = fine * min(0.03, max(0.007, 0.1 / np.sqrt(len(points))))
     for x, y in places.tolist():
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_INK)
-    return np.asarray(picture.resize((side, side), Image.Resampling.BOX))
+    return np.asarray(picture.resize((DRAWN, DRAWN), Image.Resampling.BOX))
 
 
 def _check_named(folder: Path, table: FeatureTable) -> None:

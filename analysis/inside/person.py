@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,9 +10,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image as PilImage
 
-from featlab.analysis.inside.faces import LARGEST, Image, plot_clip
+from featlab.analysis.inside.faces import Image, plot_clip, shrunk
 from featlab.analysis.page import DrawnFigure, Result, write_result
 from featlab.analysis.report.collect import read_report
 from featlab.analysis.report.page import write_report
@@ -28,44 +27,31 @@ _THUMBNAILS = 9
 
 @dataclass(frozen=True, eq=False)
 class SeenClip:
-    """Frames of one source, as the source model and the person's own model see them.
+    """Frames of one source, as the source model and the person's own model see them."""
 
-    Attributes:
-        name: What the user called it.
-        items: The image of each of n frames, in order of time.
-        before: (n, K) probabilities of the source model.
-        after: (n, K) of the person's.
-        adapted: Whether the person's model was made of it.
-    """
+    name: str  # What the user called it.
+    items: Sequence[Item]  # The image of each of n frames, in order of time.
+    before: NDArray[np.float32]  # (n, K) probabilities of the source model.
+    after: NDArray[np.float32]  # (n, K) of the person's.
+    adapted: bool  # Whether the person's model was made of it.
 
-    name: str
-    items: Sequence[Item]
-    before: NDArray[np.float32]
-    after: NDArray[np.float32]
-    adapted: bool
+    @property
+    def sides(self) -> dict[str, NDArray[np.float32]]:
+        """What the two models say, by when."""
+        return {"before": self.before, "after": self.after}
 
 
 @dataclass(frozen=True, eq=False)
 class PersonPage:
-    """What is known of a person's model.
+    """What is known of a person's model."""
 
-    Attributes:
-        subject: The person's name.
-        bundle: What was adapted.
-        method: How: a registry name.
-        clips: Those that were adapted on, then others.
-        gain: What is expected for this person; ``None`` where the method can't tell.
-        known: What adapting gained on source people who were held out, likewise.
-        warnings: A line each.
-    """
-
-    subject: str
-    bundle: Bundle
-    method: str
-    clips: Sequence[SeenClip]
-    gain: GainEstimate | None
-    known: SourceGain | None
-    warnings: Sequence[str]
+    subject: str  # The person's name.
+    bundle: Bundle  # What was adapted.
+    method: str  # How: a registry name.
+    clips: Sequence[SeenClip]  # Those that were adapted on, then others.
+    gain: GainEstimate | None  # What is expected for this person; ``None`` where the method can't tell.
+    known: SourceGain | None  # What adapting gained on source people who were held out, likewise.
+    warnings: Sequence[str]  # A line each.
 
     def verdict(self) -> str:
         """Return in a sentence whether this person's model is likely to be better."""
@@ -97,7 +83,9 @@ class PersonPage:
         for clip in self.clips:
             changed = int((clip.before.argmax(axis=1) != clip.after.argmax(axis=1)).sum())
             neutral = self.bundle.classes[self.bundle.neutral_code]
-            rest = [100 * float((part.argmax(axis=1) == self.bundle.neutral_code).mean()) for part in _sides(clip)]
+            rest = [
+                100 * float((part.argmax(axis=1) == self.bundle.neutral_code).mean()) for part in clip.sides.values()
+            ]
             lines.append(
                 f"{clip.name}: {changed:,} of {len(clip.items):,} frames changed class; {rest[0]:.0f} % were taken for "
                 f"{neutral} before, {rest[1]:.0f} % after."
@@ -111,7 +99,8 @@ class PersonPage:
         positive = others[0] if len(others) == 1 else f"non-{neutral}"
         figures = []
         for number, clip in enumerate(self.clips, start=1):
-            curves = [np.float32(1) - part[:, self.bundle.neutral_code].clip(0, 1) for part in _sides(clip)]
+            code = self.bundle.neutral_code
+            curves = {name: np.float32(1) - part[:, code].clip(0, 1) for name, part in clip.sides.items()}
             role = "adapted on" if clip.adapted else "not adapted on"
             figures.append(
                 DrawnFigure(
@@ -119,11 +108,7 @@ class PersonPage:
                     f"{clip.name}, {role}",
                     f"The probability of {positive} in each frame, before and after adapting.",
                     _drawn(clip, curves, positive, len(classes)),
-                    {
-                        "frame": list(range(len(clip.items))),
-                        "before": curves[0].tolist(),
-                        "after": curves[1].tolist(),
-                    },
+                    {"frame": list(range(len(clip.items)))} | {name: curve.tolist() for name, curve in curves.items()},
                 )
             )
         extractor = self.bundle.extractor
@@ -149,21 +134,17 @@ class PersonPage:
             write_report(path, replace(report, pages=pages))
 
     def _table(self) -> Table:
-        sides = [(clip, *side) for clip in self.clips for side in zip(("before", "after"), _sides(clip), strict=True)]
+        def share(code: int) -> Callable[[tuple[str, str, NDArray[np.float32]]], str]:
+            return lambda line: number_text(100 * float((line[2].argmax(axis=1) == code).mean()), 1)
 
-        def share(code: int) -> Column[tuple[SeenClip, str, NDArray[np.float32]]]:
-            name = self.bundle.classes[code]
-            return Column(
-                f"{name} (%)", lambda side: number_text(100 * float((side[2].argmax(axis=1) == code).mean()), 1)
-            )
-
-        columns: list[Column[tuple[SeenClip, str, NDArray[np.float32]]]] = [
-            Column("Clip", lambda side: side[0].name, text=True),
-            Column("", lambda side: side[1], text=True),
-            Column("Frames", lambda side: str(len(side[2]))),
-            *(share(code) for code in range(len(self.bundle.classes))),
+        columns = [
+            Column[tuple[str, str, NDArray[np.float32]]]("Clip", lambda line: line[0], text=True),
+            Column("", lambda line: line[1], text=True),
+            Column("Frames", lambda line: str(len(line[2]))),
+            *(Column(f"{name} (%)", share(code)) for code, name in enumerate(self.bundle.classes)),
         ]
-        return make_table("Share of frames predicted as each class", columns, sides)
+        lines = [(clip.name, *side) for clip in self.clips for side in clip.sides.items()]
+        return make_table("Share of frames predicted as each class", columns, lines)
 
 
 def together(clips: Sequence[SeenClip]) -> list[SeenClip]:
@@ -171,7 +152,7 @@ def together(clips: Sequence[SeenClip]) -> list[SeenClip]:
     pictures = [clip for clip in clips if len(clip.items) == 1]
     if len(pictures) < 2:
         return list(clips)
-    before, after = (np.concatenate([_sides(clip)[side] for clip in pictures]) for side in range(2))
+    before, after = (np.concatenate([clip.sides[side] for clip in pictures]) for side in ("before", "after"))
     items = [clip.items[0] for clip in pictures]
     one = SeenClip(f"{len(pictures)} pictures", items, before, after, pictures[0].adapted)
     return [one, *(clip for clip in clips if len(clip.items) != 1)]
@@ -180,21 +161,18 @@ def together(clips: Sequence[SeenClip]) -> list[SeenClip]:
 NO_DECISIONS = "Not for decisions about a person's health, employment or education."
 
 
-def _sides(clip: SeenClip) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return clip.before, clip.after
-
-
-def _drawn(clip: SeenClip, curves: Sequence[NDArray[np.float32]], positive: str, classes: int) -> Figure:
+def _drawn(clip: SeenClip, curves: Mapping[str, NDArray[np.float32]], positive: str, classes: int) -> Figure:
     frames = np.arange(len(clip.items))
     images: list[Image | None] = [None] * len(frames)
     # Those that the figure has room for; it takes the nearest to each of its places.
     places = np.unique(((np.arange(_THUMBNAILS) + 0.5) / _THUMBNAILS * len(frames) - 0.5).round().astype(int))
     for place, pixels in zip(places, read_pixels([clip.items[place] for place in places]), strict=True):
-        images[place] = _small(pixels) if isinstance(pixels, np.ndarray) else None
+        if isinstance(pixels, np.ndarray):
+            images[place] = shrunk(pixels)
     return plot_clip(
         images if any(image is not None for image in images) else None,
-        curves[0],
-        curves[1],
+        curves["before"],
+        curves["after"],
         np.full(len(frames), -1),
         clip.name,
         positive=positive,
@@ -202,9 +180,3 @@ def _drawn(clip: SeenClip, curves: Sequence[NDArray[np.float32]], positive: str,
         thumbnails=_THUMBNAILS,
         threshold=0.5 if classes == 2 else None,
     )
-
-
-def _small(pixels: Image) -> Image:
-    picture = PilImage.fromarray(pixels)
-    picture.thumbnail((LARGEST, LARGEST))
-    return np.asarray(picture)

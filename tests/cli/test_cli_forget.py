@@ -88,6 +88,7 @@ def test_what_was_trained_on_someone_is_made_again_without_them(trained, run_wel
     assert "0 of " in said
     assert not Path("bundles", mine).exists()
     (made,) = set(Path("bundles").glob("*")) - there
+    assert "next: " not in said
     assert f"made again: {made}, of 7 source subjects" in said
     assert holding(OTHER) == set()
 
@@ -116,7 +117,7 @@ def test_what_is_left_elsewhere_is_found(folder, table, run, kind):
     assert "it isn't featlab's to change" in result.stderr
 
 
-def test_a_cache_alone_and_a_pseudonym(folder, table, run_well):
+def test_a_cache_alone_and_a_pseudonym(folder, table, run_well, refused):
     with open_cache("cache.h5") as cache:
         extractor = replace(cache.extractor, trained_on=table.subjects[:2])
     write_table("other.h5", table, extractor, dtype="float16")
@@ -132,7 +133,12 @@ def test_a_cache_alone_and_a_pseudonym(folder, table, run_well):
     Path("t.csv").write_text("subject,label,video,frame,x\n" + rows)
     run_well("import", "t.csv", "--neutral", "calm", "--out", "hidden.h5", "--pseudonymise", "k")
     Path("hidden.failures.jsonl").write_text("of anna\nof bo\n")
-    said = run_well("forget", "--subject", "anna", "--pseudonymise", "k", "--cache", "hidden.h5").stderr
+    words = ("forget", "--subject", "anna", "--cache", "hidden.h5", "--pseudonymise")
+    # A key that is made now fits nobody.
+    assert "gone: no such file" in refused(*words, "gone")
+    assert not Path("gone").exists()
+    assert "nothing is changed" in run_well(*words, "k", "--dry-run").stdout
+    said = run_well(*words, "k").stderr
     assert "rows looked for: 0; those of fewer than 8 different values" in said
     assert Path("hidden.failures.jsonl").read_text() == "of bo\n"
     assert len(inspect_cache("hidden.h5").subjects) == 1

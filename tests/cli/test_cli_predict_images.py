@@ -174,12 +174,16 @@ def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, ru
     assert all(word in page for word in ("A model for new", "3 pictures", "data:image"))
     assert not re.search(r"""(?:src|href)=["']?https?:""", page)
     assert Path("new.safetensors").stat().st_mode & 0o777 == 0o600
+    Path("notes.txt").write_text("")
     first = ("personalise", *words, "clip/neutral0.png", "clip/neutral1.png", "-q")
     for typed, expected in (
         (("personalise", "gone.mp4", *words, "--out", "x.onnx", "-q"), "gone.mp4: no such file"),
         ((*first, "--out", "x.txt"), "x.txt: which format?"),
         ((*first, "--out", "x.onnx", "--subject", "p0"), "p0"),
-        ((*first, "--out", "x.onnx", "--method", "gone"), "gone"),
+        # Before anything is embedded.
+        (("personalise", *words, "notes.txt", "--out", "x.onnx", "--method", "gone", "-q"), "gone"),
+        (("personalise", *words, "notes.txt", "--out", "x.onnx", "--other", "gone.mp4", "-q"), "gone.mp4"),
+        ((*first, "--out", "x.onnx", "--method", "oracle"), "labels"),
     ):
         assert expected in refused(*typed)
     assert not list(Path().glob("x.*"))

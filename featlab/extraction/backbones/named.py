@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, onnx_file,
 from featlab.extraction.backbones.network import NetworkBackbone
 from featlab.extraction.backbones.weights import file_sha256
 
+_PATIENCE = 60  # Seconds without a byte after which a server is given up.
 _MADE = "make it with `python benchmarks/small_networks.py FOLDER`"
 _EMOTIEFFLIB = "https://github.com/sb-ai-lab/EmotiEffLib/raw/main/models/affectnet_emotions/onnx/{}.onnx"
 
@@ -28,7 +30,6 @@ class Named:
     """A network that is known by name."""
 
     size: int  # Side of its input in pixels.
-    dim: int  # D of its embedding.
     licence: str
     training: str  # The data sets that it was trained on, as its authors say.
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -38,33 +39,25 @@ class Named:
     embedding: str = ""  # The output; empty: what the last Gemm reads.
 
 
-def _emotiefflib(name: str, size: int, dim: int, mean: Any = IMAGENET_MEAN, std: Any = IMAGENET_STD) -> Named:
-    return Named(size, dim, "Apache-2.0", "VGGFace2, AffectNet", mean, std, _EMOTIEFFLIB.format(name))
-
-
-_HALF = (0.5, 0.5, 0.5)
+_NETS = {
+    **dict.fromkeys(
+        ("enet_b0_8_best_vgaf", "enet_b0_8_best_afew", "enet_b0_8_va_mtl"), (224, IMAGENET_MEAN, IMAGENET_STD)
+    ),
+    **dict.fromkeys(("enet_b2_8", "enet_b2_7"), (260, IMAGENET_MEAN, IMAGENET_STD)),
+    "mbf_va_mtl": (112, (0.5,) * 3, (0.5,) * 3),
+}
 EMOTIEFFLIB = {
-    **{
-        name: _emotiefflib(name, 224, 1280)
-        for name in ("enet_b0_8_best_vgaf", "enet_b0_8_best_afew", "enet_b0_8_va_mtl")
-    },
-    **{name: _emotiefflib(name, 260, 1408) for name in ("enet_b2_8", "enet_b2_7")},
-    "mbf_va_mtl": _emotiefflib("mbf_va_mtl", 112, 512, _HALF, _HALF),
+    name: Named(size, "Apache-2.0", "VGGFace2, AffectNet", mean, std, _EMOTIEFFLIB.format(name))
+    for name, (size, mean, std) in _NETS.items()
 }
 """Networks of EmotiEffLib (Savchenko), by their names there."""
 FACE_API = Named(
-    112,
-    256,
-    "MIT",
-    "not said by its authors",
+    *(112, "MIT", "not said by its authors"),
     sha256="62e572baed3a9a8873a55f8a6e2a259c0f54d0952f735c75e1cd1f2063fa0f0b",
     embedding="embedding",
 )
 FER = Named(
-    64,
-    128,
-    "MIT",
-    "FER2013",
+    *(64, "MIT", "FER2013"),
     sha256="9f2636edcdcf0e937ce78e1d30f3ae7394fc75bc6f9d900f5791ae014fa89650",
     embedding="embedding",
 )
@@ -72,12 +65,11 @@ FER = Named(
 
 def build_emotiefflib(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     """Build ``emotiefflib:NAME``; the options are those of ``onnx:``."""
-    network = require_argument("emotiefflib", argument, f"a network's name: {', '.join(EMOTIEFFLIB)}")
+    known = ", ".join(EMOTIEFFLIB)
+    network = require_argument("emotiefflib", argument, f"a network's name: {known}")
     if network not in EMOTIEFFLIB:
-        raise ConfigError(
-            f"emotiefflib: there is no network {network!r}{closest(network, EMOTIEFFLIB)} (there are: "
-            f"{', '.join(EMOTIEFFLIB)})"
-        )
+        near = closest(network, EMOTIEFFLIB)
+        raise ConfigError(f"emotiefflib: there is no network {network!r}{near} (there are: {known})")
     return _build(f"emotiefflib:{network}", EMOTIEFFLIB[network], options)
 
 
@@ -126,9 +118,9 @@ def _file(name: str, known: Named, weights: str | None) -> Path:
 def _fetch(name: str, url: str, path: Path) -> None:
     print(f"featlab: fetching {name} from {url} into {path.parent}", file=sys.stderr)
     try:
-        with urllib.request.urlopen(url) as answer, atomic_path(path) as partial:
+        with urllib.request.urlopen(url, timeout=_PATIENCE) as answer, atomic_path(path) as partial:
             partial.write_bytes(answer.read())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise InputError(
             f"{name}: {url} can't be fetched ({one_line(error)}); fetch it elsewhere and put it at {path}, or name it "
             "with --weights"

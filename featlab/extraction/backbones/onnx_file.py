@@ -70,10 +70,7 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     if chosen.amp:
         raise ConfigError(f"{name}: onnxruntime has no mixed precision to switch on; export a float16 model instead")
     device = choose_device(chosen.device, amp=False)
-    try:
-        onnxruntime, onnx = (import_module(package) for package in ("onnxruntime", "onnx"))
-    except ImportError as error:
-        raise ConfigError(f"onnx: networks need {error.name}: pip install 'featlab[onnx]'") from None
+    onnxruntime, onnx = _packages()
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     session = _session(path, device)
@@ -107,6 +104,13 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         versions={"onnxruntime": onnxruntime.__version__},
         trained_on=card.trained_on if card is not None else (),
     )
+
+
+def _packages() -> tuple[Any, Any]:
+    try:
+        return import_module("onnxruntime"), import_module("onnx")
+    except ImportError as error:
+        raise ConfigError(f"onnx: networks need {error.name}: pip install 'featlab[onnx]'") from None
 
 
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -183,9 +187,13 @@ def _value(name: str, graph: Any, wanted: str) -> str:
 
 def before_the_last_gemm(path: Path) -> str:
     """Return the name of what a classifier's last linear layer reads: the embedding."""
-    import onnx
-
-    gemms = [node for node in onnx.load(str(path), load_external_data=False).graph.node if node.op_type == "Gemm"]
+    _, onnx = _packages()
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception as error:
+        # Protobuf's own errors, which have no parent here.
+        raise InputError(f"{path} can't be read as an ONNX file ({one_line(error)}); fetch it again") from None
+    gemms = [node for node in graph.node if node.op_type == "Gemm"]
     if not gemms:
         raise InputError(f"{path}: no Gemm in it; name the embedding with --option node=NAME or --option output=NAME")
     return str(gemms[-1].input[0])

@@ -1,6 +1,8 @@
 """Networks by name: their files, what is done to a picture, what the cache keeps of them."""
 
+import http.client
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -56,15 +58,29 @@ def test_a_network_of_emotiefflib_is_seen_as_its_library_sees_it(models, network
 def test_a_file_that_is_not_there_is_fetched_or_named(models, monkeypatch):
     content = write(models / "made.onnx", side=224, width=6).read_bytes()
     asked = []
-    monkeypatch.setattr(named.urllib.request, "urlopen", lambda url: asked.append(url) or io.BytesIO(content))
+    monkeypatch.setattr(named.urllib.request, "urlopen", lambda url, timeout: asked.append(url) or io.BytesIO(content))
     first = make_backbone("emotiefflib:enet_b0_8_best_vgaf")
     assert make_backbone("emotiefflib:enet_b0_8_best_vgaf").info() == first.info()
     assert asked == [named.EMOTIEFFLIB["enet_b0_8_best_vgaf"].url]
 
-    def no_network(url):
+    def no_network(url, timeout):
         raise OSError("no network")
 
+    def cut(url, timeout):
+        raise http.client.IncompleteRead(b"half")
+
+    monkeypatch.setattr(named.urllib.request, "urlopen", cut)
+    with pytest.raises(InputError, match="can't be fetched"):
+        make_backbone("emotiefflib:enet_b2_7")
     monkeypatch.setattr(named.urllib.request, "urlopen", no_network)
+    # A server's page in place of the file, and no such package.
+    (models / "enet_b2_8.onnx").write_bytes(b"<html>sign in</html>")
+    with pytest.raises(InputError, match=r"enet_b2_8.onnx can't be read"):
+        make_backbone("emotiefflib:enet_b2_8")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "onnx", None)
+        with pytest.raises(ConfigError, match=r"featlab\[onnx\]"):
+            make_backbone("emotiefflib:enet_b2_8")
     for name, options, words in (
         ("emotiefflib:enet_b2_7", {}, ("no network", "enet_b2_7.onnx", str(models), "--weights")),
         ("emotiefflib:enet_b2_7", {"weights": "gone.onnx"}, ("gone.onnx",)),
