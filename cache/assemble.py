@@ -117,16 +117,10 @@ def _check_order(part: str, plan: Plan, keys: Sequence[NDArray[Any]]) -> None:
 def write_table(
     path: str | os.PathLike[str], table: FeatureTable, extractor: ExtractorInfo, *, dtype: str = "float32"
 ) -> Path:
-    """Write a table in memory as a cache; its rows may be in any order.
+    """Write a table in memory as a cache, which replaces one that is there; return its path.
 
-    Args:
-        path: The cache file; replaced when it exists.
-        table: At least one row. Names of subjects and videos without a row are left out.
-        extractor: Who made the embeddings.
-        dtype: "float32" or "float16", how embeddings are stored.
-
-    Returns:
-        `path` as a Path.
+    Rows may be in any order. Names of subjects and videos without a row are left out. Embeddings are stored as
+    "float32" or "float16".
 
     Raises:
         CacheError: No rows, a row twice, a value that is not finite or that float16 can't hold.

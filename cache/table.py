@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,16 @@ from featlab.errors import CacheError, closest
 
 LARGEST = 1e15
 """Of an embedding's values, in size: lengths of rows and sums of squares fit float32."""
+_ARRAYS: Mapping[str, tuple[Any, ...]] = {
+    "embeddings": (np.float32, None),
+    "label": (np.int16,),
+    "subject": (np.int32,),
+    "video": (np.int32,),
+    "frame": (np.int32,),
+    "landmarks": (np.float32, None, 2),
+    "faces": (np.uint8,),
+}
+"""Dtype of each of a table's arrays, and the shape of a row; ``None``: of any length."""
 RowIndex = NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | slice
 
 
@@ -62,16 +72,11 @@ class FeatureTable:
     faces: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
-        _check_array("embeddings", self.embeddings, np.float32, (None, None))
-        rows = len(self.embeddings)
-        _check_array("label", self.label, np.int16, (rows,))
-        _check_array("subject", self.subject, np.int32, (rows,))
-        _check_array("video", self.video, np.int32, (rows,))
-        _check_array("frame", self.frame, np.int32, (rows,))
-        if self.landmarks is not None:
-            _check_array("landmarks", self.landmarks, np.float32, (rows, None, 2))
-        if self.faces is not None:
-            _check_array("faces", self.faces, np.uint8, (rows,))
+        rows = None
+        for name, (dtype, *shape) in _ARRAYS.items():
+            if (array := getattr(self, name)) is not None:
+                _check_array(name, array, dtype, (rows, *shape))
+                rows = len(array)
         if self.paths is not None and len(self.paths) != rows:
             raise CacheError(f"feature table: expected {rows} paths, one a row, got {len(self.paths)}")
         _check_codes("label", self.label, -1, len(self.classes))
@@ -114,17 +119,8 @@ class FeatureTable:
             paths = paths[where]
         elif paths is not None:
             paths = tuple(paths[row] for row in np.arange(len(self))[where].tolist())
-        return replace(
-            self,
-            embeddings=self.embeddings[where],
-            label=self.label[where],
-            subject=self.subject[where],
-            video=self.video[where],
-            frame=self.frame[where],
-            landmarks=None if self.landmarks is None else self.landmarks[where],
-            paths=paths,
-            faces=None if self.faces is None else self.faces[where],
-        )
+        arrays = {name: array[where] for name in _ARRAYS if (array := getattr(self, name)) is not None}
+        return replace(self, paths=paths, **arrays)
 
     def rows_of(self, *subjects: str) -> FeatureTable:
         """Return the rows of the named subjects, in the table's order; of everyone: the table itself, no copy."""

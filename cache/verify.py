@@ -81,17 +81,17 @@ def read_structure(file: h5py.File, path: Path) -> Structure:
         rows, dim, digest = read_attr(file, "rows"), read_attr(file, "dim"), read_attr(file, "digest")
         if not isinstance(rows, int) or not isinstance(dim, int) or not isinstance(digest, str) or rows < 1 or dim < 1:
             raise CacheError(f"{path}: rows, dim or digest make no sense ({rows!r}, {dim!r}, {digest!r}); {_AGAIN}")
-        large = {
-            schema.EMBEDDINGS: _checked(
-                file, path, schema.EMBEDDINGS, list(schema.EMBEDDING_DTYPES.values()), (rows, dim)
-            )
+        wanted: dict[str, tuple[Sequence[np.dtype[Any]], tuple[int | None, ...]]] = {
+            schema.EMBEDDINGS: (list(schema.EMBEDDING_DTYPES.values()), (rows, dim)),
+            schema.LANDMARKS: ([schema.FLOAT_DTYPE], (rows, None, 2)),
+            schema.PATHS: ((), (rows,)),
+            schema.FACES: ([schema.COUNT_DTYPE], (rows,)),
         }
-        if schema.LANDMARKS in file:
-            large[schema.LANDMARKS] = _checked(file, path, schema.LANDMARKS, [schema.FLOAT_DTYPE], (rows, None, 2))
-        if schema.PATHS in file:
-            large[schema.PATHS] = _checked(file, path, schema.PATHS, (), (rows,))
-        if schema.FACES in file:
-            large[schema.FACES] = _checked(file, path, schema.FACES, [schema.COUNT_DTYPE], (rows,))
+        large = {
+            name: _checked(file, path, name, *kind)
+            for name, kind in wanted.items()
+            if name in file or name == schema.EMBEDDINGS
+        }
         codes = {
             name: _checked(file, path, name, [dtype], (rows,))[:].astype(dtype.newbyteorder("="), copy=False)
             for name, dtype in schema.CODE_DTYPES.items()

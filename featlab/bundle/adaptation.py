@@ -112,13 +112,11 @@ def _kind(model: PersonalModel, bundle: Bundle) -> str:
             names = ", ".join(kind.__name__ for kind in known)
             raise InputError(f"a model with a {type(part).__name__} can't be stored; a method makes one of: {names}")
     kind, part = kinds[type(model.translator)], model.translator
-    if isinstance(part, Translator) and not _same_form(part, bundle.translator):
-        return "adapter" if part.residual else "literal"
+    if isinstance(part, Translator):
+        (form, shape), own = ((each.residual, each.first.weight.shape) for each in (part, bundle.translator))
+        if (form, shape) != own:
+            return "adapter" if form else "literal"
     return kind
-
-
-def _same_form(part: Translator, other: Translator) -> bool:
-    return part.residual == other.residual and part.first.weight.shape == other.first.weight.shape
 
 
 @lru_cache(maxsize=2)

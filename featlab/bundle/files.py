@@ -61,7 +61,7 @@ def read_tensors(
         if about.get(_FORMAT, 0) > TENSORS_FORMAT:
             raise ValueError(f"its format {about[_FORMAT]} is newer than this featlab's; update featlab")
         tensors, wanted = load_file(path), {about.get(_TENSORS), digest} - {None}
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: can't be read ({str(error).splitlines()[0]})") from error
     for name, tensor in tensors.items():
         if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

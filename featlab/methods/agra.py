@@ -1,7 +1,7 @@
 """AGRA's graph: nodes of both domains exchange what they hold, first within a domain, then across.
 
-A face is R nodes a domain, the whole face first and then R − 1 local regions: source nodes, then target nodes. A row
-has the nodes of its own domain; those of the other are filled with the nearest mean of a cluster of that domain's rows.
+A row is two nodes, of the source and of the target. It has the one of its own domain; the other is filled with the
+nearest mean of a cluster of that domain's rows.
 """
 
 from __future__ import annotations
@@ -21,25 +21,8 @@ from featlab.methods.joint import JointBatch, JointMethod, JointObjective, is_du
 from featlab.model.networks import SourceHead
 from featlab.model.training import Terms
 
-
-def prior_links(regions: int) -> tuple[Tensor, Tensor]:
-    """Return the (2R, 2R) links within a domain and across domains that the graph starts with.
-
-    Within: a node and itself 1, the face and a region 0.8, two regions 0.5. Across: a node and itself 1, the two faces
-    0.9, a face and a region 0.4, a region and the same region 0.9, two different regions 0.25 (Xie et al., 2020).
-    """
-    itself = torch.eye(regions)
-    within = torch.full((regions, regions), 0.5)
-    within[0, :] = within[:, 0] = 0.8
-    within.fill_diagonal_(1.0)
-    across = torch.full((regions, regions), 0.25)
-    across[0, :] = across[:, 0] = 0.4
-    across.fill_diagonal_(0.9)
-    nothing = torch.zeros(regions, regions)
-    return (
-        torch.cat([torch.cat([within, nothing], dim=1), torch.cat([nothing, within], dim=1)]),
-        torch.cat([torch.cat([itself, across], dim=1), torch.cat([across, itself], dim=1)]),
-    )
+ACROSS = ((1.0, 0.9), (0.9, 1.0))
+"""Links across domains that the graph starts with (Xie et al., 2020); within a domain a node is linked with itself."""
 
 
 def normalised_links(links: Tensor) -> Tensor:
@@ -54,26 +37,23 @@ class GraphAdaptation(nn.Module):
     The second starts at zero: before any step no node changes.
     """
 
-    def __init__(self, width: int, hidden: int, regions: int) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        within, across = prior_links(regions)
-        self.within = nn.Parameter(within)
-        self.across = nn.Parameter(across)
-        # Nodes that the prior does not link stay so.
-        self.register_buffer("within_mask", (within > 0).float())
-        self.register_buffer("across_mask", (across > 0).float())
+        self.within = nn.Parameter(torch.eye(2))
+        self.across = nn.Parameter(torch.tensor(ACROSS))
+        # Nodes that are not linked at the start stay so.
+        self.register_buffer("linked", torch.eye(2))
         self.first = nn.Linear(width, hidden)
         self.last = nn.Linear(hidden, width)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    within_mask: Tensor
-    across_mask: Tensor
+    linked: Tensor
 
     def forward(self, nodes: Tensor) -> Tensor:
-        """Return the (n, 2R, H) changes of (n, 2R, H) nodes."""
-        passed = torch.relu(self.first(normalised_links(self.within * self.within_mask) @ nodes))
-        changes: Tensor = self.last(normalised_links(self.across * self.across_mask) @ passed)
+        """Return the (n, 2, H) changes of (n, 2, H) nodes."""
+        passed = torch.relu(self.first(normalised_links(self.within * self.linked) @ nodes))
+        changes: Tensor = self.last(normalised_links(self.across) @ passed)
         return changes
 
 
@@ -90,7 +70,7 @@ def cluster_means(rows: Tensor, start: Tensor, rounds: int = 10) -> Tensor:
 def moved_means(means: Tensor, rows: Tensor, momentum: float) -> Tensor:
     """Return (K, H) means, each moved by a share of the way to the mean of the (n, H) rows that are nearest to it."""
     member = torch.cdist(rows, means).argmin(dim=1)
-    one_hot = torch.nn.functional.one_hot(member, len(means)).to(rows.dtype)
+    one_hot = F.one_hot(member, len(means)).to(rows.dtype)
     count = one_hot.sum(dim=0).unsqueeze(1)
     centre = one_hot.T @ rows / count.clamp_min(1)
     return torch.where(count > 0, (1.0 - momentum) * means + momentum * centre, means)
@@ -173,7 +153,7 @@ class AGRA(JointMethod):
         source_norm = copy.deepcopy(head.norm)
         discriminator = new_discriminator(student, config, seed)
         width = head.linear.out_features
-        graph = new_part(lambda: GraphAdaptation(width, config.graph_hidden, regions=1), features.device, seed, "graph")
+        graph = new_part(lambda: GraphAdaptation(width, config.graph_hidden), features.device, seed, "graph")
         clusters = _Clusters(source, head, source_norm)
 
         def renew(step: int) -> None:

@@ -145,11 +145,7 @@ def get_method(name: str) -> type[Method]:
 
 
 def make_method(name: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> Method:
-    """Return a method with its options set.
-
-    Args:
-        name: Registry name.
-        options: Method name to options (`AdaptConfig.options`); only this method's are read.
+    """Return the method of a registry name with its options set; of ``options``, by method name, only its own are read.
 
     Raises:
         ConfigError: No such method, no such option, a value that doesn't fit, or an option that the others make inert.
@@ -194,7 +190,8 @@ def refuse_unread(config: Config, methods: Sequence[str], variants: Sequence[Con
         if "." not in key or key.startswith("adapt."):
             continue
         run = methods if where == FLAGS else (*methods, *config.protocol.methods, config.adapt.method)
-        if _reads(key, run) or any(_is_read(key, item) for item in variants or (config,)):
+        found = [_declared(key, item) for item in variants or (config,)]
+        if _reads(key, run) or any(option.is_read(part) for option, part, _ in found):
             continue
         declared, _, section = _declared(key, config)
         owners = [f"the method {name}" for name in method_names() if _reads(key, [name])]
@@ -204,11 +201,6 @@ def refuse_unread(config: Config, methods: Sequence[str], variants: Sequence[Con
 
 def _reads(key: str, methods: Iterable[str]) -> bool:
     return any(key in facts_of(name).reads for name in methods)
-
-
-def _is_read(key: str, config: Config) -> bool:
-    declared, part, _ = _declared(key, config)
-    return declared.is_read(part)
 
 
 def _declared(key: str, config: Config) -> tuple[Option, Any, str]:

@@ -32,15 +32,8 @@ def fit_projection(
     variance on average: directions keep their relative size, and noise or a learning rate means the same for every
     backbone.
 
-    Args:
-        embeddings: (N, D0) float32, source rows.
-        subject: (N,) int, each row's subject.
-        config: Dimension and kind.
-        seed: Of a random projection.
-
-    Returns:
-        The fitted projection; it has min(dim, D0, rank) features (``none``: D0, ``truncate`` and ``random``: min(dim,
-        D0)).
+    Of (N, D0) rows and each one's subject, (N,), it makes min(dim, D0, rank) features (``none``: D0, ``truncate`` and
+    ``random``: min(dim, D0)). The seed is that of a random projection.
 
     Raises:
         InputError: Fewer than two rows, or rows that are all alike.

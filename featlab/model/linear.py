@@ -52,14 +52,8 @@ def fit_linear_translator(
 
     Minimises, over W (K, D) and w (K,), the weighted mean over episodes of CE(W g + w, y), plus penalty / 2M · ‖W‖²
     for M source videos: the frames of one video are one piece of evidence, not many. Rows count as often as the
-    protocol would test them.
-
-    Args:
-        source: Source rows; unlabelled ones are left out.
-        head: B and C, frozen.
-        config: ``penalty`` and ``episodes`` are read.
-        share: The carried share of a person's offset.
-        seed: Of the episodes.
+    protocol would test them. ``penalty`` and ``episodes`` of the configuration are read; the seed is that of the
+    episodes, the share the carried one of a person's offset.
 
     Returns:
         T in evaluation mode, without gradients and with a zero offset, and the loss terms of every iteration.

@@ -17,20 +17,11 @@ EPSILON = 1e-6
 
 
 def style_statistics(values: Tensor, axis: str = "subject") -> tuple[Tensor, Tensor]:
-    """Return the style of some rows: their mean and standard deviation.
+    """Return the style of (n, D) rows of one subject: their mean and standard deviation.
 
-    σ = sqrt(variance + 1e-6), with the biased variance (divided by n), so that one row has a finite gradient.
-
-    Args:
-        values: (n, D) rows of one subject.
-        axis: ``subject``: over the rows, one number a feature, (D,). ``vector``: over the features of each row, (n,),
-            as the statistic of an image's feature map.
-
-    Returns:
-        (mean, std), both (D,) or both (n,).
-
-    Raises:
-        InputError: No rows, not two axes, or an unknown axis.
+    σ = sqrt(variance + 1e-6), with the biased variance (divided by n), so that one row has a finite gradient. Axis
+    ``subject`` is over the rows, (D,) each; ``vector`` is over the features of each row, (n,) each, as the statistic of
+    an image's feature map. No rows, not two dimensions or another axis are an InputError.
 
     Example:
         >>> mean, std = style_statistics(torch.tensor([[0.0, 2.0], [2.0, 2.0]]))

@@ -34,6 +34,8 @@ def membership_test(
         rows) and ``single`` (distance to the nearest of the bank's people). Empty with fewer than `LEAST_PEOPLE` people
         who have neutral rows in both halves.
     """
+    if len(source.clips.subjects) < LEAST_PEOPLE:
+        return {}
     rows = source.seen_rows()
     features, labels, neutral = source.features[rows], source.labels[rows], source.clips.row_clip[rows] >= 0
     person, count = source.clips.row_subject[rows], len(source.clips.subjects)

@@ -89,13 +89,8 @@ class Translator(nn.Module):
 
     A hidden layer holds a linear map too, since relu(x) − relu(−x) = x: see `featlab.model.linear`.
 
-    Literal form (``residual=False``), as in the seeds: T(f) = W₂ relu(W₁ g + b₁) + b₂.
-
-    Args:
-        dim: D, features in and out.
-        hidden: Width of the hidden layer.
-        residual: Which form.
-        dropout: Of the hidden layer, in training.
+    Literal form (``residual=False``), as in the seeds: T(f) = W₂ relu(W₁ g + b₁) + b₂. Dropout is that of the hidden
+    layer, in training.
     """
 
     def __init__(self, dim: int, hidden: int, *, residual: bool = True, dropout: float = 0.0) -> None:
@@ -154,11 +149,8 @@ class Translator(nn.Module):
 class PersonalModel(nn.Module):
     """What predicts for one person: C(B(T(P(f)))), in evaluation mode.
 
-    Args:
-        projection: P.
-        translator: T, adapted; ``None`` leaves it out.
-        head: B and C, or another map from features to logits.
-        temperature: Divides the logits, so that probabilities are calibrated; it changes no prediction.
+    Without a translator T is left out. The head is B and C, or another map from features to logits. The temperature
+    divides the logits, so that probabilities are calibrated; it changes no prediction.
     """
 
     temperature: Tensor

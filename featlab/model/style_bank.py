@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.cache.table import FeatureTable
@@ -194,6 +193,8 @@ def neutral_clips(table: FeatureTable, features: Tensor) -> NeutralClips:
     unique, clip_of = np.unique(keys, axis=0, return_inverse=True)
     clip_of = clip_of.reshape(-1)
     codes, first, count = np.unique(unique[:, 0], return_index=True, return_counts=True)
+    place = np.full(len(table.subjects), -1, dtype=np.int64)
+    place[codes] = np.arange(len(codes))
     width = int(count.max(initial=1))
     clips = first[:, None] + np.arange(width)[None, :] % count[:, None]
     row_clip = np.full(len(table), -1, dtype=np.int64)
@@ -201,18 +202,10 @@ def neutral_clips(table: FeatureTable, features: Tensor) -> NeutralClips:
     clip_mean, _ = group_statistics(features[neutral], torch.from_numpy(clip_of.astype(np.int64)), len(unique))
     return NeutralClips(
         subjects=tuple(table.subjects[code] for code in codes),
-        row_subject=torch.from_numpy(_positions(codes, table.subject)),
+        row_subject=torch.from_numpy(place[table.subject]),
         row_video=torch.from_numpy(table.subject.astype(np.int64) * len(table.videos) + table.video),
         row_clip=torch.from_numpy(row_clip),
         clip_mean=clip_mean,
         clips=torch.from_numpy(clips.astype(np.int64)),
         count=torch.from_numpy(count.astype(np.int64)),
     )
-
-
-def _positions(codes: NDArray[np.int32], values: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the place of each value in sorted ``codes``, -1 for a value that isn't there."""
-    if not len(codes):
-        return np.full(len(values), -1, dtype=np.int64)
-    place = np.minimum(np.searchsorted(codes, values), len(codes) - 1)
-    return np.where(codes[place] == values, place, -1).astype(np.int64)

@@ -75,16 +75,10 @@ def adapt_subject(
     *,
     force: bool = False,
 ) -> Adapted:
-    """Adapt a bundle to one person and write what changed into the bundle's folder.
+    """Adapt a bundle to one person and write what changed into ``subjects/<id>/`` of its folder, ``root``.
 
-    Args:
-        bundle: The source model.
-        root: The folder that it is in; ``subjects/<id>/`` is written there.
-        table: Rows that hold the person's.
-        extractor: What made their embeddings.
-        subject: The person.
-        config: ``adapt`` and ``protocol`` are read.
-        force: Adapt to a clip that the method would refuse.
+    ``table`` holds the person's rows, whose embeddings the extractor made. ``adapt`` and ``protocol`` of the
+    configuration are read; ``force`` adapts to a clip that the method would refuse.
 
     Raises:
         InputError: Unknown subject, a source subject, no neutral rows, or a clip that the method refuses: too short, or

@@ -7,7 +7,7 @@ from pathlib import Path
 from featlab.bundle.files import check_own_digest
 from featlab.cache.sums import SIDECAR, SUMS, damages, read_sums
 from featlab.cache.verify import verify_cache
-from featlab.errors import FeatlabError, InputError
+from featlab.errors import FeatlabError
 
 
 def check_files(path: Path) -> tuple[list[str], list[str]]:
@@ -28,16 +28,14 @@ def check_files(path: Path) -> tuple[list[str], list[str]]:
     found = {place: line for each in sums for place, line in damages(each) if path.is_dir() or place in (path, each)}
     without = []
     for each in files:
-        if each not in covered:
-            try:
-                if not (_check_cache(each) if each.suffix == ".h5" else check_own_digest(each)):
-                    without.append(each)
-            except (FeatlabError, OSError, ValueError) as error:
-                found[each] = str(error) if str(each) in str(error) else f"{each}: damaged ({error})"
+        if each in covered:
+            continue
+        try:
+            if each.suffix == ".h5":
+                if problems := verify_cache(each):
+                    found[each] = problems[0]
+            elif not check_own_digest(each):
+                without.append(each)
+        except (FeatlabError, OSError, ValueError) as error:
+            found[each] = str(error) if str(each) in str(error) else f"{each}: damaged ({error})"
     return [*found.values()], [*map(str, without)]
-
-
-def _check_cache(path: Path) -> bool:
-    if problems := verify_cache(path):
-        raise InputError(problems[0])
-    return True

@@ -100,10 +100,8 @@ def write_predictions(
 ) -> None:
     """Write one line a row as csv: path (if stored), subject, video, frame, predicted, and p_<class> of each class.
 
-    Args:
-        path: Where; written whole or not at all, and not at all without any rows.
-        predicted: Rows of one cache, (n, K) probabilities of each; taken one after the other.
-        classes: K names.
+    The file is whole or not there, and not there without any rows. What was ``predicted``, rows of one cache and their
+    (n, K) probabilities, is taken one after the other.
     """
     parts = iter(predicted)
     for first in parts:

@@ -123,7 +123,7 @@ class Workspace:
         path = self.root / spec.strip()
         return str(path) if "," not in spec and os.path.isfile(path) else spec
 
-    def source(self, targets: Sequence[str], seed: int | None = None) -> Source:
+    def source(self, targets: Sequence[str]) -> Source:
         """Return the source: `protocol.sources`, or everyone who is no target, to `protocol.source_limit` of them."""
         protocol = self.config.protocol
         sources = self._sources()
@@ -136,7 +136,7 @@ class Workspace:
             names = tuple(ranked[: protocol.source_limit])
         chosen = set(names)
         present = tuple(name for name in self.everyone or self.table.subject_names_present() if name in chosen)
-        return Source(self, present, protocol.seed if seed is None else seed)
+        return Source(self, present, protocol.seed)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to another process as the path of the cache, which that process reads once."""

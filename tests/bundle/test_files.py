@@ -73,6 +73,11 @@ def test_a_newer_file_of_tensors_is_refused_and_an_older_one_is_read(tmp_path, m
         write_tensors(path, TENSORS)
     with pytest.raises(BundleError, match=r"format 2 is newer .* update featlab"):
         read_tensors(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("featlab.bundle.files.TENSORS_FORMAT", "two")
+        write_tensors(path, TENSORS)
+    with pytest.raises(BundleError, match="can't be read"):
+        read_tensors(path)
     save_file({"codes": TENSORS["codes"]}, path, metadata={"digest": "of an older kind"})
     assert torch.equal(read_tensors(path)["codes"], TENSORS["codes"])
 

@@ -37,7 +37,7 @@ def test_what_is_attacked_is_what_the_bundle_holds_and_too_few_people_are_not_me
     assert set(found(table, bank=False)) == {"people", "head"}
     assert found(table) == found(table)
     once = people(subjects=LEAST_PEOPLE, clips=1, frames=1)
-    for few in (table.without("s03"), once):
+    for few in (table.without("s03"), once, table.take(table.label != table.neutral_code)):
         assert found(few) == {}
     assert "not measured" in membership_sentence({})
 

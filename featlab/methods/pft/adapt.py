@@ -119,18 +119,10 @@ def adapt_translator(
     seed: int,
     reliability: Reliability | None = None,
 ) -> AdaptedModel:
-    """Adapt T on the target's frames.
+    """Adapt a T on a target's neutral frames; return the model, with the loss terms of every step.
 
-    Args:
-        bundle: Head and style bank; unchanged.
-        translator: T to adapt; unchanged.
-        target: Neutral frames.
-        config: Losses, weights, steps.
-        seed: Of frame order and frame pairs.
-        reliability: What source subjects told of the bundle; read in closed form.
-
-    Returns:
-        The adapted model, with the loss terms of every step.
+    The seed is that of the frames' order and pairs; ``reliability``, what source subjects told of the bundle, is read
+    in closed form.
 
     Raises:
         InputError: A loss that is not finite, or a style term without a style bank.
