@@ -15,7 +15,6 @@ from torch import nn
 
 from featlab.analysis.people import AdaptedPerson, can_be_split
 from featlab.bundle.bundle import Bundle
-from featlab.cache.table import FeatureTable
 from featlab.compute import count_flops, one_thread
 from featlab.errors import FeatlabError, one_line
 from featlab.evaluation.run import adapted_model
@@ -173,13 +172,16 @@ def _cost(
         cost = replace(cost, failures=(*failures, (f"a batch of {batch} rows", one_line(error))))
     seconds = [taken for taken, _ in runs]
     models = [model for _, model in runs]
+    row = as_tensor(finished[0].table.embeddings[:1], models[0].model.projection.mean.device)
+    with torch.no_grad():
+        predict_flops = count_flops(partial(models[0].model, row))
     return replace(
         cost,
         trainable=models[0].trainable,
         parameters=model_values(models[0].model),
         carried=carried_values(site.bundle, method),
         adapt_flops=adapt_flops,
-        predict_flops=_predict_flops(models[0], finished[0].table),
+        predict_flops=predict_flops,
         iterations=statistics.median(model.iterations for model in models),
         converged=_converged(models),
         seconds=statistics.median(seconds),
@@ -202,12 +204,6 @@ def _batch_seconds(site: _Site, method: Method, person: AdaptedPerson, batch: in
         steps.append(seconds / max(1, model.iterations))
         spent += seconds
     return statistics.median(steps)
-
-
-def _predict_flops(model: AdaptedModel, table: FeatureTable) -> float:
-    row = as_tensor(table.embeddings[:1], model.model.projection.mean.device)
-    with torch.no_grad():
-        return count_flops(partial(model.model, row))
 
 
 def _converged(models: Sequence[AdaptedModel]) -> float:

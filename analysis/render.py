@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from featlab.analysis.table import MISSING, Table, narrowed, number_of
+from featlab.cache.atomic import atomic_write_text
 from featlab.cache.names import as_cell, as_markdown
 from featlab.errors import InputError
 
@@ -140,8 +141,6 @@ def to_jsonl(table: Table) -> str:
 
 def write_table(path: Path, table: Table) -> None:
     """Write a table in the format that the name ends in, whole or not at all."""
-    from featlab.cache.atomic import atomic_write_text
-
     formats: Mapping[str, Callable[[Table], str]] = {
         ".md": to_markdown,
         ".csv": to_csv,

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from featlab.cache.atomic import atomic_path, atomic_write_text
 from featlab.cache.names import as_cell
 from featlab.config.analysis import FIGURE_FORMATS, LARGEST_DRAWING
 from featlab.errors import InputError
@@ -106,8 +107,6 @@ def folded_name(name: str, most: int) -> str:
 
 def save_figure(drawn: Figure, path: Path) -> None:
     """Write a figure as .svg, .pdf or .png, whole or not at all; the same figure gives the same bytes."""
-    from featlab.cache.atomic import atomic_path
-
     # A date in the file would make every run a change.
     undated: Mapping[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
     suffix = Path(path).suffix.lower()
@@ -125,8 +124,6 @@ def save_figure(drawn: Figure, path: Path) -> None:
 
 def save_data(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
     """Write the numbers of a figure as csv beside it: ``figure.svg`` gets ``figure.csv``."""
-    from featlab.cache.atomic import atomic_write_text
-
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise InputError(f"{path}: columns have different lengths: {lengths}")

@@ -181,7 +181,7 @@ def report(
     skipped = [{"folder": folder, "reason": reason} for folder, reason in made.skipped]
     output.json({"file": path, "bytes": size, "title": title, "sections": sections, "skipped": skipped})
     output.columns(("Section", "Folder"), [(item.page.title, item.folder) for item in made.pages], text_columns=2)
-    output.show(f"{path}: {len(made.pages)} section{'' if len(made.pages) == 1 else 's'}, {size / 1e6:.1f} MB")
+    output.show(f"{path}: {counted(len(made.pages), 'section')}, {size / 1e6:.1f} MB")
     for line in made.warnings():
         output.warn(line)
     if made.skipped:

@@ -115,10 +115,7 @@ def _show(
     said: Mapping[str, Any],
     left_out: str,
 ) -> None:
-    """Print the facts of a cache that was written, some as they are ``said`` in words; None is left out there.
-
-    Warnings come before them, and what was ``left_out`` after them.
-    """
+    """Print the facts of a cache that was written, those ``said`` in words so; None is left out there."""
     from featlab.cache.reader import inspect_cache
     from featlab.extraction.shards import list_path
 

@@ -60,7 +60,7 @@ def forget(
     output.show(f"{len(named)} of {files} files hold the name, {len(rows)} hold a row of theirs")
     if retrain:
         _retrain(session)
-    elif not alone:
+    elif any("bundles" in each.path.parts for each in plan.holders):
         output.show("next: featlab pretrain makes the model bundle again, without them")
     if named or rows:
         raise typer.Exit(FAILED)

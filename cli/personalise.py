@@ -44,7 +44,7 @@ def personalise(
     from featlab.analysis.inside.person import PersonPage, SeenClip, together
     from featlab.bundle.bundle import load_bundle
     from featlab.config.load import Config
-    from featlab.errors import InputError
+    from featlab.errors import ConfigError, InputError
     from featlab.exchange.export import ExportMismatch, export_model, format_of
     from featlab.exchange.formats import export_metadata
     from featlab.methods.base import base_model
@@ -63,6 +63,9 @@ def personalise(
     source.check_new([name])
     config = Config().with_values(session.values(), "--set")
     method = make_method(config.adapt.method, config.adapt.options)
+    for key in session.values():
+        if key != "adapt.method" and not key.startswith(f"adapt.{method.name}."):
+            raise ConfigError(f"{key} has no effect here: the bundle is made; set adapt.{method.name}.OPTION alone")
     method = method.forced() if force else method
     where = backbone or default_backbone(source)
     made = recipe_of(session, where, network_device(where, session["device"])).make()

@@ -16,6 +16,7 @@ from featlab.analysis import style
 from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
 from featlab.analysis.evaluation.tables import friedman_text
 from featlab.analysis.style import folded
+from featlab.analysis.table import count_text
 from featlab.evaluation.statistics import RankComparison
 
 _SIZE = 7.0  # Of a name's letters, points.
@@ -151,9 +152,8 @@ def _levels(cliques: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def _notes(compared: RankComparison, marked: bool, width: float) -> list[str]:
-    subjects = "1 subject" if compared.subjects == 1 else f"{compared.subjects} subjects"
-    text = f"Average rank over {subjects}, 1 is the best. A bar joins methods that do not differ (Nemenyi, "
-    text += f"{compared.level:g})."
+    text = f"Average rank over {count_text(compared.subjects, 'subject')}, 1 is the best. "
+    text += f"A bar joins methods that do not differ (Nemenyi, {compared.level:g})."
     if not math.isnan(compared.friedman_p):
         text += f" Friedman: {friedman_text(compared)}."
     if marked:

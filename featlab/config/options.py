@@ -50,9 +50,10 @@ class Option:
 
     def is_read(self, config: Any) -> bool:
         """Return whether anything reads the option, the others being what they are."""
-        return not self.only or any(
-            all(_says(config, term) for term in case.split(" and ")) for case in self.only.split(" or ")
-        )
+        if not self.only:
+            return True
+        cases = [[term.split(" = ") for term in case.split(" and ")] for case in self.only.split(" or ")]
+        return any(all(str(getattr(config, name)) == value for name, value in case) for case in cases)
 
     def belongs_to(self, section: str) -> str:
         """Return ``only`` with the options as the user writes them."""
@@ -208,8 +209,3 @@ def _number(key: str, kind: Any, value: Any) -> Any:
     if not math.isfinite(number):
         raise ConfigError(f"{key} = {value!r} must be finite")
     return number
-
-
-def _says(config: Any, term: str) -> bool:
-    name, _, value = term.partition(" = ")
-    return str(getattr(config, name)) == value

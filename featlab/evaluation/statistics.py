@@ -117,11 +117,8 @@ def win_tie_loss(scores: Sequence[float], reference: Sequence[float]) -> tuple[i
 
 
 def _rank_sum_distribution(doubled_ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the chance of each sum of (doubled) ranks when every sign is a fair coin.
-
-    Ranks are doubled because a mean rank may end in one half. Adding one rank at a time shifts and mixes the
-    distribution: all 2**n sign patterns without listing them.
-    """
+    """Return the chance of each sum of ranks, doubled for a mean rank may end in .5, when every sign is a fair coin."""
+    # A rank at a time shifts and mixes the distribution: all 2**n sign patterns without listing them.
     chance = np.zeros(int(doubled_ranks.sum()) + 1)
     chance[0] = 1.0
     for rank in doubled_ranks:

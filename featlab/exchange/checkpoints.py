@@ -243,11 +243,7 @@ def _matrix(checkpoint: Checkpoint, name: str) -> Tensor:
 
 
 def _in_order(checkpoint: Checkpoint, layers: list[str], dim: int) -> tuple[str, str]:
-    """Return the names of the first and the last layer, as the file orders them.
-
-    A ``.safetensors`` keeps no order, so there the names are sorted (numbers by value), and where either order would
-    fit, they need numbers.
-    """
+    """Return the names of the first and the last layer, as the file orders them, or by number where it keeps none."""
     path, tensors = checkpoint.path, checkpoint.tensors
     one, two = layers if checkpoint.ordered else sorted(layers, key=natural_key)
     shapes = {layer: tuple(tensors[f"{layer}.weight"].shape) for layer in (one, two)}

@@ -184,6 +184,8 @@ def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, ru
         (("personalise", *words, "notes.txt", "--out", "x.onnx", "--method", "gone", "-q"), "gone"),
         (("personalise", *words, "notes.txt", "--out", "x.onnx", "--other", "gone.mp4", "-q"), "gone.mp4"),
         ((*first, "--out", "x.onnx", "--method", "oracle"), "labels"),
+        ((*first, "--out", "x.onnx", "--set", "head.lr=0.1"), "head.lr has no effect here"),
+        ((*first, "--out", "x.onnx", "--set", "adapt.shot.lr=0.1"), "adapt.shot.lr has no effect here"),
     ):
         assert expected in refused(*typed)
     assert not list(Path().glob("x.*"))

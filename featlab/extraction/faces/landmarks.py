@@ -101,10 +101,8 @@ def _without_suffix(name: str) -> str:
 
 
 def _in_clip(path: Path, table: LandmarkTable, items: Sequence[Item]) -> list[NDArray[np.float32]]:
-    """Return the faces of each item of one clip, (F, P, 2), by the number that its frame has in the file.
-
-    OpenFace numbers the pictures of a folder in the order of their names as text: img1, img10, img2.
-    """
+    """Return the faces of each item of one clip, (F, P, 2), by the number that its frame has in the file."""
+    # OpenFace numbers the pictures of a folder in the order of their names as text: img1, img10, img2.
     places, pictures, frames, found = [item.frame for item in items], _pictures_beside(items), table.frames, ""
     # Numbers from 1 are places, unless the source counts in the same way.
     if (

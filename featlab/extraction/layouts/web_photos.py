@@ -40,12 +40,11 @@ class _Face:
     label: str
 
 
-def _is_expw(root: Path) -> bool:
-    return root.is_dir() and descendant(root, *_LISTS) is not None
-
-
 @register_layout(
-    "expw", title="ExpW, Expression in-the-Wild", subject="the data set (people have no names)", recognises=_is_expw
+    "expw",
+    title="ExpW, Expression in-the-Wild",
+    subject="the data set (people have no names)",
+    recognises=lambda root: root.is_dir() and descendant(root, *_LISTS) is not None,
 )
 def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
     """ExpW: photographs, and a list of the faces in them.

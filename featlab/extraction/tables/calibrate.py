@@ -133,11 +133,9 @@ def _rest(rows: Recordings, places: NDArray[np.intp], depth: int, mean: bool) ->
 
 
 def _how_well(values: Floats, starts: Sequence[int], take: Callable[..., Floats]) -> tuple[Floats, Floats]:
-    """Return half of the centre's 95 % interval and the effective number of frames, (D,) each.
-
-    Both come from how much about ten stretches of frames differ (batch means), and the number also from how alike
-    neighbouring frames are, which stretches of a few frames don't show; the smaller counts.
-    """
+    """Return half of the centre's 95 % interval and the effective number of frames, (D,) each."""
+    # Both come from how much about ten stretches of frames differ (batch means), and the number also from how alike
+    # neighbouring frames are, which stretches of a few frames don't show; the smaller counts.
     frames = len(values)
     if frames == 1:
         return np.full(values.shape[1], np.nan), np.ones(values.shape[1])

@@ -28,11 +28,7 @@ from featlab.extraction.worker import OnProgress
 
 
 class _Values:
-    """The numbers of a column, or its lists of numbers, as they are read.
-
-    All of its cells decide whether it is a column of numbers: at least half of those that say something are. A text
-    among numbers is a mistake; a column of text is none.
-    """
+    """The numbers of a column, or its lists of numbers, as they are read: all of its cells decide which it is."""
 
     def __init__(
         self, name: str, numbers: NDArray[np.float32], where: Callable[[int], str], held: NDArray[np.float32] | None
@@ -79,7 +75,7 @@ class _Values:
 
     @property
     def is_number(self) -> bool:
-        """Whether it is a column of numbers."""
+        """Whether at least half of the cells that say something are numbers: a text among them is a mistake."""
         return self.kind == "number" and self.good > 0 and self.good >= sum(map(len, self.text))
 
     def why_bad(self) -> dict[int, str]:

@@ -278,11 +278,8 @@ class _Picture:
 
 
 def _upright(image: NDArray[np.uint8], matrix: bytes) -> NDArray[np.uint8]:
-    """Turn and mirror an image as its display matrix says.
-
-    The matrix (ISO/IEC 14496-12, 8.3.2) takes stored (x, y) to shown (a x + c y, b x + d y), y downwards. Of turns by
-    other than quarters nothing is done: no camera writes them.
-    """
+    """Turn and mirror an image as its display matrix says; no camera writes other turns than by quarters."""
+    # It takes stored (x, y) to shown (a x + c y, b x + d y), y downwards (ISO/IEC 14496-12, 8.3.2).
     a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
     if a == d == 0 and b and c:
         image, across, down = image.swapaxes(0, 1), c, b
