@@ -6,9 +6,8 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -67,10 +66,6 @@ class ComplexityReport:
     repeat: int  # Timed adaptations a subject.
     batch: int  # Rows of a batch.
     device: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it JSON-ready."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -43,7 +44,7 @@ def complexity_result(report: ComplexityReport, metadata: Mapping[str, Any]) -> 
         tables={"complexity": complexity_table(report)},
         figures=figures,
         metadata=metadata,
-        data=report.to_dict(),
+        data=asdict(report),
     )
 
 

@@ -126,7 +126,9 @@ def person_views(people: AdaptedPeople, person: AdaptedPerson, layer: str = "fea
         given, translator = target(name, adapted.model), adapted.model.translator
         if issubclass(get_method(name), PFT):
             if translated is None:
-                translated = _at_layer(head, _translated(bundle, moved), layer, name)
+                with torch.no_grad():
+                    passed: Tensor = bundle.translator(moved.to(bundle.projection.mean.device))
+                translated = _at_layer(head, passed, layer, name)
                 plain = PersonalModel(bundle.projection, bundle.translator, head)
                 views.append(View(UNADAPTED, translated, target(UNADAPTED, plain), _THROUGH_T))
             views.append(View(name, translated, given, _THROUGH_T))
@@ -182,12 +184,6 @@ def _evenly(rows: NDArray[np.intp], group: NDArray[np.intp], wanted: int) -> NDA
     phase = np.repeat(np.arange(len(codes)) * sizes, sizes)
     step, length = wanted * len(codes), np.repeat(sizes * len(codes), sizes)
     return order[((place + 1) * step + phase) // length > (place * step + phase) // length]
-
-
-def _translated(bundle: Bundle, features: Tensor) -> Tensor:
-    with torch.no_grad():
-        translated: Tensor = bundle.translator(features.to(bundle.projection.mean.device))
-    return translated
 
 
 def _at_layer(head: nn.Module, features: Tensor, layer: str, name: str) -> NDArray[np.float32]:

@@ -63,6 +63,14 @@ class Structure:
         return digest
 
 
+def is_cache(path: Path) -> bool:
+    """Tell whether a file is a cache, by its name or by its first bytes."""
+    if path.suffix == ".h5":
+        return True
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
 def read_structure(file: h5py.File, path: Path) -> Structure:
     """Read and check all that is cheap: attributes, lengths, types, links, names, codes, order."""
     with guarded(path):

@@ -180,12 +180,12 @@ def verify(
     """
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
-    from featlab.cache.verify import check_cache
+    from featlab.cache.verify import check_cache, is_cache
     from featlab.errors import CacheError, listed
 
     output, path = session.output, _cache(session, file)
     warnings: list[str] = []
-    if path.is_dir() or path.suffix not in ("", ".h5"):
+    if path.is_dir() or not (path.suffix == "" or is_cache(path)):
         from featlab.workspace.check import check_files
 
         findings, without = check_files(path)

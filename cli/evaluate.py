@@ -113,14 +113,7 @@ def _show_method(output: Output, method: type[Method]) -> None:
         output.columns(("Option", "Default", "featlab tune tries"), lines, text_columns=3)
 
 
-def run_and_show(
-    session: Session,
-    command: str,
-    values: Mapping[str, Any],
-    *,
-    name: str | None,
-    plots: bool,
-) -> None:
+def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, name: str | None, plots: bool) -> None:
     """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all."""
     if name is not None and (name in ("", ".", "..") or name != Path(name).name):
         from featlab.errors import InputError
@@ -259,11 +252,11 @@ def _run_key(command: str, facts: Mapping[str, Any]) -> str:
 
 
 def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:
+    from featlab.errors import listed
     from featlab.evaluation.scores import failure_reasons
 
     for reason, rows in failure_reasons(failed).items():
         runs = [f"{row.method} on {row.subject}" for row in rows]
-        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-        output.warn(f"failed: {', '.join(runs[:3])}{more}: {reason}")
+        output.warn(f"failed: {listed(runs, 3)}: {reason}")
     if failed:
         output.warn(f"{len(failed)} runs failed; all of them are listed in {folder / 'failures.jsonl'}")

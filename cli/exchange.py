@@ -114,11 +114,6 @@ def _show_export(output: Output, report: ExportReport) -> None:
 bundle_app = typer.Typer(name="bundle", no_args_is_help=True, help="Model bundles: as one file, or of checkpoints.")
 
 
-@bundle_app.callback()
-def bundle() -> None:
-    """Model bundles: as one file, or of checkpoints."""
-
-
 @bundle_app.command()
 @command("json_mode", "quiet")
 def pack(

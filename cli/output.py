@@ -21,16 +21,9 @@ if TYPE_CHECKING:
     from featlab.analysis.page import Result
     from featlab.analysis.table import Table
 
-_WIDE = 1000
-"""Columns where nobody reads along: a file or a pipe has no edge at which to cut a table."""
-
-
-_READABLE = 90
-"""Letters on a line of running text."""
-
-
-_SPELLED_OUT = 5
-"""Failures that are named; a list has all of them."""
+_WIDE = 1000  # Columns where nobody reads along: a file or a pipe has no edge at which to cut a table.
+_READABLE = 90  # Letters on a line of running text.
+_SPELLED_OUT = 5  # Failures that are named; a list has all of them.
 
 
 class Output:

@@ -94,7 +94,9 @@ class Session:
         found = {FLAGS[name].key: value for name, value in self.given.items() if FLAGS[name].key}
         for name in _FILES_OR_NAMES:
             if self.given.get(name):
-                found[FLAGS[name].key] = _people_from_here(self.given[name], self.workspace)
+                # A file that names people means the same in the workspace.
+                spec = self.given[name]
+                found[FLAGS[name].key] = _from_here(spec, self.workspace) if os.path.isfile(spec) else spec
         found["cache"] = names[0] if names else None
         found["ablate.caches"] = names if self.given.get("caches") else None
         found |= dict(more or {})
@@ -221,11 +223,6 @@ def names_in(text: str | None) -> list[str]:
     from featlab.cache.names import one_form
 
     return [one_form(name) for name in (text or "").split(",") if name.strip()]
-
-
-def _people_from_here(spec: str, workspace: Path) -> str:
-    """Return a text that names people; where it is a file, so that it means the same in the workspace."""
-    return _from_here(spec, workspace) if os.path.isfile(spec) else spec
 
 
 def _from_here(name: str, workspace: Path) -> str:

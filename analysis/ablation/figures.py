@@ -127,7 +127,10 @@ def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]]) -> Fi
             for (first, second), row in zip(places, rows, strict=True):
                 values[upward.index(first), rightward.index(second)] = row["macro_f1"]
             image = axes.imshow(values, cmap="cividis_r", vmin=low, vmax=high, origin="lower", aspect="auto")
-            _write_values(axes, values, low, high)
+            for (line, column), value in np.ndenumerate(values):
+                if not math.isnan(value):
+                    look = {"color": "white" if (value - low) / ((high - low) or 1.0) > _DARK else "black"}
+                    axes.text(column, line, f"{100 * value:.1f}", ha="center", va="center", fontsize=6.5, **look)
             vertical, horizontal = weights[rows[0]["group"]]
             axes.set_xticks(np.arange(len(rightward)), [f"{value:g}" for value in rightward])
             axes.set_yticks(np.arange(len(upward)), [f"{value:g}" for value in upward])
@@ -142,9 +145,7 @@ def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]]) -> Fi
     return drawn
 
 
-def plot_modes(
-    data: Columns,
-) -> Figure:
+def plot_modes(data: Columns) -> Figure:
     """Draw the modes of every method as the ends of a line: macro F1 on the left, recall of neutral on the right."""
     panels, methods = _panels(data), _unique(data["method"])
     with style.house_style():
@@ -228,13 +229,6 @@ def _matrix(axes: Axes, rows: Rows, settings: Sequence[str], terms: Sequence[str
     axes.xaxis.tick_top()
     axes.tick_params(length=0, pad=1, labeltop=named)
     axes.spines[:].set_visible(False)
-
-
-def _write_values(axes: Axes, values: NDArray[np.float64], low: float, high: float) -> None:
-    for (line, column), value in np.ndenumerate(values):
-        if not math.isnan(value):
-            colour = "white" if (value - low) / ((high - low) or 1.0) > _DARK else "black"
-            axes.text(column, line, f"{100 * value:.1f}", ha="center", va="center", color=colour, fontsize=6.5)
 
 
 def _unique(values: Any) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from featlab.analysis.ablation import Grid, Setting
 from featlab.config.analysis import LOSS_TERMS
-from featlab.config.load import Config, flat_values
+from featlab.config.load import flat_values
 from featlab.config.options import options_of
 from featlab.errors import ConfigError
 from featlab.methods.registry import get_method
@@ -83,7 +83,8 @@ def _pairing(workspace: Workspace) -> Grid:
 def _losses(workspace: Workspace) -> Grid:
     config = workspace.config
     terms = tuple(dict.fromkeys(config.ablate.terms))
-    weights = {name: _weight(config, name) for name in LOSS_TERMS}
+    flat = flat_values(config.to_dict())
+    weights = {name: float(flat.get(_WEIGHTS[name][0], 0.0)) or _WEIGHTS[name][1] for name in LOSS_TERMS}
 
     def setting(label: str, off: Sequence[str]) -> Setting:
         on = tuple(name for name in LOSS_TERMS if name not in off)
@@ -274,8 +275,3 @@ ABLATIONS: Mapping[str, Callable[[Workspace], Grid]] = {grid.__name__.lstrip("_"
 def _left_out(values: Iterable[Any], why: str) -> tuple[str, ...]:
     names = ", ".join(map(str, values))
     return (f"left out: {names}; {why}",) if names else ()
-
-
-def _weight(config: Config, term: str) -> float:
-    key, usual = _WEIGHTS[term]
-    return float(flat_values(config.to_dict()).get(key, 0.0)) or usual

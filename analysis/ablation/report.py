@@ -217,20 +217,18 @@ def _table(
     )
 
 
-def _interval_text(value: float, ci95: tuple[float, float]) -> str:
+def _interval_text(value: float, ci95: tuple[float, float], sign: str = "") -> str:
     if math.isnan(value):
         return MISSING
     low, high = ci95
-    interval = "" if math.isnan(low) else f" [{100 * low:.2f}, {100 * high:.2f}]"
-    return f"{100 * value:.2f}{interval}"
+    interval = "" if math.isnan(low) else f" [{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
+    return f"{100 * value:{sign}.2f}{interval}"
 
 
 def _difference_text(difference: Difference | None) -> str:
     if difference is None or math.isnan(difference.value):
         return MISSING
-    low, high = difference.ci95
-    interval = "" if math.isnan(low) else f" [{100 * low:+.2f}, {100 * high:+.2f}]"
-    return f"{100 * difference.value:+.2f}{interval} p {_p(difference.p)}"
+    return f"{_interval_text(difference.value, difference.ci95, '+')} p {_p(difference.p)}"
 
 
 def _p(value: float) -> str:

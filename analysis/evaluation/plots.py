@@ -24,37 +24,37 @@ from featlab.evaluation.statistics import TOLERANCE, bootstrap_interval
 from featlab.evaluation.summary import MethodSummary
 
 _LETTER = 0.075  # Width of a bold letter of a panel's title, inches.
-_PANELS_ACROSS = {style.COLUMN: 3, style.FULL: 6}
+_SOURCE, _ORACLE, _OURS = "source-only", "oracle", "pft"
+_PANELS_ACROSS = 6
 _TALL, _LOW, _FEW_ROWS = 1.9, 1.65, 3
 """Height of a row of panels, inches: lower where there are more than a few, so that all go onto one page."""
 _NAME_LETTERS = {style.COLUMN: 24, style.FULL: 44}  # Longest line of a name beside the means.
 
 
-def subjects_data(rows: Sequence[EvaluationRow], *, source: str = "source-only") -> dict[str, list[Any]]:
+def subjects_data(rows: Sequence[EvaluationRow]) -> dict[str, list[Any]]:
     """Return the numbers of `plot_subjects`: columns method, subject, source, score (fractions)."""
     by_method = rows_by_method(rows)
     lines = [
         (method, subject, *scores)
         for method, group in by_method.items()
-        if method != source
-        for subject, scores in common_subject_means(by_method.get(source, ()), group).items()
+        if method != _SOURCE
+        for subject, scores in common_subject_means(by_method.get(_SOURCE, ()), group).items()
     ]
     if not lines:
-        raise InputError(f"no method has a subject in common with {source!r}; the figure compares with it")
+        raise InputError(f"no method has a subject in common with {_SOURCE!r}; the figure compares with it")
     return columns_of(("method", "subject", "source", "score"), lines)
 
 
-def plot_subjects(rows: Sequence[EvaluationRow], *, source: str = "source-only", width: float = style.FULL) -> Figure:
+def plot_subjects(rows: Sequence[EvaluationRow]) -> Figure:
     """Draw one panel a method: every subject's macro F1 before (source-only) and after."""
-    data = subjects_data(rows, source=source)
+    data = subjects_data(rows)
     methods = list(dict.fromkeys(data["method"]))
-    most = _PANELS_ACROSS.get(width, 4)
-    down = math.ceil(len(methods) / most)
+    down = math.ceil(len(methods) / _PANELS_ACROSS)
     across = math.ceil(len(methods) / down)
-    letters = int((width / across - 0.1) / _LETTER)
+    letters = int((style.FULL / across - 0.1) / _LETTER)
     selections = {row.method: row.selection for row in rows}
     with style.house_style():
-        drawn = style.figure(width, 0.35 + (_TALL if down <= _FEW_ROWS else _LOW) * down)
+        drawn = style.figure(style.FULL, 0.35 + (_TALL if down <= _FEW_ROWS else _LOW) * down)
         axes = drawn.subplots(down, across, sharey=True, squeeze=False)
         for place, method in enumerate(methods):
             mine = [index for index, name in enumerate(data["method"]) if name == method]
@@ -83,13 +83,7 @@ def summary_data(summaries: Sequence[MethodSummary]) -> dict[str, list[Any]]:
     }
 
 
-def plot_summary(
-    summaries: Sequence[MethodSummary],
-    *,
-    source: str = "source-only",
-    oracle: str = "oracle",
-    width: float = style.COLUMN,
-) -> Figure:
+def plot_summary(summaries: Sequence[MethodSummary], *, width: float = style.COLUMN) -> Figure:
     """Draw each method's mean macro F1 with its 95 % interval; dashed lines mark source-only and the oracle."""
     if not summaries:
         raise InputError("no results to draw; run an evaluation first")
@@ -107,7 +101,7 @@ def plot_summary(
         for place, (method, mean, low, high) in enumerate(
             zip(data["method"], data["macro_f1"], data["low"], data["high"], strict=True)
         ):
-            reference = method in (source, oracle)
+            reference = method in (_SOURCE, _ORACLE)
             colour = style.MUTED if reference else style.COLOURS[0]
             if reference:
                 axes.axvline(mean, color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1)
@@ -173,14 +167,12 @@ _TITLE_LETTERS = 28
 _PANEL = 2.3  # Width of a panel, inches; three fill a page.
 
 
-def reliability_methods(
-    summaries: Sequence[MethodSummary], *, source: str = "source-only", reference: str = "pft"
-) -> tuple[str, ...]:
+def reliability_methods(summaries: Sequence[MethodSummary]) -> tuple[str, ...]:
     """Return source-only, pft and the best other source-free method, as far as they have a calibration error."""
     there = [item for item in summaries if item.ece == item.ece]
-    others = [item for item in there if item.selection == "source-free" and item.method not in (source, reference)]
+    others = [item for item in there if item.selection == "source-free" and item.method not in (_SOURCE, _OURS)]
     best = [max(others, key=lambda item: item.macro_f1).method] if others else []
-    known = [name for name in (source, reference) if any(item.method == name for item in there)]
+    known = [name for name in (_SOURCE, _OURS) if any(item.method == name for item in there)]
     return (*known, *best)
 
 

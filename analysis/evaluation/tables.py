@@ -47,7 +47,7 @@ class _Line(NamedTuple):
     cells: list[str]
 
 
-def per_subject_table(rows: Sequence[EvaluationRow], *, title: str = "Macro F1 of each target subject") -> Table:
+def per_subject_table(rows: Sequence[EvaluationRow]) -> Table:
     """Return the poster's table: Setting, Method, one column a subject, Average (with a star over fewer subjects)."""
     groups = rows_by_method(rows)
     subjects = list(dict.fromkeys(row.subject for row in rows))
@@ -62,7 +62,8 @@ def per_subject_table(rows: Sequence[EvaluationRow], *, title: str = "Macro F1 o
     notes = _failures(groups)
     if any(line.cells[-1].endswith("*") for line in lines):
         notes.append("* average over fewer subjects than the table has")
-    return _line_table(title, [*subjects, "Average"], lines, rows, notes, grouped=True)
+    heads = [*subjects, "Average"]
+    return _line_table("Macro F1 of each target subject", heads, lines, rows, notes, grouped=True)
 
 
 def class_means(rows: Sequence[EvaluationRow], classes: int) -> list[dict[str, float]]:
@@ -145,9 +146,7 @@ def _class_names(rows: Sequence[EvaluationRow], classes: Sequence[str]) -> list[
     return list(classes) or [f"Class {number}" for number in range(1, max(counts, default=0) + 1)]
 
 
-def summary_table(
-    summaries: Sequence[MethodSummary], *, title: str = "Mean over target subjects", smoothing: int = 0
-) -> Table:
+def summary_table(summaries: Sequence[MethodSummary], *, smoothing: int = 0) -> Table:
     """Return one line a method: scores, comparison with source-only and pft, cost."""
     notes = []
     if summaries:
@@ -167,7 +166,7 @@ def summary_table(
             notes.append(f"{_name(item)}: {many}: {'; '.join(item.reasons)}")
     notes += best_notes(item.selection for item in summaries)
     return make_table(
-        title,
+        "Mean over target subjects",
         _summary_columns(),
         summaries,
         notes=[*notes, *scope_notes(item.scope for item in summaries)],

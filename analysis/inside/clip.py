@@ -182,7 +182,7 @@ def clip_columns(clip: Clip) -> dict[str, list[Any]]:
 def draw_clip(clip: Clip, images: Sequence[Image | None]) -> Figure:
     """Draw `clip_columns` with frames beneath, if there are any; the line at 0.5 is drawn where it decides."""
     return plot_clip(
-        images if any(image is not None for image in images) else None,
+        images,
         clip.probability(clip.before),
         clip.probability(clip.after),
         clip.is_shown,

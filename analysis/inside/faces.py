@@ -23,6 +23,7 @@ from featlab.workspace.workspace import Workspace
 
 LARGEST = 256  # Longest side of a photograph in a figure, pixels.
 DRAWN = 128  # Side of a face drawn from its landmarks, pixels.
+THUMBNAILS = 9  # Faces beneath a clip.
 
 _PROBED = 5  # Rows whose images say whether a folder beside the cache is the one.
 _PART = re.compile(r"#(?:t|row|face)=[0-9.]+$")
@@ -185,7 +186,7 @@ Probabilities = NDArray[np.floating[Any]]
 
 
 def plot_clip(
-    images: Sequence[Image | None] | None,
+    images: Sequence[Image | None],
     before: Probabilities,
     after: Probabilities,
     labels: NDArray[np.integer[Any]],
@@ -193,11 +194,11 @@ def plot_clip(
     *,
     positive: str,
     frame_numbers: NDArray[np.integer[Any]],
-    thumbnails: int = 9,
+    thumbnails: int = THUMBNAILS,
     threshold: float | None = 0.5,
 ) -> Figure:
     """Draw a class's probability over time before and after; ``labels``: 1 true (shaded), 0 not, -1 unknown."""
-    shown = 0 if images is None else min(thumbnails, len(before))
+    shown = min(thumbnails, len(before)) if any(image is not None for image in images) else 0
     # Few frames are no reason for large ones.
     below = 0.95 * style.FULL / max(shown, _FEWEST) if shown else 0.0
     shade: dict[str, Any] = {"color": style.COLOURS[4], "alpha": 0.18, "linewidth": 0}
@@ -219,7 +220,7 @@ def plot_clip(
         # A title that would reach the legend gets a line of its own above it.
         pad = 19 if len(title) > _BESIDE_LEGEND else None
         axes.set_title(folded(title, int(style.FULL / _LETTER)), loc="left", fontweight="bold", pad=pad)
-        if grid is not None and images is not None:
+        if grid is not None:
             for place in range(shown):
                 # Evenly over the axis above, so that a face stands beneath its moment.
                 moment = edges[0] + (place + 0.5) / shown * (edges[1] - edges[0])

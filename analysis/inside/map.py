@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -72,10 +72,6 @@ class ViewScore:
     own_class: float  # Mean fraction of the nearest source rows (Euclidean) that show a row's class; NaN without any.
     by_chance: float  # The same, were source rows drawn at random.
     silhouette: float  # Of the classes among the test rows, in [-1, 1]; NaN with fewer than two.
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,7 +60,7 @@ def map_result(maps: Sequence[FeatureMap], metadata: Mapping[str, Any]) -> Resul
         metadata=metadata,
         data={
             "subjects": subjects,
-            "scores": [{"subject": item.subject} | score.to_dict() for item in maps for score in item.scores],
+            "scores": [{"subject": item.subject, **vars(score)} for item in maps for score in item.scores],
         },
     )
 

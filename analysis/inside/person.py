@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from featlab.analysis.inside.faces import Image, plot_clip, shrunk
+from featlab.analysis.inside.faces import THUMBNAILS, Image, plot_clip, shrunk
 from featlab.analysis.page import DrawnFigure, Result, write_result
 from featlab.analysis.report.collect import read_report
 from featlab.analysis.report.page import write_report
@@ -21,8 +21,6 @@ from featlab.evaluation.results import versions
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.items import Item
 from featlab.model.networks import GainEstimate, SourceGain
-
-_THUMBNAILS = 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,18 +163,17 @@ def _drawn(clip: SeenClip, curves: Mapping[str, NDArray[np.float32]], positive: 
     frames = np.arange(len(clip.items))
     images: list[Image | None] = [None] * len(frames)
     # Those that the figure has room for; it takes the nearest to each of its places.
-    places = np.unique(((np.arange(_THUMBNAILS) + 0.5) / _THUMBNAILS * len(frames) - 0.5).round().astype(int))
+    places = np.unique(((np.arange(THUMBNAILS) + 0.5) / THUMBNAILS * len(frames) - 0.5).round().astype(int))
     for place, pixels in zip(places, read_pixels([clip.items[place] for place in places]), strict=True):
         if isinstance(pixels, np.ndarray):
             images[place] = shrunk(pixels)
     return plot_clip(
-        images if any(image is not None for image in images) else None,
+        images,
         curves["before"],
         curves["after"],
         np.full(len(frames), -1),
         clip.name,
         positive=positive,
         frame_numbers=frames,
-        thumbnails=_THUMBNAILS,
         threshold=0.5 if classes == 2 else None,
     )

@@ -70,7 +70,8 @@ def render_report(report: Report) -> str:
         # Where all come from one place, the end of the report says so once.
         view["origin"] = origin.short() if len(set(found)) > 1 else ""
         views.append(view)
-    style, script, template = (_resource(name) for name in ("report.css", "report.js", "template.html"))
+    resources = [files("featlab.analysis.report") / name for name in ("report.css", "report.js", "template.html")]
+    style, script, template = (resource.read_text(encoding="utf-8") for resource in resources)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"breakable": _breakable, "kept": _kept, "sections": _sections_text, "numbers": _numbers}
     return environment.from_string(template).render(
@@ -155,10 +156,6 @@ def data_uri(kind: str, data: bytes) -> str:
 def svg_uri(svg: bytes) -> str:
     """Return an SVG as a data URI that is read back byte by byte."""
     return f"data:{SVG},{quote(svg, safe=_SAFE_IN_SVG)}"
-
-
-def _resource(name: str) -> str:
-    return files("featlab.analysis.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _breakable(text: str) -> Markup:

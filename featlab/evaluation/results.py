@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,28 +24,9 @@ SELECTIONS = ("source-free", "oracle", "source-access")
 """What a method was allowed to see: nothing of source or labels, the target's labels, or the source rows."""
 
 
-_ADDED_LATER = (
-    "error",
-    "class_recall",
-    "flops",
-    "scope",
-    "macro_f1_smoothed",
-    "reliability",
-    "confusion",
-    "source_gain",
-    "carried_share",
-    "share_people",
-    "videos",
-    "video_macro_f1",
-    "video_accuracy",
-    "video_balanced_accuracy",
-)
-"""Fields that older files lack."""
-
-
 @dataclass(frozen=True)
 class EvaluationRow:
-    """What one run gave."""
+    """What one run gave. Older files lack the fields from ``error`` on."""
 
     method: str  # Registry name, e.g. ``"source-only"``, ``"pft"``, ``"oracle"``.
     subject: str  # The target subject.
@@ -131,7 +113,7 @@ class EvaluationRow:
         for name in data:
             if name not in kinds:
                 raise InputError(f"unknown key {name!r}{closest(str(name), kinds)}")
-        missing = [name for name in kinds if name not in data and name not in _ADDED_LATER]
+        missing = [name for name in takewhile("error".__ne__, kinds) if name not in data]
         if missing:
             raise InputError(f"missing {', '.join(missing)}")
         return cls(**{name: _read_value(name, kinds[name], value) for name, value in data.items()})

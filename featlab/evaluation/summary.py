@@ -89,17 +89,20 @@ class MethodSummary:
         return {name: jsonable(value) for name, value in asdict(self).items()}
 
 
-def summarise(
-    rows: Sequence[EvaluationRow], *, source: str = "source-only", oracle: str = "oracle", reference: str = "pft"
-) -> list[MethodSummary]:
+_SOURCE, _ORACLE = "source-only", "oracle"  # What is compared with, and what marks the top of the gap.
+_MEANS = (
+    *("macro_f1_all", "accuracy", "balanced_accuracy", "neutral_recall", "non_neutral_recall"),
+    *("video_macro_f1", "video_accuracy", "video_balanced_accuracy", "seconds", "iterations", "trainable", "flops"),
+)
+
+
+def summarise(rows: Sequence[EvaluationRow], *, reference: str = "pft") -> list[MethodSummary]:
     """Summarise every method, in the order in which the methods first appear.
 
     Args:
         rows: Results of any number of methods, subjects, draws and seeds. Methods may have different subjects: means
             are over each method's own, every comparison over the (subject, draw) that both have.
-        source: Name of the method to compare with.
-        oracle: Name of the method that marks the top of the gap.
-        reference: Name of the second method to compare with.
+        reference: Name of the second method to compare with, beside source-only.
 
     Returns:
         One summary a method; a method of which every run failed has zero subjects and NaN scores.
@@ -113,8 +116,8 @@ def summarise(
     finished = {method: [row for row in group if not row.error] for method, group in by_method.items()}
     for method, group in by_method.items():
         _check(method, group)
-    summaries = [_summary(group, finished, source, oracle, reference) for group in by_method.values()]
-    against_source = _family(summaries, "p_vs_source", source)
+    summaries = [_summary(group, finished, reference) for group in by_method.values()]
+    against_source = _family(summaries, "p_vs_source", _SOURCE)
     against_reference = _family(summaries, "p_vs_pft", reference)
     scores = shared_scores(rows)
     shared = min(map(len, scores.values()), default=0)
@@ -135,23 +138,20 @@ def summarise(
 
 
 def _summary(
-    group: Sequence[EvaluationRow],
-    finished: Mapping[str, Sequence[EvaluationRow]],
-    source: str,
-    oracle: str,
-    reference: str,
+    group: Sequence[EvaluationRow], finished: Mapping[str, Sequence[EvaluationRow]], reference: str
 ) -> MethodSummary:
     method = group[0].method
     rows = finished[method]
     scores = list(subject_means(rows).values())
     smoothed = list(subject_means(rows, "macro_f1_smoothed").values())
     reliability = pooled_reliability(rows)
-    baseline, top = finished.get(source, ()), finished.get(oracle, ())
+    baseline, top = finished.get(_SOURCE, ()), finished.get(_ORACLE, ())
     ours, theirs = _pairs(rows, baseline)
     triples = common_subject_means(rows, baseline, top).values()
     difference = [a - b for a, b in zip(ours, theirs, strict=True)]
     ours_again, references = _pairs(rows, finished.get(reference, ()))
     wins, ties, losses = win_tie_loss(ours, theirs)
+    means: dict[str, Any] = {name: mean(list(subject_means(rows, name).values())) for name in _MEANS}
     return MethodSummary(
         method=method,
         selection=group[0].selection,
@@ -162,14 +162,7 @@ def _summary(
         ci95=bootstrap_interval(scores),
         macro_f1_smoothed=mean(smoothed),
         ci95_smoothed=bootstrap_interval(smoothed),
-        macro_f1_all=_field_mean(rows, "macro_f1_all"),
-        accuracy=_field_mean(rows, "accuracy"),
-        balanced_accuracy=_field_mean(rows, "balanced_accuracy"),
-        neutral_recall=_field_mean(rows, "neutral_recall"),
-        non_neutral_recall=_field_mean(rows, "non_neutral_recall"),
-        video_macro_f1=_field_mean(rows, "video_macro_f1"),
-        video_accuracy=_field_mean(rows, "video_accuracy"),
-        video_balanced_accuracy=_field_mean(rows, "video_balanced_accuracy"),
+        **means,
         ece=float("nan") if reliability is None else calibration_error(reliability),
         gap_closed=gap_closed(*(mean([triple[place] for triple in triples]) for place in range(3))),
         negative_transfer=negative_transfer(ours, theirs) if theirs else None,
@@ -183,10 +176,6 @@ def _summary(
         p_vs_pft=paired_wilcoxon(ours_again, references),
         rank=float("nan"),
         rank_subjects=0,
-        seconds=_field_mean(rows, "seconds"),
-        iterations=_field_mean(rows, "iterations"),
-        trainable=_field_mean(rows, "trainable"),
-        flops=_field_mean(rows, "flops"),
         seed_sd=mean([deviation(values) for values in values_by_draw(rows, "macro_f1").values() if len(values) > 1]),
         runs=len(rows),
         collapsed=sum(row.collapsed for row in rows),
@@ -227,7 +216,3 @@ def _check(method: str, rows: Sequence[EvaluationRow]) -> None:
             )
         if not row.error:
             seen.add(key)
-
-
-def _field_mean(rows: Sequence[EvaluationRow], field: str) -> float:
-    return mean(list(subject_means(rows, field).values()))

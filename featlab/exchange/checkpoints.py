@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from featlab.cache.schema import ExtractorInfo, parse_json
-from featlab.errors import InputError
+from featlab.errors import InputError, listed
 from featlab.extraction.backbones.weights import file_sha256, read_state_dict
 from featlab.extraction.items import natural_key
 from featlab.model.networks import SourceHead, Translator, head_from_state
@@ -137,10 +137,10 @@ def translator_of(checkpoint: Checkpoint, dim: int) -> Translator:
     known = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
     unexpected = [name for name in tensors if name not in known]
     if len(layers) != 2 or unexpected:
-        others = f"; unexpected: {_some(unexpected)}" if unexpected else ""
+        others = f"; unexpected: {listed(unexpected, 4)}" if unexpected else ""
         raise InputError(
             f"{path}: expected a translator of two linear layers, found {len(layers)} "
-            f"({_some(layers) or 'none'}){others}"
+            f"({listed(layers, 4) or 'none'}){others}"
         )
     first, last = _in_order(checkpoint, layers, dim)
     hidden = len(tensors[f"{first}.weight"])
@@ -213,7 +213,9 @@ def _check_keys(checkpoint: Checkpoint, part: str, required: Sequence[str], opti
     unexpected = [name for name in tensors if name not in (*required, *optional)]
     if not missing and not unexpected:
         return
-    parts = [f"{what} {_some(names)}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
+    parts = [
+        f"{what} {listed(names, 4)}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names
+    ]
     looks = _looks_like(tensors)
     hint = f"; it looks like {looks}" if looks and not looks.startswith(part) else ""
     raise InputError(f"{checkpoint.path}: isn't a {part} of the SHOT family: {', '.join(parts)}{hint}")
@@ -263,8 +265,3 @@ def _in_order(checkpoint: Checkpoint, layers: list[str], dim: int) -> tuple[str,
             "a .pt"
         )
     return fits[0]
-
-
-def _some(names: Sequence[str], limit: int = 4) -> str:
-    few = ", ".join(names[:limit])
-    return f"{few} and {len(names) - limit} more" if len(names) > limit else few

@@ -201,12 +201,12 @@ def test_a_clip_shades_the_truth_and_each_thumbnail_stands_beneath_its_frame(rea
 
 def test_a_clip_may_have_no_images_one_frame_no_labels_or_a_long_title(readable):
     images, before, after, labels = clip(1)
-    assert len(readable(strip(None, before, after, labels)).axes) == 1
+    assert len(readable(strip([], before, after, labels)).axes) == 1
     # A single frame does not fill the page.
     assert readable(strip(images, before, after, labels - 1)).get_figheight() < 3.1
     readable(strip([None], before, after, labels))
     for threshold, count in (({}, 1), ({"threshold": None}, 0)):
-        assert len(lines(strip(None, before, after, labels, **threshold).axes[0], "_half")) == count
+        assert len(lines(strip([], before, after, labels, **threshold).axes[0], "_half")) == count
     for title in ("v", "participant_0041_session_2_camera_front_happiness_take_3", "long name " * 14):
         axes = readable(strip(*clip(), title)).axes[0]
         assert axes.get_title(loc="left").split() == title.split()

@@ -1,6 +1,8 @@
 """init, layouts, extract, import, inspect, verify."""
 
 import json
+import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -177,6 +179,11 @@ def test_inspect_and_verify_take_the_workspaces_cache_and_name_each_finding(fold
         result = run(*words.split(), "--quiet")
         assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
         assert "not what was written" in result.stderr
+    # Whatever it is called.
+    shutil.copy("other.h5", "copy.hdf5")
+    result = run("verify", "copy.hdf5")
+    assert (result.exit_code, "not what was written" in result.stderr) == (2, True)
+    Path("copy.hdf5").unlink()
     result = run("verify", ".")
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 2)
     assert "warning: no digest tells whether these are whole: featlab.toml" in result.stderr

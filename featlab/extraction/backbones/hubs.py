@@ -230,9 +230,9 @@ def resnet18() -> ResNet:
     return ResNet()
 
 
-def small_resnet(widths: Sequence[int] = SMALL_WIDTHS, blocks: Sequence[int] = (1, 1, 1, 1)) -> ResNet:
+def small_resnet(widths: Sequence[int] = SMALL_WIDTHS) -> ResNet:
     """Build a net that a CPU trains in minutes on 96 px: 5x5 stem, one block a stage; D = the last width."""
-    return ResNet(widths, blocks, stem=5)
+    return ResNet(widths, (1, 1, 1, 1), stem=5)
 
 
 def _stage(channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:

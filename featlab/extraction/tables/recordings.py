@@ -90,17 +90,16 @@ def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
 
     kept = {name: _rounded(column) for name, column in columns.items()}
     if path.suffix.lower() == ".csv":
-        kept = {str(as_cell(name)): each if _is_numbers(each) else [*map(as_cell, each)] for name, each in kept.items()}
+        kept = {
+            str(as_cell(name)): each if isinstance(each, np.ndarray) else [*map(as_cell, each)]
+            for name, each in kept.items()
+        }
     table = arrow.table({name: arrow.array(column, from_pandas=True) for name, column in kept.items()})
     with atomic_path(path) as partial, partial.open("wb") as file:
         if path.suffix.lower() == ".parquet":
             parquet.write_table(table, file)
         else:
             csv.write_csv(table, file, csv.WriteOptions(quoting_style="needed"))
-
-
-def _is_numbers(column: Any) -> bool:
-    return isinstance(column, np.ndarray)
 
 
 def _rounded(column: Any) -> Any:
