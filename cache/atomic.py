@@ -21,7 +21,7 @@ from pathlib import Path
 from stat import S_IMODE
 
 from featlab.cache.sums import SUMS, sums_of
-from featlab.errors import FeatlabError
+from featlab.errors import FeatlabError, one_line
 
 try:
     import fcntl
@@ -58,20 +58,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         opened = ExitStack()
         partial = opened.enter_context(_new_draft(target))
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     with opened:
         try:
             yield partial
         except OSError as error:
             if error.filename == str(partial) or error.errno in _DISK_FULL:
-                raise _cannot_write(path, error) from error
+                raise cannot_write(path, error) from error
             raise
         try:
             _sync_file(partial)
             partial.chmod(mode)
             os.replace(partial, target)
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
     sync_folder(target.parent)
 
 
@@ -107,10 +107,7 @@ def atomic_folder(path: Path, *, keep: str = "", error: type[FeatlabError] = Fea
             _put_folder(draft, target, keep)
             sync_folder(target.parent)
         except OSError as caught:
-            reason = caught.strerror or str(caught)
-            raise error(
-                f"{path}: can't be written ({reason}); check the folder, its permissions and its space"
-            ) from caught
+            raise cannot_write(path, caught, error) from caught
 
 
 def make_folder(path: Path) -> None:
@@ -202,9 +199,11 @@ def _put_folder(draft: Path, path: Path, keep: str) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _cannot_write(path: str | os.PathLike[str], error: OSError) -> FeatlabError:
-    reason = error.strerror or str(error)
-    return FeatlabError(f"{path}: can't be written ({reason}); check the folder, its permissions and the free space")
+def cannot_write(
+    path: str | os.PathLike[str], error: Exception, kind: type[FeatlabError] = FeatlabError
+) -> FeatlabError:
+    """Return the error for a file or folder that can't be written."""
+    return kind(f"{path}: can't be written ({one_line(error)}); check the folder, its permissions and the free space")
 
 
 def _sync_file(path: Path) -> None:

@@ -57,7 +57,9 @@ def remove_subjects(path: Path, names: Sequence[str]) -> None:
             parts = ((str(path), encode_table(table, header, str(path))) for table in tables)
             write_cache(path, header, Plan(int(kept.sum()), stay, tuple(videos), kinds), parts)
     if not stay:
-        path.unlink()
+        # First what a link leads to.
+        for place in (path.resolve(), path):
+            place.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, eq=False)

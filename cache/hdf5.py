@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.names import CONTROL
-from featlab.errors import CacheError, FeatlabError
+from featlab.errors import CacheError, FeatlabError, one_line
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
 _CHUNK_BYTES = 512 << 10
@@ -38,12 +38,9 @@ class UnreadableError(FeatlabError):
 
 
 class _Sink(io.FileIO):
-    """A file whose failed writes HDF5 never sees: it would crash the process when it closes the file.
+    """A file whose failed writes HDF5 never sees: it would crash the process when it closes the file."""
 
-    The first failure is kept, and what follows is dropped.
-    """
-
-    failure: OSError | None = None
+    failure: OSError | None = None  # The first; what follows it is dropped.
 
     def write(self, data: Any) -> int:
         rest = memoryview(data)
@@ -66,7 +63,7 @@ class _Sink(io.FileIO):
 @contextmanager
 def new_file(path: Path) -> Iterator[h5py.File]:
     """Yield a new HDF5 file that appears at `path` whole, or not at all."""
-    from featlab.cache.atomic import atomic_path
+    from featlab.cache.atomic import atomic_path, cannot_write
 
     with atomic_path(path) as partial:
         try:
@@ -80,9 +77,7 @@ def new_file(path: Path) -> Iterator[h5py.File]:
                 if sink.failure is not None:
                     raise sink.failure
         except (OSError, RuntimeError) as error:
-            raise CacheError(
-                f"{path}: can't be written ({one_line(error)}); check the folder, its permissions and the free space"
-            ) from error
+            raise cannot_write(path, error, CacheError) from error
 
 
 def create_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
@@ -155,12 +150,6 @@ def guarded(path: Path, what: str = "") -> Iterator[None]:
             f"{path}: {part}can't be read, the file is damaged or truncated ({one_line(error)}); make it again with "
             "`featlab extract` or restore a copy"
         ) from error
-
-
-def one_line(error: BaseException) -> str:
-    """Return the error's own words on one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
 
 
 def open_file(path: Path) -> h5py.File:

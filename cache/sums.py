@@ -55,3 +55,15 @@ def check_sum(path: Path, error: type[Exception]) -> None:
     sums = path.with_name(SUMS)
     if sums.exists() and read_sums(sums).get(path.name) != sum_of(path):
         raise error(f"{path}: {_OTHER} (its digest in {SUMS} doesn't fit); run the command again that wrote it")
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return all files in a folder, sorted, also where links lead."""
+    found, seen = [], set()
+    for top, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(top)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [path for name in names if (path := Path(top, name)).is_file()]
+    return sorted(found)

@@ -31,7 +31,6 @@ from featlab.cache.hdf5 import (
     get_dataset,
     guarded,
     new_file,
-    one_line,
     open_file,
     read_attr,
     write_array,
@@ -40,7 +39,7 @@ from featlab.cache.hdf5 import (
 from featlab.cache.repeats import Repeats
 from featlab.cache.schema import ExtractorInfo, Kinds
 from featlab.cache.table import Rows
-from featlab.errors import CacheError
+from featlab.errors import CacheError, one_line
 
 Failure = Mapping[str, str]
 

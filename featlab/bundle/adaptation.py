@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
 from featlab.bundle.files import read_about, read_json, read_tensors, write_tensors
-from featlab.errors import BundleError, InputError
+from featlab.errors import BundleError, InputError, one_line
 from featlab.model.networks import AdaptedModel, Affine, PersonalModel, SourceHead, Translator, linear_head
 from featlab.seeding import blank, stable_hash
 
@@ -81,8 +81,7 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
         made_for, iterations, trainable = str(meta["bundle"]), int(meta["iterations"]), int(meta["trainable"])
         history, warnings = tuple(dict(entry) for entry in meta["history"]), tuple(meta["warnings"])
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise BundleError(f"{folder}: no adaptation there ({reason}); run featlab adapt first") from error
+        raise BundleError(f"{folder}: no adaptation there ({one_line(error)}); run featlab adapt first") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: damaged; run featlab adapt again") from error
     if version > ADAPTATION_FORMAT:
@@ -99,8 +98,7 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
             raise KeyError(f"unknown tensor {unknown[0]}")
         model.load_state_dict(state | tensors)
     except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise BundleError(f"{folder}: does not fit its bundle ({reason}); run featlab adapt again") from error
+        raise BundleError(f"{folder}: does not fit its bundle ({one_line(error)}); run featlab adapt again") from error
     model.requires_grad_(False)
     return AdaptedModel(model, iterations, trainable, history, warnings), meta
 

@@ -24,7 +24,7 @@ from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.sums import check_sum
 from featlab.config.load import Config, flat_values
-from featlab.errors import BundleError
+from featlab.errors import BundleError, one_line
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state
 from featlab.model.style_bank import LAYERS, CarriedShare, StyleBank
 from featlab.protocol.splits import check_disjoint
@@ -129,8 +129,8 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         meta = read_json(path)
         version = int(meta["format_version"])
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise BundleError(f"{folder}: no model bundle there ({_META}: {reason}); run featlab pretrain") from error
+        why = f"{_META}: {one_line(error)}"
+        raise BundleError(f"{folder}: no model bundle there ({why}); run featlab pretrain") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: damaged; run featlab pretrain again") from error
     if version > BUNDLE_FORMAT:
@@ -140,8 +140,7 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         meta, tensors = upgraded(version, meta, tensors)
         return _assemble(meta, tensors, device)
     except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise BundleError(f"{folder}: damaged or incomplete ({reason}); run featlab pretrain again") from error
+        raise BundleError(f"{folder}: damaged or incomplete ({one_line(error)}); run featlab pretrain again") from error
 
 
 def _tensors(bundle: Bundle) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
 from featlab.cache.schema import canonical_json, parse_json
-from featlab.errors import BundleError
+from featlab.errors import BundleError, one_line
 
 _DIGEST, _ABOUT, _TENSORS, _FORMAT = "digest", "about", "tensors", "tensors_format"
 TENSORS_FORMAT = 1
@@ -62,7 +62,7 @@ def read_tensors(
             raise ValueError(f"its format {about[_FORMAT]} is newer than this featlab's; update featlab")
         tensors, wanted = load_file(path), {about.get(_TENSORS), digest} - {None}
     except (OSError, SafetensorError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: can't be read ({str(error).splitlines()[0]})") from error
+        raise BundleError(f"{path}: can't be read ({one_line(error)})") from error
     for name, tensor in tensors.items():
         if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")

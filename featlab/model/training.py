@@ -220,12 +220,8 @@ def converged_at(losses: Sequence[float], *, window: int | None = None, toleranc
 
     The loss is smoothed by a centred running median, narrower at the beginning, so that a loss that falls steadily is
     left as it is. Its last level is the last full median; its fall is that of the highest of the first smoothed values
-    down to there. A loss that still falls at the end counts as converged in its last iterations only.
-
-    Args:
-        losses: One an iteration, each computed before its step.
-        window: Odd number of losses in a median; a tenth of all by default, 5 at least.
-        tolerance: Share of the fall.
+    down to there. A loss that still falls at the end counts as converged in its last iterations only. There is one loss
+    an iteration, computed before its step; ``window`` is the odd number of them in a median.
 
     Returns:
         A number from 1 to ``len(losses)``; 0 without any loss (a closed form). ``None`` for a loss that ends higher

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from featlab.bundle.files import check_own_digest
-from featlab.cache.sums import SIDECAR, SUMS, damages, read_sums
+from featlab.cache.sums import SIDECAR, SUMS, damages, files_in, read_sums
 from featlab.cache.verify import verify_cache
 from featlab.errors import FeatlabError
 
@@ -17,7 +17,7 @@ def check_files(path: Path) -> tuple[list[str], list[str]]:
         A line for each damaged or missing file, and the files that no digest covers: what users or an older featlab
         wrote.
     """
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    files = files_in(path) if path.is_dir() else [path]
     # Shards and drafts are of a run that goes on, or that the next one finishes.
     ours = (".shards", ".partial")
     files = [each for each in files if not any(name.endswith(ours) for name in each.relative_to(path).parts)]

@@ -15,6 +15,7 @@ from featlab.bundle.bundle import load_bundle
 from featlab.cache.atomic import atomic_write_bytes
 from featlab.cache.forget import Traces, remove_subjects
 from featlab.cache.reader import open_cache
+from featlab.cache.sums import files_in
 from featlab.errors import BundleError, InputError, closest
 from featlab.workspace.workspace import TUNED_FILE, tuned_on, write_tuned
 
@@ -32,10 +33,13 @@ class Holder:
 
     def remove(self, traces: Traces) -> None:
         """Remove it, or the lines of it that name them."""
-        if self.path.is_dir():
-            shutil.rmtree(self.path)
-        elif not self.lines:
-            self.path.unlink(missing_ok=True)
+        if not self.lines:
+            # What a link leads to goes, too.
+            target = self.path.resolve()
+            if target.is_dir():
+                shutil.rmtree(target)
+            for path in (target, self.path):
+                path.unlink(missing_ok=True)
         elif self.path.name == TUNED_FILE:
             known = tuned_on(self.path.parent)
             write_tuned(
@@ -67,7 +71,7 @@ class Forgetting:
     def left(self) -> tuple[int, list[Path], list[Path]]:
         """Read every file again: how many there are, which hold a name, and which hold one of the rows."""
         beside = _beside(self.cache)
-        around = self.root.rglob("*") if self.root else (*beside, *(path for each in beside for path in _files(each)))
+        around = files_in(self.root) if self.root else [path for each in beside for path in (each, *files_in(each))]
         files = sorted({path for path in (*around, self.cache) if path.is_file()})
         named = [path for path in files if self.traces.in_text(os.fsencode(path.name)) or self.traces.named_in(path)]
         return len(files), named, [path for path in files if self.traces.rows_in(path)]
@@ -120,10 +124,10 @@ def _of_workspace(root: Path, subjects: Sequence[str], traces: Traces) -> Iterat
         yield from _of_bundle(path, subjects, traces)
     for path in sorted(root.glob("results/*")):
         if path.name.endswith("runs"):
-            yield from (Holder(file, "a result of theirs") for file in _files(path) if traces.named_in(file))
-        elif traces.in_text(os.fsencode(path.name)) or any(map(traces.named_in, _files(path))):
+            yield from (Holder(file, "a result of theirs") for file in files_in(path) if traces.named_in(file))
+        elif traces.in_text(os.fsencode(path.name)) or any(map(traces.named_in, files_in(path))):
             yield Holder(path, "names them, or counts them in its means")
-    if any(map(traces.named_in, _files(root / "engine"))):
+    if any(map(traces.named_in, files_in(root / "engine"))):
         yield Holder(root / "engine", "logs that name them")
     for path in sorted(path for path in root.glob("*") if path.is_file() and traces.named_in(path)):
         if path.name == TUNED_FILE or path.name.endswith(_LISTS):
@@ -146,10 +150,6 @@ def _of_bundle(folder: Path, subjects: Sequence[str], traces: Traces) -> Iterato
     for path in (adaptation_folder(folder, name) for name in subjects):
         if path.exists():
             yield Holder(path, "their adaptation")
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -166,3 +166,22 @@ def test_odd_names_and_text_that_is_no_utf_8_hide_nobody(folder, table, run_well
         Path(os.fsdecode(b"\xe9.txt")).write_text("somebody's own")
     run_well("forget", "--subject", gone, "-C", ".")
     assert Path("made.csv").read_bytes() == b"subject,video,frame,predicted,p_\xe9\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_what_lies_behind_links_goes_and_is_searched(folder, table, run, run_well, tmp_path_factory):
+    who, elsewhere = table.subjects[0], tmp_path_factory.mktemp("elsewhere")
+    Path("cache.h5").rename(elsewhere / "cache.h5")
+    for name in ("stages/train-1", "results/old", "notes"):
+        (elsewhere / name).mkdir(parents=True)
+        (elsewhere / name / "a.txt").write_text(f"of {who}")
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).symlink_to(elsewhere / name)
+    Path("cache.h5").symlink_to(elsewhere / "cache.h5")
+    (elsewhere / "notes" / "again").symlink_to(Path.cwd())
+    result = run("forget", "--subject", who, "-C", ".", "--json")
+    assert json.loads(result.stdout)["hold_the_name"] == ["notes/a.txt"]
+    assert sorted(path.name for path in elsewhere.rglob("*.txt")) == ["a.txt"]
+    assert Path("cache.h5").is_symlink()
+    run_well("forget", "--subject", ",".join(table.subjects[1:]), "--cache", "cache.h5")
+    assert not (elsewhere / "cache.h5").exists()

@@ -1,5 +1,7 @@
 """`featlab verify` of everything: each file that was changed, lost or put in another's place is named."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -59,8 +61,13 @@ def test_every_file_that_is_changed_lost_or_swapped_is_named(folder):
     assert "card.md: is missing" in "\n".join(check_files(folder / "bundles")[0])
 
 
-def test_a_folder_or_file_that_is_called_like_a_draft_is_checked_when_it_is_named(folder):
+def test_what_is_called_like_a_draft_is_checked_when_it_is_named_and_so_is_what_links_lead_to(folder):
     draft = folder.rename(folder.with_name("old.partial"))
     assert check_files(draft) == ([], [str(draft / "notes.txt")])
+    if sys.platform != "win32":  # Links need rights there.
+        (draft / "bundles").rename(folder)
+        (draft / "bundles").symlink_to(folder)
+        (draft / "bundles" / "0" / "model.safetensors").write_bytes(b"")
+        assert "model.safetensors: damaged" in check_files(draft)[0][0]
     shard = draft / "cache.h5.shards" / "one.h5"
     assert str(shard) in check_files(shard)[0][0]

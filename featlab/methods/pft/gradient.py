@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,53 +20,32 @@ if TYPE_CHECKING:
 
 Goals = Mapping[str, tuple[Tensor, Tensor]]
 """Mean and standard deviation to align to, by layer."""
-Losses = Callable[[Tensor, Tensor], Terms]
-"""Loss terms of some frames, each beside another frame of the clip."""
 
 
 def minimise_losses(
     bundle: Bundle, translator: Translator, features: Tensor, config: TranslatorAdaptation, seed: int
 ) -> tuple[int, Sequence[Mapping[str, float]], int]:
     """Change T in place; return the iterations, the loss terms, and how many parameters were trained."""
-    trained = _trained(translator, config.update)
-    fit = _fit_lbfgs if config.optimiser == "lbfgs" else _fit_adam
+    trained, random = _trained(translator, config.update), torch_generator(seed, "adapt")
     goals = _goals(bundle, translator, features, config) if config.style else {}
+    parameters = sum(tensor.numel() for tensor in trained)
+    if not config.iterations:
+        return 0, [], parameters
 
     def losses(frames: Tensor, others: Tensor) -> Terms:
         return _losses(bundle, translator, frames, others, config, goals)
 
-    iterations, history = fit(trained, losses, features, config, torch_generator(seed, "adapt"))
-    return iterations, history, sum(tensor.numel() for tensor in trained)
-
-
-def _fit_lbfgs(
-    trained: list[torch.nn.Parameter],
-    losses: Losses,
-    features: Tensor,
-    config: TranslatorAdaptation,
-    random: torch.Generator,
-) -> tuple[int, Sequence[Mapping[str, float]]]:
-    """Minimise over all frames at once: people are further apart than any fixed step, and a line search finds out."""
-    if not config.iterations:
-        return 0, []
-    others = features[torch.randperm(len(features), generator=random)]
-    return minimise(
-        trained,
-        lambda: losses(features, others),
-        message=f"adaptation diverged; lower the weights of {config.section}",
-        iterations=config.iterations,
-        tolerance_change=1e-9,
-    )
-
-
-def _fit_adam(
-    trained: list[torch.nn.Parameter],
-    losses: Losses,
-    features: Tensor,
-    config: TranslatorAdaptation,
-    random: torch.Generator,
-) -> tuple[int, Sequence[Mapping[str, float]]]:
-    """Take Adam steps on batches of frames, as published."""
+    if config.optimiser == "lbfgs":
+        # Over all frames at once: people are further apart than any fixed step, and a line search finds out.
+        others = features[torch.randperm(len(features), generator=random)]
+        iterations, history = minimise(
+            trained,
+            lambda: losses(features, others),
+            message=f"adaptation diverged; lower the weights of {config.section}",
+            iterations=config.iterations,
+            tolerance_change=1e-9,
+        )
+        return iterations, history, parameters
     batch = min(config.batch or len(features), len(features))
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -74,13 +53,14 @@ def _fit_adam(
             order = torch.randperm(len(features), generator=random)
             yield features[order[:batch]], features[order.roll(1)[:batch]]
 
+    # Adam on batches of frames, as published.
     fit = train(
         [Phase(Adam(trained, lr=config.lr), lambda frames: losses(*frames))],
         batches(),
         advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: one_cycle(step, config.iterations),
     )
-    return fit.iterations, fit.history
+    return fit.iterations, fit.history, parameters
 
 
 def _trained(translator: Translator, update: str) -> list[torch.nn.Parameter]:
