@@ -16,18 +16,7 @@ from markupsafe import Markup, escape
 
 from featlab.analysis.page import Page
 from featlab.analysis.render import to_csv, to_latex
-from featlab.analysis.report.collect import (
-    SVG,
-    Origin,
-    Report,
-    ReportFigure,
-    ReportPage,
-    changed_settings,
-    places_of,
-    protocol_summary,
-    settings_of,
-    sources_of,
-)
+from featlab.analysis.report import collect
 from featlab.analysis.table import Table
 from featlab.cache.atomic import atomic_write_text
 
@@ -49,17 +38,17 @@ _SAFE_IN_SVG = " /:;,=()+-_.?&*!@~$"
 View = dict[str, Any]  # What the template takes of a page, a table, a figure or a file that can be saved.
 
 
-def write_report(path: Path, report: Report) -> int:
+def write_report(path: Path, report: collect.Report) -> int:
     """Write a report as one HTML file, whole or not at all; the same pages give the same bytes."""
     text = render_report(report)
     atomic_write_text(path, text)
     return len(text.encode("utf-8"))
 
 
-def render_report(report: Report) -> str:
+def render_report(report: collect.Report) -> str:
     """Return a report as HTML."""
     pages = [item.page for item in report.pages]
-    found = [Origin.of(page) for page in pages]
+    found = [collect.Origin.of(page) for page in pages]
     top = report.evaluation
     views = []
     for number, (item, origin) in enumerate(zip(report.pages, found, strict=True), start=1):
@@ -78,10 +67,10 @@ def render_report(report: Report) -> str:
         report=report,
         top=None if top is None else views[top],
         views=views,
-        sources=sources_of(pages),
-        changed=changed_settings(pages),
+        sources=collect.sources_of(pages),
+        changed=collect.changed_settings(pages),
         configurations=configurations(pages),
-        protocol=protocol_summary(pages[top or 0]),
+        protocol=collect.protocol_summary(pages[top or 0]),
         commands=commands(pages),
         style=Markup(style),
         script=Markup(script),
@@ -91,9 +80,9 @@ def render_report(report: Report) -> str:
 
 def configurations(pages: Sequence[Page]) -> list[tuple[str, list[int]]]:
     """Return each whole configuration, a setting a line, and the pages that have it, counted from 0."""
-    settings = [settings_of(page) for page in pages]
+    settings = [collect.settings_of(page) for page in pages]
     texts = ["\n".join(f"{key} = {value}" for key, value in part.items()) for part in settings]
-    return [(text, places) for text, places in places_of(texts) if text]
+    return [(text, places) for text, places in collect.places_of(texts) if text]
 
 
 def commands(pages: Sequence[Page]) -> list[str]:
@@ -102,7 +91,7 @@ def commands(pages: Sequence[Page]) -> list[str]:
     return list(dict.fromkeys(" ".join(line.splitlines()) for line in lines))
 
 
-def _page_view(item: ReportPage, name: str) -> View:
+def _page_view(item: collect.ReportPage, name: str) -> View:
     tables = [
         _table_view(table, f"{item.folder.name}_{key}", table.title or key, f"{name}-table-{place}")
         for place, (key, table) in enumerate(item.tables.items(), start=1)
@@ -127,9 +116,9 @@ def _table_view(table: Table, saved: str, title: str, name: str) -> View:
     }
 
 
-def _figure_view(folder: str, figure: ReportFigure, name: str) -> View:
+def _figure_view(folder: str, figure: collect.ReportFigure, name: str) -> View:
     saved = f"{folder.rpartition('/')[2]}_{figure.page.name}"
-    drawn = figure.media == SVG
+    drawn = figure.media == collect.SVG
     return {
         "page": figure.page,
         "id": name,
@@ -155,7 +144,7 @@ def data_uri(kind: str, data: bytes) -> str:
 
 def svg_uri(svg: bytes) -> str:
     """Return an SVG as a data URI that is read back byte by byte."""
-    return f"data:{SVG},{quote(svg, safe=_SAFE_IN_SVG)}"
+    return f"data:{collect.SVG},{quote(svg, safe=_SAFE_IN_SVG)}"
 
 
 def _breakable(text: str) -> Markup:

@@ -133,8 +133,8 @@ def _where(items: Sequence[Item]) -> str:
         return "no frame"
     people = Counter(item.subject for item in items).most_common()
     told = ", ".join(f"{name}: {count}" for name, count in people[:_NAMED]) + (", …" if len(people) > _NAMED else "")
-    frames, persons = ("frame" if len(items) == 1 else "frames"), ("person" if len(people) == 1 else "people")
-    return f"{len(items)} {frames} of {len(people)} {persons} ({told})"
+    persons = "1 person" if len(people) == 1 else f"{len(people)} people"
+    return f"{len(items)} frame{'' if len(items) == 1 else 's'} of {persons} ({told})"
 
 
 @dataclass

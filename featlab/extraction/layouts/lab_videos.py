@@ -10,19 +10,7 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts import register_layout
-from featlab.extraction.layouts.tree import (
-    Clip,
-    Row,
-    check_present,
-    child,
-    clips,
-    folders,
-    header,
-    mismatch,
-    numbered,
-    read_table,
-)
+from featlab.extraction.layouts import register_layout, tree
 from featlab.extraction.video import Sampling
 
 BASELINE = "BL1"
@@ -54,14 +42,14 @@ class BioVidOptions(Options):
 def _is_biovid(root: Path) -> bool:
     if not root.is_dir():
         return False
-    base = child(root, "PartA") or root
-    samples = child(base, "samples.csv")
-    if samples is not None and set(_COLUMNS) <= set(header(samples)):
+    base = tree.child(root, "PartA") or root
+    samples = tree.child(base, "samples.csv")
+    if samples is not None and set(_COLUMNS) <= set(tree.header(samples)):
         return True
-    people = folders(child(base, "video", "videos") or base)
+    people = tree.folders(tree.child(base, "video", "videos") or base)
     if not people:
         return False
-    inside = [*folders(people[0]), *people[0].glob("*.mp4")]
+    inside = [*tree.folders(people[0]), *people[0].glob("*.mp4")]
     return any(_SAMPLE.fullmatch(path.stem) for path in inside)
 
 
@@ -90,22 +78,22 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
     commas. The face answers some seconds after the heat: the window 2.0 to 5.0 s is taken, unless ``--window`` says
     otherwise.
     """
-    base = child(root, "PartA") or root
-    folder = child(base, "video", "videos") or base
-    found: dict[str, Clip] = {}
-    for person in folders(folder):
-        for clip in clips(person):
+    base = tree.child(root, "PartA") or root
+    folder = tree.child(base, "video", "videos") or base
+    found: dict[str, tree.Clip] = {}
+    for person in tree.folders(folder):
+        for clip in tree.clips(person):
             if _SAMPLE.fullmatch(clip.name) is None:
                 continue
             if (other := found.setdefault(clip.name, clip)) is not clip:
                 raise InputError(f"{root}: the sample {clip.name} is there twice: {other.path} and {clip.path}")
-    samples = child(base, "samples.csv")
+    samples = tree.child(base, "samples.csv")
     if samples is not None:
-        wanted = [_listed(row, folder, found) for row in read_table(samples, _COLUMNS)]
+        wanted = [_listed(row, folder, found) for row in tree.read_table(samples, _COLUMNS)]
     elif found:
         wanted = list(found.values())
     else:
-        raise mismatch(root, _BIOVID_TREE, (folders(folder) or [folder])[0])
+        raise tree.mismatch(root, _BIOVID_TREE, (tree.folders(folder) or [folder])[0])
     items: list[Item] = []
     levels: Counter[str] = Counter()
     for clip in wanted:
@@ -118,11 +106,11 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
         if not levels[level]:
             there = ", ".join(f"{name} {count}" for name, count in sorted(levels.items()))
             raise InputError(f"{root}: no sample of level {level} (there are: {there}); choose others with levels=…")
-    check_present(items, root, "samples.csv")
-    return numbered(items)
+    tree.check_present(items, root, "samples.csv")
+    return tree.numbered(items)
 
 
-def _listed(row: Row, folder: Path, found: dict[str, Clip]) -> Clip:
+def _listed(row: tree.Row, folder: Path, found: dict[str, tree.Clip]) -> tree.Clip:
     """Return the clip of a row of samples.csv, also when it isn't on disk."""
     values, where = row
     name, subject, level = (values[column] for column in ("sample_name", "subject_name", "class_name"))
@@ -133,7 +121,7 @@ def _listed(row: Row, folder: Path, found: dict[str, Clip]) -> Clip:
         )
     if level not in (match["level"], match["level"][:2]):
         raise InputError(f"{where()}: the class_name {level!r} isn't the level of {name}")
-    return found.get(name, Clip(folder / subject / f"{name}.mp4", None))
+    return found.get(name, tree.Clip(folder / subject / f"{name}.mp4", None))
 
 
 _STRESSID_TREE = "labels.csv with the column subject/task, and Videos/SUBJECT/SUBJECT_TASK.mp4 (2ea4_Math.mp4)"
@@ -160,8 +148,8 @@ class StressIDOptions(Options):
 
 
 def _is_stressid(root: Path) -> bool:
-    labels = child(root, "labels.csv") if root.is_dir() else None
-    return labels is not None and _KEY in header(labels)
+    labels = tree.child(root, "labels.csv") if root.is_dir() else None
+    return labels is not None and _KEY in tree.header(labels)
 
 
 @register_layout("stressid", title="StressID", subject="a person", recognises=_is_stressid, sampling=Sampling(fps=1.0))
@@ -182,12 +170,14 @@ def read_stressid(root: Path, options: StressIDOptions) -> list[Item]:
     the tasks, has no label; it is taken as ``neutral``, and it comes first in name order, so that people are adapted
     on it. All other labels are a person's own report on a whole task: a face may look calm in a stressful one.
     """
-    table = child(root, "labels.csv")
-    folder = child(root, "Videos", "Video") or root
-    found = [(person, clip) for person in folders(folder) for clip in clips(person) if "_" in clip.name]
+    table = tree.child(root, "labels.csv")
+    folder = tree.child(root, "Videos", "Video") or root
+    found = [(person, clip) for person in tree.folders(folder) for clip in tree.clips(person) if "_" in clip.name]
     if table is None or not found:
-        raise mismatch(root, _STRESSID_TREE, folder if table is not None else None)
-    labels = {row[0][_KEY].lower(): _stress(row, options.labels) for row in read_table(table, (_KEY, options.labels))}
+        raise tree.mismatch(root, _STRESSID_TREE, folder if table is not None else None)
+    labels = {
+        row[0][_KEY].lower(): _stress(row, options.labels) for row in tree.read_table(table, (_KEY, options.labels))
+    }
     items: list[Item] = []
     tasks: set[str] = set()
     for _, clip in found:
@@ -209,10 +199,10 @@ def read_stressid(root: Path, options: StressIDOptions) -> list[Item]:
             f"{root}: none of the {len(found)} recordings is in {table.name}: the first is {found[0][1].name}, "
             f"and the table begins with {next(iter(labels))}"
         )
-    return numbered(items)
+    return tree.numbered(items)
 
 
-def _stress(row: Row, column: str) -> str | None:
+def _stress(row: tree.Row, column: str) -> str | None:
     values, where = row
     text = values[column]
     if not text or text.lower() == "nan":

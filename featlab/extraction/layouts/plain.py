@@ -8,20 +8,7 @@ from pathlib import Path, PurePath
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import IMAGE_SUFFIXES, Item, counts_up, item_order
-from featlab.extraction.layouts import NoOptions, register_layout
-from featlab.extraction.layouts.tree import (
-    files,
-    folders,
-    header,
-    images,
-    kinds,
-    left_out,
-    mismatch,
-    numbered,
-    read_columns,
-    relative,
-    videos,
-)
+from featlab.extraction.layouts import NoOptions, register_layout, tree
 from featlab.extraction.text import file_in
 from featlab.extraction.video.frames import is_video
 
@@ -49,33 +36,33 @@ def read_folders(root: Path, options: NoOptions) -> list[Item]:
     are numbered in natural order. The neutral class is the one called ``neutral``, or what ``--neutral`` says.
     """
     found: list[Item] = []
-    for person in folders(root):
-        for label in folders(person):
-            for clip in (label, *folders(label)):
-                video = relative(clip, root)
-                pictures, alone = images(clip), videos(clip)
+    for person in tree.folders(root):
+        for label in tree.folders(person):
+            for clip in (label, *tree.folders(label)):
+                video = tree.relative(clip, root)
+                pictures, alone = tree.images(clip), tree.videos(clip)
                 if clip == label and not counts_up(path.name for path in pictures):
                     pictures, alone = [], pictures + alone
                 paths = [(path, video, frame) for frame, path in enumerate(pictures)]
                 paths += [(path, f"{video}/{path.name}", 0) for path in alone]
                 for path, name, frame in paths:
                     found.append(Item(path, f"{video}/{path.name}", person.name, label.name, name, frame, row=-1))
-                deeper = [path for folder in folders(clip) if clip != label for path in images(folder)]
+                deeper = [path for folder in tree.folders(clip) if clip != label for path in tree.images(folder)]
                 if deeper:
                     raise InputError(f"{root}: expected {EXPECTED}, found {deeper[0].name} below {deeper[0].parent}")
-    for folder in (root, *folders(root)):
-        for path in (*images(folder), *videos(folder)):
-            raise InputError(f"{root}: expected {EXPECTED}, found {relative(path, root)}")
+    for folder in (root, *tree.folders(root)):
+        for path in (*tree.images(folder), *tree.videos(folder)):
+            raise InputError(f"{root}: expected {EXPECTED}, found {tree.relative(path, root)}")
     if not found:
-        unread = kinds(left_out(root))
-        raise mismatch(root, EXPECTED + (f" that can be read, not {unread}" if unread else ""))
-    return numbered(found)
+        unread = tree.kinds(tree.left_out(root))
+        raise tree.mismatch(root, EXPECTED + (f" that can be read, not {unread}" if unread else ""))
+    return tree.numbered(found)
 
 
 def _recognises(root: Path) -> bool:
     if root.is_dir():
         return (root / "manifest.csv").is_file()
-    return root.suffix.lower() == ".csv" and not {"emotion", "pixels"} & set(header(root))
+    return root.suffix.lower() == ".csv" and not {"emotion", "pixels"} & set(tree.header(root))
 
 
 @register_layout(
@@ -98,11 +85,11 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
     """
     manifest = root / "manifest.csv" if root.is_dir() else root
     if not manifest.is_file():
-        raise mismatch(root, "a manifest.csv with path,subject,label,video,frame")
+        raise tree.mismatch(root, "a manifest.csv with path,subject,label,video,frame")
     from featlab.extraction.tables.index import make_index
     from featlab.extraction.tables.rows import INDEX_COLUMNS
 
-    names, where = read_columns(manifest, ("path", "subject"), INDEX_COLUMNS)
+    names, where = tree.read_columns(manifest, ("path", "subject"), INDEX_COLUMNS)
     for column in ("path", "subject"):
         if "" in names[column]:
             raise InputError(
@@ -135,7 +122,7 @@ def is_loose(source: Path) -> bool:
         return _wanted(source)
     if not source.is_dir() or (source / "manifest.csv").is_file():
         return False
-    return any(_wanted(file) for folder in (source, *folders(source)) for file in files(folder))
+    return any(_wanted(file) for folder in (source, *tree.folders(source)) for file in tree.files(folder))
 
 
 @register_layout("loose", title="One person's images and videos", subject="one person", takes_files=True)
@@ -160,9 +147,9 @@ def read_loose(root: Path, options: LooseOptions) -> list[Item]:
             raise InputError(f"{root}: neither an image nor a video by its name; expected {_LOOSE}")
         return [Item(root, root.name, options.subject, None, root.name, 0, 0)]
     found: list[Item] = []
-    for folder, place in ((root, ""), *((folder, f"{folder.name}/") for folder in folders(root))):
-        frame, clip = 0, counts_up(path.name for path in images(folder))
-        for file in filter(_wanted, files(folder)):
+    for folder, place in ((root, ""), *((folder, f"{folder.name}/") for folder in tree.folders(root))):
+        frame, clip = 0, counts_up(path.name for path in tree.images(folder))
+        for file in filter(_wanted, tree.files(folder)):
             if is_video(file) or not clip:
                 found.append(Item(file, place + file.name, options.subject, None, place + file.name, 0, -1))
             else:
@@ -172,7 +159,7 @@ def read_loose(root: Path, options: LooseOptions) -> list[Item]:
                 frame += 1
     if not found:
         raise InputError(f"{root}: expected {_LOOSE}, found no image in it")
-    return numbered(found)
+    return tree.numbered(found)
 
 
 def _wanted(file: Path) -> bool:
@@ -208,8 +195,8 @@ def _is_sfda_pft(root: Path) -> bool:
     if not root.is_dir():
         return False
     marks = SFDAPFTOptions().classes
-    for person in folders(root):
-        names = [path.stem for path in images(person)]
+    for person in tree.folders(root):
+        names = [path.stem for path in tree.images(person)]
         if names:
             return all(_mark(name) in marks for name in names)
     return False
@@ -238,25 +225,25 @@ def read_sfda_pft(root: Path, options: SFDAPFTOptions) -> list[Item]:
     """
     classes = options.classes
     items: list[Item] = []
-    for person in folders(root):
-        for folder in (person, *folders(person)):
+    for person in tree.folders(root):
+        for folder in (person, *tree.folders(person)):
             by_label: dict[str, list[Path]] = {}
-            for path in images(folder):
+            for path in tree.images(folder):
                 label = classes.get(_mark(path.stem))
                 if label is None:
                     marks = " or ".join(f"_{mark}" for mark in classes)
-                    raise InputError(f"{root}: expected names that end in {marks}, found {relative(path, root)}")
+                    raise InputError(f"{root}: expected names that end in {marks}, found {tree.relative(path, root)}")
                 by_label.setdefault(label, []).append(path)
             for label, paths in by_label.items():
                 video = label if folder == person else f"{folder.name}/{label}"
                 items += [
-                    Item(path, relative(path, root), person.name, label, video, frame, row=-1)
+                    Item(path, tree.relative(path, root), person.name, label, video, frame, row=-1)
                     for frame, path in enumerate(paths)
                 ]
     if not items:
-        inside = folders(root)
-        raise mismatch(root, _SFDA_PFT_TREE, inside[0] if inside else None)
-    return numbered(items)
+        inside = tree.folders(root)
+        raise tree.mismatch(root, _SFDA_PFT_TREE, inside[0] if inside else None)
+    return tree.numbered(items)
 
 
 def _mark(stem: str) -> str:
