@@ -93,7 +93,7 @@ def measure_complexity(
     measured: int = 0,
     repeat: int = 5,
     batch: int = 64,
-    on_method: Callable[[int, int], None] | None = None,
+    on_method: Callable[[int, int], None] = lambda done, total: None,
 ) -> ComplexityReport:
     """Take the costs of every method on the first ``measured`` targets, ``repeat`` timed runs each, on one thread."""
     config = workspace.config
@@ -111,8 +111,7 @@ def measure_complexity(
     with one_thread():
         for done, method in enumerate(made, start=1):
             costs.append(_cost(site, method, people, unfit, repeat, batch))
-            if on_method is not None:
-                on_method(done, len(made))
+            on_method(done, len(made))
     features = site.source.features
     rows, width = features.shape
     device = features.device.type

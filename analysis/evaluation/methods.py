@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from featlab.analysis.table import MISSING
 from featlab.errors import ConfigError, listed
-from featlab.evaluation.metrics import BINS
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import failure_reasons
 from featlab.methods.registry import Facts, facts_of
@@ -76,37 +74,6 @@ def scope_notes(scopes: Iterable[str]) -> list[str]:
     if "dataset" not in scopes:
         return []
     return ["Adapted to all target subjects together, every class among their rows."]
-
-
-def smoothing_notes(scores: Iterable[float], window: int) -> list[str]:
-    """Return how predictions were smoothed, where some were."""
-    if all(math.isnan(score) for score in scores):
-        return []
-    over = f"{window} frames" if window else "neighbouring frames"
-    return [
-        f"Smoothed: macro F1 after averaging the predicted probabilities over {over} of a video, for every method "
-        "alike; all else is frame by frame."
-    ]
-
-
-def video_notes(scores: Iterable[float]) -> list[str]:
-    """Return what the scores of videos are, where there are any."""
-    if all(math.isnan(score) for score in scores):
-        return []
-    return [
-        "Video: the mean probability of a video's frames against the label that most of them have; UAR is the mean "
-        "recall over classes, WAR the accuracy, each within a subject."
-    ]
-
-
-def calibration_notes(errors: Iterable[float]) -> list[str]:
-    """Return what the calibration error is, where there is one."""
-    if all(math.isnan(error) for error in errors):
-        return []
-    return [
-        f"ECE: expected calibration error, how far confidence and accuracy are apart in the mean over {BINS} bins, "
-        "every subject weighing the same; 0 is the best."
-    ]
 
 
 def failure_notes(groups: Mapping[str, Sequence[EvaluationRow]]) -> list[str]:

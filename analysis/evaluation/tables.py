@@ -9,7 +9,6 @@ from typing import NamedTuple
 from featlab.analysis.evaluation.methods import (
     best_notes,
     by_setting,
-    calibration_notes,
     competes,
     failure_notes,
     method_name,
@@ -17,8 +16,6 @@ from featlab.analysis.evaluation.methods import (
     method_title,
     rows_by_method,
     scope_notes,
-    smoothing_notes,
-    video_notes,
 )
 from featlab.analysis.table import (
     FAILED,
@@ -33,6 +30,7 @@ from featlab.analysis.table import (
     score_text,
 )
 from featlab.errors import InputError
+from featlab.evaluation.metrics import BINS
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import subject_means
 from featlab.evaluation.statistics import RankComparison, mean
@@ -154,9 +152,16 @@ def summary_table(summaries: Sequence[MethodSummary], *, smoothing: int = 0) -> 
             "Macro F1: mean over subjects with its bootstrap interval. p: Wilcoxon over subjects against source-only "
             "and against pft, Holm-adjusted."
         )
-    notes += smoothing_notes((item.macro_f1_smoothed for item in summaries), smoothing)
-    notes += video_notes(item.video_macro_f1 for item in summaries)
-    notes += calibration_notes(item.ece for item in summaries)
+    over = f"{smoothing} frames" if smoothing else "neighbouring frames"
+    said = {
+        "macro_f1_smoothed": f"Smoothed: macro F1 after averaging the predicted probabilities over {over} of a video, "
+        "for every method alike; all else is frame by frame.",
+        "video_macro_f1": "Video: the mean probability of a video's frames against the label that most of them have; "
+        "UAR is the mean recall over classes, WAR the accuracy, each within a subject.",
+        "ece": f"ECE: expected calibration error, how far confidence and accuracy are apart in the mean over {BINS} "
+        "bins, every subject weighing the same; 0 is the best.",
+    }
+    notes += [text for name, text in said.items() if not all(math.isnan(getattr(item, name)) for item in summaries)]
     ranked = max((item.rank_subjects for item in summaries), default=0)
     if ranked:
         notes.append(f"Rank: average over the {ranked} subjects that all methods but oracles finished; 1 is the best.")

@@ -85,9 +85,11 @@ def calibrate(rows: Recordings, resting: Recordings, *, mean: bool = False) -> C
     sessions = [rest for rest in sessions if rest.who[1]]
     ranges = [np.ptp(rows.features[places], axis=0) for places in _groups((rows.index.subject,), rows)]
     floor, floor_from = _floor(np.array([rest.spread for rest in sessions or people]), np.array(ranges, dtype=float))
-    people, sessions, clips = (
-        [_floored(rest, floor, floor_from) for rest in level] for level in (people, sessions, clips)
-    )
+    for level in (people, sessions, clips):
+        for place, each in enumerate(level):
+            own = each.spread >= floor
+            spread_from = np.where(own, each.spread_from, floor_from)
+            level[place] = replace(each, spread=np.where(own, each.spread, floor), spread_from=spread_from)
     by_person = {rest.who[0]: rest for rest in people}
     by_session = {rest.who[:2]: rest for rest in sessions}
     difference = np.full(rows.features.shape, np.nan)
@@ -172,12 +174,6 @@ def _middle(values: Floats, fewest: int) -> Floats:
     """Return the median of what is above 0 in each column; 0 where that are fewer."""
     columns = [column[column > 0] for column in values.T]
     return np.array([np.median(column) if len(column) >= fewest else 0.0 for column in columns])
-
-
-def _floored(rest: Rest, floor: Floats, floor_from: NDArray[np.str_]) -> Rest:
-    own = rest.spread >= floor
-    spread, spread_from = np.where(own, rest.spread, floor), np.where(own, rest.spread_from, floor_from)
-    return replace(rest, spread=spread, spread_from=spread_from)
 
 
 def named(who: Sequence[str]) -> str:
