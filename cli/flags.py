@@ -34,6 +34,7 @@ def _flag(
     **more: Any,
 ) -> Flag:
     """Declare a flag; it is called as its entry is, which Typer sees to, unless ``flags`` says otherwise."""
+    default = False if kind is bool else default
     return Flag(Annotated[kind, Option(*flags.split(), metavar=metavar, help=help, **more)], default, key)
 
 
@@ -134,16 +135,10 @@ FLAGS = {
         "GROUP",
     ),
     "skip_bad": _flag(
-        bool,
-        "Leave out rows with missing or infinite values or text, and list them.",
-        flags="--skip-bad",
-        default=False,
+        bool, "Leave out rows with missing or infinite values or text, and list them.", flags="--skip-bad"
     ),
     "merge_names": _flag(
-        bool,
-        "Join subjects, and labels, that differ in case, leading zeros or blanks alone.",
-        flags="--merge-names",
-        default=False,
+        bool, "Join subjects, and labels, that differ in case, leading zeros or blanks alone.", flags="--merge-names"
     ),
     "pseudonymise": _flag(
         Path | None, "Keyed hashes in place of names; extract and import make a file that isn't there.", "KEYFILE"
@@ -159,16 +154,16 @@ FLAGS = {
         key="engine.name",
     ),
     "share": _common(str, "Run the I-th of N shares; the machines share the folder.", "I/N", default="1/1"),
-    "collect": _common(bool, "Run nothing; show what the runs that are there say.", flags="--collect", default=False),
+    "collect": _common(bool, "Run nothing; show what the runs that are there say.", flags="--collect"),
     "workspace": _common(Path, "The workspace folder.", "DIR", flags="--workspace -C", default=Path(".")),
     "cache": _common(Path | None, "The embedding cache.", "FILE"),
     "settings": _common(
         list[str] | None, "Any option of featlab.toml; repeatable.", "SECTION.KEY=VALUE", flags="--set"
     ),
     "seed": _common(int | None, "Root of every seed.", "S", key="protocol.seed", min=0),
-    "wide": _common(bool, "Every column of the tables; the files have them always.", flags="--wide", default=False),
-    "json_mode": _common(bool, "Print one JSON object on stdout.", flags="--json", default=False),
-    "quiet": _common(bool, "No progress and no notes.", flags="--quiet -q", default=False),
+    "wide": _common(bool, "Every column of the tables; the files have them always.", flags="--wide"),
+    "json_mode": _common(bool, "Print one JSON object on stdout.", flags="--json"),
+    "quiet": _common(bool, "No progress and no notes.", flags="--quiet -q"),
 }
 
 _backbone, _faces, _video = (partial(_flag, rich_help_panel=panel) for panel in ("Backbone", "Faces", "Videos"))
@@ -198,10 +193,9 @@ PIXEL_FLAGS = {
         bool,
         "Average the embedding of each image with that of its mirror image; takes twice as long.",
         flags="--mirror",
-        default=False,
     ),
     "trust_code": _backbone(
-        bool, "Run a .pt2 file: it is a program, which can do anything here.", flags="--trust-code", default=False
+        bool, "Run a .pt2 file: it is a program, which can do anything here.", flags="--trust-code"
     ),
     "batch": _backbone(int, "Images handed over at once.", "N", default=64, min=1),
     "landmarks": _faces(
@@ -223,7 +217,7 @@ PIXEL_FLAGS = {
         "largest|track|only",
         default="largest",
     ),
-    "align": _faces(bool, "Level the eyes and crop the face, by the landmarks.", flags="--align", default=False),
+    "align": _faces(bool, "Level the eyes and crop the face, by the landmarks.", flags="--align"),
     "eye_distance": _faces(
         float | None,
         "With --align: distance of the eyes as a fraction of the crop's width; less leaves a wider margin.",

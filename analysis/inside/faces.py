@@ -65,22 +65,19 @@ class Faces:
             path = self.folder / name
             # Not Path.is_file: that raises where a name is too long for a file.
             if os.path.isfile(path):
-                return self._photograph(row, path)
+                from featlab.extraction.decode import decode_image
+
+                try:
+                    return shrunk(decode_image(path))
+                except InputError:
+                    self.damaged.add(row)
+                    return None
             # Of a video, or of a table of pixels, there is a file, but none that is this picture.
             if not _PART.search(name):
                 self.missing.add(row)
         if self.show == "none" or self.table.landmarks is None:
             return None
         return draw_landmarks(self.table.landmarks[row])
-
-    def _photograph(self, row: int, path: Path) -> NDArray[np.uint8] | None:
-        from featlab.extraction.decode import decode_image
-
-        try:
-            return shrunk(decode_image(path))
-        except InputError:
-            self.damaged.add(row)
-            return None
 
 
 def shrunk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
