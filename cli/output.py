@@ -214,15 +214,11 @@ class Bars:
 
 
 class StageProgress:
-    """The epochs of training; call it after each. Pass it as ``on_epoch``.
-
-    Attributes:
-        losses: Mean loss of each epoch so far, by stage.
-    """
+    """The epochs of training; call it after each. Pass it as ``on_epoch``."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self.losses: dict[str, list[float]] = {}
+        self.losses: dict[str, list[float]] = {}  # Mean loss of each epoch so far, by stage.
 
     def __call__(self, stage: str, epoch: int, epochs: int, loss: float) -> None:
         """Take note of an epoch: the stage's name, the epoch, the number of epochs and the mean loss."""

@@ -33,16 +33,10 @@ _FILES_OR_NAMES = ("targets", "pool", "sources")
 
 
 class Session:
-    """What was typed, as a command needs it: the flags, where to print, the workspace.
-
-    Attributes:
-        given: Value of each shared flag.
-        output: Where results and notes go.
-        workspace: The workspace folder.
-    """
+    """What was typed, as a command needs it: the flags, where to print, the workspace."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        self.given = dict(given)
+        self.given = dict(given)  # Value of each shared flag.
         modes = {name: given.get(name, False) for name in ("json_mode", "quiet", "wide")}
         self.output = Output(**modes)
         self.workspace: Path = given.get("workspace", Path("."))

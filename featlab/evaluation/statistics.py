@@ -103,11 +103,6 @@ def gap_closed(score: float, source: float, oracle: float) -> float:
     return (score - source) / (oracle - source)
 
 
-def negative_transfer(scores: Sequence[float], source_scores: Sequence[float]) -> int:
-    """Return how many subjects a method left below source-only."""
-    return win_tie_loss(scores, source_scores)[2]
-
-
 def win_tie_loss(scores: Sequence[float], reference: Sequence[float]) -> tuple[int, int, int]:
     """Return on how many subjects ``scores`` are above, equal to (within `TOLERANCE`) and below ``reference``."""
     difference = _paired(scores, reference)

@@ -28,7 +28,6 @@ from featlab.evaluation.statistics import (
     gap_closed,
     holm,
     mean,
-    negative_transfer,
     paired_wilcoxon,
     win_tie_loss,
 )
@@ -165,7 +164,7 @@ def _summary(
         **means,
         ece=float("nan") if reliability is None else calibration_error(reliability),
         gap_closed=gap_closed(*(mean([triple[place] for triple in triples]) for place in range(3))),
-        negative_transfer=negative_transfer(ours, theirs) if theirs else None,
+        negative_transfer=losses if theirs else None,
         difference_vs_source=mean(difference),
         difference_ci95=bootstrap_interval(difference),
         p_vs_source=paired_wilcoxon(ours, theirs),

@@ -24,16 +24,6 @@ from featlab.extraction.worker import died_near, run_in_order
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a worker does with every batch."""
-
-    decode: bool  # Whether images are read
-    need_landmarks: bool  # Whether a row without landmarks fails
-    prepare: Preparation | None  # Run on every decoded image
-    backbone: Backbone | None  # Embeds in the worker; None when the main process does
-
-
-@dataclass(frozen=True)
 class Batch:
     """Items of one shard that are handled together, with their landmarks float32 (n, P, 2) if there are any."""
 
@@ -120,14 +110,9 @@ def embed_shards(
 
 
 def task_of(backbone: Backbone) -> Callable[[Batch], BatchResult]:
-    """Return what a worker does with every batch."""
-    task = Task(
-        decode=backbone.needs_images,
-        need_landmarks=backbone.needs_landmarks,
-        prepare=backbone.prepare,
-        backbone=backbone if backbone.in_worker else None,
-    )
-    return partial(process_batch, task)
+    """Return what a worker does with every batch; a backbone of the main process stays there."""
+    inside = backbone if backbone.in_worker else None
+    return partial(process_batch, backbone.needs_images, backbone.needs_landmarks, backbone.prepare, inside)
 
 
 def with_embeddings(batch: Batch, result: BatchResult, backbone: Backbone) -> BatchResult:
@@ -233,18 +218,20 @@ class ProgressMeter:
         return self._items[stage] * self._parallel[stage] / seconds if seconds > 0 else 0.0
 
 
-def process_batch(task: Task, batch: Batch) -> BatchResult:
-    """Decode, prepare and perhaps embed the items of a batch."""
+def process_batch(
+    decode: bool, need_landmarks: bool, prepare: Preparation | None, backbone: Backbone | None, batch: Batch
+) -> BatchResult:
+    """Decode, prepare and, with a backbone, embed the items of a batch."""
     places = range(len(batch.items))
     missing = np.ones(len(batch.items), dtype=np.bool_)
     if batch.landmarks is not None:
         missing = np.asarray(np.isnan(batch.landmarks).any(axis=(1, 2)))
-    failed = {place: "no landmarks" for place in places if task.need_landmarks and missing[place]}
+    failed = {place: "no landmarks" for place in places if need_landmarks and missing[place]}
     usable = [place for place in places if place not in failed]
-    if not task.decode:
+    if not decode:
         start = time.perf_counter()
         points = None if batch.landmarks is None else batch.landmarks[usable]
-        embeddings = task.backbone.embed([], points) if task.backbone is not None and usable else None
+        embeddings = backbone.embed([], points) if backbone is not None and usable else None
         return BatchResult(usable, failed, [], embeddings, 0.0, time.perf_counter() - start)
     kept: list[int] = []
     images: list[Image] = []
@@ -257,9 +244,9 @@ def process_batch(task: Task, batch: Batch) -> BatchResult:
         image = next(pixels)
         if points is not None and not isinstance(image, InputError) and lies_outside(points, image.shape[1::-1]):
             image = InputError("its landmarks lie outside of the picture")
-        if task.prepare is not None and not isinstance(image, InputError):
+        if prepare is not None and not isinstance(image, InputError):
             try:
-                image = task.prepare(image, points)
+                image = prepare(image, points)
             except InputError as error:
                 image = error
         read_seconds += time.perf_counter() - start
@@ -267,11 +254,11 @@ def process_batch(task: Task, batch: Batch) -> BatchResult:
             failed[place] = str(image)
             continue
         kept.append(place)
-        if task.backbone is None:
+        if backbone is None:
             images.append(image)
         else:
             start = time.perf_counter()
-            rows.append(task.backbone.embed([image], None if points is None else points[None]))
+            rows.append(backbone.embed([image], None if points is None else points[None]))
             embed_seconds += time.perf_counter() - start
     embeddings = np.concatenate(rows) if rows else None
     return BatchResult(kept, failed, images, embeddings, read_seconds, embed_seconds)

@@ -143,7 +143,11 @@ class OnnxNetwork:
             images = (images * images.new_tensor(LUMINANCE)[:, None, None]).sum(dim=1, keepdim=True)
         if self.channels_last:
             images = images.permute(0, 2, 3, 1)
-        wanted = self._wanted()
+        # The embedding, and of each layer the statistics, or else the map.
+        available, wanted = {output.name for output in self.session.get_outputs()}, [self.embedding]
+        for layer in self.layers:
+            statistics = statistics_names(layer)
+            wanted += statistics if available.issuperset(statistics) else [layer]
         values = self.session.run(wanted, {taken.name: images.to(_FLOATS[taken.type]).contiguous().numpy()})
         outputs = {key: torch.from_numpy(value) for key, value in zip(wanted, values, strict=True)}
         vectors = outputs[self.embedding]
@@ -152,15 +156,6 @@ class OnnxNetwork:
         averages = channel_statistics(vectors) if self.averaged else None
         outputs[EMBEDDING] = vectors if averages is None else averages[0]
         return embedding_of(self.name, outputs, self.layers, len(images))
-
-    def _wanted(self) -> list[str]:
-        """Name the embedding, and of each layer the statistics, or else the map."""
-        available = {output.name for output in self.session.get_outputs()}
-        wanted = [self.embedding]
-        for layer in self.layers:
-            statistics = statistics_names(layer)
-            wanted += statistics if available.issuperset(statistics) else [layer]
-        return wanted
 
 
 def _weight_files(onnx: Any, model: Any, path: Path) -> list[Path]:
