@@ -140,9 +140,8 @@ def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
     png, pdf = (folder / f"{figure.name}.{ending}" for ending in ("png", "pdf"))
     endings = ("svg", *(["pdf"] if pdf.exists() else []), "csv")
     try:
-        for file in folder.iterdir():
-            if file.stem == figure.name:
-                check_sum(file, InputError)
+        for file in (each for each in folder.iterdir() if each.stem == figure.name):
+            check_sum(file, InputError)
         found = {ending: (folder / f"{figure.name}.{ending}").read_bytes() for ending in endings}
         shown, media = found["svg"], SVG
         width, height = map(float, _SIZE.search(shown).groups())  # type: ignore[union-attr]
