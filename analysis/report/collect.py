@@ -140,7 +140,7 @@ def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
     png, pdf = (folder / f"{figure.name}.{ending}" for ending in ("png", "pdf"))
     endings = ("svg", *(["pdf"] if pdf.exists() else []), "csv")
     try:
-        for file in folder.glob(f"{figure.name}.*"):
+        for file in (each for each in folder.iterdir() if each.stem == figure.name):
             check_sum(file, InputError)
         found = {ending: (folder / f"{figure.name}.{ending}").read_bytes() for ending in endings}
         shown, media = found["svg"], SVG

@@ -11,9 +11,6 @@ from featlab.cache.atomic import atomic_folder, atomic_path
 from featlab.cache.sums import sum_of
 from featlab.errors import BundleError
 
-_LARGEST = 1 << 30
-"""Bytes of a file above which an archive is no bundle's."""
-
 
 def pack_bundle(folder: Path, out: Path) -> str:
     """Write a bundle, which is checked first, as one file; return its sha256, 64 hex digits.
@@ -44,7 +41,7 @@ def unpack_bundle(file: Path, out: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             parts = archive.infolist()
-            plain = all(part.compress_type == zipfile.ZIP_STORED and part.file_size <= _LARGEST for part in parts)
+            plain = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
             if sorted(part.filename for part in parts) != sorted(BUNDLE_FILES) or not plain:
                 raise BundleError(f"{file}: not what featlab bundle pack writes")
             with atomic_folder(out, error=BundleError) as draft:
