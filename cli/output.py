@@ -27,18 +27,12 @@ _SPELLED_OUT = 5  # Failures that are named; a list has all of them.
 
 
 class Output:
-    """Where a command's words go.
-
-    Args:
-        json_mode: One JSON object on stdout in place of tables.
-        quiet: No notes and no progress.
-        wide: Every column of a table; by default those that decide.
-    """
+    """Where a command's words go."""
 
     def __init__(self, *, json_mode: bool = False, quiet: bool = False, wide: bool = False) -> None:
-        self.json_mode = json_mode
-        self.quiet = quiet
-        self.wide = wide
+        self.json_mode = json_mode  # One JSON object on stdout in place of tables.
+        self.quiet = quiet  # No notes and no progress.
+        self.wide = wide  # Every column of a table; by default those that decide.
         terminal = sys.stdout.isatty()
         self.stdout = _console(width=None if terminal else _WIDE)
         self.stderr = _console(stderr=True)

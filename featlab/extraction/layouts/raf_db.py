@@ -9,17 +9,7 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item, natural_key
-from featlab.extraction.layouts import register_layout
-from featlab.extraction.layouts.tree import (
-    RAF_DB,
-    check_present,
-    child,
-    counted,
-    descendant,
-    images,
-    mismatch,
-    relative,
-)
+from featlab.extraction.layouts import register_layout, tree
 from featlab.extraction.text import read_lines
 
 EXPECTED = (
@@ -53,7 +43,7 @@ _Face = tuple[Path, str, str]
 
 
 def _recognises(root: Path) -> bool:
-    return root.is_dir() and (descendant(root, *_LISTS) is not None or _numbered_folders(root) is not None)
+    return root.is_dir() and (tree.descendant(root, *_LISTS) is not None or _numbered_folders(root) is not None)
 
 
 @register_layout(
@@ -86,30 +76,30 @@ def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
     is the data set, and a subject is its split (or, with group=dataset, all of it). A clip is what one split has of one
     class. A listed image that isn't on disk fails at extraction and is listed.
     """
-    table = descendant(root, *_LISTS)
+    table = tree.descendant(root, *_LISTS)
     base = _numbered_folders(root)
     if table is not None:
         faces = list(_listed(table, _image_folder(root, table, options.images), options.images))
     elif base is not None:
         faces = list(_in_folders(base))
     else:
-        raise mismatch(root, EXPECTED)
+        raise tree.mismatch(root, EXPECTED)
     items: list[Item] = []
     for path, split, label in sorted(faces, key=lambda face: natural_key(face[0].name)):
         subject = "raf-db" if options.group == "dataset" else f"raf-db-{split}"
-        items.append(Item(path, relative(path, root), subject, label, f"{split}/{label}", 0, row=-1))
-    check_present(items, root, "list_patition_label.txt")
-    return counted(items)
+        items.append(Item(path, tree.relative(path, root), subject, label, f"{split}/{label}", 0, row=-1))
+    tree.check_present(items, root, "list_patition_label.txt")
+    return tree.counted(items)
 
 
 def _image_folder(root: Path, table: Path, kind: str) -> Path:
     for home in dict.fromkeys((table.parent, table.parent.parent, root)):
         if home == root or root in home.parents:
-            folder = descendant(home, f"Image/{kind}", kind)
+            folder = tree.descendant(home, f"Image/{kind}", kind)
             if folder is not None and folder.is_dir():
                 return folder
     raise InputError(
-        f"{root}: expected Image/{kind}/ (or {kind}/) with the images of {relative(table, root)}; found none"
+        f"{root}: expected Image/{kind}/ (or {kind}/) with the images of {tree.relative(table, root)}; found none"
     )
 
 
@@ -117,31 +107,33 @@ def _listed(table: Path, folder: Path, kind: str) -> Iterator[_Face]:
     for number, line in read_lines(table):
         cells = line.split()
         where = f"{table}, line {number}"
-        if len(cells) != 2 or cells[1] not in [str(code) for code in range(1, len(RAF_DB) + 1)]:
-            raise InputError(f"{where}: expected an image and a number from 1 to {len(RAF_DB)}, found {line[:60]!r}")
+        if len(cells) != 2 or cells[1] not in [str(code) for code in range(1, len(tree.RAF_DB) + 1)]:
+            raise InputError(
+                f"{where}: expected an image and a number from 1 to {len(tree.RAF_DB)}, found {line[:60]!r}"
+            )
         name = Path(cells[0])
         split = name.stem.partition("_")[0]
         if split not in _SPLITS:
             raise InputError(f"{where}: the image {cells[0]!r} begins neither with train_ nor with test_")
         file = f"{name.stem}_aligned{name.suffix}" if kind == "aligned" else name.name
-        yield folder / file, split, RAF_DB[int(cells[1]) - 1]
+        yield folder / file, split, tree.RAF_DB[int(cells[1]) - 1]
 
 
 def _numbered_folders(root: Path) -> Path | None:
     """Return the folder that has train/1 … and so on in it."""
-    for base in (root, child(root, "DATASET")):
+    for base in (root, tree.child(root, "DATASET")):
         if base is None or not base.is_dir():
             continue
-        train = child(base, *_SPLITS["train"])
-        if train is not None and all((train / str(code)).is_dir() for code in range(1, len(RAF_DB) + 1)):
+        train = tree.child(base, *_SPLITS["train"])
+        if train is not None and all((train / str(code)).is_dir() for code in range(1, len(tree.RAF_DB) + 1)):
             return base
     return None
 
 
 def _in_folders(base: Path) -> Iterator[_Face]:
     for split, names in _SPLITS.items():
-        folder = child(base, *names)
-        for code, label in enumerate(RAF_DB, 1):
+        folder = tree.child(base, *names)
+        for code, label in enumerate(tree.RAF_DB, 1):
             if folder is not None and (folder / str(code)).is_dir():
-                for path in images(folder / str(code)):
+                for path in tree.images(folder / str(code)):
                     yield path, split, label
