@@ -33,7 +33,8 @@ def usable(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 def usable_rows(rows: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which rows (n, D) hold nothing else."""
-    return np.asarray(usable(rows).all(axis=1))
+    # Half the time of `usable` value by value; NaN is in neither range.
+    return np.asarray((rows.max(axis=1, initial=0) <= LARGEST) & (rows.min(axis=1, initial=0) >= -LARGEST))
 
 
 @dataclass(frozen=True, eq=False)
