@@ -34,7 +34,8 @@ def usable(values: NDArray[Any]) -> NDArray[np.bool_]:
 def usable_rows(rows: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which rows (n, D) hold nothing else."""
     # Half the time of `usable` value by value; NaN is in neither range.
-    return np.asarray((rows.max(axis=1, initial=0) <= LARGEST) & (rows.min(axis=1, initial=0) >= -LARGEST))
+    most = np.float32(LARGEST)
+    return np.asarray((rows.max(axis=1, initial=0) <= most) & (rows.min(axis=1, initial=0) >= -most))
 
 
 @dataclass(frozen=True, eq=False)

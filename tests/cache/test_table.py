@@ -1,12 +1,14 @@
 """A table of rows: what it refuses, and how rows are taken out of it."""
 
 import hashlib
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from featlab.cache import CacheError, ExtractorInfo, FeatureTable
+from featlab.cache.table import usable_rows
 
 
 @pytest.fixture
@@ -80,3 +82,15 @@ def test_the_fingerprint_is_about_features_and_not_about_library_versions():
     changed = [replace(info, id="x"), replace(info, weights="x"), replace(info, preprocessing="x")]
     changed.append(replace(info, layers=("stem",)))
     assert len({info.fingerprint, *(other.fingerprint for other in changed)}) == 5
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_row_is_usable_when_each_of_its_values_is(dtype):
+    rows = np.random.default_rng(0).normal(size=(30, 4)).astype(dtype)
+    with np.errstate(over="ignore"):
+        odd = np.array([np.nan, np.inf, -np.inf, 1e15, -1e15, 1.1e15, -2e15, 1e30]).astype(dtype)
+    for row, value in enumerate(odd):
+        rows[row, row % 4] = value
+    expected = [all(math.isfinite(value) and abs(value) <= np.float32(1e15) for value in row) for row in rows.tolist()]
+    assert usable_rows(rows).tolist() == expected
+    assert usable_rows(rows[:0]).tolist() == []
