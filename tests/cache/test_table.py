@@ -91,6 +91,7 @@ def test_a_row_is_usable_when_each_of_its_values_is(dtype):
         odd = np.array([np.nan, np.inf, -np.inf, 1e15, -1e15, 1.1e15, -2e15, 1e30]).astype(dtype)
     for row, value in enumerate(odd):
         rows[row, row % 4] = value
-    expected = [all(math.isfinite(value) and abs(value) <= np.float32(1e15) for value in row) for row in rows.tolist()]
+    most = float(np.float32(1e15))
+    expected = [all(math.isfinite(value) and abs(value) <= most for value in row) for row in rows.tolist()]
     assert usable_rows(rows).tolist() == expected
     assert usable_rows(rows[:0]).tolist() == []
