@@ -303,7 +303,8 @@ def test_the_graph_equals_numpy():
     for row in range(3):
         passed = nodes[row].numpy() @ first[0].T + first[1]
         expected = across @ np.maximum(passed, 0) @ last[0].T + last[1]
-        np.testing.assert_allclose(graph(nodes)[row].detach(), expected, rtol=1e-6, atol=1e-9)
+        # The links were divided in float32.
+        np.testing.assert_allclose(graph(nodes)[row].detach(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_other_domains_node_is_its_nearest_mean():
