@@ -113,9 +113,13 @@ def test_the_gain_is_the_line_that_numpy_fits():
     slope, intercept = np.polyfit(gap, gains, 1)
     np.testing.assert_allclose(found.gain.numpy(), [intercept, slope], rtol=1e-3)
     np.testing.assert_allclose(found.residuals.numpy(), np.sort(gains - intercept - slope * gap), atol=1e-5)
-    estimate = found.estimate(0.3, frames=12)
-    assert estimate.expected == pytest.approx(intercept + 0.3 * slope, rel=1e-3)
+    among = float(gap.mean())
+    estimate = found.estimate(among, frames=12)
+    assert estimate.expected == pytest.approx(intercept + among * slope, rel=1e-3)
     assert estimate.low <= estimate.expected <= estimate.high
+    # Far from what source people showed the line says -4.6 and more: nobody loses more than any of them, or gains more.
+    far = [found.estimate(value, frames=12).expected for value in (0.3, -0.3)]
+    assert sorted(far) == pytest.approx([gains.min(), gains.max()], rel=1e-3)
     assert estimate.frames == 12
 
 

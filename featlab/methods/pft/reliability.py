@@ -133,7 +133,9 @@ class Reliability:
         if gap is None:
             expected, around = float(self.gains.mean()), self.gains.numpy() - float(self.gains.mean())
         else:
-            expected, around = float(self.gain[0] + self.gain[1] * gap), self.residuals.numpy()
+            # A line knows no end: nobody is expected to gain more, or lose more, than any source person did.
+            most, least = float(self.gains.max()), float(self.gains.min())
+            expected, around = min(max(float(self.gain[0] + self.gain[1] * gap), least), most), self.residuals.numpy()
         low, high = (expected + float(np.quantile(around, share)) for share in INTERVAL)
         return GainEstimate(expected, low, high, float(np.mean(around + expected >= 0)), frames)
 
