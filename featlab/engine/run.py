@@ -125,16 +125,26 @@ def without_interrupts() -> Iterator[None]:
             mask(signal.SIG_SETMASK, before)
 
 
-def _start(parent: int) -> None:
-    """Prepare a worker: it ends when its parent is gone, which nobody else would tell it."""
+def be_worker(until_alone: Callable[[], object]) -> None:
+    """Make this process a worker: Ctrl-C is its parent's, and it ends with its parent, which nobody else would tell it.
+
+    ``until_alone`` returns when the parent is gone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        until_alone()
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _start(parent: int) -> None:
+    def until_alone() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+
+    be_worker(until_alone)
 
 
 def _callers_backend() -> tuple[str | None, int | None] | None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from featlab.engine.run import without_interrupts
+from featlab.engine.run import be_worker, without_interrupts
 from featlab.errors import FeatlabError
 
 Piece = TypeVar("Piece")
@@ -84,23 +82,15 @@ _work: Callable[[Any], Any] | None = None
 def _start_worker(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
-    # The parent handles Ctrl-C; a worker that did as well would only print a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # As many workers as cores, so one thread each.
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     threadpool_limits(limits=1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # it was spawned
+    be_worker(parent.join)
 
 
 def _run_in_worker(piece: Any) -> Any:
     assert _work is not None
     return _work(piece)
-
-
-def _end_with_parent() -> None:
-    """End this process when the parent is killed: nobody else would tell it, and it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
