@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from featlab.cache import open_cache
-from featlab.config.toml import config_template
+from featlab.config.load import config_template
 from featlab.extraction.backbones.builtin import template
 from featlab.extraction.layouts import LAYOUTS
 
