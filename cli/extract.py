@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -138,6 +139,8 @@ def _show(
     shown = {name.replace("_", " "): value for name, value in {**facts, **words, **said}.items()}
     output.facts(str(report.path), {name: value for name, value in shown.items() if value is not None})
     output.warn_of_failures(report.failures, f"{left_out} {listed}")
+    named = shlex.quote(str(report.path))
+    output.show(f"next: featlab inspect {named} shows what it holds; featlab evaluate --cache {named} compares methods")
 
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
