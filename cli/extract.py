@@ -41,7 +41,7 @@ def extract(
         Option(
             metavar="NAME",
             help="hog, geometry, resnet18, torchvision:NAME, timm:NAME, clip:NAME, hf:FOLDER, "
-            "emotiefflib:NAME, face-api, fer, pt2:FILE, onnx:FILE, python:MODULE:FACTORY.",
+            "emotiefflib:NAME, pyfeat:v2, face-api, fer, pt2:FILE, onnx:FILE, python:MODULE:FACTORY.",
             autocompletion=complete_backbone,
             rich_help_panel="Backbone",
         ),
@@ -150,6 +150,7 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
     facts = {
         "layers": list(layers),
         "landmarks": inputs.landmark_source,
+        "licence": report.extractor.about.get("licence"),
         "no_face": len(inputs.no_face),
         "in_doubt": len(inputs.in_doubt),
         "resumed_rows": report.resumed_rows,
