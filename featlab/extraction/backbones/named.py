@@ -122,7 +122,7 @@ def build_pyfeat(argument: str | None, options: Mapping[str, Any]) -> NetworkBac
     config = transformers.ConvNextV2Config(
         hidden_sizes=[len(trunk[keys[0]]) for keys in stages], depths=[len(keys) for keys in stages]
     )
-    module = seeded(lambda: transformers.ConvNextV2Model(config))
+    module: nn.Module = seeded(lambda: transformers.ConvNextV2Model(config))
     # The file has no norm after the mean: py-feat's heads have their own.
     module.layernorm = nn.Identity()
     renamed = {}
