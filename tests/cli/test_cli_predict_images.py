@@ -107,7 +107,7 @@ def test_with_mirror_a_turned_picture_is_predicted_as_the_picture_is(
     assert "averaged with its mirror image" in refused(*words, "--images", "clip", "-q")
 
 
-def test_a_video_is_sampled_as_asked(workspace, run_json, quickly, lines_of):
+def test_a_video_is_sampled_as_asked_and_drawn_over(workspace, run_json, refused, quickly, lines_of):
     av = pytest.importorskip("av", reason="the extra `video` is not installed")
     with av.open("talk.mp4", "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -116,12 +116,19 @@ def test_a_video_is_sampled_as_asked(workspace, run_json, quickly, lines_of):
             pixels = np.full((2 * SIZE, 2 * SIZE, 3), 10 * frame, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
         container.mux(stream.encode())
-    made = run_json("predict", "--subject", "p3", "--images", "talk.mp4", "--fps", "2", *HOG, "-j", "1", *quickly)
-    assert made["rows"] == 4
+    words = ("predict", "--subject", "p3", "--images", "talk.mp4", "--fps", "2", *HOG, "-j", "1", *quickly)
+    made = run_json(*words, "--overlay", "drawn.mp4")
+    assert (made["rows"], made["overlay"]) == (4, "drawn.mp4")
+    with av.open("talk.mp4") as old, av.open("drawn.mp4") as new:
+        assert new.streams.video[0].average_rate == old.streams.video[0].average_rate
+        times = [[float(frame.pts * frame.time_base) for frame in file.decode(video=0)] for file in (old, new)]
+        assert times[0] == times[1]
     assert [line["path"] for line in lines_of("predictions.csv")] == [
         f"talk.mp4#t={time:.3f}" for time in (0, 0.5, 1, 1.5)
     ]
     assert {line["video"] for line in lines_of("predictions.csv")} == {"talk.mp4"}
+    # Before anything is embedded, or a person is looked for.
+    assert "--images CLIP" in refused("predict", "--subject", "nobody", "--images", "clip", "--overlay", "x.mp4")
 
 
 def test_what_can_not_be_read_is_listed_and_the_exit_code_is_3(workspace, run, quickly, lines_of):
