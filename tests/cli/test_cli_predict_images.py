@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -158,7 +159,7 @@ def test_an_adapted_bundle_alone_predicts_images_of_its_own_backbone_only(worksp
     assert "loose" not in refused(*words, "empty", "--layout", "folders", *HOG, "-q")
 
 
-def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, run_json, refused, quickly):
+def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, run_json, refused, quickly, monkeypatch):
     made = run_json("pretrain", "--targets", "p3", *quickly)
     bundle = load_bundle(Path(made["folder"]))
     at_rest = [f"clip/neutral{frame}.png" for frame in range(3)]
@@ -191,8 +192,13 @@ def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, ru
         (("personalise", *words, "notes.txt", "--out", "x.onnx", "--method", "gone", "-q"), "gone"),
         (("personalise", *words, "notes.txt", "--out", "x.onnx", "--other", "gone.mp4", "-q"), "gone.mp4"),
         ((*first, "--out", "x.onnx", "--method", "oracle"), "labels"),
+        (("personalise", *words, "notes.txt", "--out", "x.pt2", "--method", "oracle", "-q"), "featlab evaluate only"),
+        (("personalise", *words, "notes.txt", "--out", "x.pt2", "--method", "coral", "-q"), "--methods coral"),
         ((*first, "--out", "x.onnx", "--set", "head.lr=0.1"), "head.lr has no effect here"),
         ((*first, "--out", "x.onnx", "--set", "adapt.shot.lr=0.1"), "adapt.shot.lr has no effect here"),
     ):
         assert expected in refused(*typed)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert "pip install 'featlab[onnx]'" in refused("personalise", *words, "notes.txt", "--out", "x.onnx", "-q")
+    assert "pip install 'featlab[onnx]'" in refused("export", "--bundle", "gone", "--out", "x.onnx", "-q")
     assert not list(Path().glob("x.*"))
