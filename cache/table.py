@@ -128,9 +128,17 @@ class FeatureTable:
         return replace(self, paths=paths, **arrays)
 
     def rows_of(self, *subjects: str) -> FeatureTable:
-        """Return the rows of the named subjects, in the table's order; of everyone: the table itself, no copy."""
-        wanted = np.isin(self.subject, self._subject_codes(subjects))
-        return self if wanted.all() else self.take(wanted)
+        """Return the rows of the named subjects, in the table's order.
+
+        Rows that lie side by side are views, and those of everyone are the table itself.
+        """
+        codes = self._subject_codes(subjects)
+        wanted = self.subject == codes[0] if len(codes) == 1 else np.isin(self.subject, codes)
+        if wanted.all():
+            return self
+        rows = np.flatnonzero(wanted)
+        together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
+        return self.take(slice(rows[0], rows[-1] + 1) if together else rows)
 
     def without(self, *subjects: str) -> FeatureTable:
         """Return the rows of everyone but the named subjects, in the table's order."""

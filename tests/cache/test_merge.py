@@ -1,5 +1,6 @@
 """Several caches of one extractor become one: the same rows, under one set of codes, or one clear line."""
 
+import itertools
 import os
 from dataclasses import replace
 
@@ -202,14 +203,15 @@ def test_what_is_no_merge_is_refused_and_a_merge_that_is_stopped_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         merge_caches(pair, tmp_path / "stopped.h5", on_progress=stop)
     assert set(tmp_path.rglob("*")) == files
-    # Killed at the rename, or by an edited cache, it can be made again by the same words.
-    again = tmp_path / "again.h5"
-    with monkeypatch.context() as patch:
-        real = os.replace
-        patch.setattr(os, "replace", lambda old, new: stop(0, 0) if new == again else real(old, new))
-        with pytest.raises(KeyboardInterrupt):
-            merge_caches(pair, again)
-    merge_caches(pair, again)
+    # Killed at any of its three renames, or stopped by an edited cache, it can be made again by the same words.
+    real = os.replace
+    for place in range(3):
+        again, renames = tmp_path / f"again{place}.h5", itertools.count()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", lambda *names: real(*names) if next(renames) < place else stop(0, 0))  # noqa: B023
+            with pytest.raises(KeyboardInterrupt):
+                merge_caches(pair, again)
+        merge_caches(pair, again)
     with h5py.File(pair[1], "r+") as file:
         file["label"][0] ^= 1
     with refused(CacheError, str(pair[1]), "not what was written"):
