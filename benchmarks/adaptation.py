@@ -4,7 +4,7 @@ Features are kept as they are (512 of 512), so that nothing is made smaller than
 takes time does not depend on them, but for the iterations of what stops when it has converged.
 
     python benchmarks/claims.py adaptation
-    python benchmarks/adaptation.py             # seconds of some methods, the table of docs/why-tables.md
+    python benchmarks/adaptation.py             # seconds of some methods
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def export(
     from featlab.exchange.formats import export_metadata
     from featlab.methods.base import base_model
 
-    wanted = format_of(out, format)
+    wanted = format_of(out, format, images=backbone is not None)
     made = None
     if backbone is not None:
         # The file is compared with ours on the CPU, so the network belongs there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,7 +41,7 @@ def extract(
         Option(
             metavar="NAME",
             help="hog, geometry, resnet18, torchvision:NAME, timm:NAME, clip:NAME, hf:FOLDER, "
-            "emotiefflib:NAME, face-api, fer, pt2:FILE, onnx:FILE, python:MODULE:FACTORY.",
+            "emotiefflib:NAME, pyfeat:v2, face-api, fer, pt2:FILE, onnx:FILE, python:MODULE:FACTORY.",
             autocompletion=complete_backbone,
             rich_help_panel="Backbone",
         ),
@@ -138,6 +139,8 @@ def _show(
     shown = {name.replace("_", " "): value for name, value in {**facts, **words, **said}.items()}
     output.facts(str(report.path), {name: value for name, value in shown.items() if value is not None})
     output.warn_of_failures(report.failures, f"{left_out} {listed}")
+    named = shlex.quote(str(report.path))
+    output.show(f"next: featlab inspect {named} shows what it holds; featlab evaluate --cache {named} compares methods")
 
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
@@ -147,6 +150,7 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
     facts = {
         "layers": list(layers),
         "landmarks": inputs.landmark_source,
+        "licence": report.extractor.about.get("licence"),
         "no_face": len(inputs.no_face),
         "in_doubt": len(inputs.in_doubt),
         "resumed_rows": report.resumed_rows,

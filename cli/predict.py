@@ -79,9 +79,9 @@ def refuse_without_images(session: Session, backbone: str | None) -> None:
 
 
 def predict_from_images(
-    session: Session, person: Person, images: Path, out: Path, backbone: str | None, smooth: int
+    session: Session, person: Person, images: Path, out: Path, backbone: str | None, smooth: int, overlay: Path | None
 ) -> None:
-    """Embed and predict; write the csv, and beside it the list of what could not be read (exit code 3)."""
+    """Embed and predict; write csv and video, and beside the csv the list of what could not be read (exit code 3)."""
     from featlab.evaluation.metrics import smooth_probabilities
     from featlab.extraction.shards import list_path, write_list
     from featlab.workspace.predict import Predicted, write_predictions
@@ -97,20 +97,33 @@ def predict_from_images(
     done = Predicted(person.subject, rows, probabilities, person.reused)
     write_predictions(out, [(rows, probabilities)], person.bundle.classes)
     write_list(out, found.failures)
-    tell_predictions(output, done, person.bundle.classes, person.method, out, smooth, len(found.failures))
+    if overlay is not None:
+        from featlab.analysis.inside.overlay import write_overlay
+
+        title = f"{person.subject}, {person.method}"
+        with output.progress() as bars:
+            write_overlay(overlay, images, title, person.bundle.classes, found, probabilities, bars.of("overlay"))
+    tell_predictions(output, done, person.bundle.classes, person.method, out, smooth, len(found.failures), overlay)
     output.warn_of_failures(found.failures, f"images have no line; they are listed in {list_path(out)}")
     if found.failures:
         raise typer.Exit(SKIPPED)
 
 
 def tell_predictions(
-    output: Output, done: Predicted, classes: Sequence[str], method: str, out: Path, smooth: int, failures: int = 0
+    output: Output,
+    done: Predicted,
+    classes: Sequence[str],
+    method: str,
+    out: Path,
+    smooth: int,
+    failures: int = 0,
+    overlay: Path | None = None,
 ) -> None:
     """Print what was predicted of one person, by video."""
     from featlab.workspace.predict import video_shares
 
     facts = {"path": out, "method": method, "failures": failures, "smoothing": smooth, "classes": list(classes)}
-    output.json(facts | _facts(done, classes))
+    output.json(facts | {"overlay": overlay} | _facts(done, classes))
     over = f", averaged over {smooth} frames of a video" if smooth > 1 else ""
     output.show(
         f"{out}: {len(done.rows)} rows of {done.subject}{over}; share of frames predicted as each class, by video:"
@@ -118,6 +131,8 @@ def tell_predictions(
     shares = video_shares(done.rows, done.probabilities)
     lines = [(video, count, *(f"{100 * value:.1f} %" for value in share)) for video, count, share in shares]
     output.columns(("Video", "Frames", *classes), lines)
+    if overlay is not None:
+        output.show(f"{overlay}: the video with these probabilities")
 
 
 def _facts(done: Predicted, classes: Sequence[str]) -> dict[str, Any]:
@@ -224,6 +239,9 @@ def predict(
     smooth: Annotated[
         int, Option(min=0, metavar="N", help="Average probabilities over N (odd) frames of a video; 0: as they are.")
     ] = 0,
+    overlay: Annotated[
+        Path | None, Option(metavar="FILE", help="With --images CLIP: an mp4 of it with the probabilities drawn below.")
+    ] = None,
 ) -> None:
     """Predict every frame of people with their adaptations; adapts first where one is missing."""
     from featlab.config.sections import check_window
@@ -231,8 +249,12 @@ def predict(
 
     check_window("--smooth", smooth)
     people = session["people"]
+    if overlay is not None:
+        from featlab.analysis.inside.overlay import check_overlay
+
+        check_overlay(overlay, images)
     if images is not None:
-        predict_from_images(session, open_person(session, people), images, out, backbone, smooth)
+        predict_from_images(session, open_person(session, people), images, out, backbone, smooth, overlay)
         return
     refuse_without_images(session, backbone)
     if needs_no_cache(session):

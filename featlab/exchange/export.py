@@ -22,6 +22,7 @@ from featlab.exchange import formats
 from featlab.exchange.formats import ImageNetwork, NetworkWithHead, fold, metadata_text
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.backbones.network import NetworkBackbone
+from featlab.extraction.training.export import check_onnx
 from featlab.model.networks import PersonalModel, Projection, as_tensor
 from featlab.workspace.predict_images import check_backbone
 
@@ -91,14 +92,22 @@ class ExportReport:
     metadata: Mapping[str, Any]  # What the file says about itself.
 
 
-def format_of(path: Path, name: str | None = None) -> str:
-    """Return the format that was named, or the one that the file's suffix says."""
+def format_of(path: Path, name: str | None = None, *, images: bool = False) -> str:
+    """Return the format that was named, or the one that the file's suffix says.
+
+    One that can't be written is refused here, before there is a model: without its libraries, or tensors alone where
+    ``images`` are to go in.
+    """
     if name is not None:
         check_choice("--format", name, formats.FORMATS)
-        return name
-    if path.suffix.lower() not in formats.SUFFIXES:
+    elif path.suffix.lower() not in formats.SUFFIXES:
         raise ConfigError(f"{path}: which format? end the name in {', '.join(formats.SUFFIXES)}, or say --format")
-    return formats.SUFFIXES[path.suffix.lower()]
+    wanted = name or formats.SUFFIXES[path.suffix.lower()]
+    if wanted == "onnx":
+        check_onnx()
+    if wanted == "safetensors" and images:
+        raise InputError("safetensors holds tensors and no network; export a backbone as onnx or pt2, or leave it out")
+    return wanted
 
 
 def export_model(
@@ -123,6 +132,7 @@ def export_model(
         embeddings: (n, D0) rows of the person to compare on, not written anywhere; the first 4,096 are taken.
         network: The backbone, to take images; ``None`` exports a head that takes embeddings.
     """
+    format_of(out, format, images=network is not None)
     head = fold(model)
     module: nn.Module = head if network is None else NetworkWithHead(network.module, head)
     random = torch.Generator().manual_seed(0)

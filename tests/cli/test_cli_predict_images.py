@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def test_with_mirror_a_turned_picture_is_predicted_as_the_picture_is(
     assert "averaged with its mirror image" in refused(*words, "--images", "clip", "-q")
 
 
-def test_a_video_is_sampled_as_asked(workspace, run_json, quickly, lines_of):
+def test_a_video_is_sampled_as_asked_and_drawn_over(workspace, run_json, refused, quickly, lines_of):
     av = pytest.importorskip("av", reason="the extra `video` is not installed")
     with av.open("talk.mp4", "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -115,12 +116,19 @@ def test_a_video_is_sampled_as_asked(workspace, run_json, quickly, lines_of):
             pixels = np.full((2 * SIZE, 2 * SIZE, 3), 10 * frame, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
         container.mux(stream.encode())
-    made = run_json("predict", "--subject", "p3", "--images", "talk.mp4", "--fps", "2", *HOG, "-j", "1", *quickly)
-    assert made["rows"] == 4
+    words = ("predict", "--subject", "p3", "--images", "talk.mp4", "--fps", "2", *HOG, "-j", "1", *quickly)
+    made = run_json(*words, "--overlay", "drawn.mp4")
+    assert (made["rows"], made["overlay"]) == (4, "drawn.mp4")
+    with av.open("talk.mp4") as old, av.open("drawn.mp4") as new:
+        assert new.streams.video[0].average_rate == old.streams.video[0].average_rate
+        times = [[float(frame.pts * frame.time_base) for frame in file.decode(video=0)] for file in (old, new)]
+        assert times[0] == times[1]
     assert [line["path"] for line in lines_of("predictions.csv")] == [
         f"talk.mp4#t={time:.3f}" for time in (0, 0.5, 1, 1.5)
     ]
     assert {line["video"] for line in lines_of("predictions.csv")} == {"talk.mp4"}
+    # Before anything is embedded, or a person is looked for.
+    assert "--images CLIP" in refused("predict", "--subject", "nobody", "--images", "clip", "--overlay", "x.mp4")
 
 
 def test_what_can_not_be_read_is_listed_and_the_exit_code_is_3(workspace, run, quickly, lines_of):
@@ -151,7 +159,7 @@ def test_an_adapted_bundle_alone_predicts_images_of_its_own_backbone_only(worksp
     assert "loose" not in refused(*words, "empty", "--layout", "folders", *HOG, "-q")
 
 
-def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, run_json, refused, quickly):
+def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, run_json, refused, quickly, monkeypatch):
     made = run_json("pretrain", "--targets", "p3", *quickly)
     bundle = load_bundle(Path(made["folder"]))
     at_rest = [f"clip/neutral{frame}.png" for frame in range(3)]
@@ -184,8 +192,13 @@ def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, ru
         (("personalise", *words, "notes.txt", "--out", "x.onnx", "--method", "gone", "-q"), "gone"),
         (("personalise", *words, "notes.txt", "--out", "x.onnx", "--other", "gone.mp4", "-q"), "gone.mp4"),
         ((*first, "--out", "x.onnx", "--method", "oracle"), "labels"),
+        (("personalise", *words, "notes.txt", "--out", "x.pt2", "--method", "oracle", "-q"), "featlab evaluate only"),
+        (("personalise", *words, "notes.txt", "--out", "x.pt2", "--method", "coral", "-q"), "--methods coral"),
         ((*first, "--out", "x.onnx", "--set", "head.lr=0.1"), "head.lr has no effect here"),
         ((*first, "--out", "x.onnx", "--set", "adapt.shot.lr=0.1"), "adapt.shot.lr has no effect here"),
     ):
         assert expected in refused(*typed)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert "pip install 'featlab[onnx]'" in refused("personalise", *words, "notes.txt", "--out", "x.onnx", "-q")
+    assert "pip install 'featlab[onnx]'" in refused("export", "--bundle", "gone", "--out", "x.onnx", "-q")
     assert not list(Path().glob("x.*"))

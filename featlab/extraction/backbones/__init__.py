@@ -86,6 +86,7 @@ BACKBONES: Registry[Factory] = Registry(
         "hog": f"{__name__}.builtin:build_hog",
         "onnx": f"{__name__}.onnx_file:build",
         "pt2": f"{__name__}.exported_program:build",
+        "pyfeat": f"{__name__}.named:build_pyfeat",
         "python": f"{__name__}.python_factory:build",
         "resnet18": f"{__name__}.hubs:build_resnet18",
         "timm": f"{__name__}.hubs:build_timm",

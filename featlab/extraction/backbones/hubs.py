@@ -1,4 +1,7 @@
-"""Networks by their names, without a head: ``resnet18`` (built in), ``torchvision:NAME`` and ``timm:NAME``."""
+"""Networks by their names, without a head: ``resnet18`` (built in), ``torchvision:NAME`` and ``timm:NAME``.
+
+``timm:hf-hub:OWNER/NAME`` is a model of the Hugging Face hub in timm's form; ``@REVISION`` at the end pins a version.
+"""
 
 from __future__ import annotations
 
@@ -65,6 +68,9 @@ def bare_network(name: str, own: Any = None) -> nn.Module:
             module = library.models.get_model(network, weights=own)
     except (OSError, RuntimeError, ValueError) as error:
         hint = "" if own is None else "; name a file with --weights"
+        if network.startswith("hf-hub:"):  # What it looks like lies there too.
+            there = network.removeprefix("hf-hub:").partition("@")[0]
+            hint = f"; run `hf download {there}` where there is a network, and copy ~/.cache/huggingface from there"
         raise ConfigError(f"{name} can't be made ({one_line(error)}){hint}") from None
     return module if is_timm else remove_head(name, module)
 

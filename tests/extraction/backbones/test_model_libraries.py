@@ -30,6 +30,9 @@ def test_the_head_is_gone_and_the_librarys_input_and_weights_are_used(images):
         assert info.weights == made[0] == made[1] == made[2] != made[3]
     np.testing.assert_allclose(output[:, 8:16], output[:, :8], atol=1e-6)
     assert make_backbone("torchvision:resnet18", weights="random").info().versions["torchvision"] == "9.9"
+    # Of the hub, whatever timm itself knows by name.
+    hub = make_backbone("timm:hf-hub:owner/tiny@v1", weights="pretrained").info()
+    assert (hub.id, hub.weights) == ("timm:hf-hub:owner/tiny@v1", made[0])
 
 
 def test_the_shot_layout_and_a_full_checkpoint_load(libraries, tmp_path, images):
@@ -74,6 +77,7 @@ def test_what_does_not_fit_is_one_line(libraries, monkeypatch, refused):
             "--weights imagenet is none of a file, random, or timm's",
         ),
         ("timm:gone", {"weights": "pretrained"}, ConfigError, "can't be made (no pretrained weights); name a file"),
+        ("timm:hf-hub:o/gone@v1", {"weights": "pretrained"}, ConfigError, "run `hf download o/gone` where there is"),
     ):
         with refused(error, says):
             make_backbone(name, **options)

@@ -6,9 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
 
-from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import make_backbone, named
+from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, make_backbone, named
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -119,3 +122,99 @@ def test_a_model_of_the_hub_is_read_as_its_folder(tmp_path, monkeypatch):
             make_backbone(name)
     with pytest.raises(ConfigError, match="ViT-L/14"):
         make_backbone("clip:ViT-Z")
+
+
+def convnext_tensors(widths, depths, seed=0):
+    """Tensors of a ConvNeXt V2 under timm's names, as py-feat's file has them."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+
+    def put(name, *shape):
+        for end, form in ((".weight", shape), (".bias", shape[:1])):
+            tensors[f"backbone.{name}{end}"] = torch.from_numpy(rng.normal(size=form).astype(np.float32) / 3)
+
+    put("stem_0", widths[0], 3, 4, 4)
+    put("stem_1", widths[0])
+    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        if stage:
+            put(f"stages_{stage}.downsample.0", widths[stage - 1])
+            put(f"stages_{stage}.downsample.1", width, widths[stage - 1], 2, 2)
+        for block in range(depth):
+            start = f"stages_{stage}.blocks.{block}"
+            put(f"{start}.conv_dw", width, 1, 7, 7)
+            put(f"{start}.norm", width)
+            put(f"{start}.mlp.fc1", 4 * width, width)
+            put(f"{start}.mlp.grn", 4 * width)
+            put(f"{start}.mlp.fc2", width, 4 * width)
+    return tensors
+
+
+def convnext(tensors, depths, x):
+    """The formula of Woo et al. (2023), without the norm at its end."""
+    w = {name.removeprefix("backbone."): tensor.double() for name, tensor in tensors.items()}
+
+    def conv(name, x, **options):
+        return F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], **options)
+
+    def norm(name, x):
+        x = x - x.mean(dim=1, keepdim=True)
+        x = x / (x.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()
+        return w[f"{name}.weight"][:, None, None] * x + w[f"{name}.bias"][:, None, None]
+
+    def linear(name, x):
+        return torch.einsum("nchw,dc->ndhw", x, w[f"{name}.weight"]) + w[f"{name}.bias"][:, None, None]
+
+    x = norm("stem_1", conv("stem_0", x, stride=4))
+    for stage, depth in enumerate(depths):
+        if stage:
+            x = conv(f"stages_{stage}.downsample.1", norm(f"stages_{stage}.downsample.0", x), stride=2)
+        for start in (f"stages_{stage}.blocks.{block}" for block in range(depth)):
+            inner = norm(f"{start}.norm", conv(f"{start}.conv_dw", x, padding=3, groups=x.shape[1]))
+            inner = F.gelu(linear(f"{start}.mlp.fc1", inner))
+            length = inner.square().sum(dim=(2, 3), keepdim=True).sqrt()
+            share = length / (length.mean(dim=1, keepdim=True) + 1e-6)
+            scale, shift = (w[f"{start}.mlp.grn.{end}"][:, None, None] for end in ("weight", "bias"))
+            x = x + linear(f"{start}.mlp.fc2", inner + scale * inner * share + shift)
+    return x.mean(dim=(2, 3))
+
+
+def test_pyfeat_is_its_trunk_as_the_paper_has_it(models, monkeypatch):
+    pytest.importorskip("transformers", reason="needs the extra hf")
+    depths = (1, 2, 1, 1)
+    tensors = convnext_tensors((4, 6, 8, 10), depths)
+    path = models / "face_multitask_v28.safetensors"
+    save_file(tensors | {"emotion.fc.weight": torch.zeros(7, 10)}, path)
+    made = make_backbone("pyfeat:v2")
+    # The middle 224 of 256 pixels.
+    pictures = list(RNG.integers(0, 256, (2, 256, 256, 3), dtype=np.uint8))
+    pixels = torch.from_numpy(np.stack(pictures)[:, 16:240, 16:240]).double().permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(each).double()[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
+    expected = convnext(tensors, depths, (pixels - mean) / std).numpy()
+    np.testing.assert_allclose(made.embed(pictures, None), expected, rtol=1e-4, atol=1e-4)
+    info = made.info()
+    assert "centre square of 0.875 of the shorter side, 224x224" in info.preprocessing
+    assert "non-commercial" in info.about["licence"]
+    assert "AffectNet" in info.about["training sets"]
+    tapped = make_backbone("pyfeat:v2", layers=("encoder.stages.1",)).embed(pictures, None)
+    np.testing.assert_allclose(tapped[:, :10], expected, rtol=1e-4, atol=1e-4)
+    assert tapped.shape == (2, 10 + 2 * 6)
+
+    def no_network(url, timeout):
+        raise OSError("no network")
+
+    monkeypatch.setattr(named.urllib.request, "urlopen", no_network)
+    path.rename(models / "face_multitask_v27.safetensors")
+    cut = {name: tensor for name, tensor in tensors.items() if "grn.bias" not in name}
+    save_file(cut, models / "cut.safetensors")
+    save_file({"fc.weight": torch.zeros(2, 2)}, models / "other.safetensors")
+    for name, options, words in (
+        ("pyfeat:v2", {}, ("py-feat/face_multitask_v2/resolve/main/face_multitask_v28.safetensors", str(path))),
+        ("pyfeat:v2.7", {}, ("not the file of pyfeat:v2.7", "e3c870e22ba0", "fetch https://huggingface.co/py-feat")),
+        ("pyfeat:v2", {"weights": str(models / "cut.safetensors")}, ("missing", "grn.bias")),
+        ("pyfeat:v2", {"weights": str(models / "other.safetensors")}, ("no ConvNeXt V2", "other.safetensors")),
+        ("pyfeat:v3", {}, ("there is no network 'v3'", "v2.7")),
+        ("pyfeat", {}, ("a network's name: v2",)),
+    ):
+        with pytest.raises(FeatlabError) as refused:
+            make_backbone(name, **options)
+        assert all(word in str(refused.value) for word in words)
