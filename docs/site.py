@@ -21,9 +21,8 @@ from mkdocs.plugins import event_priority, get_plugin_logger
 from mkdocs.structure.files import File
 
 from featlab.cli.app import make_app
-from featlab.config.load import SECTIONS, Config
+from featlab.config.load import SECTIONS, Config, toml_value
 from featlab.config.options import options_of
-from featlab.config.toml import toml_value
 
 ROOT = Path(__file__).parents[1]
 MADE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
