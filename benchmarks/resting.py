@@ -91,7 +91,8 @@ def main() -> None:
         print(
             f"{side}: {name!r} is what the model says in the mean of {np.sum(rest > 0.5)} of {len(rest)} faces at rest "
             f"and of {np.sum(smiling > 0.5)} smiling ones; the resting faces lie between {100 * rest.min():.0f} and "
-            f"{100 * rest.max():.0f} % (standard deviation {100 * rest.std():.0f}); the smile is {100 * np.mean(smiling - rest):.0f} % above rest"
+            f"{100 * rest.max():.0f} % (standard deviation {100 * rest.std():.0f}); the smile is "
+            f"{100 * np.mean(smiling - rest):.0f} % above rest"
         )
 
 
