@@ -7,6 +7,7 @@ import torch
 
 from featlab.bundle.bundle import load_bundle, save_bundle
 from featlab.config.load import Config
+from featlab.errors import InputError
 from featlab.methods.base import base_model
 from featlab.methods.registry import make_method
 from featlab.protocol.splits import target_of
@@ -20,7 +21,7 @@ def logits(model, table):
         return model(torch.from_numpy(table.embeddings)).numpy()
 
 
-def test_a_head_of_texts_is_never_trained_and_goes_all_the_way(people, extractor, tmp_path):
+def test_a_head_of_texts_is_never_trained_and_goes_all_the_way(people, extractor, tmp_path, refused):
     table = replace(people(subjects=12, classes=3), prompts=RNG.normal(size=(3, 12)).astype(np.float32))
     config = Config().with_values(
         {"features.reduce": "pca", "features.dim": 12, "head.classifier": "prompts", "pretrain.epochs": 1}, "test"
@@ -31,6 +32,8 @@ def test_a_head_of_texts_is_never_trained_and_goes_all_the_way(people, extractor
     # What source people tell of adapting is measured with this head; nobody trained it.
     assert make_method("pft").source_gain(bundle).people == 12
     assert set(bundle.membership) == {"people", "centre"}
+    with refused(InputError, "extract with --backbone clip:NAME --option pooling=joint"):
+        build_bundle(replace(table, prompts=None), config, seed=0, extractor=extractor)
     save_bundle(tmp_path / "bundle", bundle)
     loaded = load_bundle(tmp_path / "bundle")
     np.testing.assert_allclose(logits(base_model(loaded), table), expected, rtol=1e-3, atol=1e-3)

@@ -1,6 +1,5 @@
 import json
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,14 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from featlab.cache import open_cache
-from featlab.config.load import Config
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.backbones.builtin import with_mirror
 from featlab.extraction.extract import extract
 from featlab.extraction.layouts import read_layout
-from featlab.methods.base import base_model
-from featlab.workspace.build import build_bundle
 
 transformers = pytest.importorskip("transformers", reason="transformers isn't installed (extra: hf)")
 tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
@@ -147,19 +143,11 @@ def test_texts_of_the_classes_classify_as_clip_itself_does(clip, images, make_tr
     np.testing.assert_allclose(embedded @ backbone.texts(classes).T, expected, atol=1e-3)
     assert backbone.info().preprocessing.endswith("pooling joint")
     assert backbone.info().about == {"prompts": "a photo of a {label} face"}
-    # From pictures over the cache to a source model; the projection keeps all.
     source = read_layout("auto", make_tree(tmp_path / "source", 3, 4, SIZE))
-    in_front = with_mirror(backbone)
-    extract(source, in_front, tmp_path / "cache.h5", neutral="neutral")
+    extract(source, with_mirror(backbone), tmp_path / "cache.h5", neutral="neutral")
     with open_cache(tmp_path / "cache.h5", verify=True) as cache:
-        table, extractor = cache.read(["s1", "s2"]), cache.extractor
+        table = cache.read(["s1", "s2"])
     np.testing.assert_allclose(table.prompts, backbone.texts(table.classes), rtol=1e-5)
-    config = Config().with_values({"features.reduce": "none", "head.classifier": "prompts"}, "test")
-    bundle = build_bundle(table, config, seed=0, extractor=extractor)
-    found = base_model(bundle)(torch.from_numpy(table.embeddings)).detach().numpy()
-    np.testing.assert_allclose(found, table.embeddings @ table.prompts.T, atol=1e-3)
-    with refused(InputError, "extract with --backbone clip:NAME --option pooling=joint"):
-        build_bundle(replace(table, prompts=None), config, seed=0, extractor=extractor)
     # Another text is another cache of the same rows.
     other = make_backbone(f"hf:{folder}", pooling="joint", prompts="a {label} face", **plain)
     assert other.info() == backbone.info()
