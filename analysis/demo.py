@@ -21,8 +21,7 @@ from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.page import DrawnFigure, Result, write_result
 from featlab.cache.atomic import atomic_write_text
 from featlab.compute import one_thread
-from featlab.config.load import Config
-from featlab.config.toml import config_template, set_in_section
+from featlab.config.load import Config, config_template, set_in_section
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow, run_facts
 from featlab.evaluation.runner import count_finished, plan, run_tasks

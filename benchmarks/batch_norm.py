@@ -23,6 +23,7 @@ from featlab.workspace.build import build_bundle
 SEEDS, SOURCES, TARGETS, CLIPS, FRAMES, DIM = 6, 12, 3, 2, 20, 64
 EXPRESSIONS = (1.0, 0.45)
 """Standard deviation of a class mean, per value."""
+ADAPTED_ON = ("every class", "neutral only")
 CLASSES = ("neutral", "anger", "joy", "surprise")
 METHODS = ("source-only", "adabn", "shot-im", "shot", "nrc", "tpds")
 CONFIG = {"features.reduce": "none", "features.dim": 0, "pretrain.epochs": 0}
@@ -68,7 +69,7 @@ def scores(seed: int, expression: float) -> dict[tuple[str, str, str], list[tupl
         mine = table.rows_of(name)
         first = np.array([mine.videos[code].endswith("-0") for code in mine.video])
         test = mine.take(~first)
-        for adapted_on in ("every class", "neutral only"):
+        for adapted_on in ADAPTED_ON:
             keep = first & ((mine.label == mine.neutral_code) | (adapted_on == "every class"))
             target = target_of(mine, np.flatnonzero(keep))
             for method in METHODS:
@@ -89,19 +90,21 @@ def scores(seed: int, expression: float) -> dict[tuple[str, str, str], list[tupl
 def main() -> None:
     """Print the table in Markdown."""
     torch.set_num_threads(1)
-    print("| expression | adapted on | method | BatchNorm | macro F1 | neutral kept | below source-only |")
-    print("|---|---|---|---|---|---|---|")
+    columns: dict[tuple[str, str], list[str]] = {}
     for expression in EXPRESSIONS:
         everything: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
         for seed in range(SEEDS):
             for key, values in scores(seed, expression).items():
                 everything.setdefault(key, []).extend(values)
         base = np.array([score for score, _ in everything["every class", "source-only", "–"]])
-        for (adapted_on, method, mode), values in sorted(everything.items(), key=lambda item: item[0][0]):
+        for (_, method, mode), values in sorted(everything.items(), key=lambda item: item[0][0]):
             score, kept = np.mean(values, axis=0)
             worse = int((np.array([value for value, _ in values]) < base - 1e-9).sum())
-            count = f"{worse} of {len(values)}"
-            print(f"| {expression} | {adapted_on} | {method} | {mode} | {score:.3f} | {kept:.2f} | {count} |")
+            columns.setdefault((method, mode), []).append(f"{100 * score:.1f} · {kept:.0%} · {worse}")
+    print("| method, BatchNorm | " + " | ".join(f"{e}, {on}" for e in EXPRESSIONS for on in ADAPTED_ON) + " |")
+    print("|---|---|---|---|---|")
+    for (method, mode), cells in columns.items():
+        print(f"| {method}, {mode} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

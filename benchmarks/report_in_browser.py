@@ -1,10 +1,12 @@
-"""Open a report in a headless browser: does it load nothing, sort, fit a phone, and save what its links say?
+"""Open a report, or every page of the site, in a headless browser.
 
-Looks for messages on the console, requests but for the file itself, tables whose order after a click differs from that
-of Python, pages wider than the screen, links that save nothing. Saves pictures of the whole report at 390 and 1280
-pixels, light and dark. Needs Selenium (`pip install selenium`), Chromium or Chrome, and its chromedriver.
+Looks for messages on the console, requests but for the file itself, pages wider than the screen; in a report for tables
+whose order after a click differs from that of Python, and links that save nothing; in a site for pictures that are not
+there. Saves pictures of whole pages at two widths, light and dark. Needs Selenium (`pip install selenium`), Chromium or
+Chrome, and its chromedriver.
 
     python benchmarks/report_in_browser.py report.html --out pictures
+    mkdocs build --site-dir public && python benchmarks/report_in_browser.py public --out pictures
 """
 
 from __future__ import annotations
@@ -20,11 +22,14 @@ import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-WIDTHS = {"phone": 390, "desk": 1280}
+WIDTHS = {"phone": 390, "desk": 1440}
 THEMES = ("light", "dark")
 SLICE = 6000
 """Pixels of height of a picture: a browser draws no taller ones."""
@@ -86,17 +91,14 @@ def console_problems(driver: Any) -> list[str]:
     return [f"console: {item['message']}" for item in driver.get_log("browser") if item["level"] != "INFO"]
 
 
-def request_problems(driver: Any, page: Path) -> list[str]:
-    """Return requests for anything but the file itself, what it holds, and what the browser asks of itself."""
+def request_problems(driver: Any, own: str) -> list[str]:
+    """Return requests for anything but what lies at this place, what it holds, and what the browser asks of itself."""
     asked = []
     for item in driver.get_log("performance"):
         message = json.loads(item["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
             asked.append(message["params"]["request"]["url"])
-    own = page.resolve().as_uri()
-    return [
-        f"request: {url}" for url in asked if url.partition("#")[0] != own and not url.startswith(("data:", "chrome:"))
-    ]
+    return [f"request: {url}" for url in asked if not url.startswith((own, "data:", "chrome:"))]
 
 
 def number_in(text: str) -> float | None:
@@ -184,9 +186,10 @@ def _saved(path: Path) -> bytes | None:
     return None
 
 
-def width_problems(driver: Any, where: str) -> list[str]:
+def width_problems(driver: Any, where: str, screen: int) -> list[str]:
     """Return whether the page is wider than the screen."""
-    wide, screen = driver.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    # A phone's window.innerWidth grows with the page.
+    wide = driver.execute_script("return document.documentElement.scrollWidth")
     return [f"{where}: the page is {wide} pixels wide"] if wide > screen else []
 
 
@@ -216,29 +219,56 @@ def check_report(page: Path, pictures: Path | None = None) -> list[str]:
             for theme in THEMES:
                 set_screen(driver, width, theme)
                 driver.get(page.resolve().as_uri())
-                problems += width_problems(driver, f"{device}, {theme}")
+                problems += width_problems(driver, f"{device}, {theme}", width)
                 if pictures is not None:
                     save_pictures(driver, pictures, f"{device}-{theme}")
         problems += table_problems(driver)
         problems += link_problems(driver, Path(folder))
         problems += console_problems(driver)
-        problems += request_problems(driver, page)
+        problems += request_problems(driver, page.resolve().as_uri())
+    return problems
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def check_site(folder: Path, pictures: Path | None = None) -> list[str]:
+    """Return everything that is wrong with the pages of a site in a browser, each at two widths."""
+    problems = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
+    Thread(target=server.serve_forever, daemon=True).start()
+    own = f"http://127.0.0.1:{server.server_port}/"
+    broken = "return [...document.images].filter(one => !one.naturalWidth).map(one => one.src)"
+    with tempfile.TemporaryDirectory() as downloads, browser(Path(downloads)) as driver:
+        for page in sorted(folder.rglob("index.html")):
+            place = page.parent.relative_to(folder).as_posix()
+            for device, width in WIDTHS.items():
+                set_screen(driver, width, THEMES[0])
+                driver.get(f"{own}{place}/")
+                found = width_problems(driver, device, width) + console_problems(driver)
+                found += [f"picture: {picture}" for picture in driver.execute_script(broken)]
+                problems += [f"{place}: {problem}" for problem in found + request_problems(driver, own)]
+                if pictures is not None:
+                    save_pictures(driver, pictures, f"{place.replace('/', '-')}-{device}")
+    server.shutdown()
     return problems
 
 
 def main() -> int:
-    """Check the report that is named, and say what is wrong with it."""
+    """Check what is named, and say what is wrong with it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("report", type=Path, help="the file")
+    parser.add_argument("page", type=Path, help="the file of a report, or the folder of a site")
     parser.add_argument("--out", type=Path, help="folder for pictures")
     given = parser.parse_args()
     if lacking := missing():
         print(f"report_in_browser: {lacking}", file=sys.stderr)
         return 2
-    if not given.report.is_file():
-        print(f"report_in_browser: {given.report}: no such file", file=sys.stderr)
+    if not given.page.exists():
+        print(f"report_in_browser: {given.page}: no such file or folder", file=sys.stderr)
         return 2
-    problems = check_report(given.report, given.out)
+    problems = (check_site if given.page.is_dir() else check_report)(given.page, given.out)
     print("\n".join(problems) or "nothing is wrong")
     return 1 if problems else 0
 

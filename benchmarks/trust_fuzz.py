@@ -38,7 +38,7 @@ from trust_forked import counted, in_children
 
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.bundle.bundle import Bundle, load_bundle, save_bundle
-from featlab.bundle.files import read_about, read_tensors, write_json, write_tensors
+from featlab.bundle.files import open_tensors, write_json, write_tensors
 from featlab.cache import ExtractorInfo, verify_cache
 from featlab.cache.schema import parse_json
 from featlab.config.load import Config, load_config, parse_settings
@@ -122,7 +122,8 @@ def kinds(folder: Path) -> dict[str, Kind]:
     loaded = load_bundle(bundle)
     as_it_was = partial(_as_it_was, _facts(loaded))
     adapted = save_adaptation(folder / "subjects" / "s1", loaded, _adapt(loaded), {"subject": "s1"})
-    kept, about = read_tensors(adapted / _ADAPTATION), json.dumps(read_about(adapted / _ADAPTATION)).encode()
+    told, kept = open_tensors(adapted / _ADAPTATION)
+    about = json.dumps(told).encode()
     out = folder / "out.h5"
     landmarks = (
         b"frame,success,"

@@ -36,6 +36,9 @@ _DRAFT = re.compile(r"(.+)\.([0-9a-f]{6})[0-9a-f]{8}\.partial(\.old)?", re.DOTAL
 _NEW, _OTHERS = 0.5, 24 * 3600.0
 """Seconds after which a draft of this machine, or of another one, is removed where nobody has locked it."""
 
+_waiting: set[Path] | None = None
+"""Folders to sync at the end of `folders_synced_last`; ``None`` outside it."""
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -219,8 +222,27 @@ def _sync_file(path: Path) -> None:
         os.close(handle)
 
 
+@contextmanager
+def folders_synced_last() -> Iterator[None]:
+    """Sync the folders of many small files once, when the block ends; till then a power cut may take back whole files.
+
+    No file is ever there in part.
+    """
+    global _waiting
+    _waiting = set()
+    try:
+        yield
+    finally:
+        folders, _waiting = _waiting, None
+        for folder in folders:
+            sync_folder(folder)
+
+
 def sync_folder(path: Path) -> None:
     """Make a rename in this folder last through a power cut."""
+    if _waiting is not None:
+        _waiting.add(path)
+        return
     # Windows opens no folders and some network drives sync none: the rename itself has been done by then.
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)

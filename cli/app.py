@@ -138,6 +138,7 @@ COMMANDS = {
     "plot": (RESULTS, "plot:plot_app"),
     "complexity": (RESULTS, "explain:complexity"),
     "branches": (RESULTS, "explain:branches"),
+    "paper": (RESULTS, "paper:paper"),
     "report": (RESULTS, "explain:report"),
     "demo": (RESULTS, "explain:demo"),
 }

@@ -28,8 +28,7 @@ def init(
 ) -> None:
     """Start a workspace: write a featlab.toml that shows every setting."""
     from featlab.cache.atomic import atomic_write_text
-    from featlab.config.load import Config
-    from featlab.config.toml import config_template
+    from featlab.config.load import Config, config_template
     from featlab.errors import InputError
 
     path = folder / "featlab.toml"

@@ -151,7 +151,7 @@ def report(
         list[Path] | None,
         Argument(
             metavar="FOLDER",
-            help="Folders that evaluate, benchmark, ablate, plot, complexity or branches wrote, in the order of the "
+            help="Folders that evaluate, benchmark, ablate, plot, complexity, branches or paper wrote, in order of the "
             "report. Default: of each command the newest under results/.",
             show_default=False,
         ),

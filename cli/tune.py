@@ -136,7 +136,7 @@ def _end(report: TuningReport, output: Output) -> None:
 
 def _edited(workspace: Path, method: str, options: Mapping[str, Any]) -> tuple[Path, str]:
     """Return ``featlab.toml`` and its text with the options set."""
-    from featlab.config.toml import set_in_section
+    from featlab.config.load import set_in_section
     from featlab.workspace.workspace import CONFIG_FILE
 
     path = workspace / CONFIG_FILE

@@ -1,4 +1,4 @@
-"""What the site has beside the pages of this folder: commands, options, families of methods, notebooks, two files.
+"""What the site has beside the pages of this folder: commands, options, notebooks, two files.
 
 mkdocs calls the functions whose names begin with `on_`. A link to a file that is not in this folder is text on the
 site, which holds no source.
@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from mkdocs.plugins import event_priority
+from mkdocs.plugins import event_priority, get_plugin_logger
 from mkdocs.structure.files import File
 
 from featlab.cli.app import make_app
-from featlab.config.load import SECTIONS, Config
+from featlab.config.load import SECTIONS, Config, toml_value
 from featlab.config.options import options_of
-from featlab.config.toml import toml_value
 
 ROOT = Path(__file__).parents[1]
 MADE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 MOVED = {**MADE, "README.md": "index.md"}
+LONGEST = 2300
+"""Words that are read in ten minutes."""
+LOOKED_UP = ("reference/commands.md", "reference/options.md", "changelog.md")
+log = get_plugin_logger("pages")
 
 
 def commands_page() -> str:
@@ -63,18 +66,6 @@ def options_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def method_pages() -> dict[str, str]:
-    """Return docs/methods.md as an overview and a page for each family."""
-    head, *families = re.split(r"^## ", (ROOT / "docs/methods.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    pages, links = {}, []
-    for family in families:
-        title, _, text = family.partition("\n")
-        place = f"methods/{re.sub(r'[^a-z]+', '-', title.lower()).strip('-')}.md"
-        pages[place] = f"# {title}\n{text}"
-        links.append(f"- [{title}]({place})")
-    return {"methods.md": "\n".join([head, *links]) + "\n", **pages}
-
-
 def tutorial(source: Path) -> tuple[str, dict[str, bytes]]:
     """Return a notebook as a page, and its pictures by name."""
     parts, pictures = [], {}
@@ -89,6 +80,12 @@ def tutorial(source: Path) -> tuple[str, dict[str, bytes]]:
                 pictures[name] = base64.b64decode(picture)
                 parts.append(f"![What the cell above draws]({name})")
     return "\n\n".join(parts) + f"\n\nThis page is a notebook: `docs/tutorials/{source.name}`.\n", pictures
+
+
+def words_to_read(markdown: str) -> int:
+    """Count words, those of tables too, but no numbers, no code in blocks, no pictures and no places of links."""
+    text = re.sub(r"^ *```.*?^ *```$|!\[[^\]]*\]\([^)]*\)|(?<=\])\([^)]*\)", "", markdown, flags=re.M | re.S)
+    return sum(bool(re.search(r"[^\W\d_]{2}", word)) for word in text.split())
 
 
 def _commands(group: Any, before: str = "featlab") -> Iterator[tuple[str, Any]]:
@@ -120,7 +117,7 @@ def on_files(files: Any, config: Any) -> Any:
     pages = {
         place: (ROOT / source).read_text(encoding="utf-8") for source, place in MOVED.items() if place != "index.md"
     }
-    pages |= {"reference/commands.md": commands_page(), "reference/options.md": options_page(), **method_pages()}
+    pages |= {"reference/commands.md": commands_page(), "reference/options.md": options_page()}
     for source in sorted((ROOT / "docs/tutorials").glob("*.ipynb")):
         pages[f"tutorials/{source.stem}.md"], pictures = tutorial(source)
         for name, picture in pictures.items():
@@ -133,7 +130,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """Turn links of the repository into links of the site."""
+    """Turn links of the repository into links of the site; warn of a page that takes longer than ten minutes."""
+    if (count := words_to_read(markdown)) > LONGEST and page.file.src_uri not in LOOKED_UP:
+        log.warning("%s has %d words to read, more than %d: split or shorten it", page.file.src_uri, count, LONGEST)
     here = posixpath.dirname(page.file.src_uri)
     # What is at the project's root is written for there.
     root = "" if page.file.src_uri in MADE.values() else "docs"
@@ -145,6 +144,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
         path, mark, anchor = target.partition("#")
         source = posixpath.normpath(posixpath.join(root, here, path))
         if source not in MOVED and not source.startswith("docs/"):
+            if not (ROOT / source).exists():
+                log.warning("%s links to %s, which is not there", page.file.src_uri, source)
             return text
         place = MOVED.get(source, source.removeprefix("docs/").replace(".ipynb", ".md"))
         return f"[{text}]({posixpath.relpath(place, here or '.')}{mark}{anchor})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -39,14 +39,22 @@ def torch_generator(*parts: Any) -> torch.Generator:
 
 
 @contextmanager
-def seeded(*parts: Any) -> Iterator[None]:
-    """Within the block torch's global CPU generator is seeded by the parts; afterwards it is as before."""
+def from_seed(seed: int, device: str = "cpu") -> Iterator[None]:
+    """Within the block torch's generators, of CPU and device, start at a seed; afterwards they are as before."""
     import torch
 
-    with torch.random.fork_rng(devices=[]):
+    cuda = device == "cuda"
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
         # torch.manual_seed would seed every accelerator's generator too, which the fork doesn't put back.
-        torch.default_generator.manual_seed(run_seed(*parts))
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed(seed)
         yield
+
+
+def seeded(*parts: Any, device: str = "cpu") -> AbstractContextManager[None]:
+    """Return `from_seed` of the parts' seed."""
+    return from_seed(run_seed(*parts), device)
 
 
 def blank(build: Callable[[], M]) -> M:

@@ -117,11 +117,7 @@ def plot_summary(summaries: Sequence[MethodSummary], *, width: float = style.COL
                 va="center_baseline",
                 fontsize=6.5,
             )
-        axes.set_yticks(range(len(summaries)), shown, linespacing=1.05)
-        axes.set_ylim(len(summaries) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
-        axes.spines["left"].set_visible(False)
+        style.names_down(axes, shown)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         style.in_percent(axes.xaxis)
         axes.set_xlabel(label)

@@ -22,7 +22,7 @@ from featlab.analysis.table import (
     p_text,
     score_text,
 )
-from featlab.config.toml import section_text
+from featlab.config.load import section_text
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
-from featlab.bundle.files import read_about, read_json, read_tensors, write_tensors
+from featlab.bundle.files import check_tensors, open_tensors, read_json, write_tensors
 from featlab.errors import BundleError, InputError, one_line
 from featlab.model.networks import AdaptedModel, Affine, PersonalModel, SourceHead, Translator, linear_head
 from featlab.seeding import blank, stable_hash
@@ -49,7 +49,7 @@ def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: M
     tensors = {
         name: tensor
         for name, tensor in adapted.model.state_dict().items()
-        if not name.startswith("projection.") and (name not in base or not torch.equal(tensor, base[name]))
+        if not name.startswith("projection.") and (name not in base or not _same(tensor, base[name]))
     }
     content = {
         "format_version": ADAPTATION_FORMAT,
@@ -74,9 +74,9 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
     """
     path = folder / _FILE
     try:
-        meta = read_about(path)
-        if meta is None:  # Format 1 has it in a file beside.
-            meta = read_json(folder / _OLD_META)
+        about, tensors = open_tensors(path)
+        # Format 1 has it in a file beside.
+        meta = read_json(folder / _OLD_META) if about is None else about
         version, kind = int(meta["format_version"]), str(meta["translator"])
         made_for, iterations, trainable = str(meta["bundle"]), int(meta["iterations"]), int(meta["trainable"])
         history, warnings = tuple(dict(entry) for entry in meta["history"]), tuple(meta["warnings"])
@@ -88,7 +88,7 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
         raise BundleError(f"{path}: format {version} is newer than this featlab's; update featlab")
     if made_for != _fingerprint(bundle):
         raise BundleError(f"{folder}: was made for another bundle; run featlab adapt again")
-    tensors = read_tensors(path, digest=meta.pop("tensors", None))
+    check_tensors(path, about or {}, tensors, digest=meta.pop("tensors", None))
     try:
         model = PersonalModel(bundle.projection, _translator(kind, bundle, tensors), _head(bundle, tensors))
         state = model.state_dict()
@@ -101,6 +101,11 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
         raise BundleError(f"{folder}: does not fit its bundle ({one_line(error)}); run featlab adapt again") from error
     model.requires_grad_(False)
     return AdaptedModel(model, iterations, trainable, history, warnings), meta
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    # Most are the bundle's own, whose values needn't be compared.
+    return (one.data_ptr() == other.data_ptr() and one.shape == other.shape) or torch.equal(one, other)
 
 
 def _kind(model: PersonalModel, bundle: Bundle) -> str:

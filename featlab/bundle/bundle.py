@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.sums import check_sum
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError, one_line
-from featlab.model.networks import Projection, SourceHead, Translator, head_from_state
+from featlab.model.networks import Projection, SourceHead, Translator, head_from_state, head_map
 from featlab.model.style_bank import LAYERS, CarriedShare, StyleBank
 from featlab.protocol.splits import check_disjoint
 from featlab.seeding import blank
@@ -80,6 +81,22 @@ class Bundle:
     def neutral_code(self) -> int:
         """The label code of the neutral class."""
         return self.classes.index(self.neutral)
+
+    @cached_property
+    def _behind(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (D, K) of what T keeps and (hidden, K) of its hidden layer to logits, and their bias (K,)."""
+        last, (weight, bias) = self.translator.last, head_map(self.head)
+        with torch.no_grad():
+            hidden, bias = last.weight.double().T @ weight, bias + last.bias.double() @ weight
+            kept = weight if self.translator.residual else torch.zeros_like(weight)
+        return kept.float(), hidden.float(), bias.float()
+
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """Return C(B(T(f))), (n, K), of features (n, D): behind T's hidden layer all is one affine map, made once."""
+        kept, hidden, bias = self._behind
+        shifted = features + self.translator.offset
+        return torch.addmm(bias, shifted, kept).addmm_(torch.relu(self.translator.first(shifted)), hidden)
 
     def check_new(self, people: Sequence[str]) -> None:
         """Raise an InputError when one of these people is a source subject."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
@@ -28,18 +29,16 @@ TENSORS_FORMAT = 1
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] = MappingProxyType({})) -> str:
     """Write tensors as safetensors, whole or not at all; return their digest.
 
-    It is in the file's metadata, with what is said ``about`` them, as JSON with a digest of its own: see `read_about`.
+    It is in the file's metadata, with what is said ``about`` them, as JSON with a digest of its own.
     """
-    from safetensors.torch import save
+    from safetensors.numpy import save
 
-    # A copy each: safetensors refuses two names for one piece of memory.
-    copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
-    digest = _digest(copies)
+    # safetensors wants memory that nothing else has, and each row behind the other.
+    arrays = {name: np.array(tensor.detach().cpu().numpy(), order="C") for name, tensor in tensors.items()}
+    digest = _digest(arrays)
     told = {**about, _TENSORS: digest, _FORMAT: TENSORS_FORMAT}
     # One entry: of several, safetensors shuffles the order.
-    atomic_write_bytes(path, save(copies, metadata={_ABOUT: _with_digest(told, None)}))
+    atomic_write_bytes(path, save(arrays, metadata={_ABOUT: _with_digest(told, None)}))
     return digest
 
 
@@ -53,39 +52,45 @@ def read_tensors(
     Raises:
         BundleError: A missing or damaged file, a NaN or infinity in it, or other tensors than were written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        about = read_about(path) or {}
-        if about.get(_FORMAT, 0) > TENSORS_FORMAT:
-            raise ValueError(f"its format {about[_FORMAT]} is newer than this featlab's; update featlab")
-        tensors, wanted = load_file(path), {about.get(_TENSORS), digest} - {None}
-    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        about, tensors = open_tensors(path)
+    except (OSError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: can't be read ({one_line(error)})") from error
-    for name, tensor in tensors.items():
-        if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
-    if wanted and wanted != {_digest(tensors)}:
-        raise BundleError(f"{path}: its content is not what was written (damaged, or of another run)")
+    check_tensors(path, about or {}, tensors, digest, finite)
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def read_about(path: Path) -> dict[str, Any] | None:
-    """Read what `write_tensors` says about the tensors, and their digest as ``tensors``; an older featlab said nothing.
+def open_tensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """Read what `write_tensors` says about the tensors (an older featlab said nothing), and the tensors, unchecked.
 
     Raises:
         OSError: It isn't there.
-        ValueError: A damaged file.
+        ValueError: A damaged file, or one of a newer format.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_ABOUT)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    return None if text is None else _checked(text, always=True)
+    about = None if text is None else _checked(text, always=True)
+    if about and about.get(_FORMAT, 0) > TENSORS_FORMAT:
+        raise ValueError(f"its format {about[_FORMAT]} is newer than this featlab's; update featlab")
+    return about, tensors
+
+
+def check_tensors(
+    path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor], digest: str | None = None, finite: bool = True
+) -> None:
+    """Refuse what `open_tensors` gave, as `read_tensors` does."""
+    for name, tensor in tensors.items():
+        if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
+    wanted = [each for each in (about.get(_TENSORS), digest) if each is not None]
+    if wanted and any(each != _digest({name: tensor.numpy() for name, tensor in tensors.items()}) for each in wanted):
+        raise BundleError(f"{path}: its content is not what was written (damaged, or of another run)")
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
@@ -112,7 +117,7 @@ def check_own_digest(path: Path) -> bool:
     """
     if path.suffix == ".safetensors":
         read_tensors(path, finite=False)
-        return read_about(path) is not None
+        return open_tensors(path)[0] is not None
     text = path.read_text("utf-8") if path.suffix in (".json", ".jsonl") else ""
     # Several lines are a table of results.
     if not text or (path.suffix == ".jsonl" and text.count("\n") > 1):
@@ -137,10 +142,9 @@ def _checked(text: str, *, always: bool = False) -> dict[str, Any]:
     return content
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        array = tensors[name].numpy()
+    for name, array in sorted(arrays.items()):
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

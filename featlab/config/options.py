@@ -104,8 +104,13 @@ class Options:
         """Raise a ConfigError when values that are fine alone don't go together."""
 
 
-def options_of(config_type: type[Any]) -> dict[str, Option]:
+_KNOWN: dict[type[Any], Mapping[str, Option]] = {}
+
+
+def options_of(config_type: type[Any]) -> Mapping[str, Option]:
     """Return what is declared of each option of a dataclass; a field that says nothing takes the base class's word."""
+    if config_type in _KNOWN:  # It is asked for whenever one is made.
+        return _KNOWN[config_type]
     found = {item.name: Option() for item in fields(config_type)}
     for kind in reversed(config_type.__mro__):
         for item in getattr(kind, "__dataclass_fields__", {}).values():
@@ -113,7 +118,7 @@ def options_of(config_type: type[Any]) -> dict[str, Option]:
             if declared is not None and item.name in found:
                 said = {name: value for name, value in vars(declared).items() if value is not None}
                 found[item.name] = replace(found[item.name], **said)
-    return found
+    return _KNOWN.setdefault(config_type, found)
 
 
 def search_values(config: Any) -> dict[str, tuple[Any, ...]]:

@@ -72,12 +72,15 @@ def run_all(
 
 def _here(work: Work[Item, Result], items: list[Item], jobs: int, light: bool) -> Iterator[Result]:
     """Work in this process, then in others from where the rest is worth their start."""
-    start, done = time.monotonic(), 0
+    start, done, first = time.monotonic(), 0, 0
     while done < len(items) and (jobs == 1 or done == len(items) - 1 or light):
         yield work(items[done])
         done += 1
-        rest = (time.monotonic() - start) / done * (len(items) - done)
-        if rest * (1 - 1 / jobs) > WORTH:
+        taken = time.monotonic() - start
+        if done == 1 and taken < WORTH:
+            # It may have loaded what all of them need, and says nothing about the others.
+            start, first = time.monotonic(), 1
+        elif taken / (done - first) * (len(items) - done) * (1 - 1 / jobs) > WORTH:
             break
     if done < len(items):
         jobs = min(jobs, len(items) - done)

@@ -153,8 +153,8 @@ def untested_classes(table: FeatureTable, targets: Sequence[str], gap: int, scop
     Who can't be split is left out: whoever evaluates them is told why. A data set is one target.
     """
     found: dict[str, list[str]] = {}
-    parts = {name: table.rows_of(name) for name in targets} if scope == "person" else {"them": table.rows_of(*targets)}
-    for name, rows in parts.items():
+    for name in targets if scope == "person" else ("them",):
+        rows = table.rows_of(name) if scope == "person" else table.rows_of(*targets)
         try:
             split = split_target(rows, gap) if scope == "person" else split_dataset(rows, gap)
         except InputError:

@@ -28,8 +28,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.compute import quiet_export
 from featlab.errors import InputError
 from featlab.extraction.training.export import onnx_bytes, onnx_session, pt2_bytes
-from featlab.model.linear import head_map
-from featlab.model.networks import Affine, PersonalModel, SourceHead, Translator
+from featlab.model.networks import Affine, PersonalModel, SourceHead, Translator, head_map
 
 
 class FoldedHead(nn.Module):

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from featlab.config.sections import PretrainConfig
 from featlab.errors import InputError
-from featlab.model.networks import SourceHead, Translator
+from featlab.model.networks import SourceHead, Translator, head_map
 from featlab.model.style_bank import CarriedShare, SourceRows
 from featlab.model.training import History
 from featlab.seeding import blank, torch_generator
@@ -210,18 +210,3 @@ def learn_share(source: SourceRows, classes: int, penalty: float, *, seed: int) 
         return CarriedShare()
     losses = (totals / scored).tolist()
     return CarriedShare(CANDIDATES[min(range(len(losses)), key=losses.__getitem__)], scored, tuple(losses))
-
-
-def head_map(head: SourceHead) -> tuple[Tensor, Tensor]:
-    """Return B and C in evaluation mode as one affine map of features: weight (D, K) and bias (K,), in float64."""
-    mean, variance = head.norm.running_mean, head.norm.running_var
-    assert mean is not None  # BatchNorm1d tracks statistics unless told not to
-    assert variance is not None
-    scale = _double(head.norm.weight) / torch.sqrt(_double(variance) + head.norm.eps)
-    classifier = _double(head.classifier.weight).T
-    bias = (_double(head.linear.bias) - _double(mean)) * scale + _double(head.norm.bias)
-    return (_double(head.linear.weight).T * scale) @ classifier, bias @ classifier + _double(head.classifier.bias)
-
-
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.float64)

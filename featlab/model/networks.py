@@ -58,13 +58,11 @@ class SourceHead(nn.Module):
 
     def bottleneck(self, features: Tensor) -> Tensor:
         """Return B(f), (n, H)."""
-        z: Tensor = self.norm(self.linear(features))
-        return z
+        return self.norm(self.linear(features))  # type: ignore[no-any-return]
 
     def classify(self, bottleneck: Tensor) -> Tensor:
         """Return C(z), (n, K) logits of bottleneck outputs z."""
-        logits: Tensor = self.classifier(bottleneck)
-        return logits
+        return self.classifier(bottleneck)  # type: ignore[no-any-return]
 
     def forward(self, features: Tensor) -> Tensor:
         """Return C(B(f)), (n, K) logits."""
@@ -78,6 +76,15 @@ def head_from_state(state: Mapping[str, Tensor]) -> SourceHead:
     head = blank(lambda: SourceHead(dim, width, classes))
     head.load_state_dict(dict(state))
     return head.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def head_map(head: SourceHead) -> tuple[Tensor, Tensor]:
+    """Return B and C in evaluation mode as one affine map of features: weight (D, K) and bias (K,), in float64."""
+    norm, last = head.norm, head.classifier.weight.double().T
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)  # type: ignore[union-attr]
+    bias = (head.linear.bias.double() - norm.running_mean) * scale + norm.bias  # type: ignore[operator]
+    return (head.linear.weight.double().T * scale) @ last, bias @ last + head.classifier.bias
 
 
 class Translator(nn.Module):
@@ -163,7 +170,10 @@ class PersonalModel(nn.Module):
         self.projection = projection
         self.translator = translator if translator is not None else nn.Identity()
         self.head = head
-        self.eval()
+        self.training = False
+        for part in (self.translator, head):
+            if part.training:  # Most are the bundle's, which never are.
+                part.eval()
 
     def features(self, embeddings: Tensor) -> Tensor:
         """Return translated features T(P(f)), (n, D)."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from featlab.bundle.adaptation import adaptation_folder, has_adaptation, load_adaptation, save_adaptation
 from featlab.bundle.bundle import Bundle, load_bundle
+from featlab.cache.atomic import folders_synced_last
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
@@ -156,8 +157,9 @@ def adapt_people(
     stamp = (root / "bundle.json").stat().st_mtime_ns
     logs = workspace.root / "engine"
     work = partial(_adapt_one, workspace, root.resolve(), stamp, force)
-    for done in run_all(work, subjects, jobs=jobs, engine=workspace.config.engine, folder=logs, light=True):
-        yield replace(done, folder=adaptation_folder(root, done.subject)) if isinstance(done, Stored) else done
+    with folders_synced_last():
+        for done in run_all(work, subjects, jobs=jobs, engine=workspace.config.engine, folder=logs, light=True):
+            yield replace(done, folder=adaptation_folder(root, done.subject)) if isinstance(done, Stored) else done
 
 
 @lru_cache(maxsize=1)

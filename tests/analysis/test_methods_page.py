@@ -12,7 +12,7 @@ from featlab.methods import Method, get_method, method_names
 from featlab.methods.registry import METHODS
 
 DOCS = Path(__file__).parents[2] / "docs"
-methods_page = runpy.run_path(str(DOCS / "methods_page.py"))["methods_page"]
+methods_pages = runpy.run_path(str(DOCS / "methods_page.py"))["methods_pages"]
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,37 @@ class Mine(Method):
 
 def test_bars_are_escaped_and_of_the_docstring_the_first_paragraph_is_shown(monkeypatch):
     monkeypatch.setattr(METHODS, "found", METHODS.found | {"mine": Mine})
-    page = methods_page(["mine"])
-    assert "## A setting\n\n### `mine`: Mine\n\nOne | method (Somebody, 2024).\n\nAs published.\n" in page
+    page = methods_pages(["mine"])["methods/a-setting.md"]
+    assert "# A setting\n\n## `mine`: Mine\n\nOne | method (Somebody, 2024).\n\nAs published.\n" in page
     assert "More that" not in page
     assert "| `lr` | `0.001` | `0.001`, `0.01` | Of the `head` \\| only. |" in page.splitlines()
     assert "| `undescribed` | `none` | – | – |" in page.splitlines()
 
 
 def test_every_registered_method_is_on_the_page_with_every_option_described():
-    page = methods_page()
-    assert sorted(re.findall(r"^### `([^`]+)`", page, flags=re.MULTILINE)) == sorted(method_names())
+    pages = methods_pages()
+    overview = pages.pop("methods.md")
+    page = "\n".join(pages.values())
+    assert sorted(re.findall(r"^## `([^`]+)`", page, flags=re.MULTILINE)) == sorted(method_names())
+    assert sorted(re.findall(r"^\| `([^`]+)`", overview, flags=re.MULTILINE)) == sorted(method_names())
     for name in method_names():
         assert all(option.help for option in options_of(get_method(name).config_type).values()), name
-    settings = re.findall(r"^## (.*)$", page, flags=re.MULTILINE)
+    settings = re.findall(r"^# (.*)$", page, flags=re.MULTILINE)
     assert sorted(settings) == sorted({get_method(name).setting for name in method_names()})
+    assert sorted(re.findall(r"\]\((.*)\)", overview)) == sorted(pages)
 
 
-def test_the_page_is_written_by_the_command_that_it_names_and_is_the_one_in_the_docs(tmp_path):
-    page, docs = tmp_path / "methods.md", DOCS / "methods.md"
-    subprocess.run([sys.executable, DOCS / "methods_page.py", page], check=True)
-    assert page.read_text(encoding="utf-8") == methods_page()
+def test_of_an_option_that_several_methods_have_a_page_tells_once():
+    page = methods_pages(["shot-im", "shot", "nrc"])["methods/sfda-model-based.md"]
+    *_, shot, nrc = page.split("\n## ")
+    assert page.count("Learning rate of B at the start.") == 1
+    assert "- Options as above: `epochs`, `batch`, `lr`" in shot
+    assert "| `lr` | `0.001` | `0.0003`, `0.001`, `0.003` | as above |" in nrc
+
+
+def test_the_pages_are_written_by_the_command_that_they_name_and_are_those_in_the_docs(tmp_path):
+    subprocess.run([sys.executable, DOCS / "methods_page.py", tmp_path], check=True)
+    assert {place: (tmp_path / place).read_text(encoding="utf-8") for place in methods_pages()} == methods_pages()
     names = [name for name in method_names() if get_method(name).__module__.startswith("featlab.methods.")]
-    assert docs.read_text(encoding="utf-8") == methods_page(names), "run python docs/methods_page.py docs/methods.md"
+    for place, page in methods_pages(names).items():
+        assert (DOCS / place).read_text(encoding="utf-8") == page, "run python docs/methods_page.py docs"

@@ -1,4 +1,4 @@
-"""The clips of the London Set: the morph, the curves, the capture, and six real people beside the given clips."""
+"""The clips of the London Set: the morph, the curves, the capture."""
 
 from __future__ import annotations
 
@@ -14,17 +14,13 @@ from skimage.transform import PiecewiseAffineTransform
 
 from featlab.errors import InputError
 from featlab.extraction.faces import MESH_TO_68
-from featlab.extraction.faces.detect import make_detector
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks" / "london_morph"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "london_morph"))
 
-from london_film import CLIPS, FRAMES, Clip, Look, draw_clip, draw_look, film, neutral_course, smile_course  # noqa: E402
-from london_warp import Morph, Similarity, eye_similarity, make_morph, resample  # noqa: E402
-from make_clips import find_photographs, make_clips  # noqa: E402
+from london_film import CLIPS, FRAMES, Clip, Look, draw_clip, draw_look, film, neutral_course, smile_course
+from london_warp import Morph, Similarity, eye_similarity, make_morph, resample
+from make_clips import find_photographs, make_clips
 
-DATA = ROOT.parent / "shared" / "data"
-GIVEN, ORIGINALS = DATA / "london-morph", DATA / "london-originals"
 SEEDS = range(300)
 SIDE = 48
 
@@ -138,26 +134,6 @@ def test_a_smile_goes_up_to_its_peak_and_back_and_is_never_neutral() -> None:
     assert (courses[:, 0] < courses[:, 2]).all()
 
 
-@pytest.mark.faces
-@pytest.mark.skipif(not GIVEN.is_dir(), reason="../shared/data/london-morph is not there")
-def test_the_intensities_of_london_morph_follow_these_curves() -> None:
-    with (GIVEN / "manifest.csv").open(newline="") as file:
-        given = np.array([float(row["intensity"]) for row in csv.DictReader(file)]).reshape(62, 4, FRAMES)
-    wave = np.maximum(np.sin(np.pi * (0.12 + 0.1 * np.arange(FRAMES))), 0) ** 0.7
-    rests = np.empty((62, 2))
-    for person, clip in np.ndindex(62, 2):
-        course = given[person, 2 + clip]
-        risen = course > 0.1205
-        basis = np.stack((1 - wave[risen], wave[risen]), axis=1)
-        (rests[person, clip], peak), *_ = np.linalg.lstsq(basis, course[risen], rcond=None)
-        assert np.abs(basis @ (rests[person, clip], peak) - course[risen]).max() < 0.001
-        assert 0.249 < peak < 0.751
-    assert np.abs(rests[:, 0] - rests[:, 1]).max() < 0.01
-    assert -0.01 < rests.min() < rests.max() < 0.11
-    assert given[:, :2].max() == 0.15
-    assert given[:, 2:].min() == 0.12
-
-
 def test_the_head_walks_as_far_as_the_recipe_says() -> None:
     look = Look(0.05, np.array((1.0, 0.9, 1.1)), 4.0)
     places = [draw_clip(look, "smile", np.random.default_rng(seed), 96, 160).places for seed in SEEDS]
@@ -249,46 +225,3 @@ def test_photographs_that_are_no_use_are_refused(tmp_path: Path) -> None:
     save_photographs(tmp_path / "two", (1,))
     with pytest.raises(InputError, match="twice"):
         find_photographs(tmp_path)
-
-
-PEOPLE = (1, 2, 3, 6, 8, 11)
-
-
-def rows(folder: Path) -> list[tuple[int, dict[str, str]]]:
-    """Rows of the six people, with their places in the manifest."""
-    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        listed = list(enumerate(csv.DictReader(file)))
-    return [(place, row) for place, row in listed if int(row["subject"][1:]) in PEOPLE]
-
-
-@pytest.mark.faces
-@pytest.mark.slow
-@pytest.mark.skipif(not ORIGINALS.is_dir(), reason="../shared/data/london-originals is not there")
-def test_six_people_are_named_placed_and_look_as_in_london_morph(tmp_path: Path) -> None:
-    pytest.importorskip("mediapipe", reason="the landmarks extra is not installed")
-    detector, made = make_detector("mediapipe", points=478), tmp_path / "set"
-    assert make_clips(ORIGINALS, made, detector.detect, detector.info, set(PEOPLE), 0, 96) == []
-    ours, given = ([{**row, "intensity": ""} for _, row in rows(folder)] for folder in (made, GIVEN))
-    assert ours == given
-    ours, given = (
-        np.load(folder / "landmarks.npy")[[place for place, _ in rows(folder)]].reshape(6, 48, 68, 2)
-        for folder in (made, GIVEN)
-    )
-    for eye in (slice(36, 42), slice(42, 48)):
-        apart = ours[:, :, eye].mean(axis=(1, 2)) - given[:, :, eye].mean(axis=(1, 2))
-        assert np.linalg.norm(apart, axis=1).max() < 1.5
-    apart = ours[:, :24].mean(axis=1) - given[:, :24].mean(axis=1)
-    assert np.median(np.linalg.norm(apart, axis=-1)) < 1.5
-    ours, given = (
-        np.stack([np.asarray(Image.open(folder / row["path"]).convert("L"), np.float32) for _, row in rows(folder)])
-        for folder in (made, GIVEN)
-    )
-    assert abs(ours.mean() - given.mean()) < 25
-    for axis in (1, 2):
-        sharp, expected = (np.abs(np.diff(part, axis=axis)).mean() for part in (ours, given))
-        assert sharp == pytest.approx(expected, rel=0.2)
-    # Neutral clips look like those of the same person.
-    ours, given = (part.reshape(6, 48, -1)[:, :24].mean(axis=1) for part in (ours, given))
-    alike = np.corrcoef(ours, given)[:6, 6:]
-    assert alike.diagonal().min() > 0.9
-    assert (alike.argmax(axis=1) == np.arange(6)).all()

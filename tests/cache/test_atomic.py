@@ -6,11 +6,18 @@ import shutil
 import stat
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import pytest
 
-from featlab.cache.atomic import _sweep, atomic_folder, atomic_path, atomic_write_bytes, atomic_write_text
+from featlab.cache.atomic import (
+    _sweep,
+    atomic_folder,
+    atomic_path,
+    atomic_write_bytes,
+    atomic_write_text,
+    folders_synced_last,
+)
 from featlab.cache.sums import SUMS, check_sum
 from featlab.errors import CacheError, FeatlabError
 
@@ -134,6 +141,19 @@ def test_a_new_folder_is_synced_into_the_one_above_it(tmp_path, monkeypatch):
     monkeypatch.setattr("featlab.cache.atomic.sync_folder", synced.append)
     atomic_write_text(tmp_path / "a" / "b" / "c", "x")
     assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
+def test_folders_of_many_files_are_synced_once_at_the_end_and_each_file_before_it_is_there(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda handle: synced.append(stat.S_ISDIR(os.fstat(handle).st_mode)))
+    with suppress(RuntimeError), folders_synced_last():
+        for name in ("a/x", "a/y", "b/x"):
+            atomic_write_text(tmp_path / name, "x")
+        assert synced == [False] * 3
+        raise RuntimeError
+    assert synced == [False] * 3 + [True] * 3
+    atomic_write_text(tmp_path / "b" / "y", "x")
+    assert synced[6:] == [False, True]
 
 
 HANGING = """

@@ -67,6 +67,8 @@ def test_rows_of_and_without_split_a_table_in_two_and_it_knows_what_it_holds(tab
     assert table.nbytes == 6 * (3 * 4 + 2 + 4 * 3 + 4 * 2 * 4)
     assert table.rows_of("carl", "anna").paths == ("a", "b", "e", "f")
     assert table.without("carl", "anna").paths == ("c", "d")
+    assert table.rows_of("ben").paths == ("c", "d")
+    assert np.shares_memory(table.rows_of("ben").embeddings, table.embeddings), "rows side by side are not copied"
     assert (len(table.rows_of("nobody")), len(table.rows_of()), len(table.without())) == (0, 0, 6)
     for choose in (table.rows_of, table.without):
         for name, *words in (("ana", "no subject 'ana'", "did you mean 'anna'"), ("xyz", "there are 4: 'anna'")):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from featlab.cache import open_cache
-from featlab.config.toml import config_template
+from featlab.config.load import config_template
 from featlab.extraction.backbones.builtin import template
 from featlab.extraction.layouts import LAYOUTS
 
@@ -86,6 +86,7 @@ def test_refusals_of_extract(faces, refusals):
         "manifest.csv --backbone hgo": "did you mean 'hog'",
         "manifest.csv --option cel=4": "did you mean 'cell'",
         "manifest.csv --option cell": "key=value",
+        "manifest.csv --backbone pt2:net.pt2": "is a program, not weights alone",
         "manifest.csv --landmarks nosuch.npy": "nosuch.npy",
         "manifest.csv --neutral neutrl --landmarks none": "did you mean 'neutral'",
         "manifest.csv --dtype float8": "float8",

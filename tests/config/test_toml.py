@@ -4,9 +4,8 @@ import tomllib
 
 import pytest
 
-from featlab.config.load import SECTIONS, Config, load_config
+from featlab.config.load import SECTIONS, Config, config_template, load_config, section_text, set_in_section, toml_value
 from featlab.config.options import convert, options_of
-from featlab.config.toml import config_template, section_text, set_in_section, toml_value
 from featlab.errors import ConfigError
 
 SECTION = ("adapt", "shot")

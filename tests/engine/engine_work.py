@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import torch
 
@@ -30,6 +31,12 @@ def dies_once(mark, number):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def slow_at_first(number):
+    """Take a while for the number 0, as what loads something."""
+    time.sleep(0.05 * (number == 0))
+    return os.getpid()
 
 
 class Gone:

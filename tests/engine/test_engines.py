@@ -157,6 +157,8 @@ def test_work_that_is_shorter_than_a_workers_start_stays_here(work):
         assert [number for number, _, _ in done] == [number**2 for number in items]
         assert {process for _, process, _ in done} == {os.getpid()}
     assert list(run_all(work.square, [], jobs=4)) == []
+    # What the first one took says nothing about the others.
+    assert set(run_all(work.slow_at_first, range(1000), jobs=4, light=True)) == {os.getpid()}
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from featlab.bundle.adaptation import ADAPTATION_FORMAT, adaptation_folder, load_adaptation, save_adaptation
-from featlab.bundle.files import read_about, read_tensors, write_tensors
+from featlab.bundle.files import open_tensors, write_tensors
 from featlab.errors import BundleError, InputError
 from featlab.methods import AdaptedModel, Affine, make_method
 from featlab.model.networks import PersonalModel
@@ -28,7 +28,7 @@ def edit(change):
 
     def changed(folder):
         path = folder / "adaptation.safetensors"
-        tensors, about = read_tensors(path), read_about(path)
+        about, tensors = open_tensors(path)
         change(tensors, about)
         write_tensors(path, tensors, about)
 

@@ -44,9 +44,9 @@ def clip(neutral, other, seed=0, identity=(1.0, -3.0, 2.0, 0.5)):
     return frames[torch.randperm(len(frames), generator=random)]
 
 
-def align(features, translator, head, centre=(0.0, 0.0, 0.0, 0.0), share=1.0, **options):
+def bundle_of(translator, head, centre=(0.0, 0.0, 0.0, 0.0), share=1.0):
     mean = torch.tensor(centre)
-    bundle = Bundle(
+    return Bundle(
         projection=Projection(torch.zeros(DIM), torch.eye(DIM)),
         head=head,
         translator=translator,
@@ -59,7 +59,23 @@ def align(features, translator, head, centre=(0.0, 0.0, 0.0, 0.0), share=1.0, **
         share=CarriedShare(share),
         bank=StyleBank({"features": (mean, mean)}, 1),
     )
-    return align_style(features, bundle, **options)
+
+
+def align(features, translator, head, centre=(0.0, 0.0, 0.0, 0.0), share=1.0, **options):
+    return align_style(features, bundle_of(translator, head, centre, share), **options)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_logits_are_those_of_t_b_and_c(residual):
+    torch.manual_seed(0)
+    translator, head = Translator(DIM, 6, residual=residual).eval(), SourceHead(DIM, 3, 2)
+    head(torch.randn(20, DIM))
+    features = torch.randn(7, DIM)
+    with torch.no_grad():
+        for tensor in (*head.eval().parameters(), *translator.parameters()):
+            tensor.copy_(torch.randn_like(tensor))
+        expected = head(translator(features))
+    torch.testing.assert_close(bundle_of(translator, head).logits(features), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_mean_and_median_move_themselves_onto_the_centre(translator, head):

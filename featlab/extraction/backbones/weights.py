@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from featlab.errors import ConfigError, InputError, listed, one_line
+from featlab.seeding import from_seed
 
 RANDOM = "random"
 """The name by which random weights have to be asked for."""
@@ -53,8 +54,7 @@ def state_sha256(module: nn.Module) -> str:
 
 def seeded(build: Callable[[], Built], seed: int = 0) -> Built:
     """Call ``build`` with torch's generator at ``seed``, and leave the generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with from_seed(seed):
         return build()
 
 

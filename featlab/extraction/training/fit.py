@@ -30,8 +30,8 @@ from featlab.errors import InputError, one_line
 from featlab.extraction.backbones.weights import read_state_dict
 from featlab.extraction.training import TrainConfig
 from featlab.extraction.training.data import Images, augment, balanced_epoch, balanced_groups, batches, normalise
-from featlab.extraction.training.networks import Classifier, seeded
-from featlab.seeding import run_seed
+from featlab.extraction.training.networks import Classifier
+from featlab.seeding import run_seed, seeded
 
 _FORMAT = 1
 
@@ -167,7 +167,7 @@ def fit(
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     done = best_epoch = 0
-    with seeded(run_seed(seed, "backbone dropout", phase), device):
+    with seeded(seed, "backbone dropout", phase, device=device):
         if (saved := checkpoint.load(phase)) is not None:
             trainer.restore(saved)
             history, best = list(saved.history), dict(saved.best)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,17 +37,6 @@ class Classifier(nn.Module):
         """Return (n, K) logits."""
         logits: Tensor = self.classifier(self.dropout(self.network(images)))
         return logits
-
-
-@contextmanager
-def seeded(seed: int, device: str) -> Iterator[None]:
-    """Draw from torch's default generators, seeded, without moving the caller's."""
-    cuda = device == "cuda"
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed(seed)
-        yield
 
 
 @dataclass(frozen=True, eq=False)

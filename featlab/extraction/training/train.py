@@ -28,10 +28,9 @@ from featlab.extraction.training.networks import (
     build_network,
     default_size,
     load_weights,
-    seeded,
 )
 from featlab.extraction.worker import OnProgress
-from featlab.seeding import run_seed
+from featlab.seeding import seeded
 
 IfExists = Literal["resume", "error", "overwrite"]
 
@@ -98,7 +97,7 @@ def train_backbone(
     request = _request(source, people, classes, config, seed, weights)
     if kept:
         return _kept(out, request, start)
-    with seeded(run_seed(seed, "backbone weights"), device):
+    with seeded(seed, "backbone weights", device=device):
         network = build_network(config.arch, size, config.layers)
         model = Classifier(network.module, network.dim, len(classes), config.dropout)
     if weights is not None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import Options, option
@@ -135,9 +134,8 @@ def adapt_translator(
             "pretrain with pretrain.style_bank = people"
         )
     if config.optimiser == "closed":
-        # The weights of C are a product of two tensors, which is made once here and not for every look at the clip.
-        with parametrize.cached():
-            return _aligned(bundle, translator, target, config, reliability if config.iterations else None)
+        own = bundle if translator is bundle.translator else replace(bundle, translator=translator)
+        return _aligned(own, target, config, reliability if config.iterations else None)
     # Only the closed form does without what trains networks.
     from featlab.methods.pft.gradient import minimise_losses
 
@@ -149,19 +147,15 @@ def adapt_translator(
         iterations=iterations,
         trainable=trained,
         history=tuple(history),
-        warnings=_warnings(bundle, model, features),
+        warnings=_warnings(bundle, model.head(model.translator(features))),
     )
 
 
 def _aligned(
-    bundle: Bundle,
-    translator: Translator,
-    target: Target,
-    config: TranslatorAdaptation,
-    reliability: Reliability | None,
+    bundle: Bundle, target: Target, config: TranslatorAdaptation, reliability: Reliability | None
 ) -> AdaptedModel:
     """Set the offset in closed form, and the temperature, and say what the bundle knows of such a clip."""
-    features, bundle = ordered_features(bundle, target), replace(bundle, translator=translator)
+    features = ordered_features(bundle, target)
     # Whatever the weighting is, a clip is judged by how it looks with its neutral frames in place.
     weighted = align_style(features, bundle, bank=config.bank, iterations=config.iterations)
     report = None
@@ -179,13 +173,14 @@ def _aligned(
     if weighting != "neutral":
         aligned = align_style(features, bundle, weighting=weighting, bank=config.bank, iterations=config.iterations)
     temperature = float(reliability.temperature) if reliability else 1.0
-    model = PersonalModel(bundle.projection, translator.moved(aligned.offset), bundle.head, temperature)
+    model = PersonalModel(bundle.projection, bundle.translator.moved(aligned.offset), bundle.head, temperature)
+    warnings = (*_warnings(bundle, bundle.logits(features + aligned.offset)), *_doubts(reliability))
     return AdaptedModel(
         model,
         iterations=len(aligned.history),
         trainable=len(aligned.offset) if aligned.history else 0,
         history=aligned.history,
-        warnings=(*_warnings(bundle, model, features), *_doubts(reliability), *(report.warnings if report else ())),
+        warnings=(*warnings, *(report.warnings if report else ())),
         report=report,
     )
 
@@ -198,11 +193,9 @@ def _doubts(reliability: Reliability | None) -> tuple[str, ...]:
     return (f"adapting may not help: {gain.sentence()}",) if gain is not None and gain.low <= 0 else ()
 
 
-def _warnings(bundle: Bundle, model: PersonalModel, features: Tensor) -> tuple[str, ...]:
+def _warnings(bundle: Bundle, logits: Tensor) -> tuple[str, ...]:
     """Say so when the adapted model does not recognise the neutral clip itself."""
-    with torch.no_grad():
-        predicted = model.head(model.translator(features)).argmax(dim=1)
-    share = float((predicted == bundle.neutral_code).float().mean())
+    share = float((logits.argmax(dim=1) == bundle.neutral_code).float().mean())
     if share >= 0.5:
         return ()
     return (f"the adapted model calls only {share:.0%} of the neutral clip {bundle.neutral!r}: is the clip neutral?",)
@@ -233,16 +226,15 @@ def align_style(
     if weighting != "neutral":
         return Alignment(share * (centre - place), even, _history([(features.mean(dim=0) - place, even)]))
     weight, steps = even, []
-    with torch.no_grad():
-        for _ in range(iterations):
-            logits = bundle.head(bundle.translator(features + share * (centre - place)))
-            # No frame is left out for good: the first place may be far from all that are neutral.
-            weight = torch.softmax(logits, dim=1)[:, bundle.neutral_code].clamp_min(1e-6)
-            moved = (weight[:, None] * features).sum(dim=0) / weight.sum()
-            steps.append((moved - place, weight))
-            place = moved
-            if float(steps[-1][0].abs().max()) <= TOLERANCE:
-                break
+    for _ in range(iterations):
+        logits = bundle.logits(features + share * (centre - place))
+        # No frame is left out for good: the first place may be far from all that are neutral.
+        weight = torch.softmax(logits, dim=1)[:, bundle.neutral_code].clamp_min(1e-6)
+        moved = (weight @ features) / weight.sum()
+        steps.append((moved - place, weight))
+        place = moved
+        if float(steps[-1][0].abs().max()) <= TOLERANCE:
+            break
     return Alignment(share * (centre - place), weight, _history(steps))
 
 

@@ -136,7 +136,7 @@ class Reliability:
             # A line knows no end: nobody is expected to gain more, or lose more, than any source person did.
             most, least = float(self.gains.max()), float(self.gains.min())
             expected, around = min(max(float(self.gain[0] + self.gain[1] * gap), least), most), self.residuals.numpy()
-        low, high = (expected + float(np.quantile(around, share)) for share in INTERVAL)
+        low, high = (expected + np.quantile(around, INTERVAL)).tolist()
         return GainEstimate(expected, low, high, float(np.mean(around + expected >= 0)), frames)
 
 
@@ -253,8 +253,7 @@ def _frames_needed(episodes: Sequence[Episode]) -> int:
 
 def _log_odds(features: Tensor, bundle: Bundle) -> Tensor:
     """Return (n,) log p(neutral) / (1 − p(neutral)) of features (n, D) through T, B and C."""
-    with torch.no_grad():
-        logits, neutral = bundle.head(bundle.translator(features)), bundle.neutral_code
+    logits, neutral = bundle.logits(features), bundle.neutral_code
     others = torch.cat([logits[:, :neutral], logits[:, neutral + 1 :]], dim=1)
     odds: Tensor = logits[:, neutral] - torch.logsumexp(others, dim=1)
     return odds

@@ -1,0 +1,214 @@
+"""A published table beside our own numbers: its protocol on one's own cache, and where the two protocols differ."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from featlab.analysis.cost import measure_complexity
+from featlab.analysis.evaluation.methods import best_notes, competes, failure_notes, method_name
+from featlab.analysis.inside.branches import compare_branches
+from featlab.analysis.page import Result
+from featlab.analysis.published import Measure, PublishedTable
+from featlab.analysis.table import MISSING, Column, count_text, make_table, number_text
+from featlab.config.load import flat_values
+from featlab.errors import InputError
+from featlab.evaluation.results import EvaluationRow, run_facts
+from featlab.evaluation.runner import OnStep, plan
+from featlab.evaluation.scores import Field, subject_means
+from featlab.evaluation.statistics import bootstrap_interval, mean
+from featlab.methods.base import Method
+from featlab.methods.registry import make_method
+from featlab.workspace.workspace import Workspace
+
+LEAST = 4  # People: two to learn from, two to test on.
+TIMED = 3  # Targets whose adaptation is timed for the table of costs.
+_TOLD = ("targets", "draws", "seeds", "seed", "methods", "scope", "sources", "pool")  # Settings, by other words.
+
+Rows = Mapping[str, Sequence[EvaluationRow]]  # By run.
+Methods = dict[str, Method]  # By run.
+
+
+@dataclass(frozen=True)
+class Ours:
+    """One number of ours in the published unit: a mean over targets with its interval, of costs a median without."""
+
+    mean: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    targets: int = 0  # That it is of; 0 where nothing could be run.
+    each: Mapping[str, float] = field(default_factory=dict)  # By target.
+    video: float = math.nan  # The mean with a video as the unit.
+
+
+Found = dict[tuple[str, str], Ours]  # By run and key of a measure.
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: what was published of a method, and what we found."""
+
+    name: str
+    run: str
+    selection: str  # Of its method; empty where the line is of no method.
+    published_as: str
+    measure: Measure
+    published: float
+    ours: Ours
+
+    def shown(self, value: float) -> str:
+        """Return a number of this line as text."""
+        return number_text(value, self.measure.decimals)
+
+
+def fitted(workspace: Workspace, table: PublishedTable) -> Workspace:
+    """Return the workspace with the table's number of targets, or half of the people where they are too few.
+
+    Raises:
+        InputError: Other classes than the table's, fewer than four people, or a target data set that nobody named.
+    """
+    found, needed = workspace.table.classes, set(table.classes)
+    if needed and not needed <= set(found) <= needed | set(table.optional):
+        classes = f"{', '.join(table.classes)}, and the cache {', '.join(found)}"
+        raise InputError(f"{table.name} has the classes {classes}; make a cache with them, as by `{table.make}`")
+    if "protocol.targets" in workspace.config.given:
+        return workspace
+    if not table.targets:
+        raise InputError(
+            f"{table.name}: say which subjects are the target data set, as by --targets both.TARGET.subjects.txt"
+        )
+    people = len(workspace.pool() or workspace.table.subjects)
+    if people < LEAST:
+        raise InputError(f"{table.name} needs {LEAST} people, two to learn from, and here are {people}; add more")
+    targets = {"protocol.targets": str(min(table.targets, people // 2))}
+    return replace(workspace, config=workspace.config.with_values(targets, table.name))
+
+
+def methods_of(table: PublishedTable, names: Sequence[str], given: Mapping[str, Mapping[str, Any]]) -> Methods:
+    """Return what to run of the named methods; ``given`` are options by method, which beat the table's."""
+    runs = [run for run in table.runs if run.split()[0] in names]
+    made = {}
+    for run in [*runs, *(name for name in names if name not in runs)]:
+        name, *own = run.split()
+        options = {**(table.options if name.startswith("clup-") else {}), **given.get(name, {})}
+        made[run] = make_method(name, {name: options | dict(item.split("=") for item in own)})
+    return made
+
+
+def found_in(table: PublishedTable, workspace: Workspace, rows: Rows, on_step: OnStep) -> Found:
+    """Return our numbers: scores of evaluation rows, and what costs or branches have to be measured for the table."""
+    classes = workspace.table.classes
+    scores: dict[str, Field] = {"macro_f1": "macro_f1", "accuracy": "accuracy"}
+    scores |= {name: _recall(place) for place, name in enumerate(classes)}
+    found = {}
+    for run, mine in rows.items():
+        for name, score in scores.items():
+            each = {who: 100 * value for who, value in subject_means(mine, score).items()}
+            values = list(each.values())
+            videos = [] if name in classes else list(subject_means(mine, f"video_{name}").values())
+            found[run, name] = Ours(mean(values), *bootstrap_interval(values), len(values), each, 100 * mean(videos))
+    if table.kind == "complexity":
+        report = measure_complexity(workspace, workspace.targets(), list(rows), measured=TIMED, on_method=on_step)
+        for cost, of in itertools.product(report.costs, table.measures[1:]):
+            found[cost.method, of.key] = Ours(of.scale * getattr(cost, of.key), targets=cost.subjects)
+    elif table.kind == "branches":
+        for part, measures in compare_branches(workspace, on_step=on_step).found.items():
+            for name, cosine in measures.items():
+                found[part, name] = Ours(cosine.mean, cosine.low, cosine.high, len(cosine.by_subject))
+    return found
+
+
+def lines_of(table: PublishedTable, made: Methods, found: Found) -> list[Line]:
+    """Return the lines of the table; those of methods that it hasn't are the last."""
+    blank = ("not in the published table", (math.nan,) * len(table.measures))
+    lines = []
+    for run in made or table.runs:
+        (title, figures), selection = table.runs.get(run, blank), made[run].selection if made else ""
+        name = method_name(run, selection) if made else title
+        for measure, published in zip(table.measures, figures, strict=True):
+            lines.append(Line(name, run, selection, title, measure, published, found.get((run, measure.key), Ours())))
+    return lines
+
+
+def differences(table: PublishedTable, workspace: Workspace) -> list[str]:
+    """Return where our protocol is another one than the published, a sentence each."""
+    config, first = workspace.config, plan(workspace)[0]
+    words = {
+        "people": f"{len(workspace.table.subjects)} people",
+        "targets": len(first.targets),
+        "sources": len(first.source_subjects),
+        "published": f"{table.sources} source people and {table.targets} targets",
+        "runs": f"{count_text(config.protocol.draws, 'draw')} with {count_text(config.protocol.seeds, 'seed')}",
+        "extractor": workspace.extractor.id,
+        "classes": ", ".join(workspace.table.classes),
+        "timed": min(TIMED, len(first.targets)),
+    }
+    said = [text.format(**words) for text in table.differs]
+    values, told = flat_values(config.to_dict()), {"cache", *(f"protocol.{name}" for name in _TOLD)}
+    own = [f"{key} = {values[key]}" for key in config.given if key in values and key not in told]
+    return [*said, *([f"Settings of your own: {', '.join(own)}."] if own else [])]
+
+
+def paper_result(table: PublishedTable, workspace: Workspace, lines: Sequence[Line], rows: Rows) -> Result:
+    """Return the table, what it says, and beneath it the source and every difference of protocol."""
+    source, unlike = {**table.source, "page": table.page}, differences(table, workspace)
+    notes = [f"Published: {source['cite']}. Read from {source['read']}: {table.page}. {source['licence']}", *unlike]
+    notes += [*failure_notes(rows), *best_notes(line.selection for line in lines)]
+    one = len(table.measures) == 1
+    columns = [
+        Column[Line]("Method", lambda line: line.name, text=True),
+        Column("Published as", lambda line: line.published_as, text=True, wide=True),
+        Column("Measure", lambda line: line.measure.title, text=True),
+        Column("Published", lambda line: line.shown(line.published), best=one),
+        Column("Ours", lambda line: line.shown(line.ours.mean), best=one),
+        Column("95 % interval", _interval),
+        Column("By video", lambda line: line.shown(line.ours.video)),
+        Column("Targets", lambda line: str(line.ours.targets)),
+    ]
+    shown = [column for column in columns if column.head != ("Measure" if one else "By video")]
+    title = table.title + (f", {table.measures[0].title}" if one else "")
+    made = make_table(title, shown, lines, notes=notes, competes=lambda line: competes(line.selection), grouped=not one)
+    return Result(
+        kind="paper",
+        title=f"Published and ours: {table.title}",
+        summary=findings(table, lines),
+        tables={"paper": made},
+        metadata=run_facts(workspace),
+        data={"table": table.name, "source": source, "lines": [*map(asdict, lines)], "differences": unlike},
+    )
+
+
+def findings(table: PublishedTable, lines: Sequence[Line]) -> list[str]:
+    """Return what the table says, a sentence each, and what comes next."""
+    said = []
+    by_run = {line.run: line for line in lines if line.ours.targets}
+    ends = [by_run[run] for run in (table.proposed, table.against) if run in by_run]
+    if len(table.measures) > 1:
+        for of in ends:
+            mine = [line for line in lines if line.run == of.run]
+            parts = [f"{x.measure.title} {x.shown(x.ours.mean)} (published {x.shown(x.published)})" for x in mine]
+            said.append(f"{of.name}: {'; '.join(parts)}.")
+    elif len(ends) == 2:
+        first, second = ends
+        gaps = [value - second.ours.each[who] for who, value in first.ours.each.items() if who in second.ours.each]
+        low, high = bootstrap_interval(gaps)
+        sure = "" if math.isnan(low) else f", 95 % interval [{low:.1f}, {high:.1f}]"
+        said.append(
+            f"{first.name} minus {second.name}: {mean(gaps):+.1f} points here{sure}, over "
+            f"{count_text(len(gaps), 'target')}; {first.published - second.published:+.1f} published."
+        )
+    said.append("The protocols differ (see beneath the table): compare differences of methods, not levels.")
+    more = "" if table.scope == "dataset" else "more --draws take other people as targets; "
+    return [*said, f"Next: {more}`featlab report` makes one page of all results."]
+
+
+def _recall(place: int) -> Field:
+    return lambda row: row.class_recall[place] if row.class_recall else math.nan
+
+
+def _interval(line: Line) -> str:
+    low, high = line.ours.low, line.ours.high
+    return MISSING if math.isnan(low) else f"[{line.shown(low)}, {line.shown(high)}]"
