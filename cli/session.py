@@ -46,7 +46,7 @@ _NEXT = {
     "exchange:import_checkpoints": "featlab adapt --subject ID --bundle {out}",
     "evaluate:methods": "featlab methods NAME says where it comes from, how it departs from its paper, and its options",
     "tune:tune": "featlab evaluate{at} with the flags above; the same with --apply writes them into featlab.toml",
-    **dict.fromkeys(("evaluate:evaluate", "evaluate:benchmark", "explain:ablate"), _RESULTS),
+    **dict.fromkeys(("evaluate:evaluate", "evaluate:benchmark", "explain:ablate", "paper:paper"), _RESULTS),
     **dict.fromkeys(("explain:complexity", "explain:branches", "plot:tsne", "plot:neighbours"), _RESULTS),
     **dict.fromkeys(("plot:pairs", "plot:clip", "plot:confusion", "plot:style"), _RESULTS),
 }

@@ -42,6 +42,7 @@ TYPED = {
     "plot confusion": "plot confusion",
     "plot style": "plot style --targets s041 --methods pft QUICK",
     "report": "report",
+    "paper": "paper",
     "import": "import t.csv --out t.h5",
     "calibrate": "calibrate t.csv --out t2.csv --no-plots",
     "bundle pack": "bundle pack BUNDLE --out b.zip",
