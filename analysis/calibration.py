@@ -128,11 +128,7 @@ def plot_rest(data: Mapping[str, Sequence[Any]], mark: float) -> Figure:
                 panel.text(1.03, place, _signed(above), transform=at, va="center", fontsize=6.5, color=style.LOSS)
             panel.text(1.03, 1.02, f"{mark:g} is", transform=panel.transAxes, fontsize=6.5, color=style.LOSS)
             panel.set_title(feature, fontweight="bold")
-            panel.grid(axis="x")
-            panel.tick_params(axis="y", length=0)
-            panel.spines["left"].set_visible(False)
-        axes[0].set_yticks(places, people)
-        axes[0].set_ylim(len(people) - 0.4, -0.6)
+            style.names_down(panel, people)
         drawn.supxlabel(f"Value; on the right, {mark:g} in the person's own spreads above rest", fontsize=7.5)
     return drawn
 

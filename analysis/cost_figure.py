@@ -88,10 +88,10 @@ def complexity_table(report: ComplexityReport) -> Table:
     columns: list[Column[MethodCost]] = [
         Column("Method", lambda cost: method_name(cost.method, cost.selection), text=True),
         Column("Trainable", lambda cost: str(cost.trainable) if cost.subjects else FAILED),
-        Column("Model", lambda cost: str(cost.parameters) if cost.subjects else MISSING),
-        Column("Carried", lambda cost: str(cost.carried) if cost.subjects else MISSING),
+        Column("Model", lambda cost: str(cost.parameters) if cost.subjects else MISSING, wide=True),
+        Column("Carried", lambda cost: str(cost.carried) if cost.subjects else MISSING, wide=True),
         Column("Adapt (MFLOPs)", lambda cost: flops_text(cost.adapt_flops)),
-        Column("Frame (MFLOPs)", lambda cost: flops_text(cost.predict_flops)),
+        Column("Frame (MFLOPs)", lambda cost: flops_text(cost.predict_flops), wide=True),
         Column("Iterations", lambda cost: _steps_text(cost.iterations)),
         Column("Converged", lambda cost: _steps_text(cost.converged)),
         Column("Batch (s)", lambda cost: number_text(cost.batch_seconds, 5)),
@@ -128,17 +128,13 @@ def plot_complexity(data: Mapping[str, Sequence[Any]]) -> Figure:
             left.plot(span, [place, place], color=look["color"], linewidth=0.9, label=f"_span {methods[place]}")
             left.plot([data["seconds"][place]], [place], label=f"_seconds {methods[place]}", **look)
             right.plot([data["trainable"][place]], [place], label=f"_trainable {methods[place]}", **look)
-        left.set_yticks(places, names, linespacing=1.05)
+        for axes in (left, right):
+            style.names_down(axes, names)
+            axes.hlines(places, 0, 1, transform=axes.get_yaxis_transform(), color="#F0F0F0", linewidth=0.5, zorder=0)
         for text, setting in zip(left.get_yticklabels(), data["setting"], strict=True):
             text.set_fontweight("bold" if setting == _OURS else "normal")
-        left.set_ylim(len(methods) - 0.4, -0.6)
         _format_seconds(left, min(data["fastest"]), max(data["slowest"]))
         _format_parameters(right, max(data["trainable"]))
-        for axes in (left, right):
-            axes.grid(axis="x")
-            axes.hlines(places, 0, 1, transform=axes.get_yaxis_transform(), color="#F0F0F0", linewidth=0.5, zorder=0)
-            axes.tick_params(axis="y", length=0)
-            axes.spines["left"].set_visible(False)
         handles = [Line2D([], [], label=setting, **look) for setting, look in looks.items()]
         drawn.legend(handles=handles, loc="outside lower center", ncols=4, handletextpad=0.2, columnspacing=1.2)
         if "source-access" in data["selection"]:

@@ -201,7 +201,7 @@ def findings(table: PublishedTable, lines: Sequence[Line]) -> list[str]:
             f"{count_text(len(gaps), 'target')}; {first.published - second.published:+.1f} published."
         )
     said.append("The protocols differ (see beneath the table): compare differences of methods, not levels.")
-    more = "" if table.scope == "dataset" else "the same command with --draws 5 takes other targets; "
+    more = "" if table.scope == "dataset" else "more --draws take other people as targets; "
     return [*said, f"Next: {more}`featlab report` makes one page of all results."]
 
 

@@ -15,8 +15,8 @@ network was trained on the people of the other four (`--folds` writes who is in 
 *Changed* caches show the same people, in the order of the plain ones, made in another way; what that is worth is
 printed.
 
-*Parts* change one thing of `pft` each, with every frame of a clip counted alike and without its guard, so that they
-differ in that alone.
+*Parts* and *terms* change one thing of `pft` each, at the source and at the target, with every frame of a clip counted
+alike and without its guard, so that they differ in that alone.
 
     python benchmarks/study.py geometry.h5 --folds
     python benchmarks/study.py geometry.h5 hog.h5 units.h5 network-{fold}.h5 --jobs 2 --out study.md
@@ -65,18 +65,31 @@ METHODS = (
     "pft-poster",
     "oracle",
 )
-ALIKE = "pretrain.validation=false adapt.pft.weighting=mean adapt.pft.guard=false"
+ALIKE = "pretrain.validation=false adapt.pft.guard=false"
+_MEAN = "adapt.pft.weighting=mean"
 PARTS = {
-    "all of it": "",
-    "all of the offset (share 1)": "pretrain.learn_share=false",
-    "linear part, share 1 (the default before)": "pretrain.learn_share=false pretrain.form=linear",
-    "linear part": "pretrain.form=linear",
-    "MLP part": "pretrain.form=mlp",
-    "random pairs": "pair.strategy=random",
-    "without style": "pretrain.style=0",
-    "without KL": "pretrain.expression=0",
-    "without cross-entropy in the MLP part": "pretrain.classification=0",
-    "60 epochs": "pretrain.epochs=60",
+    "all of it": _MEAN,
+    "all of the offset (share 1)": f"{_MEAN} pretrain.learn_share=false",
+    "linear part, share 1 (the default before)": f"{_MEAN} pretrain.learn_share=false pretrain.form=linear",
+    "linear part": f"{_MEAN} pretrain.form=linear",
+    "MLP part": f"{_MEAN} pretrain.form=mlp",
+    "random pairs": f"{_MEAN} pair.strategy=random",
+    "without style": f"{_MEAN} pretrain.style=0",
+    "without KL": f"{_MEAN} pretrain.expression=0",
+    "without cross-entropy in the MLP part": f"{_MEAN} pretrain.classification=0",
+    "60 epochs": f"{_MEAN} pretrain.epochs=60",
+}
+_GRADIENT = "adapt.pft.optimiser=lbfgs"
+_DEEP = f"{_GRADIENT} adapt.pft.layers=features,embedding,bottleneck"
+TERMS = {
+    "means of the features (the default)": _MEAN,
+    "and means at embedding and bottleneck": _DEEP,
+    "and means and deviations there": f"{_DEEP} adapt.pft.std=1",
+    "the same, the last layer moves": f"{_DEEP} adapt.pft.std=1 adapt.pft.update=last",
+    "the same, all of T moves": f"{_DEEP} adapt.pft.std=1 adapt.pft.update=all",
+    "consistency of two frames": f"{_GRADIENT} adapt.pft.consistency=1",
+    "the same, all of T moves, no style": f"{_GRADIENT} adapt.pft.style=0 adapt.pft.consistency=1 adapt.pft.update=all",
+    "all terms, all of T moves": f"{_DEEP} adapt.pft.std=1 adapt.pft.consistency=1 adapt.pft.update=all",
 }
 Scores = Mapping[str, Mapping[str, float]]
 """Macro F1 by what was run and by person."""
@@ -93,7 +106,7 @@ def name_of(cache: Path) -> str:
     return cache.stem.replace("-{fold}", "")
 
 
-def run_fold(cache: Path, fold: int, seed: int, methods: Sequence[str], parts: bool, out: Path) -> None:
+def run_fold(cache: Path, fold: int, seed: int, methods: Sequence[str], changes: Mapping[str, str], out: Path) -> None:
     """Train the source model of a fold, adapt to its targets and keep the rows, unless they are kept already."""
     if out.exists():
         return
@@ -103,23 +116,19 @@ def run_fold(cache: Path, fold: int, seed: int, methods: Sequence[str], parts: b
     source = table.without(*targets)
     trained = train_source_head(source, Config(), seed=seed)
     rows: list[EvaluationRow] = []
-    for name, settings in PARTS.items() if parts else {"": ""}.items():
-        config = load_config(None, parse_settings(f"{ALIKE} {settings}".split() if parts else []))
+    made_for, bundle = None, None
+    for name, settings in changes.items() or [("", "")]:
+        config = load_config(None, parse_settings(f"{ALIKE} {settings}".split() if changes else []))
         how = config.pretrain
-        head = trained if how.learn_share else replace(trained, share=CarriedShare(how.share))
-        bundle = pretrain_bundle(
-            source,
-            head,
-            make_pairs(source, config.pair, seed=seed),
-            config,
-            seed=seed,
-            extractor=extractor,
-            methods=methods,
-        )
+        if bundle is None or made_for != (how, config.pair):
+            head = trained if how.learn_share else replace(trained, share=CarriedShare(how.share))
+            pairs = make_pairs(source, config.pair, seed=seed)
+            bundle = pretrain_bundle(source, head, pairs, config, seed=seed, extractor=extractor, methods=methods)
+            made_for = (how, config.pair)
         made = [make_method(method, config.adapt.options) for method in methods]
         for target in targets:
             found = evaluate_subject(bundle, table.rows_of(target), made, numbers=RunNumbers(draw=fold, seed=seed))
-            rows += [replace(row, method=name) for row in found] if parts else found
+            rows += [replace(row, method=name) for row in found] if changes else found
     atomic_write_text(out, json_lines(row.to_dict() for row in rows))
 
 
@@ -219,6 +228,7 @@ def main() -> None:
     parser.add_argument("--methods", type=lambda text: text.split(","), default=METHODS, help="names with commas")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--parts", action="store_true", help="what each part of pft is worth, in place of the methods")
+    parser.add_argument("--terms", action="store_true", help="what each loss term at the target is worth, likewise")
     parser.add_argument("--folds", action="store_true", help="write fold0.txt … with the targets of each, and stop")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("study.md"))
@@ -228,12 +238,13 @@ def main() -> None:
         for fold in range(FOLDS):
             atomic_write_text(Path(f"fold{fold}.txt"), "".join(f"{who}\n" for who in people_of_fold(table, fold)))
         return
-    kept = options.out.with_suffix(".parts" if options.parts else ".rows")
+    changes = PARTS if options.parts else TERMS if options.terms else {}
+    kept = options.out.with_suffix(".parts" if options.parts else ".terms" if options.terms else ".rows")
     kept.mkdir(parents=True, exist_ok=True)
     caches = [*options.caches, *options.changed]
-    methods = ("pft",) if options.parts else options.methods
+    methods = ("pft",) if changes else options.methods
     work = [
-        (cache, fold, seed, methods, options.parts, kept / f"{name_of(cache)}-{fold}-{seed}.jsonl")
+        (cache, fold, seed, methods, changes, kept / f"{name_of(cache)}-{fold}-{seed}.jsonl")
         for seed in range(options.seeds)
         for fold in range(FOLDS)
         for cache in caches
@@ -241,7 +252,7 @@ def main() -> None:
     Parallel(options.jobs)(delayed(run_fold)(*item) for item in work)
     rows: dict[str, list[EvaluationRow]] = {}
     for cache, *_, path in work:
-        found = [row for row in read_results(path) if options.parts or row.method in methods]
+        found = [row for row in read_results(path) if changes or row.method in methods]
         rows.setdefault(name_of(cache), []).extend(found)
     if options.changed:
         pairs = {name_of(one): name_of(other) for one, other in zip(options.caches, options.changed, strict=True)}
@@ -250,7 +261,7 @@ def main() -> None:
         # Caches of the same people are of one group.
         people = {name: frozenset(row.subject for row in each) for name, each in rows.items()}
         group = {name: min(other for other in people if people[other] == people[name]) for name in people}
-        text = tables(rows, group, "all of it" if options.parts else "pft") + "\n" + by_set(rows)
+        text = tables(rows, group, next(iter(changes), "pft")) + "\n" + by_set(rows)
     atomic_write_text(options.out, text)
     print(text)
 

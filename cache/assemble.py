@@ -72,6 +72,8 @@ def write_cache(
             start = stop
         if start != plan.rows:
             raise CacheError(f"{out}: expected {plan.rows} rows, got {start}: a shard changed meanwhile; run again")
+        if header.prompts is not None:
+            codes[schema.PROMPTS] = header.prompts
         _learn([digest], codes)
         for name, names in ((schema.SUBJECTS, plan.subjects), (schema.VIDEOS, plan.videos)):
             codes[name] = encode_names(names, str(out), "name")
@@ -126,7 +128,7 @@ def write_table(
         CacheError: No rows, a row twice, a value that is not finite or that float16 can't hold.
         FeatlabError: The file can't be written.
     """
-    header = Header(extractor, table.classes, table.neutral, dtype, table.landmarks is not None)
+    header = Header(extractor, table.classes, table.neutral, dtype, table.landmarks is not None, table.prompts)
     if not len(table):
         raise CacheError(f"{path}: the table has no row, and a cache needs one")
     subjects, videos = tuple(sorted(table.subject_names_present())), tuple(sorted(table.video_names_present()))

@@ -47,7 +47,7 @@ def remove_subjects(path: Path, names: Sequence[str]) -> None:
                 cache.extractor, trained_on=tuple(name for name in cache.extractor.trained_on if name not in names)
             )
             dtype = cache.large[schema.EMBEDDINGS].dtype.name
-            header = Header(extractor, cache.classes, cache.neutral, dtype, cache.has_landmarks)
+            header = Header(extractor, cache.classes, cache.neutral, dtype, cache.has_landmarks, cache.prompts)
             kinds = dict(encode_table(next(cache.iter_rows(1)), header, str(path)).kinds)
             if schema.PATHS in cache.large:
                 kinds[schema.PATHS] = (cache.large[schema.PATHS].dtype, ())

@@ -17,7 +17,7 @@ from featlab.cache.encode import CodedRows, Header, encode_table
 from featlab.cache.names import alike, one_form
 from featlab.cache.reader import CacheSummary, inspect_cache, open_cache
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.table import FeatureTable, closest_names
+from featlab.cache.table import FeatureTable, closest_names, same_prompts
 from featlab.errors import CacheError
 
 _SPELLED_OUT = 3
@@ -126,6 +126,11 @@ def merge_caches(
     owners = {name: number for number, each in enumerate(inputs) for name in each.subjects}
     with ExitStack() as opened:
         caches = [opened.enter_context(open_cache(path, verify=True)) for path in files]
+        texts = caches[0].prompts
+        if all(each.classes == header.classes and same_prompts(each.prompts, texts) for each in caches):
+            header = replace(header, prompts=texts)
+        elif any(each.prompts is not None for each in caches):
+            notes += ("texts of the classes are left out: the caches have not the same",)
         kinds = dict(encode_table(renamed(next(caches[0].iter_rows(1)), prefixes[0]), header, str(out)).kinds)
         if with_paths:
             widest = max((cache.large[schema.PATHS].dtype for cache in caches), key=lambda dtype: dtype.itemsize)

@@ -117,6 +117,7 @@ class Cache(Structure):
             landmarks=self._floats(schema.LANDMARKS, ranges, digest) if self.has_landmarks else None,
             paths=self._small(schema.PATHS, ranges, digest, decode_names),
             faces=self._small(schema.FACES, ranges, digest, lambda counts: counts.astype(np.uint8, copy=False)),
+            prompts=self.prompts,
         )
 
     def _floats(self, name: str, ranges: list[tuple[int, int]], digest: ContentDigest | None) -> NDArray[np.float32]:

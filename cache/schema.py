@@ -10,6 +10,7 @@
                  subject_offsets       int64 (S + 1): rows subject_offsets[i] up to subject_offsets[i + 1] are subject i
                  paths                 fixed-length UTF-8 (N)              optional
                  faces                 uint8 (N), faces in the image, 255 for more     optional: where they were counted
+                 prompts               float32 (K, D), texts of the classes            optional; K of them
 
 Rows ascend by (subject, video, frame), each triple once. Text is fixed-length UTF-8 padded with NUL: it needs no heap
 and no object type, so a reader can refuse those outright, and any HDF5 tool shows it.
@@ -47,6 +48,7 @@ SUBJECTS: Final = "subjects"
 VIDEOS: Final = "videos"
 PATHS: Final = "paths"
 FACES: Final = "faces"
+PROMPTS: Final = "prompts"
 SUBJECT_OFFSETS: Final = "subject_offsets"
 
 # Little-endian on every machine: the bytes, and so the digest, do not depend on who wrote them.

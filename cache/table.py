@@ -55,6 +55,8 @@ class FeatureTable:
         landmarks: float32 (N, P, 2), x and y in pixels; a row of NaN where no face was found. None: not stored.
         paths: Where each row's image came from. None: not stored.
         faces: uint8 (N,), how many faces each row's image has. None: not stored.
+        prompts: float32 (K, D), what texts of the classes are to a network of pictures and texts: the logits of a row
+            are its inner products with them. None: not stored.
 
     Raises:
         CacheError: Arrays of different lengths, a wrong dtype or shape, a code without a name.
@@ -72,6 +74,7 @@ class FeatureTable:
     landmarks: NDArray[np.float32] | None = None
     paths: tuple[str, ...] | None = None
     faces: NDArray[np.uint8] | None = None
+    prompts: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         rows = None
@@ -201,6 +204,13 @@ def _check_array(name: str, array: NDArray[Any], dtype: type[np.generic], shape:
     fits = array.ndim == len(shape) and all(want is None or want == got for want, got in lengths)
     if not fits:
         raise CacheError(f"feature table: expected {name} of shape {shape_text(shape)}, got {array.shape}")
+
+
+def same_prompts(one: NDArray[np.float32] | None, other: NDArray[np.float32] | None) -> bool:
+    """Tell whether two tables have the same prompts, but for rounding, or both have none."""
+    if one is None or other is None:
+        return one is other
+    return one.shape == other.shape and np.allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def shape_text(shape: Sequence[int | None]) -> str:

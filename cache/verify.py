@@ -44,6 +44,7 @@ class Structure:
     offsets: NDArray[np.int64]
     codes: Mapping[str, NDArray[Any]]
     large: Mapping[str, h5py.Dataset]
+    prompts: NDArray[np.float32] | None
 
     @property
     def has_landmarks(self) -> bool:
@@ -60,6 +61,8 @@ class Structure:
         digest = ContentDigest(self.extractor, self.classes, self.neutral, self.subjects, self.videos)
         for name, codes in self.codes.items():
             digest.update(name, codes)
+        if self.prompts is not None:
+            digest.update(schema.PROMPTS, self.prompts)
         return digest
 
 
@@ -100,8 +103,10 @@ def read_structure(file: h5py.File, path: Path) -> Structure:
         offsets = _checked(file, path, schema.SUBJECT_OFFSETS, [schema.OFFSETS_DTYPE], (len(subjects) + 1,))[:].astype(
             np.int64
         )
+        found = schema.PROMPTS in file
+        texts = _checked(file, path, schema.PROMPTS, [schema.FLOAT_DTYPE], (len(classes), dim))[:] if found else None
     structure = Structure(
-        path, file, extractor, classes, neutral, rows, dim, digest, subjects, videos, offsets, codes, large
+        path, file, extractor, classes, neutral, rows, dim, digest, subjects, videos, offsets, codes, large, texts
     )
     _check_codes(structure)
     return structure
@@ -239,7 +244,8 @@ def find_problems(cache: Structure, repeats: Repeats | None = None) -> list[str]
             f"{path}: its content is not what was written (digest {digest.hexdigest()[:12]}, expected "
             f"{cache.digest[:12]}); make it again with `featlab extract` or restore a copy"
         )
-    known = {*cache.large, *schema.CODE_DTYPES, schema.SUBJECTS, schema.VIDEOS, schema.SUBJECT_OFFSETS, _POSE, _LAYERS}
+    names = schema.SUBJECTS, schema.VIDEOS, schema.SUBJECT_OFFSETS, schema.PROMPTS
+    known = {*cache.large, *schema.CODE_DTYPES, *names, _POSE, _LAYERS}
     for name in sorted(set(file) - known):
         problems.append(f"{path}: {name!r} is no part of format {FORMAT_VERSION} and no digest covers it; remove it")
     return problems

@@ -20,6 +20,7 @@ from typing import Self
 
 import numpy as np
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from numpy.typing import NDArray
 
 from featlab.cache import schema
 from featlab.cache.assemble import Plan, write_cache
@@ -72,6 +73,7 @@ class CacheBuilder:
         neutral: The neutral class, one of `classes`.
         dtype: "float32" or "float16", how embeddings are stored.
         has_landmarks: Whether rows come with landmarks.
+        prompts: As in `FeatureTable`.
 
     Raises:
         CacheError: Arguments that make no sense, another run on the same `out`, a folder that can't be made.
@@ -86,9 +88,10 @@ class CacheBuilder:
         neutral: str = "neutral",
         dtype: str = "float32",
         has_landmarks: bool = True,
+        prompts: NDArray[np.float32] | None = None,
     ) -> None:
         self._out = Path(out)
-        self._header = Header(extractor, tuple(classes), neutral, dtype, has_landmarks)
+        self._header = Header(extractor, tuple(classes), neutral, dtype, has_landmarks, prompts)
         self._folder = self._out.with_name(self._out.name + ".shards")
         self._heads: dict[str, _ShardHead] = {}
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
@@ -14,25 +14,7 @@ from featlab.cli.output import print_error
 from featlab.cli.pixels import embed, network_device, recipe_of
 from featlab.cli.session import FAILED, Session, command, typed_command
 
-if TYPE_CHECKING:
-    from featlab.bundle.bundle import Bundle
-    from featlab.methods.base import Method
-
 _FLAGS = (*INPUT_FLAGS, *NETWORK_FLAGS, "method", "batch", "jobs", "device", "settings", "json_mode", "quiet")
-
-
-def _check_method(source: Bundle, method: Method) -> None:
-    """Refuse a method that a clip and this bundle are not enough for, before anything is embedded."""
-    import numpy as np
-
-    from featlab.errors import InputError
-    from featlab.protocol.splits import Target
-
-    if method.selection != "source-free":
-        raise InputError(f"{method.name} needs labels or source rows beside the clip; it runs in featlab evaluate only")
-    rows = method.minimum_rows(len(source.classes))
-    count = np.zeros(rows, dtype=np.int32)
-    method.check(source, Target(np.zeros((rows, len(source.projection.mean)), dtype=np.float32), count, count))
 
 
 @command(*_FLAGS)
@@ -85,7 +67,11 @@ def personalise(
         if key != "adapt.method" and not key.startswith(f"adapt.{method.name}."):
             raise ConfigError(f"{key} has no effect here: the bundle is made; set adapt.{method.name}.OPTION alone")
     method = method.forced() if force else method
-    _check_method(source, method)
+    if method.selection != "source-free":
+        raise InputError(f"{method.name} needs labels or source rows beside the clip; it runs in featlab evaluate only")
+    # What else it lacks is said before anything is embedded.
+    count = np.zeros(method.minimum_rows(len(source.classes)), dtype=np.int32)
+    method.check(source, Target(np.zeros((len(count), len(source.projection.mean)), dtype=np.float32), count, count))
     where = backbone or default_backbone(source)
     made = recipe_of(session, where, network_device(where, session["device"])).make()
     found = [embed(session, source, path, name, made) for path in paths]

@@ -79,7 +79,7 @@ def neighbours(
     session.result(folder_name("plot-neighbours", [found.subject]), neighbours_result(found, run_facts(opened)))
 
 
-@workspace_command("targets", "methods", "pool", "device")
+@workspace_command("targets", "methods", "pool", "device", "wide")
 def style(session: Session) -> None:
     """How far the targets are from the source's style, layer by layer, before and after adapting.
 

@@ -29,7 +29,6 @@ PEOPLE = DOCS.parent / "benchmarks" / "people.py"
 """Writes the people who were no development people into reported.txt."""
 POOL = "--targets 10 --draws 2 --pool reported.txt"
 MAIN = "source-only,neutral-shift,adabn,coral,referenced,pft-poster,pft,oracle"
-SYNTHETIC = "--cache ../two/cache.h5 --cache ../seven/cache.h5"
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,11 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("seven", f"evaluate --targets 10 --methods {MAIN} --name seven"),
     ),
     "Ablations": (
-        Entry("london", f"ablate dims --cache hog.h5 --cache geometry.h5 {SYNTHETIC} --reduce pca --targets 10"),
         Entry("two", "ablate pairing --targets 10 --images faces", photographs=True),
-        *(Entry("london", f"ablate {name} --cache geometry.h5 {POOL}") for name in ("pairing", "losses", "lambda")),
+        *(
+            Entry("london", f"ablate {name} --cache geometry.h5 {POOL}")
+            for name in ("dims", "pairing", "losses", "lambda")
+        ),
         *(Entry("london", f"ablate {name} --cache geometry.h5 {POOL}") for name in ("layers", "neutral", "sources")),
         *(Entry("london", f"ablate {name} --cache geometry.h5 {POOL}") for name in ("contamination", "bn", "share")),
     ),
@@ -124,7 +125,8 @@ def shown(entry: Entry, work: Path, jobs: int) -> list[str]:
     folder = work / entry.where
     print(f"[{entry.where}] featlab {entry.words}", flush=True)
     several = ["--jobs", str(jobs)] if entry.words.startswith(("evaluate", "ablate")) else []
-    said = featlab([*entry.words.split(), "--json", "--set", "plot.formats=png", *several], folder)
+    pixels = ["--set", "plot.formats=png"] if entry.photographs else []
+    said = featlab([*entry.words.split(), "--json", *pixels, *several], folder)
     (page_file,) = [name for name in json.loads(said)["files"] if name.endswith("page.json")]
     made = (folder / page_file).parent if not Path(page_file).is_absolute() else Path(page_file).parent
     page = read_page(made)

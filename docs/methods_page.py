@@ -24,13 +24,19 @@ def methods_pages(names: Sequence[str] | None = None) -> dict[str, str]:
     groups: dict[str, list[type[Method]]] = {}
     for name in method_names() if names is None else names:
         groups.setdefault(get_method(name).setting, []).append(get_method(name))
-    lines = ["# Methods", "", f"Made from the registry by `{_COMMAND}`; edit the methods, not these pages.", ""]
+    lines = [
+        "# Methods",
+        "",
+        "What each needs and changes. Its family's page has its options, and where it departs from its paper.",
+        "",
+    ]
+    lines += [f"Made from the registry by `{_COMMAND}`: edit the methods, not these pages.", ""]
     lines += ["| name | method | needs | changes |", "|---|---|---|---|"]
     pages = {}
     for setting, methods in groups.items():
         place = f"methods/{re.sub(r'[^a-z]+', '-', setting.lower()).strip('-')}.md"
         lines.append(f"| **[{_cell(setting)}]({place})** | | | |")
-        page, told = [f"# {setting}"], set[str]()
+        page, told = [f"# {setting}"], dict[str, str]()
         for method in methods:
             wanted = ", ".join(needs(method)) or "–"
             lines.append(f"| `{method.name}` | {_cell(method.title)} | {_cell(wanted)} | {_changes(method)} |")
@@ -39,7 +45,7 @@ def methods_pages(names: Sequence[str] | None = None) -> dict[str, str]:
     return {"methods.md": "\n".join(lines) + "\n", **pages}
 
 
-def _method(method: type[Method], told: set[str]) -> list[str]:
+def _method(method: type[Method], told: dict[str, str]) -> list[str]:
     lines = [
         f"## `{method.name}`: {method.title}",
         "",
@@ -61,21 +67,25 @@ def _method(method: type[Method], told: set[str]) -> list[str]:
     return lines + _options(method, told)
 
 
-def _options(method: type[Method], told: set[str]) -> list[str]:
-    # What a page has told of an option it does not tell again.
+def _options(method: type[Method], told: dict[str, str]) -> list[str]:
     config, space = method.config_type(), dict(method.space)
     declared = options_of(method.config_type)
     if not declared:
         return ["- Options: none"]
-    lines = ["", "| option | default | tuned over | what it is |", "|---|---|---|---|"]
+    rows, same = [], []
     for name, option in declared.items():
         tuned = ", ".join(f"`{_value(value)}`" for value in space.get(name, ())) or "–"
         only = f"Only with {option.only}." if option.only else ""
         text = " ".join(filter(None, [option.help, only])) or "–"
-        shown = "as above" if text in told else _cell(text)
-        told.add(text)
-        lines.append(f"| `{name}` | `{_value(getattr(config, name))}` | {tuned} | {shown} |")
-    return lines
+        row = f"| `{name}` | `{_value(getattr(config, name))}` | {tuned} | {_cell(text)} |"
+        # What a page has told last of an option it does not tell again.
+        if told.get(text) == row:
+            same.append(f"`{name}`")
+        else:
+            rows.append(row if text not in told else row.replace(_cell(text), "as above"))
+        told[text] = row
+    table = ["", "| option | default | tuned over | what it is |", "|---|---|---|---|", *rows] if rows else []
+    return [*([f"- Options as above: {', '.join(same)}"] if same else []), *table]
 
 
 def _changes(method: type[Method]) -> str:

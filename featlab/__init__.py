@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from featlab.protocol.splits import Target, choose_targets, split_target, target_of
     from featlab.workspace.build import build_bundle
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Bundle",

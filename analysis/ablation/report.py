@@ -24,6 +24,7 @@ _WEIGHTS = {
     "source": ("λ of the style loss", "λ of the KL expression loss"),
     "target": ("λ of the style alignment", "λ of KL to the source model"),
 }
+_MEASURED = "neutral_recall", "non_neutral_recall", "negative_transfer", "trainable", "iterations", "subjects"
 _LONGEST = 30  # Lines up to which a table is printed; the files have it always.
 
 
@@ -99,13 +100,8 @@ def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
                     "difference_low": other.ci95[0],
                     "difference_high": other.ci95[1],
                     "p": other.p,
-                    "neutral_recall": item.neutral_recall,
-                    "non_neutral_recall": item.non_neutral_recall,
-                    "negative_transfer": item.negative_transfer,
-                    "trainable": item.trainable,
-                    "iterations": item.iterations,
-                    "subjects": item.subjects,
                 }
+                | {name: getattr(item, name) for name in _MEASURED}
             )
     return {name: [line[name] for line in lines] for name in (lines[0] if lines else ())}
 

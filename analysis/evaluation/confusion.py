@@ -152,8 +152,7 @@ def _shares(row: EvaluationRow, count: int) -> NDArray[np.float64]:
 
 
 _COLOURS = colormaps["Blues"]  # White is 0, and dark blue 100 %.
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-_EVEN = 0.179  # Luminance on which black and white letters have the same contrast, WCAG 2.1.
+_EVEN = 0.715  # Share on whose blue black and white letters have the same contrast, by WCAG 2.1.
 _SMALLEST_CELL, _COLUMN_CELL, _LARGEST_CELL = 0.2, 0.25, 0.85
 """Side of a cell, inches: three digits go into the smallest; a column is wide enough for the second."""
 _TITLED = 0.85  # Width of a panel, inches, above which a title has room.
@@ -240,7 +239,7 @@ def _matrix(axes: Axes, item: Confusion, decimals: int) -> QuadMesh:
             ha="center",
             va="center_baseline",
             fontsize=6.5,
-            color="black" if math.isnan(value) or _luminance(_COLOURS(value / 100)) > _EVEN else "white",
+            color="white" if value > 100 * _EVEN else "black",
             fontweight="bold" if label == predicted else "normal",
         )
     axes.set_aspect("equal")
@@ -257,10 +256,3 @@ def _name_classes(axes: Axes, names: Sequence[str], *, tilted: bool) -> None:
     if tilted:
         for name in axes.get_xticklabels():
             name.set(rotation=45, ha="right", rotation_mode="anchor")
-
-
-def _luminance(colour: tuple[float, float, float, float]) -> float:
-    """Return the relative luminance of WCAG 2.1: 0 is black, 1 is white."""
-    rgb = np.array(colour[:3])
-    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    return float(linear @ _LUMINANCE)

@@ -23,7 +23,7 @@ _SIZE = 7.0  # Of a name's letters, points.
 _LINE, _BAR = 0.125, 0.075  # Height of a line of a name, distance between two bars.
 _HEAD, _FIRST_BAR, _PAD = 0.62, 0.1, 0.08
 """From the top to the line of ranks, from there to the first bar, and around names."""
-_MOST_LETTERS = {style.COLUMN: 16, style.FULL: 30}
+_MOST_LETTERS = 30
 _NUMBER = 0.15  # Room for a number of two digits.
 
 
@@ -43,30 +43,27 @@ def ranks_data(compared: RankComparison) -> dict[str, list[Any]]:
     }
 
 
-def plot_ranks(
-    compared: RankComparison, *, selections: Mapping[str, str] | None = None, width: float = style.FULL
-) -> Figure:
+def plot_ranks(compared: RankComparison, *, selections: Mapping[str, str] | None = None) -> Figure:
     """Draw the average ranks, the best on the right; a bar joins methods that do not differ."""
     seen = selections or {}
     access = [seen.get(method) == "source-access" for method in compared.methods]
-    most = _MOST_LETTERS.get(width, int(4.5 * width))
-    shown = [folded(figure_name(method, seen.get(method, "source-free")), most) for method in compared.methods]
+    shown = [folded(figure_name(name, seen.get(name, "source-free")), _MOST_LETTERS) for name in compared.methods]
     better = math.ceil(len(shown) / 2)
     # From the outside in on both sides, so that no line crosses another.
     sides = ((1, range(better)), (-1, range(len(shown) - 1, better - 1, -1)))
     levels = _levels(compared.cliques)
-    notes = _notes(compared, any(access), width)
+    notes = _notes(compared, any(access))
     bars = _FIRST_BAR + _BAR * (max(levels, default=-1) + 1)
     lines = max(sum(_height(shown[place]) for place in places) for _, places in sides)
     foot = 0.1 + 0.12 * len(notes)
     height = _HEAD + bars + lines + _PAD + foot
     margin = max(_width(line) for name in shown for line in name.split("\n")) + 3 * _PAD
-    line = _RankLine(margin, width - margin, height - _HEAD, len(shown))
+    line = _RankLine(margin, style.FULL - margin, height - _HEAD, len(shown))
     with style.house_style():
-        drawn = style.figure(width, height)
+        drawn = style.figure(style.FULL, height)
         drawn.set_layout_engine("none")
         # One unit is one inch, so that what is measured in letters and lines is drawn as measured.
-        axes = drawn.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, width), ylim=(0.0, height))
+        axes = drawn.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, style.FULL), ylim=(0.0, height))
         axes.set_axis_off()
         _draw_line(axes, line)
         _draw_difference(axes, line, compared.critical_difference)
@@ -151,14 +148,14 @@ def _levels(cliques: Sequence[tuple[int, int]]) -> list[int]:
     return levels
 
 
-def _notes(compared: RankComparison, marked: bool, width: float) -> list[str]:
+def _notes(compared: RankComparison, marked: bool) -> list[str]:
     text = f"Average rank over {count_text(compared.subjects, 'subject')}, 1 is the best. "
     text += f"A bar joins methods that do not differ (Nemenyi, {compared.level:g})."
     if not math.isnan(compared.friedman_p):
         text += f" Friedman: {friedman_text(compared)}."
     if marked:
         text += f" {ACCESS_NOTE}."
-    return textwrap.wrap(text, int((width - 0.12) / 0.055))
+    return textwrap.wrap(text, int((style.FULL - 0.12) / 0.055))
 
 
 def _width(text: str) -> float:

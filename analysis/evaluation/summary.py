@@ -239,10 +239,7 @@ def _collapsed(finished: Sequence[_Named]) -> Iterable[str]:
 
 def _failed(named: Sequence[_Named]) -> Iterable[str]:
     many = [(item.name, item.of.failed, item.of.failed + item.of.runs) for item in named if item.of.failed]
-    if not many:
-        yield "No run failed."
-        return
-    yield f"Runs that failed, and are in no mean: {_listed(many)}."
+    yield f"Runs that failed, and are in no mean: {_listed(many)}." if many else "No run failed."
 
 
 def _listed(many: Sequence[tuple[str, int, int]]) -> str:

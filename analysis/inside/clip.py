@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from featlab.analysis.table import Column, Table, make_table, number_text
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, closest, listed
 from featlab.evaluation.metrics import smooth_probabilities
+from featlab.evaluation.statistics import mean
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method
 from featlab.model.networks import AdaptedModel
@@ -197,7 +197,7 @@ def clip_table(clip: Clip) -> Table:
     """Return two lines, before and after: frames right, and the mean probability in frames that show it and others."""
 
     def mean_where(shown: int) -> Callable[[tuple[str, NDArray[np.float32]]], str]:
-        return lambda side: number_text(_mean(clip.probability(side[1])[clip.is_shown == shown]), 3)
+        return lambda side: number_text(mean(clip.probability(side[1])[clip.is_shown == shown].tolist()), 3)
 
     columns: list[Column[tuple[str, NDArray[np.float32]]]] = [
         Column("", lambda side: side[0], text=True),
@@ -246,8 +246,4 @@ def _split(table: FeatureTable, subject: str, gap: int) -> tuple[Split, tuple[st
 
 def _right(clip: Clip, probabilities: NDArray[np.float32]) -> float:
     """Return the fraction of labelled frames whose most probable class is their label; NaN without any."""
-    return _mean((probabilities.argmax(axis=1) == clip.label)[clip.label >= 0])
-
-
-def _mean(values: NDArray[Any]) -> float:
-    return float(values.mean()) if len(values) else math.nan
+    return mean((probabilities.argmax(axis=1) == clip.label)[clip.label >= 0].tolist())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -160,7 +158,7 @@ def neighbours_table(found: Neighbours) -> Table:
 def plot_neighbours(found: Neighbours) -> Figure:
     """Draw the fraction of the target's frames whose nearest source frame is of each source subject, a panel a side."""
     data = neighbours_data(found)
-    names = _labels(data["subject"])
+    names = [folded(name, _LETTERS) for name in data["subject"]]
     places = np.arange(len(names))
     step = 0.03 + 0.115 * max(1 + name.count("\n") for name in names)
     kinds = [kind for kind in KINDS if any(sum(data[f"{side}_{kind}"]) for side in SIDES)]
@@ -181,15 +179,13 @@ def plot_neighbours(found: Neighbours) -> Figure:
             panel.set_title(head, loc="left", fontweight="bold", pad=4 + 9.5 * beneath)
             small = {"va": "bottom", "fontsize": 6.5, "color": "#444444"}
             panel.annotate(note, (0, 1), (0, 2), xycoords="axes fraction", textcoords="offset points", **small)
-            panel.grid(axis="x")
-            panel.tick_params(axis="y", length=0)
+            style.names_down(panel, names)
             panel.xaxis.set_major_locator(MaxNLocator(5))
             style.in_percent(panel.xaxis)
-        panels[0].set_yticks(places, names, linespacing=1.05)
-        panels[0].set_ylim(len(places) - 0.4, -0.6)
         if names[-1].endswith(f" {_OTHERS}"):
             panels[0].get_yticklabels()[-1].set_fontstyle("italic")
-        drawn.supxlabel("Target frames whose nearest source frame is of the subject (%)", fontsize=7.5)
+        whose = folded(f"Frames of {found.subject} whose nearest source frame is of the person on the left (%)", 90)
+        drawn.supxlabel(whose, fontsize=7.5)
         handles = [Patch(**_LOOKS[kind] | {"linewidth": 0}, label=_WORDS[kind]) for kind in kinds]
         drawn.legend(handles=handles, loc="outside upper center", ncols=3)
     return drawn
@@ -236,21 +232,3 @@ def _sentence(found: Neighbours) -> str:
 def _note(side: Distribution) -> str:
     same = "" if math.isnan(side.same_class) else f", {100 * side.same_class:.0f} % same class"
     return f"{side.effective:.1f} effective subjects{same}"
-
-
-def _labels(names: Sequence[str]) -> list[str]:
-    """Return names whose lines are not too long, all different: without what all of them share, or folded."""
-    if max(map(len, names)) <= _LETTERS:
-        return list(names)
-    ids = [name for name in names if not name.endswith(f" {_OTHERS}")]
-    start, end = _shared(ids), _shared([name[::-1] for name in ids])
-    short = [f"…{name[start : len(name) - end]}{'…' if end else ''}" if name in ids else name for name in names]
-    if start and max(map(len, short)) <= _LETTERS and len(set(short)) == len(short):
-        return short
-    return [folded(name, _LETTERS) for name in names]
-
-
-def _shared(names: Sequence[str]) -> int:
-    """Return how many letters all names begin with, up to the end of a word; 0 for a single name."""
-    # Letters are meant, not parts of a path.
-    return len(re.sub(r"[^\W_]+$", "", os.path.commonprefix(names))) if len(names) > 1 else 0  # noqa: RUF071

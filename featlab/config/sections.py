@@ -22,7 +22,7 @@ SCOPES = ("person", "dataset")
 
 ON_PAIRS = "form = joint or form = mlp"
 """The options of `PretrainConfig` with which T is trained on pairs."""
-_LINEAR = "form = joint or form = linear"
+_LINEAR, _TRAINED = "form = joint or form = linear", "classifier = trained"
 
 
 def check_window(name: str, frames: int) -> None:
@@ -52,18 +52,15 @@ class FeatureConfig(Options):
 class HeadConfig(Options):
     """The source head: bottleneck B = Linear + BatchNorm, classifier C = weight-normalised Linear, and its training."""
 
-    bottleneck: int = option(128, "Width of B's output.", minimum=1)
-    epochs: int = option(30, "Passes over the source rows.", minimum=1)
+    classifier: str = option("trained", "`trained`, or the cache's texts: `prompts`.", choices=("trained", "prompts"))
+    bottleneck: int = option(128, "Width of B's output.", minimum=1, only=_TRAINED)
+    epochs: int = option(30, "Passes over the source rows.", minimum=1, only=_TRAINED)
     # BatchNorm has no variance of one row.
-    batch: int = option(64, "Rows in a step.", minimum=2)
-    lr: float = option(1e-3, "Peak learning rate (AdamW, one cycle).", minimum=0)
-    weight_decay: float = option(1e-2, "Decoupled weight decay.", minimum=0)
-    label_smoothing: float = option(0.1, "Of the cross-entropy.", minimum=0, maximum=1)
-    noise: float = option(
-        0.0,
-        "Standard deviation of Gaussian noise added to the features in training, in units of their own scale.",
-        minimum=0,
-    )
+    batch: int = option(64, "Rows in a step.", minimum=2, only=_TRAINED)
+    lr: float = option(1e-3, "Peak learning rate (AdamW, one cycle).", minimum=0, only=_TRAINED)
+    weight_decay: float = option(1e-2, "Decoupled weight decay.", minimum=0, only=_TRAINED)
+    label_smoothing: float = option(0.1, "Of the cross-entropy.", minimum=0, maximum=1, only=_TRAINED)
+    noise: float = option(0.0, "Deviation of Gaussian noise on features, in their scale.", minimum=0, only=_TRAINED)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -108,11 +108,12 @@ def extract(
     ordered = _checked(items, backbone, landmarks, failures)
     classes = class_names((item.label for item in ordered), neutral)
     extractor = pseudonyms.extractor(backbone.info()) if pseudonyms else backbone.info()
+    prompts = class_prompts(backbone, classes)
     how: dict[str, Any] = {"dtype": config.dtype, "with_files": backbone.needs_images}
     if stays(out, if_exists, get_args(IfExists)):
         kept = read_failures(out)
         if if_exists != "skip":
-            why = difference(out, ordered, landmarks, kept, extractor, classes, failed_before=failures, **how)
+            why = difference(out, ordered, landmarks, kept, extractor, classes, prompts, failed_before=failures, **how)
             if why is not None:
                 raise InputError(
                     f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it, skip "
@@ -129,6 +130,7 @@ def extract(
         neutral=neutral,
         dtype=config.dtype,
         has_landmarks=landmarks is not None,
+        prompts=prompts,
     ) as builder:
         there = {key for key in keys if builder.has_shard(key)}
         todo = [shard for shard in shards if shard.key not in there]
@@ -158,6 +160,14 @@ def extract(
         write_list(out, listed)
         builder.assemble(keys, repeats := Repeats())
     return replace(_report(out, listed, start, repeats, done - failed), storage_error=lost)
+
+
+def class_prompts(backbone: Backbone, classes: Sequence[str]) -> NDArray[np.float32] | None:
+    """Return what texts of the classes are to a network of pictures and texts, (K, D); None for another backbone."""
+    while hasattr(backbone, "inner"):  # An alignment, a mirror image.
+        backbone = backbone.inner
+    texts: Callable[[Sequence[str]], NDArray[np.float32]] | None = getattr(backbone, "texts", None)
+    return None if texts is None else texts(classes)
 
 
 def _checked(

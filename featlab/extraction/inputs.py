@@ -97,7 +97,7 @@ def read_inputs(
     whole = layout.name in _WHOLE_FOLDERS and root.is_dir()
     warnings, lost = _unread(root, items, called) if whole else ((), ())
     stills = sum(item.video == item.name and not is_video(item.path) for item in items)
-    if stills and layout.name in (*_WHOLE_FOLDERS, "manifest"):
+    if stills > 1 and layout.name in (*_WHOLE_FOLDERS, "manifest"):
         say(STILLS.format(stills))
     items, names = with_one_name_each(items, merge=config.merge_names)
     alike = SPELLINGS if secret and names.warning else names.warning

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.reader import inspect_cache, open_cache
 from featlab.cache.schema import ExtractorInfo, parse_json
-from featlab.cache.table import FeatureTable
+from featlab.cache.table import FeatureTable, same_prompts
 from featlab.errors import CacheError, InputError, one_line
 from featlab.extraction.items import Failure, Item
 
@@ -63,6 +63,7 @@ def difference(
     failures: Sequence[Failure],
     extractor: ExtractorInfo,
     classes: tuple[str, ...],
+    prompts: NDArray[np.float32] | None,
     *,
     failed_before: Sequence[Failure],
     dtype: str,
@@ -77,6 +78,8 @@ def difference(
                 return f"its embeddings are {stored}"
             if (cache.neutral, cache.classes) != (classes[0], classes):
                 return "its classes differ"
+            if not same_prompts(cache.prompts, prompts):
+                return "its texts of the classes differ"
             if cache.has_landmarks != (landmarks is not None):
                 return "it has " + ("landmarks" if cache.has_landmarks else "no landmarks")
             failed = {failure.path for failure in failures}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from featlab.compute import one_cycle
 from featlab.config.sections import FeatureConfig, HeadConfig
@@ -17,7 +17,7 @@ from featlab.errors import InputError
 from featlab.model.networks import Projection, SourceHead
 from featlab.model.stacked import Heads, batches_of_each
 from featlab.model.training import Adam, History, OnEpoch, Phase, Terms, train
-from featlab.seeding import generator, seeded, torch_generator
+from featlab.seeding import blank, generator, seeded, torch_generator
 
 _BLOCK = 16384  # rows in float64 at once
 
@@ -186,6 +186,26 @@ def train_heads(
     stack.tensors["norm.num_batches_tracked"] += len(history)
     stack.write(heads)
     return heads
+
+
+def prompt_head(projection: Projection, features: Tensor, prompts: NDArray[np.float32]) -> SourceHead:
+    """Return B and C that compare a row with texts of the classes, in place of trained ones.
+
+    The logits are the inner products of the embedding with the (K, D0) prompts, as far as the projection keeps it. B is
+    the identity, with the BatchNorm statistics of the source's (N, D) features.
+    """
+    inverse = torch.linalg.pinv(projection.components.double())
+    texts = torch.from_numpy(prompts).to(inverse)
+    head = blank(lambda: SourceHead(features.shape[1], features.shape[1], len(prompts))).to(features.device)
+    variance, mean = torch.var_mean(features, dim=0)
+    scale = (variance + head.norm.eps).sqrt()
+    state = {"running_mean": mean, "running_var": variance, "weight": scale, "bias": mean}
+    head.norm.load_state_dict(state | {"num_batches_tracked": head.norm.num_batches_tracked})
+    with torch.no_grad():
+        nn.init.eye_(head.linear.weight)
+        head.classifier.weight = (texts @ inverse.T).float()
+        head.classifier.bias.copy_(texts @ projection.mean.double())
+    return head.eval().requires_grad_(False)
 
 
 def _labelled_rows(labels: NDArray[np.int16], rows: int, classes: int) -> Tensor:

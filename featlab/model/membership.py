@@ -54,7 +54,7 @@ def membership_test(
         if bank is not None and bank.people is not None and split < HEADS:
             scores["single"] = -torch.cdist(held, known[inside]).min(dim=1).values
         seen = torch.isin(person, inside) & ~other
-        if split < HEADS and len(torch.unique(labels[seen])) > 1:
+        if config.classifier == "trained" and split < HEADS and len(torch.unique(labels[seen])) > 1:
             head = train_head(features[seen], labels[seen].numpy().astype(np.int16), classes, config, seed=seed + split)
             with torch.no_grad():
                 likely = torch.log_softmax(head(features), dim=1).gather(1, labels[:, None])

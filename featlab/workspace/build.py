@@ -15,7 +15,7 @@ from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import InputError
 from featlab.methods.registry import prepare_extras, reads_pairs
-from featlab.model.head import fit_projection, train_head
+from featlab.model.head import fit_projection, prompt_head, train_head
 from featlab.model.linear import learn_share
 from featlab.model.membership import membership_test
 from featlab.model.networks import Projection, SourceHead
@@ -48,12 +48,21 @@ def train_source_head(
     people = len(table.subject_names_present())
     if people < 2 and not alone:
         raise InputError(
-            f"training needs at least 2 source subjects, got {people}; choose fewer targets, or extract more people"
+            f"training needs at least 2 source subjects, got {people}: others are needed to learn from; extract more "
+            "people, or hold fewer out"
         )
     projection = fit_projection(table.embeddings, table.subject, config.features, seed=seed).to(device)
     features = projection.of_rows(table.embeddings)
     report = None if on_epoch is None else (lambda epoch, epochs, loss: on_epoch("train", epoch, epochs, loss))
-    head = train_head(features, table.label, len(table.classes), config.head, seed=seed, on_epoch=report)
+    if config.head.classifier == "prompts":
+        if table.prompts is None:
+            raise InputError(
+                "head.classifier = prompts needs a cache with texts of its classes: extract with --backbone clip:NAME "
+                "--option pooling=joint"
+            )
+        head = prompt_head(projection, features, table.prompts)
+    else:
+        head = train_head(features, table.label, len(table.classes), config.head, seed=seed, on_epoch=report)
     how = config.pretrain
     share = CarriedShare(how.share)
     if how.learn_share:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import featlab.cache.merge
-from featlab.cache import CacheError, ExtractorInfo, merge_caches, open_cache, verify_cache
+from featlab.cache import CacheError, ExtractorInfo, merge_caches, open_cache, verify_cache, write_table
+from featlab.cache.forget import remove_subjects
 
 CLASSES = ("neutral", "happy", "pain")
 FIRST, SECOND = (0, 1), (2, 3, 4)
@@ -141,6 +142,31 @@ def test_half_precision_stays_where_all_have_it_and_what_only_one_has_is_left_ou
     assert (read(report.path).landmarks, read(report.path).faces) == (None, None)
     for what in ("landmarks", "counts of faces"):
         assert any(note.startswith(f"{what} are left out") for note in report.notes)
+
+
+def test_texts_of_the_classes_travel_with_the_rows(make, tmp_path, refuses):
+    texts = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
+    whole, plain = make("whole.h5", prompts=texts), make("plain.h5")
+    assert digest(whole) != digest(plain)
+    assert read(plain).prompts is None
+    table = read(whole)
+    with open_cache(whole) as cache:
+        for part in (table, cache.read(["s1"]), next(cache.iter_rows(1)), table.without("s1")):
+            np.testing.assert_array_equal(part.prompts, texts)
+        assert digest(write_table(tmp_path / "again.h5", table, cache.extractor)) == cache.digest
+    one = make("one.h5", *FIRST, prompts=texts)
+    for name, others, kept in (("near", texts * (1 + 1e-6), True), ("far", texts + 1, False), ("none", None, False)):
+        other = make(f"{name}.h5", *SECOND, prompts=others)
+        report = merge_caches((one, other), tmp_path / f"{name}-both.h5")
+        assert (read(report.path).prompts is not None) == kept
+        assert any("texts of the classes are left out" in note for note in report.notes) != kept
+    remove_subjects(whole, ["s1"])
+    np.testing.assert_array_equal(read(whole).prompts, texts)
+    for words, changed in (("not what was written", texts + 1), ("shape (2, 8), expected (3, 8)", texts[:2])):
+        with h5py.File(whole, "r+") as file:
+            del file["prompts"]
+            file["prompts"] = changed
+        refuses(whole, words, verify=True)
 
 
 def test_features_of_two_extractors_never_meet_and_who_trained_the_backbone_is_kept(make, extractor, tmp_path):

@@ -45,6 +45,7 @@ class NetworkBackbone:
     needs_images: bool = True
     needs_landmarks: bool = False
     in_worker: bool = False
+    texts: Callable[[Sequence[str]], NDArray[np.float32]] | None = None  # See `FeatureTable.prompts`
 
     def info(self) -> ExtractorInfo:
         """Identity of the embeddings: weights, input, layers and precision are part of it; the device isn't."""

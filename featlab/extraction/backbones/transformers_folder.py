@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featlab.config.options import option
@@ -27,6 +30,8 @@ from featlab.extraction.backbones.weights import file_sha256
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 # No pickles from the hub.
 _FETCHED = ["*.safetensors", "*.safetensors.index.json", "config.json", "preprocessor_config.json"]
+# The tokenizer's.
+_FETCHED += ["tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt"]
 CLIP = {
     "ViT-B/32": "openai/clip-vit-base-patch32",
     "ViT-B/16": "openai/clip-vit-base-patch16",
@@ -42,10 +47,21 @@ class TransformerOptions(NetworkOptions):
 
     pooling: str = option(
         "auto",
-        "pooler (pooler_output), cls (the first token), mean (over tokens or positions), or auto: a trained pooler, "
-        "else the class token, else the mean.",
-        choices=("auto", "pooler", "cls", "mean"),
+        "pooler (pooler_output), cls (the first token), mean (over tokens or positions), joint (CLIP's vector of unit "
+        "length, which it compares with texts), or auto: a trained pooler, else the class token, else the mean.",
+        choices=("auto", "pooler", "cls", "mean", "joint"),
     )
+    prompts: str = option(
+        "a photo of a {label} face",
+        "The text of each class that goes into the cache, for head.classifier = prompts.",
+        only="pooling = joint",
+    )
+
+    def check_together(self) -> None:
+        """Refuse a text without the class in it."""
+        super().check_together()
+        if "{label}" not in self.prompts:
+            raise ConfigError(f"{self.key('prompts')} = {self.prompts!r} must hold {{label}}, the place of the class")
 
 
 def build_clip(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
@@ -91,10 +107,13 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         raise InputError(
             f"{name}: {len(untrained)} weights aren't in the folder ({', '.join(untrained[:4])}) and would be random"
         )
-    own = _spec(processor)
+    own, joint = _spec(processor), chosen.pooling == "joint"
+    if joint and not hasattr(model, "visual_projection"):
+        raise ConfigError(f"{name} compares no pictures with texts; pooling=joint is for networks of CLIP's form")
+    module = _Joint(model) if joint else module
     size = chosen.input_spec(own).size
     pooling = _choose_pooling(name, chosen.pooling, module, size, pooler_trained=not missing)
-    return module_backbone(
+    made = module_backbone(
         name,
         module,
         chosen,
@@ -105,6 +124,38 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         notes=(f"pooling {pooling}",),
         versions={"transformers": transformers.__version__},
     )
+    if not joint:
+        return made
+    texts = partial(_texts, transformers, folder, model, chosen.prompts)
+    return replace(made, texts=texts, extractor=replace(made.extractor, about={"prompts": chosen.prompts}))
+
+
+class _Joint(nn.Module):
+    """The picture's half of CLIP: images (n, 3, S, S) to vectors (n, D) of unit length."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.vision_model, self.visual_projection = model.vision_model, model.visual_projection
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the projection of the pooler."""
+        vectors: Tensor = self.visual_projection(self.vision_model(images).pooler_output)
+        return F.normalize(vectors)
+
+
+def _texts(transformers: Any, folder: Path, model: Any, prompt: str, classes: Sequence[str]) -> NDArray[np.float32]:
+    """Return the other half's vectors of the classes' texts times CLIP's scale, (K, D)."""
+    # Without its files transformers makes an empty one.
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+        raise InputError(f"{folder}: no tokenizer there (tokenizer.json or vocab.json), and pooling=joint reads texts")
+    with _quiet(transformers):
+        tokenizer = _loaded(transformers.AutoTokenizer, folder, "tokenizer")
+    texts = [prompt.replace("{label}", label.replace("_", " ")) for label in classes]
+    tokens = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        pooled = model.text_model(tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
+        vectors = model.logit_scale.exp() * F.normalize(model.text_projection(pooled))
+    return np.asarray(vectors.numpy(), dtype=np.float32)
 
 
 def _folder(where: str) -> Path:
@@ -144,13 +195,15 @@ def _processor(transformers: Any, folder: Path) -> Any:
     """Return the folder's image processor, None when it has none."""
     if not (folder / "preprocessor_config.json").is_file():
         return None
+    return _loaded(transformers.AutoImageProcessor, folder, "image processor")
+
+
+def _loaded(kind: Any, folder: Path, what: str) -> Any:
     try:
-        return transformers.AutoImageProcessor.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
+        return kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise ConfigError(
-            f"hf:{folder}: its image processor can't be loaded ({type(error).__name__}: {one_line(error)})"
+            f"hf:{folder}: its {what} can't be loaded ({type(error).__name__}: {one_line(error)})"
         ) from None
 
 
@@ -193,6 +246,8 @@ def _choose_pooling(name: str, wanted: str, module: nn.Module, size: int, *, poo
 
 def _pick(name: str, pooling: str, output: Any) -> Tensor:
     """Return the embeddings (n, D) of what the network returns."""
+    if isinstance(output, Tensor):
+        return output
     if pooling == "pooler":
         pooled = getattr(output, "pooler_output", None)
         if not isinstance(pooled, Tensor):

@@ -29,15 +29,8 @@ class ExpWOptions(Options):
     )
 
 
-@dataclass(frozen=True)
-class _Face:
-    """One line of label.lst."""
-
-    image: str
-    number: int
-    box: tuple[int, int, int, int]
-    confidence: float
-    label: str
+_Face = tuple[str, int, tuple[int, int, int, int], float, str]
+"""One line of label.lst: the image, the number of the face, its box, the box's confidence, the class."""
 
 
 @register_layout(
@@ -69,18 +62,17 @@ def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
     if table is None or folder is None or not folder.is_dir():
         raise mismatch(root, _EXPW_TREE, None if table is None or table.parent == root else table.parent)
     faces = [_face(line, f"{table}, line {number}") for number, line in read_lines(table)]
-    kept = [face for face in faces if face.confidence >= options.confidence]
-    if not kept:
-        raise ConfigError(f"expw.confidence = {options.confidence:g} leaves none of the {len(faces)} faces")
-    kept.sort(key=lambda face: (natural_key(face.image), face.number))
     items: list[Item] = []
     place = relative(folder, root)
-    for face in kept:
-        name = f"{place}/{face.image}#face={face.number}"
-        left, top, right, bottom = face.box
-        across, down = (round(options.margin * side) for side in (right - left, bottom - top))
-        box = left - across, top - down, right + across, bottom + down
-        items.append(Item(folder / face.image, name, SUBJECT, face.label, face.label, 0, row=-1, box=box))
+    for image, number, box, confidence, label in sorted(faces, key=lambda face: (natural_key(face[0]), face[1])):
+        if confidence >= options.confidence:
+            left, top, right, bottom = box
+            across, down = (round(options.margin * side) for side in (right - left, bottom - top))
+            wide = left - across, top - down, right + across, bottom + down
+            name = f"{place}/{image}#face={number}"
+            items.append(Item(folder / image, name, SUBJECT, label, label, 0, row=-1, box=wide))
+    if not items:
+        raise ConfigError(f"expw.confidence = {options.confidence:g} leaves none of the {len(faces)} faces")
     check_present(items, root, relative(table, root))
     return counted(items)
 
@@ -100,7 +92,7 @@ def _face(line: str, where: str) -> _Face:
         raise InputError(f"{where}: the label {label} isn't a whole number from 0 to {len(FER2013) - 1}")
     if right <= left or bottom <= top:
         raise InputError(f"{where}: the box is empty (top {top}, left {left}, right {right}, bottom {bottom})")
-    return _Face(cells[0], number, (left, top, right, bottom), confidence, FER2013[label])
+    return cells[0], number, (left, top, right, bottom), confidence, FER2013[label]
 
 
 _FER2013_TREE = "fer2013.csv (emotion,pixels,Usage), Kaggle's icml_face_data.csv, or train.csv and test.csv"

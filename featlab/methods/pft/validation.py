@@ -103,7 +103,9 @@ def _fold_models(folds: Sequence[SourceRows], bundle: Bundle) -> list[Bundle]:
     """Make B, C, T and the bank again of the rows that are left in each fold."""
     config, share, seed = bundle.config, bundle.share.value, bundle.seed
     labels = [rest.labels.numpy().astype(np.int16) for rest in folds]
-    heads = train_heads(folds[0].features, labels, len(bundle.classes), config.head, seed=seed)
+    heads = [bundle.head for _ in folds]
+    if config.head.classifier == "trained":
+        heads = train_heads(folds[0].features, labels, len(bundle.classes), config.head, seed=seed)
     translators, _ = pretrain_translators(folds, heads, config.pretrain, share=share, seed=seed)
     return [
         replace(bundle, head=head, translator=translator, bank=make_style_bank(rest, translator, head, share))

@@ -124,45 +124,33 @@ def test_a_model_of_the_hub_is_read_as_its_folder(tmp_path, monkeypatch):
         make_backbone("clip:ViT-Z")
 
 
-def convnext_tensors(widths, depths, seed=0):
+def convnext_tensors(widths, depths):
     """Tensors of a ConvNeXt V2 under timm's names, as py-feat's file has them."""
-    rng = np.random.default_rng(seed)
-    tensors = {}
-
-    def put(name, *shape):
-        for end, form in ((".weight", shape), (".bias", shape[:1])):
-            tensors[f"backbone.{name}{end}"] = torch.from_numpy(rng.normal(size=form).astype(np.float32) / 3)
-
-    put("stem_0", widths[0], 3, 4, 4)
-    put("stem_1", widths[0])
-    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+    shapes = {"stem_0": (widths[0], 3, 4, 4), "stem_1": (widths[0],)}
+    for stage, (before, width, depth) in enumerate(zip((0, *widths), widths, depths, strict=False)):
         if stage:
-            put(f"stages_{stage}.downsample.0", widths[stage - 1])
-            put(f"stages_{stage}.downsample.1", width, widths[stage - 1], 2, 2)
+            shapes[f"stages_{stage}.downsample.0"] = (before,)
+            shapes[f"stages_{stage}.downsample.1"] = (width, before, 2, 2)
+        parts = {"conv_dw": (width, 1, 7, 7), "norm": (width,), "mlp.fc1": (4 * width, width), "mlp.grn": (4 * width,)}
         for block in range(depth):
-            start = f"stages_{stage}.blocks.{block}"
-            put(f"{start}.conv_dw", width, 1, 7, 7)
-            put(f"{start}.norm", width)
-            put(f"{start}.mlp.fc1", 4 * width, width)
-            put(f"{start}.mlp.grn", 4 * width)
-            put(f"{start}.mlp.fc2", width, 4 * width)
-    return tensors
+            for name, shape in (parts | {"mlp.fc2": (width, 4 * width)}).items():
+                shapes[f"stages_{stage}.blocks.{block}.{name}"] = shape
+    ends = [(f"{name}.{end}", form) for name, s in shapes.items() for end, form in (("weight", s), ("bias", s[:1]))]
+    return {f"backbone.{name}": torch.from_numpy(RNG.normal(size=form).astype(np.float32) / 3) for name, form in ends}
 
 
 def convnext(tensors, depths, x):
     """The formula of Woo et al. (2023), without the norm at its end."""
-    w = {name.removeprefix("backbone."): tensor.double() for name, tensor in tensors.items()}
+
+    def of(name):
+        return [tensors[f"backbone.{name}.{end}"].double() for end in ("weight", "bias")]
 
     def conv(name, x, **options):
-        return F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], **options)
+        weight, bias = of(name)
+        return F.conv2d(x, weight if weight.ndim == 4 else weight[:, :, None, None], bias, **options)
 
     def norm(name, x):
-        x = x - x.mean(dim=1, keepdim=True)
-        x = x / (x.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()
-        return w[f"{name}.weight"][:, None, None] * x + w[f"{name}.bias"][:, None, None]
-
-    def linear(name, x):
-        return torch.einsum("nchw,dc->ndhw", x, w[f"{name}.weight"]) + w[f"{name}.bias"][:, None, None]
+        return F.layer_norm(x.movedim(1, 3), x.shape[1:2], *of(name), 1e-6).movedim(3, 1)
 
     x = norm("stem_1", conv("stem_0", x, stride=4))
     for stage, depth in enumerate(depths):
@@ -170,11 +158,11 @@ def convnext(tensors, depths, x):
             x = conv(f"stages_{stage}.downsample.1", norm(f"stages_{stage}.downsample.0", x), stride=2)
         for start in (f"stages_{stage}.blocks.{block}" for block in range(depth)):
             inner = norm(f"{start}.norm", conv(f"{start}.conv_dw", x, padding=3, groups=x.shape[1]))
-            inner = F.gelu(linear(f"{start}.mlp.fc1", inner))
+            inner = F.gelu(conv(f"{start}.mlp.fc1", inner))
             length = inner.square().sum(dim=(2, 3), keepdim=True).sqrt()
-            share = length / (length.mean(dim=1, keepdim=True) + 1e-6)
-            scale, shift = (w[f"{start}.mlp.grn.{end}"][:, None, None] for end in ("weight", "bias"))
-            x = x + linear(f"{start}.mlp.fc2", inner + scale * inner * share + shift)
+            scale, shift = (each[:, None, None] for each in of(f"{start}.mlp.grn"))
+            inner = inner + scale * inner * length / (length.mean(dim=1, keepdim=True) + 1e-6) + shift
+            x = x + conv(f"{start}.mlp.fc2", inner)
     return x.mean(dim=(2, 3))
 
 

@@ -6,10 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from featlab.cache import open_cache
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import make_backbone
+from featlab.extraction.backbones.builtin import with_mirror
+from featlab.extraction.extract import extract
+from featlab.extraction.layouts import read_layout
 
 transformers = pytest.importorskip("transformers", reason="transformers isn't installed (extra: hf)")
+tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
 
 SIZE = 32
 PROCESSOR = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "do_rescale": True, "do_normalize": True}
@@ -93,14 +98,73 @@ def test_the_input_is_the_processors_or_imagenets(vit, refused):
     assert "32x32 bicubic" in make_backbone(f"hf:{folder}").info().preprocessing
 
 
-def test_of_two_towers_the_vision_tower_is_taken(tmp_path, images):
+KNOWN = ("<s>", "</s>", "?", "a", "photo", "of", "face", "neutral", "happy", "very")
+WORDS = {word: place for place, word in enumerate(KNOWN)}
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A folder with a small CLIP and a tokenizer of ten words, and the network in it."""
+    torch.manual_seed(1)
     config = transformers.CLIPConfig(
-        text_config=TOWER | {"vocab_size": 20, "bos_token_id": 1, "eos_token_id": 2},
+        text_config=TOWER | {"vocab_size": len(WORDS), "bos_token_id": 0, "eos_token_id": 1},
         vision_config=TOWER | {"image_size": SIZE, "patch_size": 8},
+        projection_dim=12,
     )
     model = transformers.CLIPModel(config).eval()
     model.save_pretrained(tmp_path / "clip")
-    backbone = make_backbone(f"hf:{tmp_path / 'clip'}", size=SIZE, mean=0, std=1)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(WORDS, unk_token="?"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    ends = {"single": "<s> $A </s>", "special_tokens": [("<s>", 0), ("</s>", 1)]}
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(**ends)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="</s>", unk_token="?")
+    fast.save_pretrained(tmp_path / "clip")
+    return tmp_path / "clip", model
+
+
+def clip_logits(model, pictures, texts):
+    """What CLIP itself makes of pictures and of texts, given as their words."""
+    rows = [[0, *(WORDS[word] for word in text.split()), 1] for text in texts]
+    pixels = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    with torch.no_grad():
+        # One text at a time: no padding.
+        parts = [model(input_ids=torch.tensor([row]), pixel_values=pixels).logits_per_image for row in rows]
+    return torch.cat(parts, dim=1).numpy()
+
+
+def test_texts_of_the_classes_classify_as_clip_itself_does(clip, images, make_tree, tmp_path, refused):
+    folder, model = clip
+    plain = {"size": SIZE, "mean": 0, "std": 1}
+    backbone = make_backbone(f"hf:{folder}", pooling="joint", **plain)
+    pictures, classes = images(4), ("neutral", "very_happy")
+    embedded = backbone.embed(pictures, None)
+    expected = clip_logits(model, pictures, [f"a photo of a {label} face" for label in ("neutral", "very happy")])
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(embedded @ backbone.texts(classes).T, expected, atol=1e-3)
+    assert backbone.info().preprocessing.endswith("pooling joint")
+    assert backbone.info().about == {"prompts": "a photo of a {label} face"}
+    source = read_layout("auto", make_tree(tmp_path / "source", 3, 4, SIZE))
+    extract(source, with_mirror(backbone), tmp_path / "cache.h5", neutral="neutral")
+    with open_cache(tmp_path / "cache.h5", verify=True) as cache:
+        table = cache.read(["s1", "s2"])
+    np.testing.assert_allclose(table.prompts, backbone.texts(table.classes), rtol=1e-5)
+    # Another text is another cache of the same rows.
+    other = make_backbone(f"hf:{folder}", pooling="joint", prompts="a {label} face", **plain)
+    assert other.info() == backbone.info()
+    with refused(InputError, "its texts of the classes differ"):
+        extract(source, with_mirror(other), tmp_path / "cache.h5", neutral="neutral")
+    with refused(ConfigError, "must hold {label}"):
+        make_backbone(f"hf:{folder}", pooling="joint", prompts="a face", **plain)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with refused(InputError, "no tokenizer there"):
+        make_backbone(f"hf:{folder}", pooling="joint", **plain).texts(classes)
+
+
+def test_of_two_towers_the_vision_tower_is_taken(clip, images):
+    folder, model = clip
+    backbone = make_backbone(f"hf:{folder}", size=SIZE, mean=0, std=1)
+    assert backbone.texts is None
     pixels = torch.from_numpy(np.stack(images()).transpose(0, 3, 1, 2).astype(np.float32) / 255)
     with torch.no_grad():
         expected = model.vision_model(pixels).pooler_output.numpy()
@@ -111,8 +175,9 @@ def test_what_does_not_fit_is_one_line(vit, tmp_path, refused, monkeypatch):
     folder = vit()
     for options, says in (
         ({"weights": "w.pt"}, "the weights are in its folder; leave out --weights w.pt"),
-        ({"pooling": "max"}, "pooling = 'max' is not one of auto, pooler, cls, mean"),
+        ({"pooling": "max"}, "pooling = 'max' is not one of auto, pooler, cls, mean, joint"),
         ({"layers": "layrnorm"}, "did you mean 'layernorm'"),
+        ({"pooling": "joint"}, "compares no pictures with texts"),
     ):
         with refused(ConfigError, says):
             make_backbone(f"hf:{folder}", **options)

@@ -2,7 +2,7 @@ import pytest
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.inputs import InputConfig, read_inputs
-from featlab.extraction.items import Failure, class_names, counts_up
+from featlab.extraction.items import STILLS, Failure, class_names, counts_up
 from featlab.extraction.layouts import detect_layout, read_layout
 from featlab.extraction.layouts.plain import is_loose
 
@@ -206,3 +206,11 @@ def test_the_end_of_a_name_is_the_class(put, facts, tmp_path):
     root = put("sub1/a/1_N.jpg", "sub1/b/1_N.jpg", "sub1/b/2_P.jpg", root=tmp_path / "more")
     clips = [("a/neutral", 0), ("b/neutral", 0), ("b/stress", 0)]
     assert facts("sfda-pft", root, "video frame", labels="N=neutral,P=stress") == clips
+
+
+def test_stills_are_told_where_there_are_several(tmp_path, put):
+    told = []
+    folder = put("KA.NE1.26.png", "KA.NE2.27.png", root=tmp_path / "rest")
+    for source in (folder, folder / "KA.NE1.26.png"):
+        read_inputs(source, InputConfig(layout="loose"), beside=tmp_path / "cache.h5", notify=told.append)
+    assert [line for line in told if "stills" in line] == [STILLS.format(2)]
