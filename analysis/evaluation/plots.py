@@ -91,7 +91,8 @@ def plot_summary(summaries: Sequence[MethodSummary], *, width: float = style.COL
     most = _NAME_LETTERS.get(width, int(6 * width))
     shown = [folded(figure_name(item.method, item.selection), most) for item in summaries]
     people = count_text(max(item.subjects for item in summaries), "subject")
-    said = f"Macro F1 (%), mean over {people} and 95 % interval; dashed: {_SOURCE} and {_ORACLE}"
+    dashed = " and ".join(name for name in (_SOURCE, _ORACLE) if name in data["method"])
+    said = f"Macro F1 (%), mean over {people} and 95 % interval" + (f"; dashed: {dashed}" if dashed else "")
     label = folded(said, 34 if width < style.FULL else 80)
     if any(item.selection == "source-access" for item in summaries):
         label += f"\n{ACCESS_NOTE}"

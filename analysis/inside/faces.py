@@ -280,7 +280,7 @@ def _face(axes: Axes, image: Image | None, caption: str) -> None:
         axes.text(0.5, 0.5, "–", transform=axes.transAxes, ha="center", va="center", color=style.MUTED)
         return
     top = 255 if image.dtype == np.uint8 else 1.0
-    axes.imshow(image, cmap="gray", vmin=0, vmax=top, interpolation="antialiased")
+    axes.imshow(image, cmap="gray", vmin=0, vmax=top, interpolation="none")
 
 
 def _spans(mask: NDArray[np.bool_], time: NDArray[Any]) -> list[tuple[float, float]]:

@@ -66,7 +66,7 @@ def write_overlay(
         stream.width, stream.height, stream.pix_fmt = *canvas.size, "yuv420p"
         stream.codec_context.time_base = times.unit
         for frame, pixels in enumerate(decode_frames(video, times.stamps)):
-            on_progress(frame, len(reasons))
+            on_progress(frame + 1, len(reasons))
             if isinstance(pixels, InputError):
                 reasons[frame] = str(pixels)
             else:

@@ -84,7 +84,8 @@ def test_the_means_and_intervals_are_those_of_the_summaries(rows, readable):
     broken = EvaluationRow.failure("shot", "s0", 0, 0, selection="source-free", error="no")
     summaries = summarise([*rows, broken])
     axes = readable(plot_summary(summaries)).axes[0]
-    assert "mean over 4 subjects" in " ".join(axes.get_xlabel().split())
+    said = " ".join(axes.get_xlabel().split())
+    assert "mean over 4 subjects and 95 % interval; dashed: source-only and oracle" in said
     for place, item in enumerate(summaries[:-1]):
         assert lines(axes, f"_mean {item.method}")[0].tolist() == [[item.macro_f1, place]]
         assert lines(axes, f"_interval {item.method}")[0].tolist() == [[item.ci95[0], place], [item.ci95[1], place]]

@@ -145,6 +145,13 @@ def test_tsne_of_several_subjects_has_a_picture_each(trained, run_json, quickly,
     assert shown.count(("pft", "source")) == 6 * 24
 
 
+def test_two_pictures_of_one_person_train_once(folder, run_well, quickly):
+    first = run_well("plot", "tsne", "--subject", "s041", "--by", "pca", *quickly, *FAST)
+    assert "pretrain: " in first.stderr
+    for words in ("tsne --by pca --methods pft", "neighbours", "clip", "neighbours --method neutral-shift"):
+        assert "pretrain: " not in run_well("plot", *words.split(), "--subject", "s041", *quickly, *FAST).stderr, words
+
+
 def test_neighbours_reuse_the_bundle_of_adapt_and_take_classes_and_methods(trained, run_well, run_json, quickly):
     before = set(Path("bundles").iterdir())
     data = run_json("plot", "neighbours", "--subject", "s041", *quickly)
