@@ -88,10 +88,10 @@ def complexity_table(report: ComplexityReport) -> Table:
     columns: list[Column[MethodCost]] = [
         Column("Method", lambda cost: method_name(cost.method, cost.selection), text=True),
         Column("Trainable", lambda cost: str(cost.trainable) if cost.subjects else FAILED),
-        Column("Model", lambda cost: str(cost.parameters) if cost.subjects else MISSING),
-        Column("Carried", lambda cost: str(cost.carried) if cost.subjects else MISSING),
+        Column("Model", lambda cost: str(cost.parameters) if cost.subjects else MISSING, wide=True),
+        Column("Carried", lambda cost: str(cost.carried) if cost.subjects else MISSING, wide=True),
         Column("Adapt (MFLOPs)", lambda cost: flops_text(cost.adapt_flops)),
-        Column("Frame (MFLOPs)", lambda cost: flops_text(cost.predict_flops)),
+        Column("Frame (MFLOPs)", lambda cost: flops_text(cost.predict_flops), wide=True),
         Column("Iterations", lambda cost: _steps_text(cost.iterations)),
         Column("Converged", lambda cost: _steps_text(cost.converged)),
         Column("Batch (s)", lambda cost: number_text(cost.batch_seconds, 5)),

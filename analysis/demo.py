@@ -260,6 +260,9 @@ def _write_page(workspace: Workspace, result: Result) -> None:
     write_report(workspace.root / "index.html", read_report(folders, _COMMAND))
 
 
+_PICTURE = (88, 88)  # What is seen of a face in a panel of half an inch; more makes the page large.
+
+
 def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
     """Return the strip of drawn people: each at rest, and at the peak of every expression."""
     from PIL import Image
@@ -283,7 +286,8 @@ def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
                 path = mine[int(strength.argmin() if label == table.neutral else strength.argmax())]["path"]
                 panel = panels[down, across]
                 with Image.open(faces / path) as picture:
-                    panel.imshow(np.asarray(picture.convert("RGB")))
+                    picture.thumbnail(_PICTURE)
+                    panel.imshow(np.asarray(picture.convert("RGB")), interpolation="none")
                 panel.set(xticks=[], yticks=[], title=name if down == 0 else "", ylabel=label if across == 0 else "")
                 panel.spines[:].set_visible(False)
                 shown.append((name, label, path))

@@ -25,6 +25,9 @@ from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace, bundle_folder
 
+MAPPED = ("pft", "sfda-it")
+"""What the picture of a plane compares by default."""
+
 
 @dataclass(frozen=True, eq=False)
 class AdaptedPerson:
@@ -62,10 +65,10 @@ def adapt_people(
     # Before anything is trained.
     splits = splits or {subject: split_target(table, config.protocol.gap) for subject, table in tables.items()}
     source = workspace.source(tuple(dict.fromkeys((*kept_out, *subjects))))
-    # An evaluation's source model is that of its methods one by one, too.
-    whole = tuple(config.protocol.methods)
-    there = set(methods) <= set(whole) and bundle_folder(source, whole).exists()
-    bundle, _ = bundle_stage(source, whole if there else tuple(methods))
+    # The source model of an evaluation, or of another picture, is that of its methods one by one, too.
+    made_for = (methods, config.protocol.methods, (*methods, *MAPPED))
+    there = (more for more in made_for if set(methods) <= set(more) and bundle_folder(source, more).exists())
+    bundle, _ = bundle_stage(source, tuple(next(there, methods)))
     needed = any(get_method(name).needs_source for name in methods)
     rows = SourceFeatures.of(bundle, source.table) if needed else None
     people = []

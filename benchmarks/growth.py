@@ -40,7 +40,7 @@ MEASURED: dict[str, tuple[Sequence[str], int]] = {
     "pair, cosine, exact": (("pair", "--strategy", "cosine"), 10**5),
     "pair, landmark, exact": (("pair", "--strategy", "landmark"), 10**5),
     "pair, cosine, index": (("pair", "--strategy", "cosine", "--index", "IVF{cells},SQ8"), 10**6),
-    "train": (("train",), 10**5),
+    "train": (("train",), 10**6),
     "adapt": (("adapt", "--subject", "all", "--bundle", "{bundle}", "--engine", "local"), 10**6),
     "evaluate": (("evaluate", "--targets", "{targets}", *QUICK), 10**5),
 }

@@ -102,8 +102,9 @@ def atomic_folder(path: Path, *, keep: str = "", error: type[FeatlabError] = Fea
         try:
             make_folder(target.parent)
             draft = locks.enter_context(_new_draft(target, folder=True))
-            yield draft
-            atomic_write_text(draft / SUMS, sums_of(sorted(draft.iterdir())))
+            with folders_synced_last():
+                yield draft
+                atomic_write_text(draft / SUMS, sums_of(sorted(draft.iterdir())))
             if target.is_dir():
                 # Nobody takes the old folder for one that a dead writer left.
                 locks.enter_context(_locked(target))
@@ -229,20 +230,24 @@ def folders_synced_last() -> Iterator[None]:
     No file is ever there in part.
     """
     global _waiting
-    _waiting = set()
+    outer, _waiting = _waiting, set()
     try:
         yield
     finally:
-        folders, _waiting = _waiting, None
+        folders, _waiting = _waiting, outer
         for folder in folders:
-            sync_folder(folder)
+            _sync_folder(folder)
 
 
 def sync_folder(path: Path) -> None:
-    """Make a rename in this folder last through a power cut."""
-    if _waiting is not None:
+    """Make a rename in this folder last through a power cut; at once, or at the end of `folders_synced_last`."""
+    if _waiting is None:
+        _sync_folder(path)
+    else:
         _waiting.add(path)
-        return
+
+
+def _sync_folder(path: Path) -> None:
     # Windows opens no folders and some network drives sync none: the rename itself has been done by then.
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)

@@ -162,8 +162,8 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
     }
     session.output.json({"folder": folder, **facts, "carried_share": bundle.share.value, "known": known})
     session.output.facts(str(folder), facts)
-    for line in known:
-        session.output.show(line)
+    session.output.show(*known)
+    session.then = "featlab personalise CLIP{bundle} --out person.onnx"
 
 
 @command("cache", "workspace", "json_mode", "quiet")
@@ -207,6 +207,8 @@ def verify(
     if findings:
         raise typer.Exit(REFUSED)
     output.show(f"{path}: all is well")
+    if file is not None:
+        session.then = ""
 
 
 def _cache(session: Session, file: Path | None) -> Path:

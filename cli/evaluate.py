@@ -62,6 +62,7 @@ def methods(
         return
     if name is not None:
         _show_method(output, get_method(name))
+        session.then = "featlab evaluate --methods source-only,{name}"
         return
     known = [(item, facts_of(item)) for item in names]
     lines = [
@@ -69,7 +70,6 @@ def methods(
         for item, facts in known
     ]
     output.columns(("Name", "Title", "Setting", "Needs", "Changes"), lines, text_columns=5)
-    output.show("featlab methods NAME says where a method comes from, how it departs from its paper, and its options")
 
 
 def _facts(method: type[Method]) -> dict[str, Any]:
@@ -165,8 +165,8 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
         data=_data(rows, summaries, runs, reused),
     )
     result = replace(result, summary=(*result.summary, *seen))
-    output.result(folder, result, typed_command())
     output.show(f"{runs} runs: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else ""))
+    output.result(folder, result, typed_command())
     _tell_failures(output, failed, folder)
     if missing:
         output.warn(f"{missing} of {runs} runs have not been made: the tables are of the others")
@@ -198,8 +198,8 @@ def _show_finished(session: Session, command: str, values: Mapping[str, Any], na
     session.warn_of_untested(Workspace.open(root, given, subjects=targets), targets, protocol.scope)
     output.note(_what_runs(command, (1, 1), opened, len(draws[0]), runs, runs))
     rows, result, files = found
-    output.shown(folder, replace(result, data=_data(rows, summarise(rows), runs, runs)), files)
     output.show(f"{runs} runs: {runs} reused, 0 failed")
+    output.shown(folder, replace(result, data=_data(rows, summarise(rows), runs, runs)), files)
     return True
 
 

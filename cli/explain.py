@@ -87,7 +87,7 @@ _FEW = 3
 """Targets that are measured where ``--targets`` isn't given: neutral clips are alike, and seconds add up."""
 
 
-@workspace_command("methods", "targets", "pool", "device")
+@workspace_command("methods", "targets", "pool", "device", "wide")
 def complexity(
     session: Session,
     repeat: Annotated[int, Option(min=1, metavar="R", help="Timed adaptations a subject.")] = 5,
@@ -125,7 +125,7 @@ def complexity(
         raise typer.Exit(SKIPPED if any(cost.subjects for cost in report.costs) else FAILED)
 
 
-@workspace_command("draws", "targets", "pool", "sources", "device")
+@workspace_command("draws", "targets", "pool", "sources", "device", "wide")
 def branches(
     session: Session, name: Annotated[str, Option(metavar="NAME", help="Folder under results/.")] = "branches"
 ) -> None:
@@ -182,7 +182,7 @@ def report(
     skipped = [{"folder": folder, "reason": reason} for folder, reason in made.skipped]
     output.json({"file": path, "bytes": size, "title": title, "sections": sections, "skipped": skipped})
     output.columns(("Section", "Folder"), [(item.page.title, item.folder) for item in made.pages], text_columns=2)
-    output.show(f"{path}: {counted(len(made.pages), 'section')}, {size / 1e6:.1f} MB")
+    output.show(f"{path}: {counted(len(made.pages), 'section')}, {size / 1e6:.1f} MB; open it in a browser")
     for line in made.warnings():
         output.warn(line)
     if made.skipped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -48,6 +48,7 @@ def extract(
     ] = "hog",
 ) -> None:
     """Embed images or video frames once into a cache. A killed run goes on where it stopped."""
+    from featlab.cache.atomic import atomic_write_text
     from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.extract import extract as run_extract
     from featlab.extraction.inputs import read_inputs, with_face_crop
@@ -80,6 +81,10 @@ def extract(
             elsewhere=elsewhere,
             pseudonyms=secret,
         )
+    if secret is None:
+        # Figures look there for the pictures; relative, so that both may be moved.
+        folder = source if source.is_dir() else source.parent
+        atomic_write_text(path.with_suffix(".images.txt"), os.path.relpath(folder, path.parent))
     _show_extraction(output, report, inputs)
     if report.failures:
         raise typer.Exit(SKIPPED)
@@ -98,13 +103,10 @@ def _cluster(session: Session, recipe: Recipe, made: Backbone, out: Path) -> Els
 
 
 def _rates(now: Progress) -> str:
-    """Return how fast the stages of an extraction are, and how long it will take."""
+    """Return how fast the stages of an extraction are."""
     rates = f"read {now.read_rate:.0f}/s embed {now.embed_rate:.0f}/s write {now.write_rate:.0f}/s"
     if now.failed:
         rates += f", {now.failed} failed"
-    if now.seconds_left is not None:
-        minutes, seconds = divmod(round(now.seconds_left), 60)
-        rates += f", {minutes}:{seconds:02} left"
     return rates
 
 
@@ -139,8 +141,6 @@ def _show(
     shown = {name.replace("_", " "): value for name, value in {**facts, **words, **said}.items()}
     output.facts(str(report.path), {name: value for name, value in shown.items() if value is not None})
     output.warn_of_failures(report.failures, f"{left_out} {listed}")
-    named = shlex.quote(str(report.path))
-    output.show(f"next: featlab inspect {named} shows what it holds; featlab evaluate --cache {named} compares methods")
 
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
@@ -253,7 +253,7 @@ def layouts(
         lines = [(each.name, each.title, each.subject, each.neutral, _sampling(each) or "–") for each in known]
         output.columns(("Name", "Data set", "Subject", "Neutral", "Of videos"), lines, text_columns=5)
         return
-    layout = LAYOUTS.get(name)
+    layout, session.then = LAYOUTS.get(name), "featlab extract SOURCE --layout {name}"
     output.json(_facts(layout) | {"description": layout.description})
     output.facts(
         f"{layout.name}: {layout.title}",

@@ -66,7 +66,12 @@ FLAGS = {
     ),
     "draws": _flag(int | None, "Random draws of targets; default: 1.", "K", key="protocol.draws", min=1),
     "seeds": _flag(int | None, "Seeds within a draw; default: 1.", "K", key="protocol.seeds", min=1),
-    "methods": _flag(str | None, "See `featlab methods`.", "NAME,…", autocompletion=complete_methods),
+    "methods": _flag(
+        str | None,
+        "See `featlab methods`; default: eight main ones, or those that the command is about.",
+        "NAME,…",
+        autocompletion=complete_methods,
+    ),
     "sources": _flag(
         str | None, "Source subjects; default: all who are no target.", "ID,ID,…|PATTERN|FILE", key="protocol.sources"
     ),
@@ -94,7 +99,7 @@ FLAGS = {
     ),
     "strategy": _flag(
         str | None,
-        "How a row finds its reference.",
+        "How a row finds its reference; default: landmark where the cache has landmarks, else cosine.",
         "landmark|cosine|random",
         key="pair.strategy",
         autocompletion=complete_strategy,

@@ -44,7 +44,7 @@ def forget(
     output.columns(("Would go" if dry_run else "Goes", "Why"), going, text_columns=2)
     if dry_run:
         output.json({"cache": cache, "subjects": names, "goes": going})
-        output.show("nothing is changed; without --dry-run it goes")
+        session.then = "without --dry-run it goes; nothing is changed yet"
         return
     plan.run()
     files, named, rows = plan.left()
@@ -61,7 +61,7 @@ def forget(
     if retrain:
         _retrain(session)
     elif any("bundles" in each.path.parts for each in plan.holders):
-        output.show("next: featlab pretrain makes the model bundle again, without them")
+        session.then = "featlab pretrain{at} makes the model bundle again, without them"
     if named or rows:
         raise typer.Exit(FAILED)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from featlab.cache.names import inert
 from featlab.errors import FeatlabError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _WIDE = 1000  # Columns where nobody reads along: a file or a pipe has no edge at which to cut a table.
 _READABLE = 90  # Letters on a line of running text.
+_UNBROKEN = 50  # Letters of a name up to which it is never broken.
 _SPELLED_OUT = 5  # Failures that are named; a list has all of them.
 
 
@@ -76,15 +77,11 @@ class Output:
         self.show(to_rich(table, wide=self.wide))
 
     def files(self, folder: Path, files: Sequence[Path]) -> None:
-        """Say where results are: each name once, with its endings as a shell would expand them."""
-        endings: dict[str, list[str]] = {}
-        for path in files:
-            endings.setdefault(path.stem, []).append(path.suffix.removeprefix("."))
-        names = [
-            f"{stem}.{found[0]}" if len(found) == 1 else f"{stem}.{{{','.join(found)}}}"
-            for stem, found in endings.items()
-        ]
-        self.show(f"{folder}: {', '.join(names)}")
+        """Say where results are: the pictures by name, the others by their number."""
+        pictures = [path.name for path in files if path.suffix == ".svg"]
+        others = len(files) - len(pictures)
+        said = f"{', '.join(pictures)} and {others} more files" if pictures else f"{others} files"
+        self.show(f"{folder}: {said}")
 
     def results(self, tables: Iterable[Table], words: Iterable[str], folder: Path, files: Sequence[Path]) -> None:
         """Print what a command gave: tables, what they say, and where it is, if it could be written."""
@@ -134,7 +131,10 @@ class Output:
         table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for place, column in enumerate(columns):
             words = place < text_columns
-            table.add_column(Text(column), justify="left" if words else "right", overflow="fold", max_width=_READABLE)
+            justify: Literal["left", "right"] = "left" if words else "right"
+            # Names to be typed again stay in one piece, where a line has room for them.
+            whole = all(" " not in (cell := str(row[place])) and len(cell) <= _UNBROKEN for row in rows)
+            table.add_column(Text(column), justify=justify, overflow="fold", max_width=_READABLE, no_wrap=whole)
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
         self.show(table)
@@ -150,13 +150,22 @@ class Output:
     @contextmanager
     def progress(self) -> Iterator[Bars]:
         """Show bars on stderr while the block runs; hidden with --quiet and where stderr is no terminal."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
         from rich.table import Column
 
         bars = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(20),
             MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[words]}", markup=False),
             console=self.stderr,
             transient=True,

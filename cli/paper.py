@@ -33,7 +33,7 @@ def paper(
         output.json({"tables": [asdict(table) for table in tables.values()]})
         listed = [(key, table.title, table.source["of"]) for key, table in tables.items()]
         output.columns(("Name", "Table", "Of"), listed, text_columns=3)
-        output.show("featlab paper NAME runs the protocol of one on the workspace's cache")
+        session.then = "featlab paper NAME runs the protocol of one on the workspace's cache"
         return
     from featlab.analysis import paper as compare
     from featlab.config.options import check_choice

@@ -46,12 +46,13 @@ def tsne(
     from featlab.analysis.inside.map import MapSettings, feature_map
     from featlab.analysis.inside.map_figure import map_result
     from featlab.analysis.page import folder_name
+    from featlab.analysis.people import MAPPED
     from featlab.evaluation.results import run_facts
 
     how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
     with session.output.progress() as bars:
         opened = session.open()
-        people = _adapt(session, bars, opened, subject or [], _names(session["methods"] or "pft,sfda-it"))
+        people = _adapt(session, bars, opened, subject or [], _names(session["methods"] or ",".join(MAPPED)))
         maps = []
         for person in people.people:
             maps.append(feature_map(people, person, how))
@@ -79,7 +80,7 @@ def neighbours(
     session.result(folder_name("plot-neighbours", [found.subject]), neighbours_result(found, run_facts(opened)))
 
 
-@workspace_command("targets", "methods", "pool", "device")
+@workspace_command("targets", "methods", "pool", "device", "wide")
 def style(session: Session) -> None:
     """How far the targets are from the source's style, layer by layer, before and after adapting.
 

@@ -42,11 +42,11 @@ class Person:
 def open_person(session: Session, spec: str) -> Person:
     """Return the model of the one person whom a text names, as `people_of`."""
     from featlab.errors import InputError
-    from featlab.workspace.predict import adaptation_of, stored_model
 
     bundle, method = session["bundle"], session["method"]
     if needs_no_cache(session):
         from featlab.bundle.bundle import load_bundle
+        from featlab.workspace.predict import stored_model
 
         loaded, subject = load_bundle(bundle), one_form(spec)
         model, stored = stored_model(loaded, bundle, subject)
@@ -58,6 +58,8 @@ def open_person(session: Session, spec: str) -> Person:
     opened, loaded, folder, people = people_of(session, spec)
     if len(people) > 1:
         raise InputError(f"--subject {spec} names {len(people)} people; name one person here")
+    from featlab.workspace.predict import adaptation_of
+
     (subject,) = people
     adapted, reused = adaptation_of(opened, loaded, folder, subject)
     return Person(subject, loaded, adapted, opened.config.adapt.method, reused, opened.table.rows_of(subject))
@@ -97,33 +99,28 @@ def predict_from_images(
     done = Predicted(person.subject, rows, probabilities, person.reused)
     write_predictions(out, [(rows, probabilities)], person.bundle.classes)
     write_list(out, found.failures)
+    session.then = "the same with --overlay FILE.mp4 draws it over a video" if overlay is None else "play {overlay}"
     if overlay is not None:
         from featlab.analysis.inside.overlay import write_overlay
 
         title = f"{person.subject}, {person.method}"
         with output.progress() as bars:
             write_overlay(overlay, images, title, person.bundle.classes, found, probabilities, bars.of("overlay"))
-    tell_predictions(output, done, person.bundle.classes, person.method, out, smooth, len(found.failures), overlay)
+    told = {"failures": len(found.failures), "overlay": overlay}
+    tell_predictions(output, done, person.bundle.classes, person.method, out, smooth, **told)
     output.warn_of_failures(found.failures, f"images have no line; they are listed in {list_path(out)}")
     if found.failures:
         raise typer.Exit(SKIPPED)
 
 
 def tell_predictions(
-    output: Output,
-    done: Predicted,
-    classes: Sequence[str],
-    method: str,
-    out: Path,
-    smooth: int,
-    failures: int = 0,
-    overlay: Path | None = None,
+    output: Output, done: Predicted, classes: Sequence[str], method: str, out: Path, smooth: int, **more: Any
 ) -> None:
     """Print what was predicted of one person, by video."""
     from featlab.workspace.predict import video_shares
 
-    facts = {"path": out, "method": method, "failures": failures, "smoothing": smooth, "classes": list(classes)}
-    output.json(facts | {"overlay": overlay} | _facts(done, classes))
+    facts = {"path": out, "method": method, "failures": 0, "smoothing": smooth, "classes": list(classes)}
+    output.json(facts | more | _facts(done, classes))
     over = f", averaged over {smooth} frames of a video" if smooth > 1 else ""
     output.show(
         f"{out}: {len(done.rows)} rows of {done.subject}{over}; share of frames predicted as each class, by video:"
@@ -131,8 +128,6 @@ def tell_predictions(
     shares = video_shares(done.rows, done.probabilities)
     lines = [(video, count, *(f"{100 * value:.1f} %" for value in share)) for video, count, share in shares]
     output.columns(("Video", "Frames", *classes), lines)
-    if overlay is not None:
-        output.show(f"{overlay}: the video with these probabilities")
 
 
 def _facts(done: Predicted, classes: Sequence[str]) -> dict[str, Any]:
@@ -151,12 +146,13 @@ def _facts(done: Predicted, classes: Sequence[str]) -> dict[str, Any]:
 
 def predict_rows(session: Session, out: Path, smooth: int) -> None:
     """Predict rows of the cache, of one person or of many in one csv; those who are refused are told, and why."""
+    output = session.output
+    opened, bundle, folder, people = people_of(session, session["people"])
+    # Not sooner, for they need torch: a wrong name is told at once.
     from featlab.evaluation.metrics import smooth_probabilities
     from featlab.workspace.adapt import Refused
     from featlab.workspace.predict import predict_one, predict_people, write_predictions
 
-    output = session.output
-    opened, bundle, folder, people = people_of(session, session["people"])
     classes, method = bundle.classes, opened.config.adapt.method
 
     def smoothed(done: Predicted) -> Predicted:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
+
+import typer
 
 from featlab.cli.flags import FLAGS
 from featlab.cli.output import Output
@@ -24,10 +27,35 @@ if TYPE_CHECKING:
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 """Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
+_RESULTS = "featlab report{dir} puts all results on one page"
+_MADE = "featlab inspect{dir}{cache} shows what it holds; featlab evaluate{dir}{cache} compares methods"
+_NEXT = {
+    "data:calibrate": "featlab import {out}",
+    "data:inspect": "featlab evaluate{at}",
+    "data:verify": "featlab inspect{at}",
+    "extract:extract": _MADE,
+    "extract:import_features": _MADE,
+    "extract:layouts": "featlab layouts NAME shows its tree; featlab extract SOURCE --layout NAME",
+    "forget:forget": "featlab verify{dir}",
+    "stages:train": "featlab pretrain{targets}{at}",
+    "stages:pair": "featlab pretrain{targets}{at}",
+    "stages:pretrain": "featlab adapt --subject ID{targets}{at}",
+    "stages:adapt": "featlab predict{people}{method}{bundle}{targets}{at}",
+    "predict:predict": "featlab plot clip --subject ID{method}{targets}{at}",
+    "exchange:export": "featlab verify {out}",
+    "exchange:import_checkpoints": "featlab adapt --subject ID --bundle {out}",
+    "evaluate:methods": "featlab methods NAME says where it comes from, how it departs from its paper, and its options",
+    "tune:tune": "featlab evaluate{at} with the flags above; the same with --apply writes them into featlab.toml",
+    **dict.fromkeys(("evaluate:evaluate", "evaluate:benchmark", "explain:ablate", "paper:paper"), _RESULTS),
+    **dict.fromkeys(("explain:complexity", "explain:branches", "plot:tsne", "plot:neighbours"), _RESULTS),
+    **dict.fromkeys(("plot:pairs", "plot:clip", "plot:confusion", "plot:style"), _RESULTS),
+}
+"""What may come after a command, by its module and function, where that doesn't say it itself."""
 _SILENT, _WITH_VALUE = (
     ("--json", "--quiet", "-q", "--wide", "--apply", "--collect"),
     ("--jobs", "-j", "--engine", "--share"),
 )
+_LONG = 18  # Letters of choices that the help still shows on one line.
 _EVERYWHERE = ("workspace", "cache", "settings", "seed", "json_mode", "quiet")
 _FILES_OR_NAMES = ("targets", "pool", "sources")
 
@@ -40,6 +68,7 @@ class Session:
         modes = {name: given.get(name, False) for name in ("json_mode", "quiet", "wide")}
         self.output = Output(**modes)
         self.workspace: Path = given.get("workspace", Path("."))
+        self.then = ""  # What may come next; flags in braces stand for what was typed.
 
     def __getitem__(self, name: str) -> Any:
         return self.given[name]
@@ -98,14 +127,16 @@ class Session:
 
     def open(self, more: Mapping[str, Any] | None = None, **options: Any) -> Workspace:
         """Open the workspace, with ``more`` as in `values` and ``options`` of `Workspace.open`; stages speak here."""
-        import torch
-
         from featlab.workspace.workspace import Workspace
+
+        device = self.given.get("device", "cpu")
+        opened = Workspace.open(self.workspace, self.values(more), device=device, notify=self.output.note, **options)
+        # Not sooner: a wrong name is told in the time that reading a cache takes.
+        import torch
 
         # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
         torch.set_num_threads(1)
-        device = self.given.get("device", "cpu")
-        return Workspace.open(self.workspace, self.values(more), device=device, notify=self.output.note, **options)
+        return opened
 
     def held_out(self, workspace: Workspace, subjects: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the subjects that the source stages must not see.
@@ -126,6 +157,19 @@ class Session:
         from featlab.config.load import load_config
 
         return self.workspace / load_config(self.workspace / "featlab.toml").cache
+
+    def tell_next(self, own: Mapping[str, Any]) -> None:
+        """Say what may come next, with the values of the command's own flags and of those that it takes over."""
+        words = {name: shlex.quote(str(value)) for name, value in own.items()}
+        given = {"cache": self.given.get("out"), **{k: v for k, v in self.given.items() if v is not None}}
+        for name in ("people", "targets", "method", "bundle", "cache", "seed"):
+            value, flag = given.get(name), "subject" if name == "people" else name
+            words[name] = "" if value is None else f" --{flag} {shlex.quote(str(value))}"
+        words["dir"] = "" if self.workspace == Path(".") else f" -C {shlex.quote(str(self.workspace))}"
+        sets = "".join(f" --set {shlex.quote(item)}" for item in given.get("settings") or ())
+        words["at"] = words["dir"] + words["cache"] + words["seed"] + sets
+        if self.then and not self.output.quiet:
+            self.output.show(f"next: {self.then.format(**words)}")
 
     def result(self, folder: str, result: Result) -> None:
         """Write a result into a folder under ``results/``, with the command that was typed, and print it."""
@@ -157,14 +201,22 @@ class Session:
 
 def people_of(session: Session, spec: str) -> tuple[Workspace, Bundle, Path, tuple[str, ...]]:
     """Open the workspace and the bundle for the people whom a text names; runs the source stages that are missing."""
-    from featlab.workspace.adapt import bundle_for, people_in
-
     with session.output.stages() as progress:
         # The people's own rows: of anyone else's, what the source stages need where they have to run.
-        opened = session.open(on_epoch=progress, subjects=partial(people_in, spec))
-        people = people_in(spec, opened.table.subjects)
+        opened = session.open(on_epoch=progress, subjects=partial(_people_in, spec))
+        from featlab.workspace.adapt import bundle_for
+
+        people = _people_in(spec, opened.table.subjects)
         session.warn_of_seen(opened.extractor, people)
         return opened, *bundle_for(opened, people, session["bundle"], session.held_out(opened, people)), people
+
+
+def _people_in(spec: str, subjects: Sequence[str]) -> tuple[str, ...]:
+    """Return whom a text means: ``all`` of them, or as `named_subjects`."""
+    from featlab.protocol.splits import named_subjects
+
+    everyone = spec.strip() == "all" and "all" not in subjects
+    return tuple(subjects) if everyone else named_subjects(subjects, spec, "--subject")
 
 
 def workspace_command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -185,9 +237,23 @@ def command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]
             default = inspect.Parameter.empty if flag.default is ... else flag.default
             parameters.append(inspect.Parameter(name, keyword, default=default, annotation=flag.annotation))
 
+        for item in parameters:
+            for info in getattr(item.annotation, "__metadata__", ()):
+                # The help folds a long list of choices at spaces, not within a word.
+                if len(info.metavar or "") > _LONG:
+                    info.metavar = re.sub(r"\|(?! )", "| ", info.metavar)
+
         @wraps(function)
         def run(**given: Any) -> None:
-            function(Session({name: given.pop(name) for name in flags}), **given)
+            session = Session({name: given.pop(name) for name in flags})
+            session.then = _NEXT.get(f"{function.__module__.rpartition('.')[2]}:{function.__name__}", "")
+            try:
+                function(session, **given)
+            except typer.Exit as end:
+                if end.exit_code == SKIPPED:
+                    session.tell_next(given)
+                raise
+            session.tell_next(given)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {item.name: item.annotation for item in parameters}

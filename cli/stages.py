@@ -182,11 +182,12 @@ def adapt(
     force: Annotated[bool, Option("--force", help="Adapt to a clip that looks too short, or not neutral.")] = False,
 ) -> None:
     """Adapt to people from their neutral frames, without labels. Runs the source stages that are missing."""
+    opened, model, folder, people = people_of(session, session["people"])
+    # Not sooner, for they need torch: a wrong name is told at once.
     from featlab.evaluation.metrics import before_and_after
     from featlab.methods.registry import make_method
     from featlab.workspace.adapt import adapt_subject
 
-    opened, model, folder, people = people_of(session, session["people"])
     session.warn_of_untested(opened, people)
     if len(people) > 1:
         _adapt_many(session, opened, model, folder, people, force)

@@ -84,6 +84,7 @@ def tune(
     output.files(folder, files)
     if applied is not None:
         output.show(f"{applied}: [adapt.{method}] has the chosen values")
+        session.then = "featlab evaluate{at}"
     _end(report, output)
 
 

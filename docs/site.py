@@ -144,6 +144,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
         path, mark, anchor = target.partition("#")
         source = posixpath.normpath(posixpath.join(root, here, path))
         if source not in MOVED and not source.startswith("docs/"):
+            if not (ROOT / source).exists():
+                log.warning("%s links to %s, which is not there", page.file.src_uri, source)
             return text
         place = MOVED.get(source, source.removeprefix("docs/").replace(".ipynb", ".md"))
         return f"[{text}]({posixpath.relpath(place, here or '.')}{mark}{anchor})"

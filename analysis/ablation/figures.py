@@ -115,7 +115,8 @@ def plot_dots(data: Columns, *, terms: Sequence[str] = ()) -> Figure:
 def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]]) -> Figure:
     """Draw macro F1 over two weights on one colour scale; ``weights`` names a group's (vertical, horizontal)."""
     panels = _panels(data)
-    low, high = float(np.nanmin(data["macro_f1"])), float(np.nanmax(data["macro_f1"]))
+    # One bad cell doesn't take all the colours: what is worse than nine in ten looks like the tenth.
+    low, high = (float(np.nanpercentile(data["macro_f1"], share)) for share in (10, 100))
     across = min(len(panels), 2)
     with style.house_style():
         drawn = style.figure(style.FULL, 0.2 + math.ceil(len(panels) / across) * (0.42 * style.FULL / across + 0.75))
@@ -139,7 +140,7 @@ def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]]) -> Fi
                 axes.set_title(f"At the {title}", loc="left", fontweight="bold")
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
-        bar = drawn.colorbar(image, ax=grid.tolist(), fraction=0.04, pad=0.02, label="Macro F1 (%)")
+        bar = drawn.colorbar(image, ax=grid.tolist(), fraction=0.04, pad=0.02, label="Macro F1 (%)", extend="min")
         style.in_percent(bar.ax.yaxis)
         bar.outline.set_visible(False)
     return drawn

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from featlab.analysis import style
 from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name, rows_by_method
 from featlab.analysis.style import folded
-from featlab.analysis.table import columns_of
+from featlab.analysis.table import columns_of, count_text
 from featlab.errors import InputError
 from featlab.evaluation.metrics import bin_edges, calibration_error
 from featlab.evaluation.results import EvaluationRow
@@ -90,7 +90,10 @@ def plot_summary(summaries: Sequence[MethodSummary], *, width: float = style.COL
     data = summary_data(summaries)
     most = _NAME_LETTERS.get(width, int(6 * width))
     shown = [folded(figure_name(item.method, item.selection), most) for item in summaries]
-    label = folded("Macro F1 (%), mean over subjects and 95 % interval", 30 if width < style.FULL else 60)
+    people = count_text(max(item.subjects for item in summaries), "subject")
+    dashed = " and ".join(name for name in (_SOURCE, _ORACLE) if name in data["method"])
+    said = f"Macro F1 (%), mean over {people} and 95 % interval" + (f"; dashed: {dashed}" if dashed else "")
+    label = folded(said, 34 if width < style.FULL else 80)
     if any(item.selection == "source-access" for item in summaries):
         label += f"\n{ACCESS_NOTE}"
     # The distance of all lines is the same, whatever their names need.
@@ -124,11 +127,11 @@ def plot_summary(summaries: Sequence[MethodSummary], *, width: float = style.COL
 
 def _slopes(axes: Axes, before: Sequence[float], after: Sequence[float]) -> None:
     for left, right in zip(before, after, strict=True):
-        lost = right < left - TOLERANCE
+        lost, same = right < left - TOLERANCE, abs(right - left) <= TOLERANCE
         axes.plot(
             [0, 1],
             [left, right],
-            color=style.LOSS if lost else style.GAIN,
+            color=style.MUTED if same else style.LOSS if lost else style.GAIN,
             alpha=0.75,
             linewidth=0.9,
             marker="o",

@@ -98,8 +98,8 @@ def _figures(
             "subjects",
             "Every subject before and after",
             "A line is one target subject: macro F1 of source-only on the left, of the method on the right. Blue "
-            "gained, vermilion lost. Black dots are the means with their intervals. Above: the mean difference in "
-            "points, and how many subjects lost.",
+            "gained, vermilion lost, grey is as before. Black dots are the means with their intervals. Above: the mean "
+            "difference in points, and how many subjects lost.",
             plots.plot_subjects(rows),
             plots.subjects_data(rows),
         )
@@ -194,9 +194,9 @@ def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
         Column("95 % interval", lambda trial: interval_text(trial.ci95)),
         Column("SD", lambda trial: score_text(trial.sd), wide=True),
         Column("Difference to default", compared(lambda trial: score_text(trial.difference))),
-        Column("Win/tie/loss", compared(lambda trial: f"{trial.wins}/{trial.ties}/{trial.losses}")),
+        Column("Win/tie/loss", compared(lambda trial: f"{trial.wins}/{trial.ties}/{trial.losses}"), wide=True),
         Column("p vs default", lambda trial: p_text(trial.p_holm)),
         *map(fold, range(len(trials[0].folds))),
-        Column("Seconds", lambda trial: number_text(trial.seconds, 2)),
+        Column("Seconds", lambda trial: number_text(trial.seconds, 2), wide=True),
         Column("Failed", lambda trial: str(trial.failed), wide=not any(trial.failed for trial in trials)),
     ]

@@ -16,7 +16,7 @@ from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results
 from featlab.workspace.workspace import CONFIG_FILE
 
-_WIDEST = 12  # Target subjects up to which the per-subject table is printed; the file has it always.
+_WIDEST = 6  # Target subjects up to which the per-subject table is printed; the file has it always.
 RESULTS = "results.jsonl"
 
 

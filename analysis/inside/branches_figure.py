@@ -119,7 +119,7 @@ def branches_table(report: BranchReport) -> Table:
     """Return one line a representation, grouped. Nothing is bold: what is good depends on what it is for."""
 
     def column(head: str, measure: str, text: Callable[[Measure], str]) -> Column[tuple[str, str, str]]:
-        return Column(head, lambda row: text(report.found[row[2]][measure]))
+        return Column(head, lambda row: text(report.found[row[2]][measure]), wide=head.endswith("95 %"))
 
     def cosine_interval(measure: Measure) -> str:
         low, high = cosine_text(measure.low), cosine_text(measure.high)

@@ -100,8 +100,11 @@ def find_faces(workspace: Workspace, folder: Path | None = None) -> Faces:
         return Faces(table, "landmarks", why=lacking if table.landmarks is None else "")
     if named is not None:
         _check_named(named, table)
-    beside = (workspace.root / workspace.config.cache).parent
-    candidates = (beside, beside / "faces") if named is None else (named,)
+    cache = workspace.root / workspace.config.cache
+    # Where `featlab extract` found them, if it wrote that down.
+    told = cache.with_suffix(".images.txt")
+    from_there = [cache.parent / told.read_text("utf-8")] if told.is_file() else []
+    candidates = [*from_there, cache.parent, cache.parent / "faces"] if named is None else [named]
     found = next((place for place in candidates if named or _holds(place, _files(table)[:_PROBED])), None)
     return Faces(table, "photographs", found, _why(table, found))
 
@@ -277,7 +280,7 @@ def _face(axes: Axes, image: Image | None, caption: str) -> None:
         axes.text(0.5, 0.5, "–", transform=axes.transAxes, ha="center", va="center", color=style.MUTED)
         return
     top = 255 if image.dtype == np.uint8 else 1.0
-    axes.imshow(image, cmap="gray", vmin=0, vmax=top, interpolation="antialiased")
+    axes.imshow(image, cmap="gray", vmin=0, vmax=top, interpolation="none")
 
 
 def _spans(mask: NDArray[np.bool_], time: NDArray[Any]) -> list[tuple[float, float]]:

@@ -17,7 +17,7 @@ from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name, method
 from featlab.analysis.inside.map import GROUPS, NEAREST, FeatureMap, ViewScore
 from featlab.analysis.page import DrawnFigure, Result, safe_name
 from featlab.analysis.people import EXTRACTED, UNADAPTED
-from featlab.analysis.style import folded
+from featlab.analysis.style import folded, folded_name
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
 from featlab.methods.registry import get_method, make_method
 
@@ -28,7 +28,7 @@ _SUBTITLES = {
 """What a method does, beneath its name; of others, the setting."""
 _TITLES = {"tsne": "t-SNE", "pca": "Principal axes", "umap": "UMAP"}
 _AXES = {"tsne": "t-SNE", "pca": "source PC", "umap": "UMAP"}
-_WORDS = {"source": "source rows", "extracted": "target as extracted", "translated": "target translated"}
+_WORDS = {"source": "source rows", "extracted": "{} as extracted", "translated": "{} translated"}
 _ACROSS, _KEYS = 3, 5  # Panels, and entries of the legend, on a line.
 _LETTER = 0.066  # Width of a letter of a panel's title, inches.
 _LOWEST, _TALLEST = 0.6, 1.0  # Height of a panel against its width.
@@ -132,7 +132,7 @@ def plot_map(item: FeatureMap, *, names: Mapping[str, str], subtitles: Mapping[s
             _format_axes(panel, item, name, int(1.15 * letters), first=place % across == 0)
         for panel in grid.flat[len(panels) :]:
             panel.set_axis_off()
-        _legend(drawn, item.classes, codes)
+        _legend(drawn, item.classes, codes, folded_name(item.subject, 24))
     return drawn
 
 
@@ -185,9 +185,9 @@ def _format_axes(panel: Axes, item: FeatureMap, name: str, letters: int, *, firs
         panel.set_ylabel(labels[1])
 
 
-def _legend(drawn: Figure, classes: Sequence[str], codes: Sequence[int]) -> None:
+def _legend(drawn: Figure, classes: Sequence[str], codes: Sequence[int], subject: str) -> None:
     """Explain the groups, then the classes; on one line where they fit, else the groups have a line of their own."""
-    groups = [Line2D([], [], **_look(0, group) | {"label": text}) for group, text in _WORDS.items()]
+    groups = [Line2D([], [], **_look(0, group) | {"label": text.format(subject)}) for group, text in _WORDS.items()]
     for handle in groups:
         # Whatever the class: a dark dot.
         handle.set(marker="o", color="#444444", markeredgecolor="#444444")

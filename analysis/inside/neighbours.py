@@ -184,7 +184,8 @@ def plot_neighbours(found: Neighbours) -> Figure:
             style.in_percent(panel.xaxis)
         if names[-1].endswith(f" {_OTHERS}"):
             panels[0].get_yticklabels()[-1].set_fontstyle("italic")
-        drawn.supxlabel("Target frames whose nearest source frame is of the subject (%)", fontsize=7.5)
+        whose = folded(f"Frames of {found.subject} whose nearest source frame is of the person on the left (%)", 90)
+        drawn.supxlabel(whose, fontsize=7.5)
         handles = [Patch(**_LOOKS[kind] | {"linewidth": 0}, label=_WORDS[kind]) for kind in kinds]
         drawn.legend(handles=handles, loc="outside upper center", ncols=3)
     return drawn

@@ -45,50 +45,40 @@ def write_overlay(
 ) -> None:
     """Write a video as mp4 (H.264, without sound), each frame at its own time, whole or not at all.
 
-    Args:
-        path: the file to write.
-        video: the file to draw over.
-        title: of whom, and by which method.
-        classes: K names.
-        found: n frames of the video that were embedded, and why others were not.
-        probabilities: (n, K) of these frames; each holds up to the next frame that was looked at.
-        on_progress: called with how many frames are written, and of how many.
+    ``found`` are n frames of the video that were embedded, and why others were not; the (n, K) probabilities of one
+    hold up to the next that was looked at. Raises InputError where no frame of the video can be decoded.
     """
     av, times = import_av(), probe_video(video)
-    frames = range(len(times.stamps))
     values, reasons = _by_frame(times, found, probabilities)
-    seconds = np.array([times.seconds(place) for place in frames])
-    panel: _Panel | None = None
+    seconds = np.array([times.seconds(place) for place in range(len(reasons))])
+    first = next((each for each in decode_frames(video, times.stamps) if not isinstance(each, InputError)), None)
+    if first is None:
+        raise InputError(f"{video}: none of its frames can be decoded")
+    width = min(max(first.shape[1], _NARROWEST), _WIDEST) // 2 * 2
+    height = round(first.shape[0] * width / first.shape[1])
+    panel = _Panel(title, classes, seconds, values, width)
+    # H.264 wants even sides.
+    canvas = Image.new("RGB", (width, (height + panel.height + 1) // 2 * 2), "white")
     with atomic_path(path) as partial, av.open(str(partial), "w", format="mp4") as written:
         # How long the last frame is shown; a single one, a second.
-        rate = Fraction((len(frames) - 1) / (seconds[-1] or 1.0) or 1.0).limit_denominator(1001)
+        rate = Fraction((len(reasons) - 1) / (seconds[-1] or 1.0) or 1.0).limit_denominator(1001)
         stream = written.add_stream("libx264", rate, {"crf": "20", "preset": "veryfast"})
-        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", times.unit
+        stream.width, stream.height, stream.pix_fmt = *canvas.size, "yuv420p"
+        stream.codec_context.time_base = times.unit
         for frame, pixels in enumerate(decode_frames(video, times.stamps)):
-            on_progress(frame, len(frames))
-            why = str(pixels) if isinstance(pixels, InputError) else reasons[frame]
-            if not isinstance(pixels, InputError):
-                picture = Image.fromarray(pixels)
-                if panel is None:
-                    width = min(max(picture.width, _NARROWEST), _WIDEST) // 2 * 2
-                    height = round(picture.height * width / picture.width)
-                    panel = _Panel(title, classes, seconds, values, width)
-                    # H.264 wants even sides.
-                    canvas = Image.new("RGB", (width, (height + panel.height + 1) // 2 * 2), "white")
-                    stream.width, stream.height = canvas.size
-                canvas.paste(picture.resize((width, height)))
-            if panel is None:
-                continue  # Nothing can be shown before the first frame that can be decoded.
-            if why:
-                pen, middle = ImageDraw.Draw(canvas), height / 2
+            on_progress(frame + 1, len(reasons))
+            if isinstance(pixels, InputError):
+                reasons[frame] = str(pixels)
+            else:
+                canvas.paste(Image.fromarray(pixels).resize((width, height)))
+            if reasons[frame]:
+                pen, middle, why = ImageDraw.Draw(canvas), height / 2, _cut(reasons[frame], panel.font, 0.9 * width)
                 pen.rectangle((0, middle - panel.letter, width, middle + panel.letter), _INK)
-                pen.text((width / 2, middle), _cut(why, panel.font, 0.9 * width), "white", panel.font, "mm")
+                pen.text((width / 2, middle), why, "white", panel.font, "mm")
             canvas.paste(panel.draw(frame), (0, height))
             made = av.VideoFrame.from_image(canvas)
             made.pts, made.time_base = times.stamps[frame] - times.stamps[0], times.unit
             written.mux(stream.encode(made))
-        if panel is None:
-            raise InputError(f"{video}: none of its frames can be decoded")
         written.mux(stream.encode(None))
 
 
@@ -96,15 +86,12 @@ def _by_frame(
     times: VideoTimes, found: Embedded, probabilities: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], list[str]]:
     """Return (N, K) probabilities of all N frames of a video, NaN where there are none, and why; empty if unknown."""
-    reasons = {failure.path.rpartition("#t=")[2]: failure.reason for failure in found.failures}
-    seen: dict[int, tuple[NDArray[np.float32], str]] = {}
-    nothing = np.full_like(probabilities[0], np.nan)
-    frames = np.arange(len(times.stamps))
-    for frame in frames.tolist():
-        if why := reasons.get(f"{times.seconds(frame):.3f}"):
-            seen[frame] = nothing, why
+    failed = {failure.path.rpartition("#t=")[2]: failure.reason for failure in found.failures}
+    nothing, frames = np.full_like(probabilities[0], np.nan), np.arange(len(times.stamps))
+    named = {frame: failed.get(f"{times.seconds(frame):.3f}", "") for frame in frames.tolist()}
+    seen = {frame: (nothing, why) for frame, why in named.items() if why}
+    points = found.table.landmarks
     for row, item in enumerate(found.items):
-        points = found.table.landmarks
         faceless = points is not None and bool(np.isnan(points[row]).any())
         seen[item.frame] = (nothing, "no face was found") if faceless else (probabilities[row], "")
     places = np.array(sorted(seen))
@@ -119,26 +106,22 @@ class _Panel:
     """What stands below the picture: a title, a line a class, the curves and their axis."""
 
     def __init__(
-        self,
-        title: str,
-        classes: Sequence[str],
-        seconds: NDArray[np.float64],
-        values: NDArray[np.float32],
-        width: int,
+        self, title: str, classes: Sequence[str], seconds: NDArray[np.float64], values: NDArray[np.float32], width: int
     ) -> None:
         self.letter = unit = width // _LETTERS
-        self.font, self.strong = _font("", unit), _font(":bold", unit)
-        self.title, self.classes, self.seconds, self.values = title, classes, seconds, values
+        self.font, self.strong = _font("DejaVu Sans", unit), _font("DejaVu Sans:bold", unit)
+        self.classes, self.seconds, self.values = classes, seconds, values
         self.width, self.height = width, int(unit * (2.2 + 1.6 * len(classes) + 9.5))
         self.top, self.bottom = self.height - 9 * unit, self.height - 2 * unit
         self.across = 3 * unit + (width - 4 * unit) * seconds / max(float(seconds[-1]), 1e-9)
-        self.empty, self.whole = self._sheets()
+        self.empty, self.whole = self._sheets(title)
 
-    def _sheets(self) -> tuple[Image.Image, Image.Image]:
+    def _sheets(self, title: str) -> tuple[Image.Image, Image.Image]:
         """Return the panel without curves, and with all of them."""
-        sheet = Image.new("RGB", (self.width * _FINER, self.height * _FINER), "white")
-        pen, small = ImageDraw.Draw(sheet), _font("", int(0.75 * self.letter * _FINER))
-        x, unit = self.across * _FINER, self.letter * _FINER
+        sheet, unit = Image.new("RGB", (self.width * _FINER, self.height * _FINER), "white"), self.letter * _FINER
+        pen, font, small = ImageDraw.Draw(sheet), _font("DejaVu Sans", unit), _font("DejaVu Sans", int(0.75 * unit))
+        x, y = self.across * _FINER, _FINER * (self.bottom - self.values * (self.bottom - self.top))
+        pen.text((unit, 1.3 * unit), _cut(title, font, 0.75 * sheet.width), MUTED, font, "lm")
         for share in (0, 0.5, 1):
             level = _FINER * (self.bottom - share * (self.bottom - self.top))
             pen.line((x[0], level, x[-1], level), fill=_GRID, width=_FINER)
@@ -146,42 +129,34 @@ class _Panel:
         pen.text((x[0], self.bottom * _FINER + unit), "0 s", MUTED, small, "lm")
         pen.text((x[-1], self.bottom * _FINER + unit), f"{self.seconds[-1]:.1f} s", MUTED, small, "rm")
         empty = sheet.resize((self.width, self.height), Image.Resampling.BOX)
-        y = _FINER * (self.bottom - self.values * (self.bottom - self.top))
         for code in range(len(self.classes)):
             for part in np.ma.clump_unmasked(np.ma.masked_invalid(y[:, code])):  # type: ignore[no-untyped-call]
-                pen.line(np.column_stack([x[part], y[part, code]]).ravel().tolist(), _colour(code), unit // 5)
+                points = np.column_stack([x[part], y[part, code]]).ravel().tolist()
+                pen.line(points, COLOURS[code % len(COLOURS)], unit // 5)
         return empty, sheet.resize((self.width, self.height), Image.Resampling.BOX)
 
     def draw(self, frame: int) -> Image.Image:
         """Return the panel of one frame: its bars, the curves up to it, the cursor."""
-        here, unit = float(self.across[frame]), self.letter
+        here, unit, line = float(self.across[frame]), self.letter, self.values[frame]
         panel = self.empty.copy()
         panel.paste(self.whole.crop((0, 0, int(here) + 1, self.height)))
         pen = ImageDraw.Draw(panel)
         pen.line((here, self.top - unit // 2, here, self.bottom), _INK, max(unit // 8, 1))
-        pen.text((unit, 1.3 * unit), _cut(self.title, self.font, 0.75 * self.width), MUTED, self.font, "lm")
         end, left, right = self.width - unit, 0.4 * self.width, self.width - 4.5 * unit
         pen.text((end, 1.3 * unit), f"{self.seconds[frame]:.1f} s", _INK, self.font, "rm")
-        line = self.values[frame]
         for code, value in enumerate(line.tolist()):
-            middle = (3 + 1.6 * code) * unit
-            font = self.strong if value == line.max() else self.font
+            middle, font = (3 + 1.6 * code) * unit, self.strong if value == line.max() else self.font
+            high, low = middle - unit // 2, middle + unit // 2
             pen.text((unit, middle), _cut(self.classes[code], font, left - 1.5 * unit), _INK, font, "lm")
-            pen.rectangle((left, middle - unit // 2, right, middle + unit // 2), _EMPTY)
+            pen.rectangle((left, high, right, low), _EMPTY)
             if value > 0:
-                pen.rectangle(
-                    (left, middle - unit // 2, left + value * (right - left), middle + unit // 2), _colour(code)
-                )
+                pen.rectangle((left, high, left + value * (right - left), low), COLOURS[code % len(COLOURS)])
             pen.text((end, middle), "–" if np.isnan(value) else f"{100 * value:.0f} %", _INK, font, "rm")
         return panel
 
 
-def _font(style: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(findfont(f"DejaVu Sans{style}"), size)
-
-
-def _colour(code: int) -> str:
-    return COLOURS[code % len(COLOURS)]
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(findfont(name), size)
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:

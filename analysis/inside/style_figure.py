@@ -76,8 +76,8 @@ def style_sentence(shift: StyleShift) -> str:
 def style_table(shifts: Sequence[StyleShift]) -> Table:
     """Return one line a method, layer and statistic: median distances, and how many are within the source's spread."""
 
-    def median(head: str, group: str, side: str) -> Column[tuple[StyleShift, Key]]:
-        return Column(head, lambda line: number_text(line[0].median(line[1], group, side), 2))
+    def median(head: str, group: str, side: str, *, wide: bool = False) -> Column[tuple[StyleShift, Key]]:
+        return Column(head, lambda line: number_text(line[0].median(line[1], group, side), 2), wide=wide)
 
     return make_table(
         "Distance from the source's style",
@@ -85,8 +85,8 @@ def style_table(shifts: Sequence[StyleShift]) -> Table:
             Column("Method", lambda line: line[0].method, text=True),
             Column("Layer", lambda line: line[1][0], text=True),
             Column("Statistic", lambda line: STATISTICS[line[1][1]], text=True),
-            median("Adapted rows, before", "adapted rows", "before"),
-            median("Adapted rows, after", "adapted rows", "after"),
+            median("Adapted rows, before", "adapted rows", "before", wide=True),
+            median("Adapted rows, after", "adapted rows", "after", wide=True),
             median("Other rows, before", "other rows", "before"),
             median("Other rows, after", "other rows", "after"),
             median("Source people, moved", "source moved", "after"),

@@ -86,21 +86,9 @@ class EvaluationRow:
             raise InputError(f"confusion has {len(self.confusion)} counts, expected {len(self.histogram) ** 2} or none")
 
     @classmethod
-    def failure(
-        cls,
-        method: str,
-        subject: str,
-        draw: int,
-        seed: int,
-        *,
-        selection: str,
-        error: str,
-        seconds: float = 0.0,
-        scope: str = "person",
-    ) -> EvaluationRow:
+    def failure(cls, method: str, subject: str, draw: int, seed: int, *, error: str, **more: Any) -> EvaluationRow:
         """Return the row of a run that failed: every score NaN, every count 0; ``error`` says why, in one line."""
-        error = error or "failed without a message"
-        return cls(method, subject, draw, seed, selection=selection, error=error, seconds=seconds, scope=scope)
+        return cls(method, subject, draw, seed, error=error or "failed without a message", **more)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict that JSON can hold; NaN becomes ``None``."""

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypedDict
 
 from featlab.bundle.bundle import Bundle
 from featlab.bundle.files import read_json, write_json
+from featlab.cache.atomic import folders_synced_last
 from featlab.config.analysis import EngineConfig
 from featlab.engine.run import LOCAL, run_all
 from featlab.errors import ConfigError, FeatlabError, InputError
@@ -186,9 +187,10 @@ def run_tasks(
     try:
         for _ in run_all(_make_model, models, jobs=jobs, engine=engine, folder=folder):
             step(1)
-        for place, rows in run_all(_run, pieces, jobs=jobs, engine=engine, folder=folder, light=True):
-            done[place] |= rows
-            step(len(rows))
+        with folders_synced_last():
+            for place, rows in run_all(_run, pieces, jobs=jobs, engine=engine, folder=folder, light=True):
+                done[place] |= rows
+                step(len(rows))
     finally:
         _bundle.cache_clear()
         _source_rows.cache_clear()

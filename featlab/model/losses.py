@@ -14,6 +14,7 @@ from featlab.model.networks import SourceHead
 
 EPSILON = 1e-6
 """Added to the variance inside the root: the gradient of sqrt is infinite at 0, and one frame has variance 0."""
+_ROWS = 65536  # whose deviations are held at once
 
 
 def style_statistics(values: Tensor, axis: str = "subject") -> tuple[Tensor, Tensor]:
@@ -57,9 +58,10 @@ def group_statistics(values: Tensor, group: Tensor, groups: int) -> tuple[Tensor
     if bool((count == 0).any()):
         raise InputError("style of a subject without rows; give every subject at least one")
     zeros = values.new_zeros(groups, values.shape[1])
-    mean = zeros.index_add(0, group, values) / count[:, None]
-    spread = zeros.index_add(0, group, (values - mean[group]) ** 2) / count[:, None]
-    return mean, torch.sqrt(spread + EPSILON)
+    mean, spread = zeros.index_add(0, group, values) / count[:, None], zeros
+    for rows, of in zip(torch.split(values, _ROWS), torch.split(group, _ROWS), strict=True):
+        spread = spread.index_add(0, of, (rows - mean[of]) ** 2)
+    return mean, torch.sqrt(spread / count[:, None] + EPSILON)
 
 
 def style_loss(mean: Tensor, std: Tensor, reference_mean: Tensor, reference_std: Tensor) -> Tensor:

@@ -39,9 +39,11 @@ class Projection(nn.Module):
 
     def of_rows(self, embeddings: NDArray[np.float32]) -> Tensor:
         """Return (N, D) features of a whole table, without gradients and without another copy of it."""
+        made = torch.empty(len(embeddings), self.components.shape[1], device=self.mean.device)
         with torch.no_grad():
-            parts = torch.split(as_tensor(embeddings), _ROWS)
-            return torch.cat([self(part.to(self.mean.device)) for part in parts])
+            for start in range(0, len(embeddings), _ROWS):
+                made[start : start + _ROWS] = self(as_tensor(embeddings[start : start + _ROWS], self.mean.device))
+        return made
 
 
 class SourceHead(nn.Module):
@@ -170,10 +172,7 @@ class PersonalModel(nn.Module):
         self.projection = projection
         self.translator = translator if translator is not None else nn.Identity()
         self.head = head
-        self.training = False
-        for part in (self.translator, head):
-            if part.training:  # Most are the bundle's, which never are.
-                part.eval()
+        self.eval()
 
     def features(self, embeddings: Tensor) -> Tensor:
         """Return translated features T(P(f)), (n, D)."""

@@ -21,7 +21,7 @@ from featlab.config.load import Config
 from featlab.errors import BundleError, FeatlabError, InputError, closest
 from featlab.methods.registry import make_method, refuse_unread
 from featlab.model.networks import AdaptedModel, GainEstimate
-from featlab.protocol.splits import named_subjects, split_target, target_of
+from featlab.protocol.splits import split_target, target_of
 from featlab.seeding import run_seed
 from featlab.workspace.workspace import Workspace, bundle_folder, load_made_bundle
 
@@ -256,9 +256,3 @@ def open_bundle(workspace: Workspace, folder: Path | None, kept_out: Sequence[st
     from featlab.workspace.stages import bundle_stage
 
     return bundle_stage(source, [method])[0], folder
-
-
-def people_in(spec: str, subjects: Sequence[str]) -> tuple[str, ...]:
-    """Return whom a text means: ``all`` of them, or as `named_subjects`."""
-    everyone = spec.strip() == "all" and "all" not in subjects
-    return tuple(subjects) if everyone else named_subjects(subjects, spec, "--subject")

@@ -48,7 +48,8 @@ def train_source_head(
     people = len(table.subject_names_present())
     if people < 2 and not alone:
         raise InputError(
-            f"training needs at least 2 source subjects, got {people}; choose fewer targets, or extract more people"
+            f"training needs at least 2 source subjects, got {people}: others are needed to learn from; extract more "
+            "people, or hold fewer out"
         )
     projection = fit_projection(table.embeddings, table.subject, config.features, seed=seed).to(device)
     features = projection.of_rows(table.embeddings)

@@ -19,7 +19,7 @@ from featlab.cache.sums import files_in
 from featlab.errors import BundleError, InputError, closest
 from featlab.workspace.workspace import TUNED_FILE, tuned_on, write_tuned
 
-_LISTS = (".failures.jsonl", ".no_face.jsonl", ".doubt.jsonl", ".subjects.txt")
+_LISTS = (".failures.jsonl", ".no_face.jsonl", ".doubt.jsonl", ".subjects.txt", ".images.txt")
 _PREDICTIONS = b"subject,video,frame,predicted,"
 
 

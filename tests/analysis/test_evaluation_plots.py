@@ -71,7 +71,7 @@ def test_every_slope_is_a_row_of_the_data_and_losses_are_counted(rows, result):
     assert drawn == list(zip(data["source"], data["score"], strict=True))
     assert sorted(set(data["method"])) == ["neutral-shift", "oracle", "pft"]
     assert data["score"][:4] == list(SCORES["neutral-shift"])
-    assert [line.get_color() for line in slopes[0]] == [style.GAIN, style.LOSS, style.GAIN, style.GAIN]
+    assert [line.get_color() for line in slopes[0]] == [style.GAIN, style.LOSS, style.GAIN, style.MUTED]
     assert "1/4 worse" in [text.get_text() for text in panels[0].texts]
     assert panels[1].get_title() == "pft"
     means = [line[0, 1] for line in lines(panels[1], "_mean")]
@@ -84,6 +84,8 @@ def test_the_means_and_intervals_are_those_of_the_summaries(rows, readable):
     broken = EvaluationRow.failure("shot", "s0", 0, 0, selection="source-free", error="no")
     summaries = summarise([*rows, broken])
     axes = readable(plot_summary(summaries)).axes[0]
+    said = " ".join(axes.get_xlabel().split())
+    assert "mean over 4 subjects and 95 % interval; dashed: source-only and oracle" in said
     for place, item in enumerate(summaries[:-1]):
         assert lines(axes, f"_mean {item.method}")[0].tolist() == [[item.macro_f1, place]]
         assert lines(axes, f"_interval {item.method}")[0].tolist() == [[item.ci95[0], place], [item.ci95[1], place]]

@@ -131,6 +131,7 @@ def test_bars_are_the_columns_and_the_sentence_has_the_numbers_of_the_sides(foun
     assert "2.0 effective subjects of 6 as extracted and of 1.0 after" in page.summary[0]
     assert page.summary[0].endswith("they show the same class in 80.0 % and 60.0 %.")
     figure = readable(result.figures[0].drawn)
+    assert f"Frames of {TARGET} " in figure.get_supxlabel()
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == data["subject"]
     for panel, side in zip(figure.axes, SIDES, strict=True):
         left = np.zeros(len(data["subject"]))

@@ -47,7 +47,7 @@ def every_method(result):
     ]
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [80, 100, 120])
 def test_no_terminal_loses_a_name_or_a_number(every_method, width):
     table = summary_table(summarise(every_method))
     text = printed(width, table)

@@ -88,7 +88,7 @@ def test_what_was_trained_on_someone_is_made_again_without_them(trained, run_wel
     assert "0 of " in said
     assert not Path("bundles", mine).exists()
     (made,) = set(Path("bundles").glob("*")) - there
-    assert "next: " not in said
+    assert "pretrain" not in said
     assert f"made again: {made}, of 7 source subjects" in said
     assert holding(OTHER) == set()
 
@@ -124,7 +124,7 @@ def test_a_cache_alone_and_a_pseudonym(folder, table, run_well, refused):
     Path("stages/train-1").mkdir(parents=True)
     said = run_well("forget", "--subject", f"{table.subjects[0]},{table.subjects[3]}", "--cache", "other.h5")
     assert "0 of 1 files hold the name, 0 hold a row of theirs" in said.stdout
-    assert "next: " not in said.stdout
+    assert "pretrain" not in said.stdout
     assert "the backbone was trained on pictures of s038" in said.stderr
     assert Path("stages/train-1").is_dir()
     assert inspect_cache("other.h5").extractor.trained_on == (table.subjects[1],)

@@ -53,8 +53,9 @@ def test_a_picture_is_printed_left_as_a_page_and_the_same_in_json(typed, trained
     assert page.metadata["cache_digest"]
     assert [figure.name for figure in page.figures] == figures
     assert all(said in result.stdout for said in (*page.summary, printed))
-    last = result.stdout.splitlines()[-1]
-    assert (last.startswith(f"{made}: "), f"{figures[0]}.{{svg,csv}}" in last) == (True, True)
+    *_, last, step = result.stdout.splitlines()
+    assert step == "next: featlab report puts all results on one page"
+    assert (last.startswith(f"{made}: "), f"{figures[0]}.svg" in last) == (True, True)
     data = run_json(*words)
     assert data["words"] == list(page.summary) or typed.startswith("complexity")
     assert {Path(file).parent for file in data["files"]} == {made}
@@ -142,6 +143,13 @@ def test_tsne_of_several_subjects_has_a_picture_each(trained, run_json, quickly,
     assert (made / "pca-s041.csv").is_file()
     shown = [(line["panel"], line["group"]) for line in lines_of(made / "pca-s040.csv")]
     assert shown.count(("pft", "source")) == 6 * 24
+
+
+def test_two_pictures_of_one_person_train_once(folder, run_well, quickly):
+    first = run_well("plot", "tsne", "--subject", "s041", "--by", "pca", *quickly, *FAST)
+    assert "pretrain: " in first.stderr
+    for words in ("tsne --by pca --methods pft", "neighbours", "clip", "neighbours --method neutral-shift"):
+        assert "pretrain: " not in run_well("plot", *words.split(), "--subject", "s041", *quickly, *FAST).stderr, words
 
 
 def test_neighbours_reuse_the_bundle_of_adapt_and_take_classes_and_methods(trained, run_well, run_json, quickly):

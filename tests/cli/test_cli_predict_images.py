@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from featlab.analysis.inside.faces import find_faces
 from featlab.bundle.bundle import load_bundle
 from featlab.cache import open_cache
 from featlab.exchange.formats import run_safetensors
@@ -21,6 +22,7 @@ from featlab.extraction.layouts import read_layout
 from featlab.methods import make_method
 from featlab.protocol.splits import target_of
 from featlab.seeding import run_seed
+from featlab.workspace.workspace import Workspace
 
 SIZE = 24
 HOG = ("--backbone", "hog", "--option", f"size={SIZE}")
@@ -105,6 +107,14 @@ def test_with_mirror_a_turned_picture_is_predicted_as_the_picture_is(
         scores.append([float(line["p_smile"]) for line in lines_of("predictions.csv")])
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
     assert "averaged with its mirror image" in refused(*words, "--images", "clip", "-q")
+
+
+def test_figures_find_the_pictures_where_extract_found_them(workspace, faces, run_well):
+    words = ("extract", str(faces / "faces"), *HOG, "--if-exists", "overwrite", "-j", "1")
+    run_well(*words, "--pseudonymise", "key")
+    assert find_faces(Workspace.open(Path())).folder is None
+    run_well(*words)
+    assert find_faces(Workspace.open(Path())).folder.resolve() == (faces / "faces").resolve()
 
 
 def test_a_video_is_sampled_as_asked_and_drawn_over(workspace, run_json, refused, quickly, lines_of):

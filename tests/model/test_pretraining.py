@@ -316,7 +316,7 @@ def test_without_neutral_rows_t_is_not_trained_and_there_is_no_style_bank(table,
 
 
 def test_too_small_a_source_is_refused(people, small, small_bundle, refused):
-    with refused(InputError, "at least 2 source subjects", "choose fewer targets"):
+    with refused(InputError, "at least 2 source subjects", "others are needed"):
         train_source_head(people(subjects=1), Config().with_values(small, "test"), seed=0)
     table = people(subjects=3, classes=3)
     options = {"pretrain.epochs": 0, "pretrain.style_bank": "none"}

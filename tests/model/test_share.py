@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from featlab.methods import make_method
+from featlab.model import linear
 from featlab.model.linear import CANDIDATES, LEAST_SUBJECTS, learn_share, person_folds
 from featlab.model.style_bank import CarriedShare, SourceRows, shares_sentence
 from featlab.protocol.splits import target_of
@@ -34,6 +35,15 @@ def test_a_share_that_was_planted_is_found(share, people):
     assert abs(found.value - share) <= 0.5
     if share == 1.0:
         assert found.value >= 0.95
+
+
+def test_of_many_rows_an_even_selection_tells_the_share(people, monkeypatch):
+    table, fit, rows = planted(people, 1.0), linear.fit_classifier, []
+    monkeypatch.setattr(linear, "MOST_ROWS", len(table) // 2)
+    monkeypatch.setattr(linear, "fit_classifier", lambda *given: rows.append(len(given[1])) or fit(*given))
+    found = learn_share(SourceRows.of(table, torch.from_numpy(table.embeddings)), 2, 4.0, seed=0)
+    assert (found.people, found.value) == (24, pytest.approx(1, abs=0.1))
+    assert 0 < max(rows) <= len(table) // 2
 
 
 def test_labels_features_and_presence_of_held_out_people_matter_and_the_order_of_rows_does_not(people):

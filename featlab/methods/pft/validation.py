@@ -57,10 +57,14 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Validation | None:
         return None
     played: list[_Played] = []
     for (held_out, rest), model in zip(folds, _fold_models([rest for _, rest in folds], bundle), strict=True):
-        translators, others = forms_of(model), rest.neutral_means()
+        models, means = (
+            {form: replace(model, translator=each) for form, each in forms_of(model).items()},
+            rest.neutral_means(),
+        )
+        odds = {form: source_odds(means, own) for form, own in models.items()}
         for subject in held_out.tolist():
             for adapt, test in _splits(source, subject):
-                played.append(_play(source, subject, adapt, test, model, translators, others))
+                played.append(_play(source, subject, adapt, test, models, odds))
     if len({item.subject for item in played}) < LEAST_SUBJECTS:
         return None
     forms = forms_of(bundle)
@@ -132,9 +136,8 @@ class _Played:
     subject: int
     clip: Tensor  # (n, D) frames that were adapted on.
     labels: Tensor  # (m,) of the other rows.
-    model: Bundle  # Made without them.
-    translators: Mapping[str | float, Translator]
-    others: Tensor  # (S, D) neutral means of those whom it was made of.
+    models: Mapping[str | float, Bundle]  # Made without them, with each form of T.
+    odds: Mapping[str | float, Tensor]  # `source_odds` of those whom they were made of.
     source_logits: Tensor  # (m, K)
     logits: Mapping[str | float, Tensor]  # (m, K) with the whole clip.
     before: float  # Macro F1 of the source model.
@@ -143,7 +146,7 @@ class _Played:
 
     def episode(self, form: str | float) -> Episode:
         """Return what is to be learnt of one form."""
-        own, scores = replace(self.model, translator=self.translators[form]), self.after[form]
+        own, scores = self.models[form], self.after[form]
         return Episode(
             subject=self.subject,
             logits=self.logits[form],
@@ -152,7 +155,7 @@ class _Played:
             before=self.before,
             after=scores[-1],
             after_short=dict(zip(self.lengths[:-1], scores, strict=False)),
-            clip=clip_statistics(self.clip, align_style(self.clip, own).offset, own, source_odds(self.others, own)),
+            clip=clip_statistics(self.clip, align_style(self.clip, own).offset, own, self.odds[form]),
         )
 
 
@@ -161,11 +164,11 @@ def _play(
     subject: int,
     adapt: Tensor,
     test: Tensor,
-    model: Bundle,
-    translators: Mapping[str | float, Translator],
-    others: Tensor,
+    models: Mapping[str | float, Bundle],
+    odds: Mapping[str | float, Tensor],
 ) -> _Played:
     """Adapt each T on some rows of a held-out subject and look at the others."""
+    model = next(iter(models.values()))
     assert model.bank is not None  # made for the fold
     clip, rows, labels = source.features[adapt], source.features[test], source.labels[test].numpy()
     lengths = (*(length for length in LENGTHS if length < len(adapt)), len(adapt))
@@ -175,14 +178,13 @@ def _play(
     moved = (rows + offsets[:, None]).flatten(0, 1)
     with torch.no_grad():
         source_logits = model.head(rows)
-        logits = {form: model.head(each(moved)).unflatten(0, (len(lengths), -1)) for form, each in translators.items()}
+    logits = {form: own.logits(moved).view(len(lengths), len(rows), -1) for form, own in models.items()}
     return _Played(
         subject=subject,
         clip=clip,
         labels=source.labels[test],
-        model=model,
-        translators=translators,
-        others=others,
+        models=models,
+        odds=odds,
         source_logits=source_logits,
         logits={form: values[-1] for form, values in logits.items()},
         before=_macro_f1(labels, source_logits, model),

@@ -1,0 +1,131 @@
+"""Every command ends with what comes next, and its tables and help fit a small terminal."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from featlab.cache import write_table
+from featlab.cli import output as output_module
+from featlab.cli.app import make_app
+from featlab.cli.output import Output
+from featlab.cli.session import _NEXT
+from featlab.extraction.layouts import LAYOUTS
+from featlab.methods import method_names
+
+GROUP = typer.main.get_command(make_app())
+ALL = {
+    " ".join(filter(None, (name, inner)))
+    for name, command in GROUP.commands.items()
+    for inner in getattr(command, "commands", {"": None})
+}
+TYPED = {
+    "init": "init there",
+    "inspect": "inspect",
+    "verify": "verify",
+    "layouts": "layouts biovid",
+    "methods": "methods pft",
+    "train": "train --targets s041,s042 QUICK",
+    "pair": "pair --targets s041,s042 QUICK",
+    "pretrain": "pretrain --targets s041 QUICK",
+    "adapt": "adapt --subject s041 --method adabn QUICK",
+    "predict": "predict --subject s041 QUICK",
+    "export": "export --subject s041 --out s041.safetensors QUICK",
+    "evaluate": "evaluate --targets 3 --methods source-only,neutral-shift,pft --no-plots -j 1 --device cpu QUICK",
+    "benchmark": "benchmark --targets 3 --methods source-only,adabn --no-plots -j 1 --device cpu QUICK",
+    "tune": "tune pft --space weighting=mean,auto --folds 2 --draws 1 --targets 2 -j 1 QUICK",
+    "ablate": "ablate dims --targets 3 --values 4 --methods pft -j 1 QUICK",
+    "complexity": "complexity --methods source-only,pft --targets 2 --repeat 1 --batch 8 QUICK",
+    "branches": "branches --targets 4 QUICK",
+    "plot confusion": "plot confusion",
+    "plot style": "plot style --targets s041 --methods pft QUICK",
+    "report": "report",
+    "paper": "paper",
+    "import": "import t.csv --out t.h5",
+    "calibrate": "calibrate t.csv --out t2.csv --no-plots",
+    "bundle pack": "bundle pack BUNDLE --out b.zip",
+    "bundle unpack": "bundle unpack b.zip --out B",
+    "forget": "forget --subject s038 --dry-run",
+}
+"""What is typed, in this order; the others have a test of their own, which looks at their last lines."""
+ELSEWHERE = {"extract", "merge", "personalise", "demo", "backbone train", "bundle import"}
+ELSEWHERE |= {f"plot {name}" for name in ("tsne", "neighbours", "pairs", "clip")}
+WAYS_ON = re.compile(r"next|open it in a browser|without --dry-run")
+
+
+def test_every_command_ends_with_what_comes_next_and_its_tables_fit_80_columns(trained, run_well, quickly, monkeypatch):
+    assert set(TYPED) | ELSEWHERE == ALL
+    plain, tables = Output.show, []
+
+    def show(self, *shown):
+        wide = self.stdout.options.update_width(1000)
+        tables.extend(self.stdout.measure(each, options=wide).minimum for each in shown if hasattr(each, "columns"))
+        plain(self, *shown)
+
+    monkeypatch.setattr(Output, "show", show)
+    rows = "".join(f"p{n % 3},{'neutral' if n % 2 else 'joy'},v{n % 2},{n},{n * 0.3}\n" for n in range(24))
+    Path("t.csv").write_text(f"subject,label,video,frame,x\n{rows}")
+    bundle = next(Path("bundles").iterdir())
+    for name, line in TYPED.items():
+        words = line.replace("BUNDLE", str(bundle)).split()
+        tables.clear()
+        said = run_well(*(each for word in words for each in (quickly if word == "QUICK" else [word]))).stdout
+        assert any(map(WAYS_ON.search, said.splitlines()[-4:])), (name, said)
+        assert max(tables, default=0) <= 80, name
+    sets = " ".join(f"--set {word}" for word in quickly if word != "--set")
+    said = run_well("adapt", "--subject", "s041", "--method", "adabn", "-C", ".", "--cache", "cache.h5", *quickly)
+    step = f"next: featlab predict --subject s041 --method adabn --cache cache.h5 {sets}"
+    assert said.stdout.splitlines()[-1] == step
+    assert "next" not in run_well("inspect", "--quiet").stdout + run_well("inspect", "--json").stdout
+
+
+def test_what_comes_next_is_a_command_that_has_these_flags():
+    for step in _NEXT.values():
+        filled = re.sub(r"\{(targets|method|bundle|cache)\}", r" --\1", step).replace("{people}", " --subject")
+        filled = re.sub(r"\{(dir|at|out)\}", "", filled)
+        for words in re.findall(r"featlab [^;,]*", filled):
+            command = GROUP
+            for word in words.split()[1:]:
+                if word in getattr(command, "commands", ()):
+                    command = command.commands[word]
+            known = {flag for item in command.params for flag in item.opts}
+            assert set(re.findall(r"--[\w-]+", words)) <= known, (step, words)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_no_list_breaks_a_name_and_no_help_breaks_a_choice(width, run_well, monkeypatch):
+    made = output_module._console
+    monkeypatch.setattr(output_module, "_console", lambda **how: made(**{**how, "width": width}))
+    monkeypatch.setenv("COLUMNS", str(width))
+    for command, names in (("methods", method_names()), ("layouts", LAYOUTS.names())):
+        text = run_well(command).stdout
+        assert {line.split()[0] for line in text.splitlines() if line.split()} >= set(names)
+        assert max(len(line) for line in text.splitlines() if not line.startswith("next: ")) <= width
+    for name in ALL:
+        text = run_well(*name.split(), "--help").stdout
+        assert "<bool>" not in text
+        words = set(re.findall(r"\w+", text))
+        for item in command_of(name).params:
+            assert set(re.findall(r"[A-Za-z]\w{2,}", item.metavar or "")) <= words, (name, item.metavar)
+
+
+def command_of(name):
+    command = GROUP
+    for word in name.split():
+        command = command.commands[word]
+    return command
+
+
+def test_a_wrong_name_is_refused_before_torch_is_there(trained, refusals, monkeypatch):
+    for module in ("torch", "featlab.workspace.adapt", "featlab.workspace.predict"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for command in ("adapt", "predict"):
+        refusals({"--subject nobody": "unknown subject", "--subject s041 --cache gone.h5": "no cache there"}, command)
+
+
+def test_where_one_person_is_alone_others_are_asked_for(folder, table, extractor, refused, quickly):
+    write_table("cache.h5", table.rows_of("s041"), extractor)
+    for words in ("evaluate", "train", "pretrain", "adapt --subject s041", "tune pft"):
+        assert "others are needed to learn from" in refused(*words.split(), "-q", *quickly)
