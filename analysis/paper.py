@@ -152,8 +152,10 @@ def differences(table: PublishedTable, workspace: Workspace) -> list[str]:
     return [*said, *([f"Settings of your own: {', '.join(own)}."] if own else [])]
 
 
-def paper_result(table: PublishedTable, workspace: Workspace, lines: Sequence[Line], rows: Rows) -> Result:
-    """Return the table, what it says, and beneath it the source and every difference of protocol."""
+def paper_result(
+    table: PublishedTable, workspace: Workspace, people: Sequence[str], lines: Sequence[Line], rows: Rows
+) -> Result:
+    """Return the table of these targets, what it says, and beneath it the source and every difference of protocol."""
     source, unlike = {**table.source, "page": table.page}, differences(table, workspace)
     notes = [f"Published: {source['cite']}. Read from {source['read']}: {table.page}. {source['licence']}", *unlike]
     notes += [*failure_notes(rows), *best_notes(line.selection for line in lines)]
@@ -176,7 +178,7 @@ def paper_result(table: PublishedTable, workspace: Workspace, lines: Sequence[Li
         title=f"Published and ours: {table.title}",
         summary=findings(table, lines),
         tables={"paper": made},
-        metadata=run_facts(workspace),
+        metadata=run_facts(workspace, people),
         data={"table": table.name, "source": source, "lines": [*map(asdict, lines)], "differences": unlike},
     )
 

@@ -66,7 +66,7 @@ def paper(
             return
         rows = {run: [row for part in done for key, row in part.items() if key.method == run] for run in made}
         lines = compare.lines_of(table, made, compare.found_in(table, opened, rows, bars.of(table.kind)))
-    session.result(f"paper-{name}", compare.paper_result(table, opened, lines, rows))
+    session.result(f"paper-{name}", compare.paper_result(table, opened, people, lines, rows))
     errors = [row.error for mine in rows.values() for row in mine]
     if any(errors):
         output.warn("some runs failed; the notes of the table say why")

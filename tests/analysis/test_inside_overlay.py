@@ -93,10 +93,12 @@ def test_each_frame_is_shown_at_its_time_with_the_bars_of_the_last_sampled_one(c
 
 
 def test_what_can_not_be_drawn_over_is_refused(clip, tmp_path, monkeypatch):
+    (tmp_path / "folder.mp4").mkdir()
     for path, source, why in (
         ("o.mp4", None, "--images"),
         ("o.mp4", tmp_path, "one video"),
         ("o.avi", clip, "ends in .mp4"),
+        (str(tmp_path / "folder.mp4"), clip, "new file"),
         (str(tmp_path / "same.mp4"), tmp_path / "same.mp4", "new file"),
     ):
         with pytest.raises(ConfigError, match=why):

@@ -137,6 +137,9 @@ def test_costs_and_branches_are_those_of_their_commands(workspace, run_json, qui
         assert (line["ours"]["mean"], line["ours"]["low"]) == pytest.approx((own["mean"], own["low"]))
     assert [line["published"] for line in data["lines"]] == [0.75, 0.40, 0.53, 0.85]
     assert "here smile, calm" in data["differences"][0]
+    # Nobody is named in these tables, and `forget` knows whom they count.
+    gone = {Path(path).name for path, _ in run_json("forget", "--subject", data["targets"][0], "--dry-run")["goes"]}
+    assert gone >= {"paper-complexity", "paper-branches", "complexity", "branches"}
 
 
 def test_tables_of_clup_adapt_to_a_data_set(workspace, run_json, quickly):
