@@ -187,7 +187,9 @@ def test_what_makes_no_sense_is_refused_before_anything_is_trained(workspace, ru
         "poster-biovid": "needs 4 people, two to learn from, and here are 3",
         "poster-stressid": "the cache pain, neutral; make a cache with them, as by `featlab extract STRESSID",
         "clup-afe-expw": "featlab merge",
-        "branches --methods pft": "leave out --methods",
+        **dict.fromkeys(
+            (f"branches {word}" for word in ("--methods pft", "--share 1/2", "--collect")), "leave out --methods"
+        ),
         "poster-biovdi": "did you mean 'poster-biovid'",
         "poster-biovid --targets 1 --methods pff": "did you mean 'pft'",
     }
