@@ -121,6 +121,7 @@ def merge_caches(
             landmarks=table.landmarks if landmarks else None,
             paths=table.paths if with_paths else None,
             faces=table.faces if counted else None,
+            prompts=None,  # As the header has them.
         )
 
     owners = {name: number for number, each in enumerate(inputs) for name in each.subjects}
@@ -130,7 +131,11 @@ def merge_caches(
         if all(each.classes == header.classes and same_prompts(each.prompts, texts) for each in caches):
             header = replace(header, prompts=texts)
         elif any(each.prompts is not None for each in caches):
-            notes += ("texts of the classes are left out: the caches have not the same",)
+            about = {name: said for name, said in header.extractor.about.items() if name != schema.PROMPTS}
+            header = replace(header, extractor=replace(header.extractor, about=about))
+            notes += (
+                "texts of the classes are left out: the caches have different classes, or different texts of them",
+            )
         kinds = dict(encode_table(renamed(next(caches[0].iter_rows(1)), prefixes[0]), header, str(out)).kinds)
         if with_paths:
             widest = max((cache.large[schema.PATHS].dtype for cache in caches), key=lambda dtype: dtype.itemsize)

@@ -83,6 +83,8 @@ class FeatureTable:
             if (array := getattr(self, name)) is not None:
                 _check_array(name, array, dtype, (rows, *shape))
                 rows = len(array)
+        if self.prompts is not None:
+            _check_array("prompts", self.prompts, np.float32, (len(self.classes), self.dim))
         if self.paths is not None and len(self.paths) != rows:
             raise CacheError(f"feature table: expected {rows} paths, one a row, got {len(self.paths)}")
         _check_codes("label", self.label, -1, len(self.classes))

@@ -158,6 +158,7 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
         "style bank": bundle.bank.sentence() if bundle.bank else "none",
         "membership test": membership_sentence(bundle.membership),
         "extractor": f"{bundle.extractor.id}: {bundle.extractor.preprocessing}",
+        **bundle.extractor.about,
     }
     session.output.json({"folder": folder, **facts, "carried_share": bundle.share.value, "known": known})
     session.output.facts(str(folder), facts)

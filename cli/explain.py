@@ -118,7 +118,7 @@ def complexity(
         report = measure_complexity(
             opened, subjects, names, measured=measured, repeat=repeat, batch=batch, on_method=bars.of("complexity")
         )
-    session.result(name, complexity_result(report, run_facts(opened)))
+    session.result(name, complexity_result(report, run_facts(opened, subjects)))
     failures = [(f"{cost.method} on {where}", why) for cost in report.costs for where, why in cost.failures]
     output.warn_of_failures(failures, "runs failed; the table's notes list them")
     if failures:
@@ -140,8 +140,9 @@ def branches(
     with session.output.progress() as bars:
         opened = session.open()
         report = compare_branches(opened, on_step=bars.of("branches"))
-    session.warn_of_seen(opened.extractor, sorted({person for draw in report.draws for person in draw}))
-    session.result(name, branches_result(report, run_facts(opened)))
+    people = sorted({person for draw in report.draws for person in draw})
+    session.warn_of_seen(opened.extractor, people)
+    session.result(name, branches_result(report, run_facts(opened, people)))
 
 
 @command("workspace", "json_mode", "quiet")

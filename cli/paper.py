@@ -45,8 +45,8 @@ def paper(
     table, names = tables[name], names_in(session["methods"])
     if table.kind != "branches":
         names = names or list(dict.fromkeys(run.split()[0] for run in table.runs))
-    elif names:
-        raise InputError("branches compares two parts of one model; leave out --methods")
+    elif names or session["collect"] or session["share"] != "1/1":
+        raise InputError("branches is one comparison within one model; leave out --methods, --share and --collect")
     with output.progress() as bars:
         opened = compare.fitted(session.open({"protocol.methods": names or None, "protocol.scope": table.scope}), table)
         refuse_unread(opened.config, names or ["pft"])
@@ -66,7 +66,7 @@ def paper(
             return
         rows = {run: [row for part in done for key, row in part.items() if key.method == run] for run in made}
         lines = compare.lines_of(table, made, compare.found_in(table, opened, rows, bars.of(table.kind)))
-    session.result(f"paper-{name}", compare.paper_result(table, opened, lines, rows))
+    session.result(f"paper-{name}", compare.paper_result(table, opened, people, lines, rows))
     errors = [row.error for mine in rows.values() for row in mine]
     if any(errors):
         output.warn("some runs failed; the notes of the table say why")

@@ -18,9 +18,6 @@ from featlab.cli.pixels import embed, network_device, recipe_of
 from featlab.cli.session import REFUSED, SKIPPED, Session, counted, people_of, workspace_command
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from featlab.bundle.bundle import Bundle
     from featlab.cache.table import FeatureTable
     from featlab.model.networks import AdaptedModel
@@ -97,7 +94,7 @@ def predict_from_images(
     predicted = person.model.predict_proba(rows.embeddings)
     probabilities = smooth_probabilities(predicted, rows.video, rows.frame, smooth)
     done = Predicted(person.subject, rows, probabilities, person.reused)
-    write_predictions(out, [(rows, probabilities)], person.bundle.classes)
+    write_predictions(out, [done], person.bundle.classes)
     write_list(out, found.failures)
     session.then = "the same with --overlay FILE.mp4 draws it over a video" if overlay is None else "play {overlay}"
     if overlay is not None:
@@ -161,14 +158,14 @@ def predict_rows(session: Session, out: Path, smooth: int) -> None:
 
     if len(people) == 1:
         done = smoothed(predict_one(opened, bundle, folder, people[0]))
-        write_predictions(out, [(done.rows, done.probabilities)], classes)
+        write_predictions(out, [done], classes)
         tell_predictions(output, done, classes, method, out, smooth)
         return
     targets = targets_of(output, bundle, people)
     predicted: list[dict[str, Any]] = []
     refused: list[tuple[str, str]] = []
 
-    def parts() -> Iterator[tuple[FeatureTable, NDArray[np.float32]]]:
+    def parts() -> Iterator[Predicted]:
         for done in predict_people(opened, bundle, folder, targets):
             bars("predict", len(predicted) + len(refused) + 1, len(targets), done.subject)
             if isinstance(done, Refused):
@@ -176,7 +173,7 @@ def predict_rows(session: Session, out: Path, smooth: int) -> None:
                 continue
             done = smoothed(done)
             predicted.append(_facts(done, classes))
-            yield done.rows, done.probabilities
+            yield done
 
     with output.progress() as bars:
         write_predictions(out, parts(), classes)

@@ -28,7 +28,7 @@ def check_overlay(path: Path, source: Path | None) -> None:
     """Raise a FeatlabError where there is no video to draw over or none can be written, before any work is done."""
     if source is None or not is_video(source) or source.is_dir():
         raise ConfigError("--overlay draws over one video; name it with --images CLIP")
-    if path.suffix.lower() != ".mp4" or path.resolve() == source.resolve():
+    if path.suffix.lower() != ".mp4" or path.resolve() == source.resolve() or path.is_dir():
         raise ConfigError(f"--overlay {path}: name a new file that ends in .mp4")
     if "libx264" not in import_av().codecs_available:
         raise ConfigError("this build of PyAV writes no H.264: pip install --force-reinstall 'featlab[video]'")
@@ -66,7 +66,7 @@ def write_overlay(
         stream.width, stream.height, stream.pix_fmt = *canvas.size, "yuv420p"
         stream.codec_context.time_base = times.unit
         for frame, pixels in enumerate(decode_frames(video, times.stamps)):
-            on_progress(frame, len(reasons))
+            on_progress(frame + 1, len(reasons))
             if isinstance(pixels, InputError):
                 reasons[frame] = str(pixels)
             else:

@@ -89,7 +89,7 @@ def check_tensors(
         if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
     wanted = [each for each in (about.get(_TENSORS), digest) if each is not None]
-    if wanted and any(each != _digest({name: tensor.numpy() for name, tensor in tensors.items()}) for each in wanted):
+    if wanted and wanted != [_digest({name: each.numpy() for name, each in tensors.items()})] * len(wanted):
         raise BundleError(f"{path}: its content is not what was written (damaged, or of another run)")
 
 
@@ -116,8 +116,9 @@ def check_own_digest(path: Path) -> bool:
         ValueError: It is damaged, in one line.
     """
     if path.suffix == ".safetensors":
-        read_tensors(path, finite=False)
-        return open_tensors(path)[0] is not None
+        about, tensors = open_tensors(path)
+        check_tensors(path, about or {}, tensors, finite=False)
+        return about is not None
     text = path.read_text("utf-8") if path.suffix in (".json", ".jsonl") else ""
     # Several lines are a table of results.
     if not text or (path.suffix == ".jsonl" and text.count("\n") > 1):

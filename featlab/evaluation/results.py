@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
@@ -125,14 +125,18 @@ def read_results(path: Path) -> list[EvaluationRow]:
     return rows
 
 
-def run_facts(workspace: Workspace) -> dict[str, Any]:
-    """Return what made the results of a run: configuration, digest and extractor of the cache, versions."""
+def run_facts(workspace: Workspace, targets: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what made the results of a run: configuration, digest and extractor of the cache, versions.
+
+    Targets are named where nothing else of the results does it: `featlab forget` finds them by it.
+    """
     extractor = workspace.extractor
     return {
         "config": workspace.config.to_dict(),
         "cache_digest": workspace.cache_digest,
         "extractor": {"id": extractor.id, "fingerprint": extractor.fingerprint},
         "versions": versions(),
+        **({"targets": [*targets]} if targets else {}),
     }
 
 

@@ -158,7 +158,7 @@ def _relabelled(table: FeatureTable, classes: tuple[str, ...], neutral: str) -> 
     codes = [classes.index(name) if name in classes else -1 for name in table.classes]
     # An unknown label is -1, which picks the last of these.
     label = np.array([*codes, -1], dtype=np.int16)[table.label]
-    return replace(table, label=label, classes=classes, neutral=neutral)
+    return replace(table, label=label, classes=classes, neutral=neutral, prompts=None)
 
 
 def _with_source(bundle: Bundle, source: FeatureTable, cache_digest: str, methods: Sequence[str]) -> Bundle:

@@ -108,7 +108,8 @@ def extract(
     ordered = _checked(items, backbone, landmarks, failures)
     classes = class_names((item.label for item in ordered), neutral)
     extractor = pseudonyms.extractor(backbone.info()) if pseudonyms else backbone.info()
-    prompts = class_prompts(backbone, classes)
+    # Pictures of one person come without labels, and nothing reads texts then.
+    prompts = class_prompts(backbone, classes) if len(classes) > 1 else None
     how: dict[str, Any] = {"dtype": config.dtype, "with_files": backbone.needs_images}
     if stays(out, if_exists, get_args(IfExists)):
         kept = read_failures(out)

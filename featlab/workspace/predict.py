@@ -19,6 +19,7 @@ from featlab.cache.names import as_cell
 from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError, FeatlabError
 from featlab.model.networks import AdaptedModel
+from featlab.protocol.splits import split_target
 from featlab.workspace.adapt import Refused, adapt_rows, adapt_subject, clip_digest, stored_adaptation
 from featlab.workspace.workspace import Workspace
 
@@ -31,6 +32,7 @@ class Predicted:
     rows: FeatureTable  # n rows.
     probabilities: NDArray[np.float32]  # (n, K), classes in the bundle's order.
     reused: bool  # Whether the adaptation was stored.
+    adapted_on: NDArray[np.bool_] | None = None  # (n,) rows that the adaptation was made from; ``None`` if unknown.
 
 
 def predict_people(
@@ -53,7 +55,17 @@ def predict_one(workspace: Workspace, bundle: Bundle, folder: Path, subject: str
     """Predict the rows of one person; adapts first where that is missing, as `adaptation_of`."""
     model, reused = adaptation_of(workspace, bundle, folder, subject)
     rows = workspace.table.rows_of(subject)
-    return Predicted(subject, rows, model.predict_proba(rows.embeddings), reused)
+    probabilities = model.predict_proba(rows.embeddings)
+    return Predicted(subject, rows, probabilities, reused, _adapted_on(rows, workspace.config.protocol.gap))
+
+
+def _adapted_on(rows: FeatureTable, gap: int) -> NDArray[np.bool_]:
+    """Return (n,) which rows of one person `adaptation_of` adapts on; none where it takes a clip from elsewhere."""
+    unlabelled = bool((rows.label < 0).all())
+    taken = np.full(len(rows), unlabelled)
+    if not unlabelled and (rows.label == rows.neutral_code).any():
+        taken[split_target(rows, gap).adapt] = True
+    return taken
 
 
 def adaptation_of(workspace: Workspace, bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, bool]:
@@ -93,28 +105,27 @@ def stored_model(bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[Ada
     return model, str(meta.get("method", ""))
 
 
-def write_predictions(
-    path: str | os.PathLike[str],
-    predicted: Iterable[tuple[FeatureTable, NDArray[np.float32]]],
-    classes: Sequence[str],
-) -> None:
-    """Write one line a row as csv: path (if stored), subject, video, frame, predicted, and p_<class> of each class.
+def write_predictions(path: str | os.PathLike[str], predicted: Iterable[Predicted], classes: Sequence[str]) -> None:
+    """Write one line a row as csv, for all people or none: whole or not there, and not there without any rows.
 
-    The file is whole or not there, and not there without any rows. What was ``predicted``, rows of one cache and their
-    (n, K) probabilities, is taken one after the other.
+    The columns: path (if stored), subject, video, frame, adapted_on (yes or no, if known), predicted, and p_<class> of
+    each class. People are taken one after the other.
     """
     parts = iter(predicted)
     for first in parts:
         with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            stored = ["path"] if first[0].paths is not None else []
-            writer.writerow([*stored, "subject", "video", "frame", "predicted", *(f"p_{name}" for name in classes)])
-            for table, probabilities in chain([first], parts):
-                winner = probabilities.argmax(axis=1)
-                for row, line in enumerate(probabilities):
+            stored = ["path"] if first.rows.paths is not None else []
+            known = ["adapted_on"] if first.adapted_on is not None else []
+            start = [*stored, "subject", "video", "frame", *known, "predicted"]
+            writer.writerow([*start, *(f"p_{name}" for name in classes)])
+            for done in chain([first], parts):
+                table, winner = done.rows, done.probabilities.argmax(axis=1)
+                for row, line in enumerate(done.probabilities):
                     names = [table.subjects[table.subject[row]], table.videos[table.video[row]], int(table.frame[row])]
-                    start = [table.paths[row]] if table.paths is not None else []
-                    named = map(as_cell, (*start, *names, classes[winner[row]]))
+                    whose = [table.paths[row], *names] if table.paths is not None else names
+                    used = [] if done.adapted_on is None else ["yes" if done.adapted_on[row] else "no"]
+                    named = map(as_cell, (*whose, *used, classes[winner[row]]))
                     writer.writerow([*named, *(f"{value:.6f}" for value in line)])
 
 

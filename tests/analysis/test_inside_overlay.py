@@ -74,7 +74,7 @@ def test_each_frame_is_shown_at_its_time_with_the_bars_of_the_last_sampled_one(c
     write_overlay(out, clip, "p, pft", CLASSES, found, probabilities, lambda *step: steps.append(step))
     times, frames = drawn(out)
     assert times == pytest.approx(np.array(TIMES) / 1000, abs=1e-6)
-    assert steps == [(number, 10) for number in range(10)]
+    assert steps == [(number + 1, 10) for number in range(10)]
     assert [path.name for path in out.parent.iterdir()] == ["o.mp4"]
     top, bars = SHOWN * HEIGHT // WIDTH, slice(192, 399)
     for number, frame in enumerate(frames):
@@ -93,10 +93,12 @@ def test_each_frame_is_shown_at_its_time_with_the_bars_of_the_last_sampled_one(c
 
 
 def test_what_can_not_be_drawn_over_is_refused(clip, tmp_path, monkeypatch):
+    (tmp_path / "folder.mp4").mkdir()
     for path, source, why in (
         ("o.mp4", None, "--images"),
         ("o.mp4", tmp_path, "one video"),
         ("o.avi", clip, "ends in .mp4"),
+        (str(tmp_path / "folder.mp4"), clip, "new file"),
         (str(tmp_path / "same.mp4"), tmp_path / "same.mp4", "new file"),
     ):
         with pytest.raises(ConfigError, match=why):

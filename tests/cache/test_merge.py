@@ -11,6 +11,7 @@ import pytest
 import featlab.cache.merge
 from featlab.cache import CacheError, ExtractorInfo, merge_caches, open_cache, verify_cache, write_table
 from featlab.cache.forget import remove_subjects
+from featlab.cache.reader import inspect_cache
 
 CLASSES = ("neutral", "happy", "pain")
 FIRST, SECOND = (0, 1), (2, 3, 4)
@@ -144,7 +145,7 @@ def test_half_precision_stays_where_all_have_it_and_what_only_one_has_is_left_ou
         assert any(note.startswith(f"{what} are left out") for note in report.notes)
 
 
-def test_texts_of_the_classes_travel_with_the_rows(make, tmp_path, refuses):
+def test_texts_of_the_classes_travel_with_the_rows(make, extractor, tmp_path, refuses):
     texts = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
     whole, plain = make("whole.h5", prompts=texts), make("plain.h5")
     assert digest(whole) != digest(plain)
@@ -154,12 +155,14 @@ def test_texts_of_the_classes_travel_with_the_rows(make, tmp_path, refuses):
         for part in (table, cache.read(["s1"]), next(cache.iter_rows(1)), table.without("s1")):
             np.testing.assert_array_equal(part.prompts, texts)
         assert digest(write_table(tmp_path / "again.h5", table, cache.extractor)) == cache.digest
-    one = make("one.h5", *FIRST, prompts=texts)
+    told = replace(extractor, about={"prompts": "a {label}"})
+    one = make("one.h5", *FIRST, prompts=texts, extractor=told)
     for name, others, kept in (("near", texts * (1 + 1e-6), True), ("far", texts + 1, False), ("none", None, False)):
-        other = make(f"{name}.h5", *SECOND, prompts=others)
+        other = make(f"{name}.h5", *SECOND, prompts=others, extractor=told)
         report = merge_caches((one, other), tmp_path / f"{name}-both.h5")
         assert (read(report.path).prompts is not None) == kept
         assert any("texts of the classes are left out" in note for note in report.notes) != kept
+        assert ("prompts" in inspect_cache(report.path).extractor.about) == kept
     remove_subjects(whole, ["s1"])
     np.testing.assert_array_equal(read(whole).prompts, texts)
     for words, changed in (("not what was written", texts + 1), ("shape (2, 8), expected (3, 8)", texts[:2])):

@@ -41,6 +41,7 @@ def test_a_table_that_does_not_fit_together_is_refused(table, refused):
         ({"video": np.full(6, -1, np.int32)}, "video codes"),
         ({"landmarks": np.zeros((6, 4, 3), np.float32)}, "landmarks of shape (6, any, 2)"),
         ({"paths": ("a",)}, "6 paths"),
+        ({"prompts": np.zeros((3, 3), np.float32)}, "prompts of shape (2, 3)"),
         ({"neutral": "happy"}, "'happy'"),
     ):
         with refused(CacheError, words):

@@ -100,7 +100,7 @@ def test_a_table_of_the_poster_runs_on_its_layout_as_an_evaluation_does(tree, dr
     assert "head.epochs = 2" in data["differences"][-1]
     points = table.runs["pft"][1][0] - table.runs["source-only"][1][0]
     assert data["words"][0].endswith(f"{points:+.1f} published.")
-    assert data["words"][-1].startswith("Next: ")
+    assert data["words"][-1].startswith("The protocols differ")
     shares = [run("paper", name, *words, "--seed", "1", "--share", part) for part in ("1/2", "2/2")]
     assert [share.exit_code for share in shares] == [0, 0]
     assert ("share 1/2 is done" in shares[0].stdout, "Targets" in shares[1].stdout) == (True, True)
@@ -137,6 +137,9 @@ def test_costs_and_branches_are_those_of_their_commands(workspace, run_json, qui
         assert (line["ours"]["mean"], line["ours"]["low"]) == pytest.approx((own["mean"], own["low"]))
     assert [line["published"] for line in data["lines"]] == [0.75, 0.40, 0.53, 0.85]
     assert "here smile, calm" in data["differences"][0]
+    # Nobody is named in these tables, and `forget` knows whom they count.
+    gone = {Path(path).name for path, _ in run_json("forget", "--subject", data["targets"][0], "--dry-run")["goes"]}
+    assert gone >= {"paper-complexity", "paper-branches", "complexity", "branches"}
 
 
 def test_tables_of_clup_adapt_to_a_data_set(workspace, run_json, quickly):
@@ -184,7 +187,9 @@ def test_what_makes_no_sense_is_refused_before_anything_is_trained(workspace, ru
         "poster-biovid": "needs 4 people, two to learn from, and here are 3",
         "poster-stressid": "the cache pain, neutral; make a cache with them, as by `featlab extract STRESSID",
         "clup-afe-expw": "featlab merge",
-        "branches --methods pft": "leave out --methods",
+        **dict.fromkeys(
+            (f"branches {word}" for word in ("--methods pft", "--share 1/2", "--collect")), "leave out --methods"
+        ),
         "poster-biovdi": "did you mean 'poster-biovid'",
         "poster-biovid --targets 1 --methods pff": "did you mean 'pft'",
     }

@@ -191,7 +191,7 @@ def test_an_adaptation_to_another_clip_is_not_reused_in_silence(folder, run_json
         assert (json.loads(result.stdout)["reused"], told in result.stderr) == (reused, True), result.stderr
 
 
-COLUMNS = ["subject", "video", "frame", "predicted", "p_neutral", "p_smile"]
+COLUMNS = ["subject", "video", "frame", "adapted_on", "predicted", "p_neutral", "p_smile"]
 
 
 def test_predict_adapts_first_and_writes_one_line_a_frame(folder, run_well, run_json, quickly, lines_of):
@@ -200,6 +200,9 @@ def test_predict_adapts_first_and_writes_one_line_a_frame(folder, run_well, run_
     assert "smile-a" in result.stdout
     lines = lines_of("predictions.csv")
     assert (len(lines), list(lines[0])) == (24, COLUMNS)
+    # Half of the neutral videos, no frame of any other.
+    assert {line["video"] for line in lines if line["adapted_on"] == "yes"} == {"neutral-a"}
+    assert {line["adapted_on"] for line in lines if line["video"] == "neutral-a"} == {"yes"}
     for line in lines:
         shares = {name: float(line[f"p_{name}"]) for name in ("neutral", "smile")}
         assert sum(shares.values()) == pytest.approx(1, abs=2e-6)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from featlab.cache.schema import ExtractorInfo
-from featlab.config.options import Options, option, with_options
+from featlab.config.options import Options, option, refuse_inert, with_options
 from featlab.errors import ConfigError
 from featlab.registry import Registry
 
@@ -158,6 +158,7 @@ def network_options(name: str, kind: type[Chosen], options: Mapping[str, Any]) -
     if values.get("layers") == "none":
         values["layers"] = ()
     made: Chosen = with_options(kind(), values, name)
+    refuse_inert(made, values, name)
     return made
 
 

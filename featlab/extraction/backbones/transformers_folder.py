@@ -58,8 +58,10 @@ class TransformerOptions(NetworkOptions):
     )
 
     def check_together(self) -> None:
-        """Refuse a text without the class in it."""
+        """Refuse a text without the class in it, and layers beside what is compared with texts."""
         super().check_together()
+        if self.pooling == "joint" and self.layers:
+            raise ConfigError(f"{self.key('layers')} doesn't go with pooling=joint: texts have no such layers")
         if "{label}" not in self.prompts:
             raise ConfigError(f"{self.key('prompts')} = {self.prompts!r} must hold {{label}}, the place of the class")
 
@@ -152,6 +154,11 @@ def _texts(transformers: Any, folder: Path, model: Any, prompt: str, classes: Se
         tokenizer = _loaded(transformers.AutoTokenizer, folder, "tokenizer")
     texts = [prompt.replace("{label}", label.replace("_", " ")) for label in classes]
     tokens = tokenizer(texts, padding=True, return_tensors="pt")
+    length, most = tokens["input_ids"].shape[1], model.config.text_config.max_position_embeddings
+    if length > most:
+        raise InputError(
+            f"the longest text of a class has {length} tokens, and this network reads {most}; shorten prompts"
+        )
     with torch.inference_mode():
         pooled = model.text_model(tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
         vectors = model.logit_scale.exp() * F.normalize(model.text_projection(pooled))

@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,12 +154,23 @@ def test_texts_of_the_classes_classify_as_clip_itself_does(clip, images, make_tr
     assert other.info() == backbone.info()
     with refused(InputError, "its texts of the classes differ"):
         extract(source, with_mirror(other), tmp_path / "cache.h5", neutral="neutral")
-    with refused(ConfigError, "must hold {label}"):
-        make_backbone(f"hf:{folder}", pooling="joint", prompts="a face", **plain)
+    layer = "vision_model.encoder.layers.1"
+    for options, words in (
+        ({"pooling": "joint", "prompts": "a face"}, "must hold {label}"),
+        ({"pooling": "joint", "layers": layer}, "doesn't go with pooling=joint"),
+        ({"pooling": "cls", "prompts": "a {label}"}, "prompts has no effect here: it belongs to"),
+    ):
+        with refused(ConfigError, words):
+            make_backbone(f"hf:{folder}", **options, **plain)
+    with refused(InputError, "has 104 tokens, and this network reads 77; shorten prompts"):
+        make_backbone(f"hf:{folder}", pooling="joint", prompts="{label}" + " very" * 100, **plain).texts(classes)
     for file in folder.glob("tokenizer*"):
         file.unlink()
+    bare = make_backbone(f"hf:{folder}", pooling="joint", **plain)
     with refused(InputError, "no tokenizer there"):
-        make_backbone(f"hf:{folder}", pooling="joint", **plain).texts(classes)
+        bare.texts(classes)
+    # Pictures without labels are no reason to read texts.
+    extract([replace(item, label=None) for item in source], bare, tmp_path / "new.h5", neutral="neutral")
 
 
 def test_of_two_towers_the_vision_tower_is_taken(clip, images):
