@@ -184,27 +184,19 @@ def paper_result(
 
 
 def findings(table: PublishedTable, lines: Sequence[Line]) -> list[str]:
-    """Return what the table says, a sentence each, and what comes next."""
-    said = []
+    """Return how far the paper's method is from another one, here and as published, and what can be compared."""
     by_run = {line.run: line for line in lines if line.ours.targets}
+    said = ["The protocols differ (see beneath the table): compare differences of methods, not levels."]
     ends = [by_run[run] for run in (table.proposed, table.against) if run in by_run]
-    if len(table.measures) > 1:
-        for of in ends:
-            mine = [line for line in lines if line.run == of.run]
-            parts = [f"{x.measure.title} {x.shown(x.ours.mean)} (published {x.shown(x.published)})" for x in mine]
-            said.append(f"{of.name}: {'; '.join(parts)}.")
-    elif len(ends) == 2:
-        first, second = ends
-        gaps = [value - second.ours.each[who] for who, value in first.ours.each.items() if who in second.ours.each]
-        low, high = bootstrap_interval(gaps)
-        sure = "" if math.isnan(low) else f", 95 % interval [{low:.1f}, {high:.1f}]"
-        said.append(
-            f"{first.name} minus {second.name}: {mean(gaps):+.1f} points here{sure}, over "
-            f"{count_text(len(gaps), 'target')}; {first.published - second.published:+.1f} published."
-        )
-    said.append("The protocols differ (see beneath the table): compare differences of methods, not levels.")
-    more = "" if table.scope == "dataset" else "more --draws take other people as targets; "
-    return [*said, f"Next: {more}`featlab report` makes one page of all results."]
+    if len(table.measures) > 1 or len(ends) < 2:
+        return said
+    first, second = ends
+    gaps = [value - second.ours.each[who] for who, value in first.ours.each.items() if who in second.ours.each]
+    low, high = bootstrap_interval(gaps)
+    sure = "" if math.isnan(low) else f", 95 % interval [{low:.1f}, {high:.1f}]"
+    points = f"{first.name} minus {second.name}: {mean(gaps):+.1f} points here{sure}, over"
+    published = f"{first.published - second.published:+.1f} published."
+    return [f"{points} {count_text(len(gaps), 'target')}; {published}", *said]
 
 
 def _recall(place: int) -> Field:

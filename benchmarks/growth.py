@@ -41,7 +41,7 @@ MEASURED: dict[str, tuple[Sequence[str], int]] = {
     "pair, landmark, exact": (("pair", "--strategy", "landmark"), 10**5),
     "pair, cosine, index": (("pair", "--strategy", "cosine", "--index", "IVF{cells},SQ8"), 10**6),
     "train": (("train",), 10**6),
-    "adapt": (("adapt", "--subject", "all", "--bundle", "{bundle}", "--engine", "local"), 10**6),
+    "adapt": (("adapt", "--subject", "all", "--bundle", "{bundle}", "--jobs", "1"), 10**6),
     "evaluate": (("evaluate", "--targets", "{targets}", *QUICK), 10**5),
 }
 
@@ -118,9 +118,9 @@ def points(folder: Path, largest: int, only: Sequence[str]) -> list[dict[str, An
                 given["targets"] = rows // FRAMES - SOURCES // 2 if rows > 1000 else 5
                 used = run([word.format(**given) for word in words], place)
                 recall = [json.loads(item.read_text())["recall"] for item in place.glob("stages/pair-*/summary.json")]
-                for left in ("stages", "bundles", "results", "copy.h5"):
-                    shutil.rmtree(place / left, ignore_errors=True)
-                    (place / left).unlink(missing_ok=True)
+                (place / "copy.h5").unlink(missing_ok=True)
+                for left in (*(place / name for name in ("stages", "bundles", "results")), bundle / "subjects"):
+                    shutil.rmtree(left, ignore_errors=True)
                 path.write_text(json.dumps({"name": name, "rows": rows, **used, "recall": (recall or [None])[0]}))
                 print(path.read_text(), flush=True)
             if path.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -132,15 +133,19 @@ class FeatureTable:
     def rows_of(self, *subjects: str) -> FeatureTable:
         """Return the rows of the named subjects, in the table's order.
 
-        Rows that lie side by side are views, and those of everyone are the table itself.
+        Those of one subject are views where each subject's rows lie together in the order of the codes, as in a cache;
+        those of everyone are the table itself.
         """
         codes = self._subject_codes(subjects)
-        wanted = self.subject == codes[0] if len(codes) == 1 else np.isin(self.subject, codes)
-        if wanted.all():
-            return self
-        rows = np.flatnonzero(wanted)
-        together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
-        return self.take(slice(rows[0], rows[-1] + 1) if together else rows)
+        if len(codes) == 1 and self._in_order:
+            first, end = np.searchsorted(self.subject, [codes[0], codes[0] + 1])
+            return self if end - first == len(self) else self.take(slice(first, end))
+        wanted = np.isin(self.subject, codes)
+        return self if wanted.all() else self.take(wanted)
+
+    @cached_property
+    def _in_order(self) -> bool:
+        return bool((self.subject[1:] >= self.subject[:-1]).all())
 
     def without(self, *subjects: str) -> FeatureTable:
         """Return the rows of everyone but the named subjects, in the table's order."""

@@ -45,8 +45,8 @@ def paper(
     table, names = tables[name], names_in(session["methods"])
     if table.kind != "branches":
         names = names or list(dict.fromkeys(run.split()[0] for run in table.runs))
-    elif names:
-        raise InputError("branches compares two parts of one model; leave out --methods")
+    elif names or session["collect"] or session["share"] != "1/1":
+        raise InputError("branches is one comparison within one model; leave out --methods, --share and --collect")
     with output.progress() as bars:
         opened = compare.fitted(session.open({"protocol.methods": names or None, "protocol.scope": table.scope}), table)
         refuse_unread(opened.config, names or ["pft"])

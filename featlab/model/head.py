@@ -107,19 +107,6 @@ def _principal_directions(
     return kept
 
 
-def train_head(
-    features: Tensor,
-    labels: NDArray[np.int16],
-    classes: int,
-    config: HeadConfig,
-    *,
-    seed: int,
-    on_epoch: OnEpoch | None = None,
-) -> SourceHead:
-    """Train one B and C: see `train_heads`."""
-    return train_heads(features, [labels], classes, config, seed=seed, on_epoch=on_epoch)[0]
-
-
 def train_heads(
     features: Tensor,
     labels: Sequence[NDArray[np.int16]],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.config.sections import HeadConfig
-from featlab.model.head import train_head
+from featlab.model.head import train_heads
 from featlab.model.style_bank import SourceRows, StyleBank
 from featlab.seeding import torch_generator
 
@@ -55,7 +55,8 @@ def membership_test(
             scores["single"] = -torch.cdist(held, known[inside]).min(dim=1).values
         seen = torch.isin(person, inside) & ~other
         if config.classifier == "trained" and split < HEADS and len(torch.unique(labels[seen])) > 1:
-            head = train_head(features[seen], labels[seen].numpy().astype(np.int16), classes, config, seed=seed + split)
+            codes = labels[seen].numpy().astype(np.int16)
+            (head,) = train_heads(features[seen], [codes], classes, config, seed=seed + split)
             with torch.no_grad():
                 likely = torch.log_softmax(head(features), dim=1).gather(1, labels[:, None])
             scores["head"] = _means(likely, person, other, count).squeeze(1)

@@ -15,7 +15,7 @@ from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import InputError
 from featlab.methods.registry import prepare_extras, reads_pairs
-from featlab.model.head import fit_projection, prompt_head, train_head
+from featlab.model.head import fit_projection, prompt_head, train_heads
 from featlab.model.linear import learn_share
 from featlab.model.membership import membership_test
 from featlab.model.networks import Projection, SourceHead
@@ -62,7 +62,7 @@ def train_source_head(
             )
         head = prompt_head(projection, features, table.prompts)
     else:
-        head = train_head(features, table.label, len(table.classes), config.head, seed=seed, on_epoch=report)
+        (head,) = train_heads(features, [table.label], len(table.classes), config.head, seed=seed, on_epoch=report)
     how = config.pretrain
     share = CarriedShare(how.share)
     if how.learn_share:

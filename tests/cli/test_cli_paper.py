@@ -100,7 +100,7 @@ def test_a_table_of_the_poster_runs_on_its_layout_as_an_evaluation_does(tree, dr
     assert "head.epochs = 2" in data["differences"][-1]
     points = table.runs["pft"][1][0] - table.runs["source-only"][1][0]
     assert data["words"][0].endswith(f"{points:+.1f} published.")
-    assert data["words"][-1].startswith("Next: ")
+    assert data["words"][-1].startswith("The protocols differ")
     shares = [run("paper", name, *words, "--seed", "1", "--share", part) for part in ("1/2", "2/2")]
     assert [share.exit_code for share in shares] == [0, 0]
     assert ("share 1/2 is done" in shares[0].stdout, "Targets" in shares[1].stdout) == (True, True)
@@ -128,6 +128,7 @@ def test_costs_and_branches_are_those_of_their_commands(workspace, run_json, qui
         line = found[cost["method"], "iterations"]
         assert (line["ours"]["mean"], line["ours"]["targets"]) == (cost["iterations"], 3)
         assert found[cost["method"], "trainable"]["ours"]["mean"] == cost["trainable"]
+        assert found[cost["method"], "predict_flops"]["ours"]["mean"] == pytest.approx(cost["predict_flops"] / 1e6)
     assert found["pft", "iterations"]["published"] == 135
     assert found["source-only", "accuracy"]["published"] is None  # The table hasn't it.
     data, there = run_json("paper", "branches", *words), run_json("branches", "--targets", "3", *words)
@@ -187,7 +188,9 @@ def test_what_makes_no_sense_is_refused_before_anything_is_trained(workspace, ru
         "poster-biovid": "needs 4 people, two to learn from, and here are 3",
         "poster-stressid": "the cache pain, neutral; make a cache with them, as by `featlab extract STRESSID",
         "clup-afe-expw": "featlab merge",
-        "branches --methods pft": "leave out --methods",
+        **dict.fromkeys(
+            (f"branches {word}" for word in ("--methods pft", "--share 1/2", "--collect")), "leave out --methods"
+        ),
         "poster-biovdi": "did you mean 'poster-biovid'",
         "poster-biovid --targets 1 --methods pff": "did you mean 'pft'",
     }

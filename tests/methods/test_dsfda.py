@@ -12,7 +12,7 @@ from featlab.errors import InputError
 from featlab.evaluation.run import evaluate_subject
 from featlab.methods import get_method, make_method
 from featlab.methods.dsfda import _drawn, train_disentangler
-from featlab.model.head import train_head
+from featlab.model.head import train_heads
 from featlab.model.style_bank import SourceRows, neutral_clips
 from featlab.protocol.splits import target_of
 
@@ -70,7 +70,7 @@ def test_generated_rows_have_the_identity_of_one_row_and_the_expression_of_anoth
     turn = np.linalg.qr(rng.normal(size=(16, 16)))[0][:12]
     latent = np.concatenate([who[identity], how[label]], axis=1) + 0.4 * rng.normal(size=(len(label), 12))
     features = torch.tensor(latent @ turn, dtype=torch.float32)
-    head = train_head(features, label.astype(np.int16), classes, HeadConfig(bottleneck=8, epochs=20), seed=0)
+    (head,) = train_heads(features, [label.astype(np.int16)], classes, HeadConfig(bottleneck=8, epochs=20), seed=0)
     networks = train_disentangler(
         features, torch.from_numpy(label), torch.from_numpy(identity), head, classes=classes, seed=0
     )

@@ -4,7 +4,7 @@ import torch
 
 from featlab.config.load import Config
 from featlab.config.sections import HeadConfig
-from featlab.model.head import train_head, train_heads
+from featlab.model.head import train_heads
 from featlab.model.pretrain import episodic_pairs, pretrain_translators
 from featlab.model.style_bank import SourceRows
 from featlab.pairing.pairs import make_pairs
@@ -28,7 +28,7 @@ def test_models_that_are_trained_together_are_those_that_are_trained_alone(axis,
     heads = train_heads(source.features, labels, 2, config, seed=3)
     together, _ = pretrain_translators(rests, heads, pretrain, share=0.9, seed=0)
     for rest, codes, head, translator in zip(rests, labels, heads, together, strict=True):
-        same = train_head(source.features, codes, 2, config, seed=3)
+        same = train_heads(source.features, [codes], 2, config, seed=3)[0]
         (alone,), _ = pretrain_translators([rest], [head], pretrain, share=0.9, seed=0)
         # Not the tensors: BatchNorm takes away what a bias before it adds, so that rounding alone moves it.
         for one, other in ((same, head), (alone, translator)):

@@ -8,7 +8,7 @@ import torch
 
 from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
-from featlab.model.head import train_head
+from featlab.model.head import train_heads
 from featlab.model.stacked import limit_gradients
 from featlab.model.training import Adam, Phase, converged_at, iterations_to_converge, minimise, shuffled_batches, train
 
@@ -25,7 +25,7 @@ def toy(rows=96, classes=3, seed=0):
 
 def trained(config=FAST, *, seed=0, data=None, classes=3, **options):
     features, labels = data or toy()
-    return train_head(features, labels, classes, config, seed=seed, **options)
+    return train_heads(features, [labels], classes, config, seed=seed, **options)[0]
 
 
 def same(ours, theirs):
