@@ -114,6 +114,8 @@ def inspect(
         _inspect_bundle(session, session["bundle"])
         return
     summary = inspect_cache(_cache(session, file))
+    if file is not None:
+        session.then = "featlab evaluate{dir} --cache {file}"
     output = session.output
     output.json(summary.to_dict())
     rows = sorted(summary.subjects.values())

@@ -55,9 +55,8 @@ class PersonPage:
         """Return in a sentence whether this person's model is likely to be better."""
         gain = self.gain
         if gain is None:
-            return (
-                "Nothing is known of whether it helps: too few source people to learn it from, or a method that can't."
-            )
+            few = ": too few source people to learn it from, or a method that can't tell."
+            return "Nothing is known of whether it helps" + (few if self.known is None else " this person.")
         likely = "likely" if gain.chance >= 0.8 else "as likely as not" if gain.chance >= 0.5 else "not likely"
         seen = "this person's other frames" if gain.frames else "source people alone"
         return (

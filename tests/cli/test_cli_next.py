@@ -78,6 +78,7 @@ def test_every_command_ends_with_what_comes_next_and_its_tables_fit_80_columns(t
     said = run_well("adapt", "--subject", "s041", "--method", "adabn", "-C", ".", "--cache", "cache.h5", *quickly)
     step = f"next: featlab predict --subject s041 --method adabn --cache cache.h5 {sets}"
     assert said.stdout.splitlines()[-1] == step
+    assert run_well("inspect", "t.h5").stdout.splitlines()[-1] == "next: featlab evaluate --cache t.h5"
     assert "next" not in run_well("inspect", "--quiet").stdout + run_well("inspect", "--json").stdout
 
 

@@ -128,6 +128,7 @@ def test_costs_and_branches_are_those_of_their_commands(workspace, run_json, qui
         line = found[cost["method"], "iterations"]
         assert (line["ours"]["mean"], line["ours"]["targets"]) == (cost["iterations"], 3)
         assert found[cost["method"], "trainable"]["ours"]["mean"] == cost["trainable"]
+        assert found[cost["method"], "predict_flops"]["ours"]["mean"] == pytest.approx(cost["predict_flops"] / 1e6)
     assert found["pft", "iterations"]["published"] == 135
     assert found["source-only", "accuracy"]["published"] is None  # The table hasn't it.
     data, there = run_json("paper", "branches", *words), run_json("branches", "--targets", "3", *words)

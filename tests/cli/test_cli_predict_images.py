@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from featlab.analysis.inside.faces import find_faces
+from featlab.analysis.inside.person import PersonPage
 from featlab.bundle.bundle import load_bundle
 from featlab.cache import open_cache
 from featlab.exchange.formats import run_safetensors
@@ -193,6 +194,9 @@ def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, ru
     assert not re.search(r"""(?:src|href)=["']?https?:""", page)
     assert Path("new.safetensors").stat().st_mode & 0o777 == 0o600
     Path("notes.txt").write_text("")
+    for known, says_why in ((None, True), (done, False)):
+        page = PersonPage("new", bundle, "pft", (), None, known, ())
+        assert ("too few source people" in page.verdict()) == says_why
     first = ("personalise", *words, "clip/neutral0.png", "clip/neutral1.png", "-q")
     for typed, expected in (
         (("personalise", "gone.mp4", *words, "--out", "x.onnx", "-q"), "gone.mp4: no such file"),

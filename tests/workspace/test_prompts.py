@@ -21,7 +21,8 @@ def logits(model, table):
         return model(torch.from_numpy(table.embeddings)).numpy()
 
 
-def test_a_head_of_texts_is_never_trained_and_goes_all_the_way(people, extractor, tmp_path, refused):
+def test_a_head_of_texts_is_never_trained_and_goes_all_the_way(people, extractor, tmp_path, refused, monkeypatch):
+    monkeypatch.delattr("featlab.methods.pft.validation.train_heads")
     table = replace(people(subjects=12, classes=3), prompts=RNG.normal(size=(3, 12)).astype(np.float32))
     config = Config().with_values(
         {"features.reduce": "pca", "features.dim": 12, "head.classifier": "prompts", "pretrain.epochs": 1}, "test"
