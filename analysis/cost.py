@@ -155,9 +155,10 @@ def _cost(
     adapt_flops = math.nan
     for person in people:
         try:
-            if not finished:
-                adapt_flops = count_flops(partial(site.timed, method, person))
             runs += [site.timed(method, person) for _ in range(repeat)]
+            if not finished:
+                # Not the first run: that makes what a bundle makes once.
+                adapt_flops = count_flops(partial(site.timed, method, person))
         except _FAILURES as error:
             failures.append((person.subject, one_line(error)))
         else:

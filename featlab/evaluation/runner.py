@@ -29,7 +29,6 @@ from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Notify, Source, Workspace, bundle_folder
 
 RUN_FORMAT = 6  # raised when older files lack what tables now show
-
 OnStep = Callable[[int, int], None]
 """Called with the number of finished steps and of all steps: a step is a run, or a source model."""
 
@@ -96,9 +95,9 @@ class Task:
         scope = (protocol.scope, *(self.targets if protocol.scope == "dataset" else ()))
         clip = (protocol.gap, protocol.frames, protocol.contamination, protocol.smoothing)
         what = (run.draw, run.seed, run.subject, method.name, method.config)
-        key = stable_hash(RUN_FORMAT, made_from, *scope, *clip, *what)
+        name = f"{stable_hash(RUN_FORMAT, made_from, *scope, *clip, *what)[:16]}.jsonl"
         # Not relative: a worker process may have been started in another folder.
-        return self.workspace.root.resolve() / "results" / self.folder / method.name / f"{key[:16]}.jsonl"
+        return self.workspace.root.resolve() / "results" / self.folder / method.name / name
 
 
 class Where(TypedDict, total=False):
