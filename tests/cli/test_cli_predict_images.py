@@ -199,17 +199,17 @@ def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, ru
         assert ("too few source people" in page.verdict()) == says_why
     first = ("personalise", *words, "clip/neutral0.png", "clip/neutral1.png", "-q")
     for typed, expected in (
-        (("personalise", "gone.mp4", *words, "--out", "x.onnx", "-q"), "gone.mp4: no such file"),
+        (("personalise", "gone.mp4", *words, "--out", "x.pt2", "-q"), "gone.mp4: no such file"),
         ((*first, "--out", "x.txt"), "x.txt: which format?"),
-        ((*first, "--out", "x.onnx", "--subject", "p0"), "p0"),
+        ((*first, "--out", "x.pt2", "--subject", "p0"), "p0"),
         # Before anything is embedded.
-        (("personalise", *words, "notes.txt", "--out", "x.onnx", "--method", "gone", "-q"), "gone"),
-        (("personalise", *words, "notes.txt", "--out", "x.onnx", "--other", "gone.mp4", "-q"), "gone.mp4"),
-        ((*first, "--out", "x.onnx", "--method", "oracle"), "labels"),
+        (("personalise", *words, "notes.txt", "--out", "x.pt2", "--method", "gone", "-q"), "gone"),
+        (("personalise", *words, "notes.txt", "--out", "x.pt2", "--other", "gone.mp4", "-q"), "gone.mp4"),
+        ((*first, "--out", "x.pt2", "--method", "oracle"), "labels"),
         (("personalise", *words, "notes.txt", "--out", "x.pt2", "--method", "oracle", "-q"), "featlab evaluate only"),
         (("personalise", *words, "notes.txt", "--out", "x.pt2", "--method", "coral", "-q"), "--methods coral"),
-        ((*first, "--out", "x.onnx", "--set", "head.lr=0.1"), "head.lr has no effect here"),
-        ((*first, "--out", "x.onnx", "--set", "adapt.shot.lr=0.1"), "adapt.shot.lr has no effect here"),
+        ((*first, "--out", "x.pt2", "--set", "head.lr=0.1"), "head.lr has no effect here"),
+        ((*first, "--out", "x.pt2", "--set", "adapt.shot.lr=0.1"), "adapt.shot.lr has no effect here"),
     ):
         assert expected in refused(*typed)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
