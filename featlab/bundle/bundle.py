@@ -87,9 +87,9 @@ class Bundle:
         """Maps (D, K) of what T keeps and (hidden, K) of its hidden layer to logits, and their bias (K,)."""
         last, (weight, bias) = self.translator.last, head_map(self.head)
         with torch.no_grad():
-            hidden, bias = last.weight.double().T @ weight, bias + last.bias.double() @ weight
-            kept = weight if self.translator.residual else torch.zeros_like(weight)
-        return kept.float(), hidden.float(), bias.float()
+            hidden, bias = last.weight.cpu().double().T @ weight, bias + last.bias.cpu().double() @ weight
+            kept, device = weight if self.translator.residual else torch.zeros_like(weight), last.weight.device
+        return kept.float().to(device), hidden.float().to(device), bias.float().to(device)
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:

@@ -82,11 +82,15 @@ def head_from_state(state: Mapping[str, Tensor]) -> SourceHead:
 
 @torch.no_grad()
 def head_map(head: SourceHead) -> tuple[Tensor, Tensor]:
-    """Return B and C in evaluation mode as one affine map of features: weight (D, K) and bias (K,), in float64."""
-    norm, last = head.norm, head.classifier.weight.double().T
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)  # type: ignore[union-attr]
-    bias = (head.linear.bias.double() - norm.running_mean) * scale + norm.bias  # type: ignore[operator]
-    return (head.linear.weight.double().T * scale) @ last, bias @ last + head.classifier.bias
+    """Return B and C in evaluation mode as one affine map of features: weight (D, K) and bias (K,).
+
+    In float64, and so on the CPU: GPUs of Apple have none.
+    """
+    state = {name: tensor.cpu().double() for name, tensor in head.state_dict().items()}
+    last = head.classifier.weight.cpu().double().T
+    scale = state["norm.weight"] / torch.sqrt(state["norm.running_var"] + head.norm.eps)
+    bias = (state["linear.bias"] - state["norm.running_mean"]) * scale + state["norm.bias"]
+    return (state["linear.weight"].T * scale) @ last, bias @ last + state["classifier.bias"]
 
 
 class Translator(nn.Module):
