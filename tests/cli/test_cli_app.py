@@ -79,7 +79,9 @@ def test_a_bug_and_an_interruption_are_one_line(folder, run, monkeypatch):
 @pytest.mark.parametrize(("how", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
 def test_a_signal_ends_a_command_in_one_line_and_leaves_no_draft(how, code, word, tmp_path):
     steps = (
-        "import os, signal, time; from featlab.cli import app, data",
+        # Where the tests run in the background, a shell has switched Ctrl-C off.
+        "import os, signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)",
+        "from featlab.cli import app, data",
         "from featlab.cache.atomic import atomic_write_text",
         f"stop = lambda *_: (os.kill(os.getpid(), signal.{how}), time.sleep(60))",
         # In the middle of a write: what is there is a draft.

@@ -140,7 +140,11 @@ def test_a_killed_dask_workers_item_is_done_by_another(dask, work, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "everyone"), [("SIGINT", True), ("SIGKILL", False)])
 def test_no_worker_outlives_a_run_that_is_stopped_or_killed_and_none_prints_anything(how, everyone):
-    code = "import time; from featlab.engine.run import run_all; list(run_all(time.sleep, [60] * 4, jobs=2))"
+    # Where the tests run in the background, a shell has switched Ctrl-C off.
+    code = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from featlab.engine.run import run_all; list(run_all(time.sleep, [60] * 4, jobs=2))"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, process_group=0) as running:
         time.sleep(3)
         (os.killpg if everyone else os.kill)(running.pid, getattr(signal, how))
