@@ -82,10 +82,7 @@ def head_from_state(state: Mapping[str, Tensor]) -> SourceHead:
 
 @torch.no_grad()
 def head_map(head: SourceHead) -> tuple[Tensor, Tensor]:
-    """Return B and C in evaluation mode as one affine map of features: weight (D, K) and bias (K,).
-
-    In float64, and so on the CPU: GPUs of Apple have none.
-    """
+    """Return B and C in evaluation mode as one affine map: (D, K) and (K,), float64 on the CPU (GPUs may have none)."""
     state = {name: tensor.cpu().double() for name, tensor in head.state_dict().items()}
     last = head.classifier.weight.cpu().double().T
     scale = state["norm.weight"] / torch.sqrt(state["norm.running_var"] + head.norm.eps)
