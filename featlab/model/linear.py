@@ -11,9 +11,9 @@ are. The MLP part (`featlab.model.pretrain`) starts at the identity and keeps C 
 
 The carried share is how much of a person's offset at rest is still there in their expressions: 1 where a face is at
 every moment the common face plus what is its own; 0 where a resting face says nothing of the expressions. It is chosen
-on held-out source people: for each candidate such a regression is fitted, and the candidate with the lowest
-cross-entropy on people who had no part in the fit is taken. (A regression of expression offsets on neutral offsets
-would be pulled down by the noise of a short clip.)
+on held-out source people: for each candidate such a regression is fitted, and of the candidates whose cross-entropy on
+people who had no part in the fit can't be told from the lowest, the largest is taken. (A regression of expression
+offsets on neutral offsets would be pulled down by the noise of a short clip.)
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def learn_share(source: SourceRows, classes: int, penalty: float, *, seed: int) 
     people = len(source.clips.subjects)
     if people < LEAST_SUBJECTS:
         return CarriedShare()
-    totals = torch.zeros(len(CANDIDATES), dtype=torch.float64)
-    scored, step = 0, -(-len(source.labels) // MOST_ROWS)
+    scored: list[Tensor] = []  # (people of a fold, candidates) cross-entropy of each held-out person.
+    step = -(-len(source.labels) // MOST_ROWS)
     for held_out in person_folds(people, seed):
         rest = source.without(held_out)
         train = rest.seen_rows()[::step]
@@ -198,6 +198,7 @@ def learn_share(source: SourceRows, classes: int, penalty: float, *, seed: int) 
         count = count / torch.zeros(int(person.max()) + 1).double().index_add(0, person, count)[person]
         fitted = [torch.zeros(source.features.shape[1], classes).double(), torch.zeros(classes).double()]
         videos = len(torch.unique(source.clips.row_video[train]))
+        scored.append(torch.zeros(int(person.max()) + 1, len(CANDIDATES), dtype=torch.float64))
         for place, share in enumerate(CANDIDATES):
             random = torch_generator(seed, "carried share")
             seen = rest.clips.seen(source.features, train, share, random)
@@ -206,9 +207,19 @@ def learn_share(source: SourceRows, classes: int, penalty: float, *, seed: int) 
             # Seen from the others' centre, as a new person would be.
             shown = source.features[test] + share * (rest.clips.centre - source.clips.episode_mean(test, random))
             entropy = F.cross_entropy(shown.double() @ fitted[0] + fitted[1], source.labels[test], reduction="none")
-            totals[place] += (count * entropy).sum()
-        scored += int(person.max()) + 1
+            scored[-1][:, place].index_add_(0, person, count * entropy)
     if not scored:
         return CarriedShare()
-    losses = (totals / scored).tolist()
-    return CarriedShare(CANDIDATES[min(range(len(losses)), key=losses.__getitem__)], scored, tuple(losses))
+    losses = torch.cat(scored)
+    return CarriedShare(CANDIDATES[largest_alike(losses)], len(losses), tuple(losses.mean(dim=0).tolist()))
+
+
+def largest_alike(losses: Tensor) -> int:
+    """Return the first column of (people, candidates) losses that can't be told from the best one.
+
+    It is at most one standard error of the paired differences worse (Breiman et al., 1984): less than all of an offset
+    is taken for a reason only.
+    """
+    worse = losses - losses[:, losses.mean(dim=0).argmin()][:, None]
+    alike = worse.mean(dim=0) <= worse.std(dim=0) / len(losses) ** 0.5
+    return int(alike.int().argmax())
