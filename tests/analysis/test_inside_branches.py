@@ -28,7 +28,6 @@ from featlab.analysis.inside.branches_figure import (
     branches_table,
     change_sign,
     cosine_text,
-    plot_branches,
 )
 from featlab.analysis.people import adapt_people
 from featlab.errors import ConfigError, InputError
@@ -180,20 +179,6 @@ def test_values_that_are_not_finite_are_left_out_and_changes_are_of_the_same_sub
     assert change_sign(measure(0.5), measure(0.1)) == 0
 
 
-def test_one_class_among_the_targets_leaves_dashes(table, opened):
-    kept = (table.label == 1) | ~np.isin(table.subject, range(2, 6))
-    report = compare_branches(opened(table.take(kept), **SMALL))
-    shown = branches_table(report)
-    for row in shown.rows:
-        cells = dict(zip(shown.columns, row, strict=True))
-        assert [cells[name] for name in ("Fixed subj.", "Both other", "Expression (%)", "Expression 95 %")] == ["–"] * 4
-        assert "–" not in (cells["Fixed expr."], cells["Identity (%)"])
-    assert any("All rows are 'neutral'" in note for note in shown.notes)
-    (sentence,) = branches_sentences(report)
-    assert "expression" not in sentence
-    plot_branches(branches_data(report)).canvas.draw()
-
-
 def test_videos_that_are_alone_are_left_out_and_named_and_a_clip_may_be_one_frame(table, opened):
     # Everybody keeps one neutral video to test; one target keeps a single video of anger, one a clip of one frame.
     kept = np.isin(table.video, (0, 1, 4, 5)) & ~((table.subject == 4) & (table.video == 1))
@@ -245,20 +230,8 @@ def test_the_sentences_say_plainly_what_changed():
         assert f"of 71.0 % before T and {100 * np.mean(expression):.1f} % after (guessing: 50.0 %)." in numbers
 
 
-def test_the_figure_shows_the_numbers_of_the_csv(report, stored, readable):
+def test_the_page_holds_the_numbers_of_the_figure(report, stored, readable):
     data, result = branches_data(report), branches_result(report, {})
     stored(result)
+    readable(result.figures[0].drawn)
     assert result.figures[0].data == data
-    left, right = readable(result.figures[0].drawn).axes
-    ticks = [text.get_text() for text in left.get_yticklabels()]
-    names = [row[1] for row in ROWS]
-    assert ticks == ["Translation (pft)", *names[:4], "Branches (DSFDA)", *names[4:]]
-    for measured, who, *numbers in zip(
-        *(data[name] for name in ("measure", "representation", "mean", "low", "high")), strict=True
-    ):
-        lines = {item.get_label(): item for item in (left if measured in COSINES else right).lines}
-        mean, span = lines[f"_mean {measured} {who}"], lines[f"_span {measured} {who}"]
-        assert [mean.get_xdata()[0], *span.get_xdata()] == numbers
-        assert abs(mean.get_ydata()[0] - ticks.index(who)) < 0.5
-    chance = {item.get_label(): item.get_xdata()[0] for item in right.lines}
-    assert (chance["_chance identity"], chance["_chance expression"]) == (0.25, 0.5)

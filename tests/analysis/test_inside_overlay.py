@@ -92,14 +92,6 @@ def test_each_frame_is_shown_at_its_time_with_the_bars_of_the_last_sampled_one(c
         assert curve.any() == (number > 0), number
 
 
-def test_nothing_is_said_of_frames_before_the_first_that_was_looked_at(clip, tmp_path):
-    found, probabilities = of_frames(clip)
-    found.items = found.items[2:]
-    write_overlay(tmp_path / "o.mp4", clip, "p", CLASSES, found, probabilities[2:], lambda *step: None)
-    bars = [near(frame[360:-180, 192:399], COLOURS[2]).any() for frame in drawn(tmp_path / "o.mp4")[1]]
-    assert bars == [False] * 4 + [True] * 4 + [False] * 2
-
-
 def test_what_can_not_be_drawn_over_is_refused(clip, tmp_path, monkeypatch):
     (tmp_path / "folder.mp4").mkdir()
     for path, source, why in (
