@@ -241,12 +241,3 @@ def test_every_subject_weighs_the_same_in_the_calibration_error():
 def reasons(*errors):
     rows = [replace(failed("shot", subject), error=error) for subject, error in zip("abc", errors, strict=False)]
     return {reason: [row.subject for row in group] for reason, group in failure_reasons(rows).items()}
-
-
-def test_messages_that_differ_in_numbers_are_one_reason_with_the_numbers_that_do_not():
-    found = reasons("needs 8 rows or more, got 5", "no bank", "needs 8 rows or more, got 12")
-    assert found == {"needs 8 rows or more, got …": ["a", "c"], "no bank": ["b"]}
-    assert reasons(*["lr 0.01 of s041 # 3"] * 2) == {"lr 0.01 of s041 # 3": ["a", "b"]}
-    for first, second in (("a 1", "a #"), ("got 1", "got 1 2"), ("a", "b")):
-        assert len(reasons(first, second)) == 2
-    assert failure_reasons([row("shot", "a", 0.5)]) == {}
