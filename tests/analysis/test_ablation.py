@@ -29,6 +29,7 @@ from featlab.workspace.workspace import Workspace
 METHODS = ("source-only", "neutral-shift", "pft", "oracle")
 QUICK = {"head.epochs": 2, "head.bottleneck": 8, "features.dim": 6, "protocol.targets": "3"}
 QUICK |= {f"ablate.{name}": "0,1" for name in ("style", "expression", "alignment", "anchor")}
+QUICK["ablate.terms"] = "style,anchor"
 QUICK |= {"ablate.dims": "4,64,0", "ablate.frames": "1,0", "ablate.counts": "3,4,0,40", "ablate.shares": "0,0.4"}
 CHOSEN = {"ablate.methods": METHODS, "protocol.draws": 2, "adapt.oracle.iterations": 10}
 DIM = 10

@@ -150,7 +150,7 @@ def test_the_table_is_the_columns(many):
 
 def test_one_to_four_panels_fit_at_page_or_column_width(readable):
     sets = ("neutral", "pain"), SEVEN, ("no pain at all", "pain of level four or more"), ("a",)
-    for classes, count in (*product(sets[1:3], (1, 2, 3, 4)), (sets[0], 2), (sets[3], 1)):
+    for classes, count in ((sets[1], 1), *product(sets[1:3], (4,)), (sets[2], 3), (sets[0], 2), (sets[3], 1)):
         figure = readable(plot_confusion(matrices(*[np.eye(len(classes))] * count), classes))
         assert figure.get_figwidth() in (style.COLUMN, style.FULL)
         assert figure.get_figheight() < 7.5

@@ -150,19 +150,6 @@ def test_the_summary_shows_the_numbers_of_the_summaries(poster):
     assert any("over the 3 subjects" in note for note in table.notes)
 
 
-def test_smoothed_scores_are_shown_where_there_are_any(poster):
-    rows = [replace(line, macro_f1_smoothed=line.macro_f1 + 0.01) for line in poster]
-    summaries = summarise([*rows, failed("nrc", "s1")])
-    table = summary_table(summaries, smoothing=9)
-    shown = [f"{100 * item.macro_f1_smoothed:.2f}" if item.runs else MISSING for item in summaries]
-    assert (column(table, "Smoothed"), bold(table, "Smoothed")) == (shown, ["sfit"])
-    low, high = summaries[0].ci95_smoothed
-    assert column(table, "95 % interval, smoothed")[0] == f"[{100 * low:.2f}, {100 * high:.2f}]"
-    assert any("over 9 frames of a video" in note for note in table.notes)
-    plain = summary_table(summarise(poster), smoothing=9)
-    assert not any("Smoothed" in note for note in plain.notes)
-
-
 def test_costs_are_means_over_subjects(result):
     rows = [result("source-only", "a", 0.5, iterations=0, trainable=0, flops=0.0)]
     rows += [result("pft", "a", 0.5, flops=2.5e9), result("pft", "b", 0.5, iterations=65, seconds=0.0488)]

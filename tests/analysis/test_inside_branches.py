@@ -28,6 +28,7 @@ from featlab.analysis.inside.branches_figure import (
     branches_table,
     change_sign,
     cosine_text,
+    plot_branches,
 )
 from featlab.analysis.people import adapt_people
 from featlab.errors import ConfigError, InputError
@@ -177,6 +178,20 @@ def test_values_that_are_not_finite_are_left_out_and_changes_are_of_the_same_sub
     assert change_sign(measure(0.5, 0.6, 0.7), others) == 1
     assert change_sign(measure(0.5, 2.0, 1.0), others) == 0
     assert change_sign(measure(0.5), measure(0.1)) == 0
+
+
+def test_one_class_among_the_targets_leaves_dashes(table, opened):
+    kept = (table.label == 1) | ~np.isin(table.subject, range(2, 6))
+    report = compare_branches(opened(table.take(kept), **SMALL))
+    shown = branches_table(report)
+    for row in shown.rows:
+        cells = dict(zip(shown.columns, row, strict=True))
+        assert [cells[name] for name in ("Fixed subj.", "Both other", "Expression (%)", "Expression 95 %")] == ["–"] * 4
+        assert "–" not in (cells["Fixed expr."], cells["Identity (%)"])
+    assert any("All rows are 'neutral'" in note for note in shown.notes)
+    (sentence,) = branches_sentences(report)
+    assert "expression" not in sentence
+    plot_branches(branches_data(report)).canvas.draw()
 
 
 def test_videos_that_are_alone_are_left_out_and_named_and_a_clip_may_be_one_frame(table, opened):

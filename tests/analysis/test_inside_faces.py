@@ -151,6 +151,10 @@ def test_dots_stand_where_the_points_are_scaled_to_their_own_box():
     assert (ink[distance < 1.5] < 60).all()
     assert (ink[distance > 6] == 255).all()
     assert np.array_equal(image, draw_landmarks(POINTS * 7 + 300))
+    # Only 68 points have lines between them.
+    many = [draw_landmarks(np.random.default_rng(0).normal(size=(count, 2))) for count in (68, 67)]
+    grey = [((image > 120) & (image < 200)).all(axis=2).sum() for image in many]
+    assert grey[0] > 4 * grey[1]
 
 
 def clip(n=40):

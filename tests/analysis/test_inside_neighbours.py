@@ -135,7 +135,7 @@ def test_the_page_holds_the_columns_and_the_sentence_has_the_numbers_of_the_side
 
 def test_the_figure_fits_whatever_it_holds(readable):
     long, longer = "participant_{:04}_session_2", "{0:05}_of_the_recordings_of_the_year_{0:05}"
-    for name, subjects in ((long, 1), (long, 300), (longer, 2), (longer, 36), ("{}", 300)):
+    for name, subjects in ((long, 1), (longer, 36), ("{}", 300)):
         figure = readable(plot_neighbours(made([2] * subjects, list(range(subjects)), name=name)))
         assert figure.axes[0].bbox.width > 0.2 * figure.bbox.width
         names = figure.axes[0].get_yticklabels()

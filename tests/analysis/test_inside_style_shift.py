@@ -179,6 +179,6 @@ def test_the_page_holds_the_columns_and_the_sentences(shifts, stored):
 
 def test_the_figure_fits_whatever_it_holds(readable):
     rng, layers = np.random.default_rng(0), ("features", "embedding", "bottleneck")
-    for count, targets in ((1, 1), (1, 36), (2, 2), (3, 1), (3, 36)):
+    for count, targets in ((1, 1), (2, 2), (3, 36)):
         after = rng.uniform(0, 2, targets)
         readable(plot_style(made(rng.uniform(0.5, 30, targets), after, layers=layers[:count])))

@@ -16,10 +16,9 @@ import pytest
 
 from featlab.analysis import style
 from featlab.analysis.evaluation.result import evaluation_result
-from featlab.analysis.page import DrawnFigure, Result, write_result
+from featlab.analysis.page import DrawnFigure, Page, Result, write_result
 from featlab.analysis.render import to_csv, to_latex
-from featlab.analysis.report import collect
-from featlab.analysis.report.collect import find_pages, read_report
+from featlab.analysis.report.collect import find_pages, protocol_summary, read_report
 from featlab.analysis.report.page import render_report, write_report
 from featlab.analysis.table import Table
 from featlab.config.load import Config
@@ -240,29 +239,6 @@ def test_what_is_saved_is_what_is_shown_and_the_same_pages_give_the_same_bytes(f
     assert link["data-drawing"] in seen.all("img", "id")
 
 
-def test_a_large_drawing_is_shown_as_a_picture_and_its_files_are_named(tmp_path, monkeypatch):
-    folder = page(tmp_path / "plot-tsne", "plot", figures=[draw(cloud=900)])
-    monkeypatch.setattr(collect, "LARGEST_FILE", 1_000)
-    for largest, media in ((90_000, "image/png"), (4_000, "image/jpeg")):
-        monkeypatch.setattr(collect, "LARGEST_DRAWING", largest)
-        made = read_report([folder], "")
-        (figure,) = made.pages[0].figures
-        assert (figure.media, figure.left_out) == (media, ("svg", "pdf"))
-        assert figure.size == pytest.approx((style.COLUMN, 2.4), abs=0.01)
-        seen = Reader(render_report(made))
-        assert seen.all("img", "src")[0].startswith(f"data:{media};base64,")
-        assert f"Too large to be in here: {folder.as_posix()}/curve.svg, {folder.as_posix()}/curve.pdf" in seen.text
-        assert not [attrs for _, attrs in seen.elements if "data-drawing" in attrs]
-
-
-def test_the_words_of_the_evaluation_stand_at_the_top_and_once(folders, seen):
-    words = read_report(folders, "").pages[0].page.summary
-    assert all(seen.text.count(line.replace("\u00a0", " ")) == 1 for line in words if len(line) > 20)
-    assert seen.text.index("Summary") < seen.text.index(words[1][:60]) < seen.text.index("In words: see the summary")
-    without = Reader(render_report(read_report(folders[1:], ""))).text
-    assert ("Summary" in without, "It is so." in without) == (False, True)
-
-
 def test_other_caches_and_versions_are_warned_of_and_said_at_each_page(tmp_path, folders):
     changed = {**FACTS, "cache_digest": "b" * 64, "versions": {"featlab": "9"}}
     other = page(tmp_path / "plot-x", "plot", metadata=changed)
@@ -289,6 +265,27 @@ def test_settings_that_differ_are_listed_with_their_default_and_the_others_are_f
     ]
     assert "head.epochs = 30" in seen.text
     assert "details" in {tag for tag, _ in seen.elements}
+
+
+def made_page(**changes):
+    return Page("evaluate", "t", (), "featlab evaluate", (), (), {**FACTS, **changes})
+
+
+def with_protocol(**values):
+    config = Config().to_dict()
+    return made_page(config={**config, "protocol": {**config["protocol"], **values}})
+
+
+def test_the_protocol_is_told_in_sentences():
+    for values, said in [
+        ({"pool": "p.txt", "draws": 2}, "10 target subjects drawn at random among a pool, 2 draws, 1 seed;"),
+        ({"targets": "s1,s2", "seed": 7}, "subjects that were named (s1,s2), 1 seed; the root of every seed is 7."),
+        ({"frames": 4}, "Of the neutral videos, the first 4 frames at most."),
+        ({"contamination": 0.25}, "25 % of the adapted frames show other classes, on purpose."),
+        ({"scope": "dataset"}, "Adapted to all target subjects together"),
+    ]:
+        assert said in " ".join(protocol_summary(with_protocol(**values)))
+    assert protocol_summary(made_page(config={})) == ()
 
 
 def test_in_a_browser_a_report_loads_nothing_sorts_fits_and_saves(tmp_path):

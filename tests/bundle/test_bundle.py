@@ -1,6 +1,5 @@
 import json
 import shutil
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -291,24 +290,6 @@ def test_a_kill_while_writing_leaves_the_old_bundle_and_nothing_that_looks_like_
         assert [path.name for path in saved.parent.iterdir()] == ["model"]
         with refused(BundleError, "no model bundle there"):
             load_bundle(new)
-
-
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_rename_that_fails_leaves_the_old_bundle_or_the_new_one(saved, number, monkeypatch):
-    rename, calls = Path.rename, []
-
-    def killed_once(path, target):
-        calls.append(path)
-        if len(calls) == number:
-            raise Killed
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", killed_once)
-    with suppress(Killed):
-        save_bundle(saved, make_bundle(1))
-    loaded = load_bundle(saved)
-    assert same_bits(loaded, make_bundle(0)) or same_bits(loaded, make_bundle(1))
-    assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
 def test_a_folder_that_can_not_be_made_is_refused(tmp_path, refused):

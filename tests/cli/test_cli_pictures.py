@@ -76,18 +76,6 @@ def test_pairs_are_of_every_strategy_there_is_and_of_nobody_who_is_held_out(
     assert "strategy landmark is left out" in run_well(*flags, "--cache", "bare.h5").stderr
 
 
-def test_clip_reuses_the_bundle_of_adapt_and_takes_a_video_a_class_and_smoothing(
-    trained, run_well, run_json, quickly, lines_of
-):
-    flags = ["--subject", "s041", "--video", "smile-b", "--faces", "none", *quickly]
-    assert "train:" not in run_well("plot", "clip", *flags).stderr
-    shown = [float(row["after"]) for row in lines_of("results/plot-clip-s041-smile-b-pft/clip.csv")]
-    data = run_json("plot", "clip", "--class", "neutral", "--smooth", "3", *flags)
-    assert (data["subject"], data["video"], data["class"]) == ("s041", "smile-b", "neutral")
-    edge = [1 - np.mean(shown[:2]), 1 - np.mean(shown[-2:])]
-    assert [data["frames"]["after"][0], data["frames"]["after"][-1]] == pytest.approx(edge, abs=1e-5)
-
-
 @pytest.fixture
 def pictured(folder, table, extractor):
     """The folder ``faces`` beside the cache, with a picture of each row; s040 has no labels."""

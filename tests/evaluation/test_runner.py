@@ -9,7 +9,7 @@ import pytest
 import featlab.evaluation.runner
 from featlab.bundle.files import read_json
 from featlab.cache import write_table
-from featlab.errors import CacheError, ConfigError, InputError
+from featlab.errors import CacheError, InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.runner import plan, run_tasks
 from featlab.methods import get_method
@@ -76,19 +76,6 @@ def forbid(monkeypatch, *names):
             raise AssertionError(f"{name} ran again")
 
         monkeypatch.setattr(featlab.evaluation.runner, name, never)
-
-
-def test_what_can_not_be_run_is_refused_before_anything_is_trained(open_workspace, refused):
-    dataset = {"protocol.scope": "dataset"}
-    for values, words in (
-        ({"protocol.methods": "source-only,pfft"}, ["'pfft'", "did you mean 'pft'"]),
-        ({"adapt.oracle.iteratoins": 3}, ["adapt.oracle.iteratoins", "did you mean 'iterations'"]),
-        ({"adapt.pft-poster.update": "firts"}, ["update", "'firts'"]),
-        (dataset | {"protocol.frames": 3}, ["protocol.frames", "scope dataset"]),
-        (dataset | {"protocol.contamination": 0.1}, ["protocol.contamination", "scope dataset"]),
-    ):
-        with refused(ConfigError, *words):
-            plan(open_workspace(values))
 
 
 def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(open_workspace):

@@ -205,8 +205,6 @@ def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, ref
             run(given, backbone, tmp_path / "c.h5", **more)
     with refused(InputError, "is a folder"):
         run(items, HOG, tmp_path)
-    with refused(ConfigError, "did you mean 'resume'"):
-        run(items, HOG, tmp_path / "c.h5", if_exists="resum")
     for name, value in (("jobs", -1), ("batch", 0), ("shard_rows", 0), ("dtype", "float64")):
         with refused(ConfigError, name):
             ExtractConfig(**{name: value})

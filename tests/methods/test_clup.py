@@ -43,10 +43,6 @@ def source_probabilities(bundle, embeddings):
         return torch.softmax(bundle.head(bundle.projection(torch.from_numpy(embeddings))), dim=1).numpy()
 
 
-def steps(model, term):
-    return [entry[term] for entry in model.history if term in entry]
-
-
 @pytest.fixture
 def learnt_from(monkeypatch, bundle):
     """Return the features and labels that stage 3 is given."""
@@ -85,26 +81,6 @@ def test_by_confidence_the_surest_rows_are_kept_with_their_own_predictions(learn
     with torch.no_grad():
         assert torch.equal(features, bundle.projection(torch.from_numpy(rows.embeddings))[kept])
     assert labels.tolist() == chances.argmax(axis=1)[kept].tolist()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_both_learning_stages_lower_their_loss(name, bundle, rows):
-    model = adapted(name, bundle, rows, epochs=50, ssl_iterations=60, mixup=0.0)
-    learning, tuning = steps(model, "self-supervision"), steps(model, "classification")
-    assert len(learning) + len(tuning) == len(model.history) == model.iterations
-    # The second step is the first one of DeepClusterV2 with a clustering.
-    assert (learning[0] == 0) == (name == "clup-deepcluster")
-    assert np.mean(learning[-10:]) < 0.95 * learning[1]
-    assert tuning[-1] < 0.1 * tuning[0]
-    assert all(entry["loss"] == next(iter(entry.values())) for entry in model.history)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_defaults_recognise_a_person_whom_the_source_model_labels_well(name, bundle, rows):
-    model = make_method(name).adapt(bundle, target_of(rows))
-    for chances in (source_probabilities(bundle, rows.embeddings), model.predict_proba(rows.embeddings)):
-        assert np.mean(chances.argmax(axis=1) == rows.label) > 0.9
-    assert model.warnings == ()
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])

@@ -76,25 +76,6 @@ def test_batches_hold_every_row_as_often_as_every_other_and_both_domains(student
     assert fit.iterations == 6
 
 
-def test_the_rate_falls_to_a_tenth_after_each_third_and_parts_that_start_from_nothing_learn_ten_times_as_fast(
-    student, source, features
-):
-    copied, new = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
-    bias, places = student.head.classifier.bias, []
-
-    def losses(batch):
-        places.append([part[0].item() for part in (bias, copied, new)])
-        return {"slope": copied.sum() + new.sum() + bias.sum()}
-
-    config = JointConfig(iterations=9, lr=1.0, momentum=0.0, weight_decay=0.0)
-    trained = [*student.head.parameters(), copied, new]
-    fit = fit_updates(student, source, features, config, [(losses, trained)], seed=0, extra=[new])
-    steps = -np.diff([*places, [part[0].item() for part in (bias, copied, new)]], axis=0)
-    np.testing.assert_allclose(steps, np.outer(np.repeat([1.0, 0.1, 0.01], 3), [1, 1, 10]), rtol=1e-3)
-    assert fit.trainable == 4 + sum(parameter.numel() for parameter in student.head.parameters())
-    assert not copied.requires_grad
-
-
 def test_a_phase_changes_what_it_trains_and_nothing_else(student, source, features):
     bottleneck, classifier = student.parameters_of("bottleneck"), student.parameters_of("classifier")
     seen = []

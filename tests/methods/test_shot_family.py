@@ -175,18 +175,6 @@ def test_shot_renews_pseudo_labels_every_epoch_in_evaluation_mode_on_all_rows(bu
     assert not torch.equal(calls[-1][0], z)
 
 
-def test_tpds_makes_its_walks_once_on_the_features_and_stops_them_anew_every_epoch(bundle, target, monkeypatch):
-    made, stopped = [], []
-    walk, stop = neighbourhood.neighbour_walks, neighbourhood.destinations
-    monkeypatch.setattr(neighbourhood, "neighbour_walks", lambda features: made.append(features) or walk(features))
-    monkeypatch.setattr(neighbourhood, "destinations", lambda *given: stopped.append(given[1]) or stop(*given))
-    run("tpds", bundle, target, epochs=4, batch=16, trunk="adapter", lr=0.1)
-    assert len(made) == 1
-    assert torch.equal(made[0], ordered_features(bundle, target))
-    assert len(stopped) == 4
-    assert not all(torch.equal(stopped[0], later) for later in stopped)
-
-
 def test_nrc_writes_a_batch_into_its_memory_before_it_searches(bundle, target, monkeypatch):
     seen, real = [], NeighbourBank.neighbourhood
 
