@@ -159,7 +159,7 @@ def clip(workspace):
     return replace(made, before=before, after=after)
 
 
-def test_columns_table_and_sentence_say_what_the_labels_and_predictions_are(clip):
+def test_columns_table_and_sentence_say_what_the_labels_and_predictions_are(clip, readable):
     data = clip_columns(clip)
     assert (data["frame"], data["label"], data["shown"]) == ([7, 10, 13, 16, 19, 22], MIXED, [0, 1, 1, 1, 0, 1])
     assert data["predicted_before"] == ["neutral"] * 6
@@ -183,7 +183,8 @@ def test_columns_table_and_sentence_say_what_the_labels_and_predictions_are(clip
     joy = replace(clip, shown="joy")
     assert clip_columns(joy)["shown"] == [0, 1, 1, 1, 0, 0]
     assert clip_columns(joy)["after"] == pytest.approx([0.3, 0.7, 0.7, 0.7, 0.3, 0.3])
-    assert draw_clip(joy, [None] * FRAMES).axes[0].get_ylabel() == "p(joy)"
+    shown = [np.zeros((12, 12, 3), dtype=np.uint8)] * FRAMES
+    assert readable(draw_clip(joy, shown)).axes[0].get_ylabel() == "p(joy)"
     assert clip.probability(np.array([[0.0, 1.0000001, 0.0]], dtype=np.float32)).tolist() == [0]
 
 

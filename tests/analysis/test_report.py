@@ -18,6 +18,7 @@ from featlab.analysis import style
 from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.page import DrawnFigure, Page, Result, write_result
 from featlab.analysis.render import to_csv, to_latex
+from featlab.analysis.report import collect
 from featlab.analysis.report.collect import find_pages, protocol_summary, read_report
 from featlab.analysis.report.page import render_report, write_report
 from featlab.analysis.table import Table
@@ -237,6 +238,21 @@ def test_what_is_saved_is_what_is_shown_and_the_same_pages_give_the_same_bytes(f
     ((link, _),) = [(attrs, tag) for tag, attrs in seen.elements if "data-drawing" in attrs]
     assert link["download"] == "ablate-dims_curve.svg"
     assert link["data-drawing"] in seen.all("img", "id")
+
+
+def test_a_large_drawing_is_shown_as_a_picture_and_its_files_are_named(tmp_path, monkeypatch):
+    folder = page(tmp_path / "plot-tsne", "plot", figures=[draw(cloud=900)])
+    monkeypatch.setattr(collect, "LARGEST_FILE", 1_000)
+    for largest, media in ((90_000, "image/png"), (4_000, "image/jpeg")):
+        monkeypatch.setattr(collect, "LARGEST_DRAWING", largest)
+        made = read_report([folder], "")
+        (figure,) = made.pages[0].figures
+        assert (figure.media, figure.left_out) == (media, ("svg", "pdf"))
+        assert figure.size == pytest.approx((style.COLUMN, 2.4), abs=0.01)
+        seen = Reader(render_report(made))
+        assert seen.all("img", "src")[0].startswith(f"data:{media};base64,")
+        assert f"Too large to be in here: {folder.as_posix()}/curve.svg, {folder.as_posix()}/curve.pdf" in seen.text
+        assert not [attrs for _, attrs in seen.elements if "data-drawing" in attrs]
 
 
 def test_other_caches_and_versions_are_warned_of_and_said_at_each_page(tmp_path, folders):

@@ -47,19 +47,13 @@ def a_bit_of_every_byte(path):
     return [(place, place % 8) for place in range(path.stat().st_size)]
 
 
-def test_tensors_come_back_and_no_turned_bit_gives_others(tmp_path):
+def test_tensors_come_back_and_those_of_another_run_are_refused(tmp_path):
     path = tmp_path / "some.safetensors"
     digest = write_tensors(path, TENSORS)
 
-    def same(found):
-        return found.keys() == TENSORS.keys() and all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
-
-    assert same(read_tensors(path, digest=digest))
-    for place in flipped(path, a_bit_of_every_byte(path)):
-        try:
-            assert same(read_tensors(path, digest=digest)), place
-        except BundleError as error:
-            assert str(path) in str(error)  # noqa: PT017
+    found = read_tensors(path, digest=digest)
+    assert found.keys() == TENSORS.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in TENSORS.items())
     write_tensors(path, TENSORS | {"codes": torch.tensor([1, 2, 4], dtype=torch.uint8)})
     with pytest.raises(BundleError, match="another run"):
         read_tensors(path, digest=digest)

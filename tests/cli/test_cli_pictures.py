@@ -17,7 +17,10 @@ PICTURES = {
     "plot pairs --rows 2 --subject s038": ("plot-pairs", ["pairs"], "pairs", "random"),
     "plot clip --subject s041 --faces none": ("plot-clip-s041-smile-a-pft", ["clip"], "clip", "Before"),
     "plot confusion": ("plot-confusion-evaluate-*", ["confusion"], "confusion", "neutral"),
-    "plot tsne --targets s041,s042 --by pca --sources 40": ("plot-pca-s041", ["pca-s041"], "scores", "as extracted"),
+    "plot tsne --subject s040 --subject s041 --by pca --sources 40": (
+        *("plot-pca-2-targets-*", ["pca-s040", "pca-s041"], "scores"),
+        "as extracted",
+    ),
     "plot neighbours --subject s041": ("plot-neighbours-s041", ["neighbours-s041"], "spread", "s041"),
     "plot style --targets s040,s041 --methods pft": ("plot-style", ["style-pft"], "style", "features"),
     "branches --targets 4 --name mine": ("mine", ["branches"], "branches", "chance 25.0 %"),

@@ -1,9 +1,11 @@
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from featlab.cache import write_table
 from featlab.errors import InputError
 from featlab.methods import get_method
 
@@ -73,6 +75,16 @@ def test_it_prints_what_the_files_and_json_say_leaves_the_config_and_reuses_ever
     evaluated = run_json("evaluate", *methods, *quickly, *chosen["flags"])
     options = evaluated["config"]["adapt"]["options"]["shot-im"]
     assert {name: str(value) for name, value in chosen["options"].items()} == options
+
+
+def test_a_data_set_has_a_folder_of_its_own_and_a_network_that_has_seen_the_players_is_a_warning(
+    folder, run_well, words, table, extractor
+):
+    write_table(folder / "cache.h5", table, replace(extractor, trained_on=table.subjects))
+    result = run_well(*words, "--scope", "dataset", "--json")
+    assert "trained on images of 6 of the 6 subjects who play targets" in result.stderr
+    assert json.loads(result.stdout)["config"]["protocol"]["scope"] == "dataset"
+    assert {path.name for path in Path("results/tune-shot-im-dataset").iterdir()} == FILES
 
 
 def test_a_candidate_that_fails_is_not_chosen_and_when_all_fail_nothing_is(folder, run, words, monkeypatch):

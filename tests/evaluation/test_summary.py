@@ -9,7 +9,6 @@ from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import (
     common_subject_means,
-    failure_reasons,
     pooled_reliability,
     shared_scores,
     subject_means,
@@ -236,8 +235,3 @@ def test_every_subject_weighs_the_same_in_the_calibration_error():
     # Opposite errors of two subjects in one bin are pooled before they are measured.
     rows = [row("pft", name, 0.5, reliability=counts((14, 10, 9.5, right))) for name, right in (("a", 10), ("b", 9))]
     assert summarise(rows)[0].ece == pytest.approx(0.0)
-
-
-def reasons(*errors):
-    rows = [replace(failed("shot", subject), error=error) for subject, error in zip("abc", errors, strict=False)]
-    return {reason: [row.subject for row in group] for reason, group in failure_reasons(rows).items()}

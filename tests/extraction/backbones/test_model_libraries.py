@@ -107,14 +107,3 @@ def test_only_the_last_linear_layer_of_a_head_is_removed(refused):
         assert " ".join(type(part).__name__ for part in list(left.children()) or [left]) == expected
     with refused(ConfigError, "a has no classification head"):
         remove_head("a", holding("body", nn.Linear(4, 2)))
-
-
-def test_the_real_librarys_resnet18_equals_ours_on_the_same_weights(tmp_path, images):
-    torchvision = pytest.importorskip("torchvision", reason="needs the extra backbones", exc_type=ImportError)
-    theirs = seeded(lambda: torchvision.models.resnet18(weights=None))
-    torch.save(theirs.state_dict(), tmp_path / "full.pth")
-    options = {"weights": str(tmp_path / "full.pth"), "layers": "maxpool,layer1,layer4"}
-    first = make_backbone("torchvision:resnet18", **options).embed(images(2, 224), None)
-    second = make_backbone("resnet18", **options).embed(images(2, 224), None)
-    assert first.shape == (2, 512 + 2 * (64 + 64 + 512))
-    np.testing.assert_allclose(first, second, atol=1e-5)
