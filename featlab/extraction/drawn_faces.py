@@ -21,9 +21,9 @@ from PIL import Image
 
 from featlab.cache.atomic import atomic_path, atomic_write_text
 from featlab.config.options import Options, check_at_least, option
+from featlab.engine.run import run_in_order
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.drawn_people import EXPRESSIONS, RECIPES, UNITS, FloatArray, Person, sketch_face
-from featlab.extraction.worker import run_in_order
 
 
 @dataclass(frozen=True)

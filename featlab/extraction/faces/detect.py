@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_bytes
 from featlab.config.options import check_at_least
+from featlab.engine.run import OnProgress, died_near, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
 from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.shards import Shard, file_stamp
-from featlab.extraction.worker import OnProgress, died_near, run_in_order, worker_count
 from featlab.registry import Registry
 
 _NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")

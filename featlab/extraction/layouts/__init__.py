@@ -88,7 +88,7 @@ LAYOUTS: Registry[Layout] = Registry(
         "aff-wild2": f"{__name__}.aff_wild2",
         "fer2013": f"{__name__}.web_photos",
         "expw": f"{__name__}.web_photos",
-        "raf-db": f"{__name__}.raf_db",
+        "raf-db": f"{__name__}.web_photos",
         "sfda-pft": f"{__name__}.plain",
         "loose": f"{__name__}.plain",
     },

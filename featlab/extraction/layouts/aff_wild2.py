@@ -35,7 +35,9 @@ class AffWild2Options(Options):
         "Every how many-th frame is kept of folders of images; videos are thinned out with --fps or --stride.",
         minimum=1,
     )
-    drop: tuple[str, ...] = option((), "Classes that are left out, for example other.", choices=AFF_WILD2)
+    drop: tuple[str, ...] = option(
+        (), "Classes that are left out, for example other.", choices=tuple(AFF_WILD2.values())
+    )
     media: str = option(
         "",
         "The folder below the root in which images or videos are looked for, where there are several; "
@@ -184,12 +186,11 @@ def _labels(path: Path) -> list[str | None]:
         raise InputError(
             f"{path}, line 1: expected the names of the classes (Neutral,Anger,…), found {lines[0][:40]!r}"
         )
-    known = {str(code): name for code, name in enumerate(AFF_WILD2)}
     labels: list[str | None] = []
     for number, line in enumerate(lines[1:], 2):
-        if line != "-1" and line not in known:
+        if line != "-1" and line not in AFF_WILD2:
             raise InputError(f"{path}, line {number}: expected a whole number from -1 to 7, found {line[:40]!r}")
-        labels.append(known.get(line))
+        labels.append(AFF_WILD2.get(line))
     return labels
 
 

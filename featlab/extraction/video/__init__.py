@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+from featlab.engine.run import OnProgress, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Failure, Item
 from featlab.extraction.video.frames import OpenVideo, decode_packets, import_av, is_video, open_video, read_packets
-from featlab.extraction.worker import OnProgress, run_in_order, worker_count
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import nn
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones.hubs import TAPS, ResNet, resnet18, small_resnet
 from featlab.extraction.training.export import BackboneMeta, export_backbone, export_onnx, read_card
-from featlab.extraction.training.networks import build_network, default_size, load_weights
+from featlab.extraction.training.train import build_network, default_size, load_weights
 
 
 def test_the_small_net_is_for_96_pixels_and_taps_without_positions_are_left_out():
