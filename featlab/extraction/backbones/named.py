@@ -21,7 +21,14 @@ from torch import nn
 
 from featlab.cache.atomic import atomic_path
 from featlab.errors import ConfigError, InputError, closest, one_line
-from featlab.extraction.backbones import InputSpec, NetworkOptions, network_options, onnx_file, require_argument
+from featlab.extraction.backbones import (
+    InputSpec,
+    NetworkOptions,
+    library,
+    network_options,
+    onnx_file,
+    require_argument,
+)
 from featlab.extraction.backbones.network import NetworkBackbone, module_backbone
 from featlab.extraction.backbones.weights import file_sha256, load_state_dict, read_state_dict, seeded
 
@@ -69,10 +76,7 @@ def build_pyfeat(argument: str | None, options: Mapping[str, Any]) -> NetworkBac
     """
     name, known = _known("pyfeat", argument)
     chosen = network_options(name, NetworkOptions, options)
-    try:
-        import transformers
-    except ImportError:
-        raise ConfigError(f"{name} needs transformers: pip install 'featlab[hf]'") from None
+    transformers = library("transformers", "pyfeat:", "hf")
     path = _file(name, known, chosen.weights)
     start = "backbone."
     trunk = {key.removeprefix(start): each for key, each in read_state_dict(path).items() if key.startswith(start)}

@@ -23,7 +23,14 @@ from torch import Tensor, nn
 
 from featlab.config.options import option
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.backbones import INTERPOLATIONS, InputSpec, NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones import (
+    INTERPOLATIONS,
+    InputSpec,
+    NetworkOptions,
+    library,
+    network_options,
+    require_argument,
+)
 from featlab.extraction.backbones.network import NetworkBackbone, module_backbone
 from featlab.extraction.backbones.weights import file_sha256
 
@@ -82,10 +89,7 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     name = f"hf:{where}"
     chosen = network_options(name, TransformerOptions, options)
     chosen.no_weights(name, "folder")
-    try:
-        import transformers
-    except ImportError:
-        raise ConfigError("hf: networks need transformers: pip install 'featlab[hf]'") from None
+    transformers = library("transformers", "hf:", "hf")
     folder = _folder(where)
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no config.json there; hf: takes the folder that save_pretrained wrote")

@@ -179,8 +179,6 @@ def probe_videos(
     paths: Sequence[Path], *, jobs: int = 1, on_progress: OnProgress | None = None
 ) -> dict[Path, VideoTimes | str]:
     """Read when the frames of videos are shown; of a video that can't be read, why."""
-    if jobs < 0:
-        raise ConfigError(f"video: jobs must be 0 or more, got {jobs}")
     if not paths:
         return {}
     import_av()
