@@ -23,20 +23,7 @@ from featlab.extraction.columns import (
     zeros,
 )
 from featlab.extraction.faces import as_points
-from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows, Roles, Selection, roles_of
-
-# What a default group's columns are called.
-_WORDS = {
-    "au": "action units",
-    "au-r": "action units (intensity)",
-    "au-c": "action units (presence)",
-    "emotions": "emotion scores",
-    "embedding": "values of the embedding",
-    "all": "values of head pose and gaze",
-    "shape": "shape parameters",
-    "movement": "movements of landmarks",
-    "mesh": "coordinates of landmarks",
-}
+from featlab.extraction.tables.rows import INDEX_COLUMNS, WORDS, ReadRows, Roles, Selection, roles_of
 
 
 class _Values:
@@ -236,7 +223,7 @@ def _notes(table: Columns, roles: Roles, taken: Sequence[_Values]) -> list[str]:
     """Say which columns were taken, and which weren't."""
     count = sum(column.width for column in taken)
     if roles.group is not None:
-        word = _WORDS.get(roles.group, roles.group)
+        word = WORDS.get(roles.group, roles.group)
         others = [group for group in roles.preset.groups_in(table.header) if group != roles.group]
         also = f"; --features chooses another group: {', '.join(others)}" if others else ""
         return [f"taken as {roles.preset.title}'s table: {count} {word}{also}"]

@@ -55,6 +55,7 @@ class Preset:
 
 
 _TOOLS = tomllib.loads(Path(__file__).with_name("tools.toml").read_text(encoding="utf-8"))
+WORDS: dict[str, str] = _TOOLS.pop("words")
 PRESETS = {name: Preset(**told) for name, told in _TOOLS.items()}
 _ANY_TOOL = Preset("", zero="success|confidence", zero_of_some="face_confidence", face="face_id|face")
 
