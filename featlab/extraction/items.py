@@ -213,11 +213,7 @@ def refuse_equal(names: Collection[str], hidden: Collection[str]) -> None:
 
 
 def read_pseudonyms(path: Path | None, notify: Callable[[str], None]) -> Pseudonyms | None:
-    """Return the pseudonyms of a key file, None without one; a file that isn't there is made, for its owner's eyes.
-
-    Raises:
-        InputError: A file that holds no key, or that can't be read.
-    """
+    """Return the pseudonyms of a key file, None without one; a file that isn't there is made, for its owner's eyes."""
     if path is None:
         return None
     try:

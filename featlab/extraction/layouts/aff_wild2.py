@@ -149,21 +149,18 @@ def _find_media(media: Path, wanted: set[str], annotations: Path) -> dict[str, P
     """Return the folder of images of every wanted video, or else the video's file."""
     pictures: dict[str, Path] = {}
     videos: dict[str, Path] = {}
-    level = [media]
-    for _ in range(_DEPTH + 1):
-        below: list[Path] = []
-        for folder in level:
-            with os.scandir(folder) as entries:
-                # Folders of images have very many entries: only those that matter become paths.
-                for name, is_dir in sorted((entry.name, entry.is_dir()) for entry in entries):
-                    stem = os.path.splitext(name)[0]
-                    if is_dir and name in wanted:
-                        _add(pictures, name, folder / name)
-                    elif is_dir and not name.startswith(".") and folder / name != annotations:
-                        below.append(folder / name)
-                    elif stem in wanted and is_video(Path(name)):
-                        _add(videos, stem, folder / name)
-        level = below
+    for folder, below, loose in os.walk(media, followlinks=True):
+        place = Path(folder)
+        for name in sorted(wanted.intersection(below)):
+            _add(pictures, name, place / name)
+        for name in sorted(loose):
+            stem = os.path.splitext(name)[0]
+            if stem in wanted and is_video(Path(name)):
+                _add(videos, stem, place / name)
+        # Folders of images have very many entries, and media do not lie deeper.
+        deep = len(place.relative_to(media).parts) >= _DEPTH
+        visible = [name for name in below if name not in wanted and not name.startswith(".")]
+        below[:] = [] if deep else [name for name in visible if place / name != annotations]
     return videos | pictures
 
 

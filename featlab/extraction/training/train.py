@@ -146,24 +146,9 @@ def train_backbone(
     Some source subjects are held out to choose the epoch. A killed run goes on where it stopped, and on a CPU gives
     the file that an uninterrupted one with as many threads gives.
 
-    Args:
-        items: The whole source; no image of a held-out subject is opened.
-        config: What and how.
-        out: The file to write. Until it is there, the state is in ``<stem>.training/`` beside it.
-        neutral: Name of the neutral class.
-        held_out: Target subjects.
-        seed: Root of every draw.
-        weights: State dict to start from; None: from scratch.
-        device: ``cpu`` or ``cuda``.
-        if_exists: When ``out`` or an unfinished run is there: ``resume`` keeps or continues what the same request
-            began and refuses another, ``error`` refuses when ``out`` is there, ``overwrite`` starts again.
-        on_image: Progress of decoding.
-        on_epoch: Progress of training.
-
-    Raises:
-        InputError: Too few people, classes or readable images, weights that don't fit, or something else is there.
-        ConfigError: An unknown network or layer, a library that isn't installed.
-        FeatlabError: The written file computes something else than the network.
+    No image of a subject who is ``held_out`` is opened. ``weights`` is a state dict to start from; None: from scratch.
+    Until ``out`` is there, the state is in ``<stem>.training/`` beside it: "resume" continues what the same request
+    began, or keeps its file, and refuses another's; "overwrite" starts again.
     """
     start = time.monotonic()
     kept = stays(out, if_exists, get_args(IfExists))

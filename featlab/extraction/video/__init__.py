@@ -226,8 +226,8 @@ def expand_videos(
     """
     clips = Counter(_clip(item) for item in items if _to_expand(item))
     read = probe_videos(list(dict.fromkeys(path for path, _, _ in clips)), jobs=jobs, on_progress=on_progress)
-    sampled = {path: sample(times, sampling) for path, times in read.items() if isinstance(times, VideoTimes)}
-    jump = {path for path, times in read.items() if isinstance(times, VideoTimes) and times.jumps}
+    readable = {path: times for path, times in read.items() if isinstance(times, VideoTimes)}
+    sampled = {path: sample(times, sampling) for path, times in readable.items()}
     expanded: list[Item] = []
     failures: dict[str, str] = {}
     found: set[_Clip] = set()
@@ -235,9 +235,9 @@ def expand_videos(
         if not _to_expand(item):
             expanded.append(item)
             continue
-        times = read[item.path]
-        if isinstance(times, str):
-            failures[item.name] = times
+        times = readable.get(item.path)
+        if times is None:
+            failures[item.name] = str(read[item.path])
             continue
         if times.cut_short is not None:
             failures[item.name] = times.cut_short
@@ -255,11 +255,11 @@ def expand_videos(
             expanded.append(replace(item, name=name, frame=place, at=times.stamps[place]))
     for item in items:
         if _to_expand(item) and _clip(item) not in found and item.name not in failures:
-            failures[item.name] = _why_none(item, read[item.path], sampling, clips)
+            failures[item.name] = _why_none(item, readable[item.path], sampling, clips)
     return Expanded(
         [replace(item, row=row) for row, item in enumerate(expanded)],
         tuple(Failure(name, why) for name, why in failures.items()),
-        tuple(dict.fromkeys(item.name for item in items if item.path in jump)),
+        tuple(dict.fromkeys(item.name for item in items if item.path in readable and readable[item.path].jumps)),
     )
 
 
@@ -275,9 +275,7 @@ def _is_labelled_frame(item: Item, clips: Counter[_Clip]) -> bool:
     return item.frame > 0 or clips[_clip(item)] > 1
 
 
-def _why_none(item: Item, times: VideoTimes | str, sampling: Sampling, clips: Counter[_Clip]) -> str:
-    if isinstance(times, str):
-        return times
+def _why_none(item: Item, times: VideoTimes, sampling: Sampling, clips: Counter[_Clip]) -> str:
     if _is_labelled_frame(item, clips) or sampling.window is None:
         return "none of its labelled frames is among the sampled ones"
     opening, closing = sampling.window
