@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 MUTANTS = (
     # file, what stands there, what stands there instead, tests that should notice
     ("featlab/model/losses.py", "+ F.mse_loss(std,", "- F.mse_loss(std,", "tests/model"),
-    ("featlab/model/losses.py", "torch.sqrt(variance + EPSILON)", "torch.sqrt(variance)", "tests/model"),
-    ("featlab/model/losses.py", 'dim = 0 if axis == "subject"', 'dim = 1 if axis == "subject"', "tests/model"),
+    ("featlab/model/losses.py", "mean(dim=dim) + EPSILON)", "mean(dim=dim))", "tests/model"),
+    ("featlab/model/losses.py", '0 if axis == "subject" else 1', '1 if axis == "subject" else 0', "tests/model"),
     (
         "featlab/model/losses.py",
         "F.log_softmax(reference_logits.detach()",
@@ -52,8 +52,8 @@ MUTANTS = (
     ),
     (
         "featlab/model/pretrain.py",
-        "expression_loss(reference, head",
-        "expression_loss(head(translated), head",
+        "expression_loss(plain.flatten(0, 1), ",
+        "expression_loss(logits.flatten(0, 1), ",
         "tests/model",
     ),
     ("featlab/model/pretrain.py", "/ (total - total // 2)", "/ total", "tests/model"),
@@ -70,7 +70,7 @@ MUTANTS = (
         "tests/methods",
     ),
     (
-        "featlab/model/style_bank.py",
+        "featlab/model/pretrain.py",
         "mean.mean(dim=0), std.mean(dim=0)",
         "mean.sum(dim=0), std.mean(dim=0)",
         "tests/model",
@@ -120,7 +120,7 @@ MUTANTS = (
     ),
     (
         "featlab/pairing/nearest.py",
-        "space.limit(rows, left_out) + tie",
+        "space.limit(rows, left_out) + 2 * TIE * space.scale[rows]",
         "space.limit(rows, left_out) - 1.0",
         "tests/pairing",
     ),
