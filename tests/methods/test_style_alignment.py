@@ -13,7 +13,7 @@ from featlab.model.networks import Projection, SourceHead, Translator
 from featlab.model.style_bank import CarriedShare, StyleBank
 
 DIM = 4
-NEUTRAL = 0
+NEUTRAL = 1
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def head():
     head = SourceHead(DIM, 2, 2).eval().requires_grad_(False)
     state = {name: torch.zeros_like(value) for name, value in head.state_dict().items()}
     state |= {"norm.weight": torch.ones(2), "norm.running_var": torch.ones(2)}
-    state["linear.weight"] = torch.tensor([[-1.0, 0, 0, 0], [1.0, 0, 0, 0]])
-    state["linear.bias"] = torch.tensor([2.0, -2.0])
+    state["linear.weight"] = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
+    state["linear.bias"] = torch.tensor([-2.0, 2.0])
     state["classifier.parametrizations.weight.original0"] = torch.ones(2, 1)
     state["classifier.parametrizations.weight.original1"] = torch.eye(2)
     head.load_state_dict(state)
@@ -50,7 +50,7 @@ def bundle_of(translator, head, centre=(0.0, 0.0, 0.0, 0.0), share=1.0):
         projection=Projection(torch.zeros(DIM), torch.eye(DIM)),
         head=head,
         translator=translator,
-        classes=("neutral", "smile"),
+        classes=("smile", "neutral"),
         neutral="neutral",
         extractor=ExtractorInfo("hog", "none", "grey"),
         source_subjects=KeyedNames.of(("a",), ""),
