@@ -14,6 +14,7 @@ from featlab.cli.complete import complete_method
 from featlab.cli.flags import FLAGS, PlotsOption
 from featlab.cli.output import Output
 from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, typed_command, workspace_command
+from featlab.errors import InputError, listed
 
 if TYPE_CHECKING:
     from featlab.evaluation.results import EvaluationRow
@@ -116,8 +117,6 @@ def _show_method(output: Output, method: type[Method]) -> None:
 def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, name: str | None, plots: bool) -> None:
     """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all."""
     if name is not None and (name in ("", ".", "..") or name != Path(name).name):
-        from featlab.errors import InputError
-
         raise InputError(f"--name {name}: is the name of one folder under results/; give it without slashes")
     whole = session["share"] == FLAGS["share"].default and not session["collect"]
     if whole and _show_finished(session, command, values, name, plots):
@@ -145,8 +144,6 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
         done = run_tasks(tasks, **where)
     rows = [row for part in done for row in part.values()]
     if not rows:
-        from featlab.errors import InputError
-
         raise InputError(f"no run of this {command} has been made yet; run it without --collect first")
     summaries = summarise(rows)
     seen = _tuned(tuned_on(session.workspace), rows)
@@ -162,7 +159,7 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
         plots=plots,
         classes=opened.table.classes,
         smoothing=protocol.smoothing,
-        data=_data(rows, summaries, runs, reused),
+        data=_data(rows, summaries, runs, reused) if output.json_mode else {},
     )
     result = replace(result, summary=(*result.summary, *seen))
     output.show(f"{runs} runs: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else ""))
@@ -199,7 +196,8 @@ def _show_finished(session: Session, command: str, values: Mapping[str, Any], na
     output.note(_what_runs(command, (1, 1), opened, len(draws[0]), runs, runs))
     rows, result, files = found
     output.show(f"{runs} runs: {runs} reused, 0 failed")
-    output.shown(folder, replace(result, data=_data(rows, summarise(rows), runs, runs)), files)
+    data = _data(rows, summarise(rows), runs, runs) if output.json_mode else {}
+    output.shown(folder, replace(result, data=data), files)
     return True
 
 
@@ -252,7 +250,6 @@ def _run_key(command: str, facts: Mapping[str, Any]) -> str:
 
 
 def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:
-    from featlab.errors import listed
     from featlab.evaluation.scores import failure_reasons
 
     for reason, rows in failure_reasons(failed).items():

@@ -8,7 +8,7 @@ import platform
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -92,7 +92,7 @@ class EvaluationRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict that JSON can hold; NaN becomes ``None``."""
-        return {name: jsonable(value) for name, value in asdict(self).items()}
+        return {name: jsonable(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EvaluationRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -249,7 +249,7 @@ def _row(
         video_balanced_accuracy=videos.balanced_accuracy,
         reliability=tuple(reliability_counts(probabilities, table.label[test]).ravel().tolist()),
         collapsed=scores.collapsed,
-        **asdict(scores),
+        **vars(scores),
         **cost,
     )
 

@@ -81,6 +81,11 @@ class Task:
         """Registry names of the methods, each once."""
         return tuple(dict.fromkeys(method.name for method in self.methods.values()))
 
+    @cached_property
+    def _made_from(self) -> dict[str, str]:
+        """What each method's runs start from, as if the source model were made for it alone: others change no run."""
+        return {name: bundle_folder(self.source, (name,)).name for name in self.prepares}
+
     @property
     def runs(self) -> list[Run]:
         """The runs, by method and then by subject."""
@@ -89,13 +94,11 @@ class Task:
     def path(self, run: Run) -> Path:
         """Return where a finished run is kept."""
         method, protocol = self.methods[run.method], self.workspace.config.protocol
-        # As if the source model were made for this method alone: other methods change no run.
-        made_from = bundle_folder(self.source, (method.name,)).name
         # In a data set every subject's rows are adapted on: all of them are part of each run.
         scope = (protocol.scope, *(self.targets if protocol.scope == "dataset" else ()))
         clip = (protocol.gap, protocol.frames, protocol.contamination, protocol.smoothing)
         what = (run.draw, run.seed, run.subject, method.name, method.config)
-        name = f"{stable_hash(RUN_FORMAT, made_from, *scope, *clip, *what)[:16]}.jsonl"
+        name = f"{stable_hash(RUN_FORMAT, self._made_from[method.name], *scope, *clip, *what)[:16]}.jsonl"
         # Not relative: a worker process may have been started in another folder.
         return self.workspace.root.resolve() / "results" / self.folder / method.name / name
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from featlab.errors import InputError
@@ -85,7 +85,7 @@ class MethodSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict that JSON can hold; NaN becomes ``None``."""
-        return {name: jsonable(value) for name, value in asdict(self).items()}
+        return {name: jsonable(value) for name, value in vars(self).items()}
 
 
 _SOURCE, _ORACLE = "source-only", "oracle"  # What is compared with, and what marks the top of the gap.

@@ -27,7 +27,7 @@ from featlab.pairing.nearest import (
 SMALLEST = 10_000
 """Among fewer base rows than this the exact search takes no longer than making an index."""
 _SAMPLE = 1000  # queries that are searched in full, too
-_TRAINED_ON = 4  # tiles of base rows that an index is trained on: 256 MiB
+_TRAINED_ON = 2  # tiles of base rows that an index is trained on: 128 MiB
 _WANTED, _GAIN = 0.95, 0.01  # more effort, until that recall, or while it brings so much
 _EFFORTS = (16, 32, 64, 128, 256, 512, 1024)
 
@@ -92,7 +92,7 @@ def _filled(faiss: Any, space: Space, factory: str) -> Any:
     if cells := faiss.try_extract_index_ivf(made):
         cells.cp.min_points_per_centroid = 1  # or faiss warns on stderr; the recall tells more
     tiles = list(space.tiles(space.base))
-    made.train(np.concatenate([space.right(tile)[:: -(-len(tiles) // _TRAINED_ON)] for tile in tiles]))
+    made.train(space.right(slice(0, space.base, -(-len(tiles) // _TRAINED_ON))))
     for tile in tiles:
         made.add(space.right(tile))
     return made
