@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from featlab.analysis.page import Result, figure_endings, read_page, read_table
+from featlab.cache.atomic import SUMS, check_sum, read_sums
 from featlab.cache.reader import open_cache
-from featlab.cache.sums import SUMS, check_sum, damages, read_sums
 from featlab.config.load import load_config
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results
+from featlab.workspace.check import damages
 from featlab.workspace.workspace import CONFIG_FILE
 
 _WIDEST = 6  # Target subjects up to which the per-subject table is printed; the file has it always.

@@ -34,9 +34,19 @@ from featlab.model.losses import (
     style_statistics,
 )
 from featlab.model.networks import SourceHead, Translator
-from featlab.model.stacked import Heads, Translators, batches_of_each, limit_gradients
 from featlab.model.style_bank import SourceRows, StyleBank
-from featlab.model.training import Adam, History, OnEpoch, Phase, Terms, train
+from featlab.model.training import (
+    Adam,
+    Heads,
+    History,
+    OnEpoch,
+    Phase,
+    Terms,
+    Translators,
+    batches_of_each,
+    limit_gradients,
+    train,
+)
 from featlab.seeding import seeded, torch_generator
 
 MAX_GRADIENT = 5.0

@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.pairing.index import find
 from featlab.pairing.nearest import Neighbours, Rows, Space
-from featlab.pairing.search import product_error
+from featlab.pairing.search import find, product_error
 
 _FLAT = 1e-6  # float32 pixels can't tell points apart that are nearer than this part of their coordinates
 _BLOCK = 4096  # rows whose shapes are made at once: results don't depend on it

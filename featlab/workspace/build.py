@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from featlab.bundle.bundle import Bundle
-from featlab.bundle.keyed import KeyedNames
+from featlab.bundle.bundle import Bundle, KeyedNames
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config

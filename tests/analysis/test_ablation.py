@@ -21,8 +21,8 @@ from featlab.analysis.page import read_page, write_result
 from featlab.cache import ExtractorInfo, write_table
 from featlab.config.analysis import LOSS_TERMS
 from featlab.errors import ConfigError, InputError
+from featlab.evaluation.results import common_subject_means
 from featlab.evaluation.runner import plan, run_tasks
-from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import holm, paired_wilcoxon
 from featlab.evaluation.summary import summarise
 from featlab.methods import make_method

@@ -11,9 +11,8 @@ from featlab.errors import FeatlabError, InputError
 from featlab.methods.pft.poster import poster_style
 from featlab.model.networks import Translator
 from featlab.model.pretrain import episodic_pairs, make_style_bank, new_translator, part_of, pretrain_translators
-from featlab.model.stacked import Translators
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Adam
+from featlab.model.training import Adam, Translators
 from featlab.pairing.pairs import make_pairs
 from featlab.workspace.build import build_bundle, train_source_head
 

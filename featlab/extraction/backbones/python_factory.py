@@ -15,7 +15,7 @@ from torch import nn
 from featlab.errors import ConfigError, FeatlabError, closest, one_line
 from featlab.extraction.backbones import Backbone, InputSpec, NetworkOptions, network_options, require_argument
 from featlab.extraction.backbones.network import module_backbone
-from featlab.extraction.backbones.weights import RANDOM, module_with_weights, seeded, state_sha256
+from featlab.extraction.backbones.weights import RANDOM, built, module_with_weights, state_sha256
 
 _USAGE = "a module and a function in it, for example python:my_networks:face_net"
 
@@ -87,7 +87,7 @@ def _call(name: str, factory: Any, arguments: Mapping[str, Any], *, seed: int) -
         raise ConfigError(f"{name} is a {type(factory).__name__}; it must be a function that returns a torch.nn.Module")
     _check_arguments(name, factory, arguments)
     try:
-        return seeded(lambda: factory(**arguments), seed)
+        return built(lambda: factory(**arguments), seed)
     except FeatlabError:
         raise
     except Exception as error:
