@@ -19,8 +19,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from featlab.bundle.card import bundle_card
-from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
+from featlab.bundle.files import bundle_card, read_json, read_tensors, write_json, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text, check_sum
 from featlab.cache.names import one_form
 from featlab.cache.schema import ExtractorInfo
@@ -90,7 +89,7 @@ class Bundle:
         declared: What those tensors are, by method name.
         cache_digest: Of the cache that it was trained on.
         history: Mean losses of the pretraining, an entry an epoch.
-        membership: What a membership test told of it, see `featlab.model.membership`; empty where nothing.
+        membership: What a membership test told of it, see `featlab.model.style_bank`; empty where nothing.
     """
 
     projection: Projection
