@@ -85,7 +85,7 @@ MUTANTS = (
     ),
     ("featlab/methods/baselines.py", "centre - target_features", "centre + target_features", "tests/methods"),
     ("featlab/methods/baselines.py", "values.var(dim=0, correction=0)", "values.var(dim=0)", "tests/methods"),
-    ("featlab/methods/referenced.py", "Affine.shift(-target", "Affine.shift(target", "tests/methods"),
+    ("featlab/methods/baselines.py", "Affine.shift(-target", "Affine.shift(target", "tests/methods"),
     ("featlab/methods/losses/target.py", "return -(p * torch.log(p", "return (p * torch.log(p", "tests/methods"),
     ("featlab/methods/losses/target.py", "p, scores.detach())", "p, scores)", "tests/methods"),
     ("featlab/methods/losses/domains.py", "1.0 + torch.exp(", "1.0 - torch.exp(", "tests/methods"),
