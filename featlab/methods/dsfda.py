@@ -16,7 +16,6 @@ from featlab.errors import InputError
 from featlab.methods.base import Method, ordered_features
 from featlab.methods.disentanglement import (
     Disentangler,
-    GeneratorWeights,
     Swap,
     adam,
     identity_discriminator_loss,
@@ -67,11 +66,6 @@ class DSFDAConfig(Options):
         1.0, "Weight of having the hidden values of the person's row in the identity discriminator.", minimum=0
     )
     cycle: float = option(5.0, "Weight of both cycles.", minimum=0)
-
-    @property
-    def weights(self) -> GeneratorWeights:
-        """The weights of the generator's losses."""
-        return GeneratorWeights(self.identity, self.expression, self.feature_matching, self.cycle)
 
 
 class DSFDA(Method):
@@ -174,7 +168,7 @@ class DSFDA(Method):
             generator=adam(
                 config.lr, [student.head.linear, student.head.norm, networks.decoder], [networks.identity_encoder]
             ),
-            weights=config.weights,
+            weights=config,
             random=random,
             advice=f"lower {config.key('lr')} ({config.lr})",
         )
@@ -219,7 +213,7 @@ def train_disentangler(
         discriminator_losses,
         discriminators=adam(SOURCE_LR, [networks.identity_discriminator, networks.expression_discriminator]),
         generator=adam(SOURCE_LR, [networks.identity_encoder, networks.decoder]),
-        weights=GeneratorWeights(),
+        weights=DSFDAConfig(),
         random=random,
         advice="check the source's features for outliers",
     )

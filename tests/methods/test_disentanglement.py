@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from featlab.methods.disentanglement import (
-    GeneratorWeights,
     Swap,
     adam,
     generator_losses,
@@ -16,11 +15,18 @@ from featlab.methods.disentanglement import (
     new_disentangler,
     take_turns,
 )
+from featlab.methods.dsfda import DSFDAConfig
 from featlab.seeding import seeded
 
 HALF = 3
 """Width of an expression code; a feature has twice as many values."""
-ONES = GeneratorWeights(1.0, 1.0, 1.0, 1.0)
+
+
+def weigh(identity, expression, feature_matching, cycle):
+    return DSFDAConfig(identity=identity, expression=expression, feature_matching=feature_matching, cycle=cycle)
+
+
+ONES = weigh(1.0, 1.0, 1.0, 1.0)
 
 
 def random(seed=0):
@@ -78,11 +84,11 @@ def by_hand(networks, swap, weights, seed):
 
 @pytest.mark.parametrize("drawn", [False, True])
 def test_every_term_equals_its_definition_and_all_together_reach_every_tensor_of_encoders_and_decoder(drawn):
-    published = GeneratorWeights()
+    published = DSFDAConfig()
     assert (published.identity, published.expression, published.feature_matching, published.cycle) == (0.2, 0.8, 1, 5)
     networks, encode = new_disentangler(6, HALF, 4, 2, seed=0), nn.Linear(6, HALF)
     swap = swap_of(networks, normal(9, 6), normal(9, 6, seed=1), encode, drawn=drawn)
-    weights = GeneratorWeights(0.3, 0.7, 1.5, 4.0)
+    weights = weigh(0.3, 0.7, 1.5, 4.0)
     terms = generator_losses(networks, swap, weights, random(7))
     expected = by_hand(networks, swap, weights, 7)
     assert terms.keys() == expected.keys()
@@ -156,7 +162,7 @@ def test_each_side_moves_its_own_tensors_and_nobody_elses():
 def test_what_the_generator_wants_does_not_move_the_discriminators():
     """The generator's loss passes through the discriminators; what it leaves there is not stepped on."""
     judges = []
-    for weights in (ONES, GeneratorWeights(100.0, 100.0, 100.0, 0.0)):
+    for weights in (ONES, weigh(100.0, 100.0, 100.0, 0.0)):
         networks, _, play = small_game(weights, generator_lr=0.0)
         before = networks.identity_discriminator.last.weight.clone()
         play(BATCHES)

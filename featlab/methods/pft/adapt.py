@@ -200,10 +200,6 @@ class Reliability:
         mean, low, high = self.mean_gain.tolist()
         return SourceGain(mean, low, high, int(self.people)) if int(self.people) else None
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what the bundle carries."""
-        return dict(vars(self))
-
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Reliability | None:
         """Return what a bundle carries; ``None`` where it had too few source subjects to learn it from."""

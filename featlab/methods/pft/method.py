@@ -156,12 +156,7 @@ class PFT(Method):
         # Here and below: what trains T is imported where it is trained, and not to adapt it.
         from featlab.methods.pft.validation import validate_on_source
 
-        found = validate_on_source(source, bundle)
-        if found is None:
-            return {}
-        known = found.known.items()
-        tensors = {f"{form}.{key}": value for form, item in known for key, value in item.tensors().items()}
-        return tensors | {"balance": torch.tensor(found.balance)}
+        return validate_on_source(source, bundle)
 
     @classmethod
     def adopt(cls, source: SourceRows, bundle: Bundle) -> Bundle:

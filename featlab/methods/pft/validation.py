@@ -43,23 +43,16 @@ UNKNOWN = 1e6
 """A log-spread that no clip reaches."""
 
 
-@dataclass(frozen=True, eq=False)
-class Validation:
-    """What came of it."""
+def validate_on_source(source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
+    """Adapt to held-out source subjects and return what that tells of T and of each of its parts, for the bundle.
 
-    known: Mapping[str, Reliability]  # By ``joint``, ``linear`` and ``mlp``, those that T has.
-    balance: float  # Weight of the MLP part with which source people scored best.
-
-
-def validate_on_source(source: SourceRows, bundle: Bundle) -> Validation | None:
-    """Adapt to held-out source subjects and summarise how that went, for T and for each of its parts.
-
-    The projection and the carried share are the bundle's own, of all source rows. ``None`` where there are too few
-    source subjects.
+    The projection and the carried share are the bundle's own, of all source rows. By ``joint``, ``linear`` and ``mlp``,
+    those that T has, the tensors of a `Reliability`; and ``balance``, the weight of the MLP part with which source
+    people scored best. Empty where there are too few source subjects.
     """
     people = len(source.clips.subjects)
     if people < LEAST_SUBJECTS:
-        return None
+        return {}
     folds = [(held_out, source.without(held_out)) for held_out in person_folds(people, bundle.seed)]
     folds = [
         (held_out, rest)
@@ -67,33 +60,29 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> Validation | None:
         if len(torch.unique(rest.labels[rest.labels >= 0])) > 1 and rest.clips.subjects
     ]
     if not folds:
-        return None
+        return {}
     played: list[_Played] = []
     for (held_out, rest), model in zip(folds, _fold_models([rest for _, rest in folds], bundle), strict=True):
-        models, means = (
-            {form: replace(model, translator=each) for form, each in forms_of(model).items()},
-            rest.neutral_means(),
-        )
+        models = {form: replace(model, translator=each) for form, each in forms_of(model).items()}
+        means = rest.neutral_means()
         odds = {form: source_odds(means, own) for form, own in models.items()}
         for subject in held_out.tolist():
             for adapt, test in _splits(source, subject):
                 played.append(_play(source, subject, adapt, test, models, odds))
     if len({item.subject for item in played}) < LEAST_SUBJECTS:
-        return None
+        return {}
     forms = forms_of(bundle)
     # Of equal ones the first: no weight is chosen for nothing.
     balances = [form for form in forms if isinstance(form, float)]
     balance = max(balances, key=lambda form: np.mean([item.after[form][-1] for item in played]), default=0.0)
-    names = {form: "joint" if form == balance else form for form in forms}
-    known = {
-        name: fit_reliability(
-            [item.episode(form) for item in played],
-            source_odds(source.neutral_means(), replace(bundle, translator=forms[form])),
-        )
-        for form, name in names.items()
-        if isinstance(name, str)
-    }
-    return Validation(known, balance)
+    tensors = {"balance": torch.tensor(balance)}
+    for form, translator in forms.items():
+        if isinstance(form, str) or form == balance:
+            odds_of_all = source_odds(source.neutral_means(), replace(bundle, translator=translator))
+            found = fit_reliability([item.episode(form) for item in played], odds_of_all)
+            name = form if isinstance(form, str) else "joint"
+            tensors |= {f"{name}.{key}": tensor for key, tensor in vars(found).items()}
+    return tensors
 
 
 def forms_of(bundle: Bundle) -> Mapping[str | float, Translator]:
