@@ -22,7 +22,7 @@ from featlab.cache.atomic import atomic_path, cannot_write
 from featlab.cache.hdf5 import CHUNK_CACHE_BYTES
 from featlab.cache.names import CONTROL
 from featlab.cache.schema import ExtractorInfo, Kinds, canonical_json
-from featlab.cache.table import LARGEST, FeatureTable, Rows, closest_names, usable_rows
+from featlab.cache.table import LARGEST, FeatureTable, Rows, closest_names, codes_of, usable_rows
 from featlab.errors import CacheError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
@@ -95,8 +95,8 @@ def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
     _check_count(where, "frames", len(rows.frames), count)
     encode_names(rows.subjects, where, "subject name")
     encode_names(rows.videos, where, "video name")
-    subjects, subject_codes = _code(rows.subjects)
-    videos, video_codes = _code(rows.videos)
+    subjects, subject_codes = codes_of(rows.subjects)
+    videos, video_codes = codes_of(rows.videos)
     if header.has_landmarks != (rows.landmarks is not None):
         held, wanted = ("no", "some") if header.has_landmarks else ("some", "none")
         raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
@@ -144,12 +144,6 @@ def _values(rows: Rows | FeatureTable, dtype: str, describe: Describe, where: st
 def _check_count(where: str, what: str, got: int, expected: int) -> None:
     if got != expected:
         raise CacheError(f"{where}: expected {expected} {what}, one an embedding, got {got}")
-
-
-def _code(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    known = tuple(sorted(set(names)))
-    codes = {name: code for code, name in enumerate(known)}
-    return known, np.array([codes[name] for name in names], dtype=schema.CODE_DTYPES[schema.SUBJECT])
 
 
 def _embeddings(embeddings: NDArray[Any], dtype: str, describe: Describe, where: str) -> NDArray[Any]:

@@ -18,13 +18,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featlab.bundle.bundle import Bundle
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.table import FeatureTable
+from featlab.cache.table import FeatureTable, codes_of
 from featlab.compute import one_thread
 from featlab.config.load import Config
 from featlab.errors import ConfigError, InputError
 from featlab.exchange.arrays import frozen, in_blocks, row_names
 from featlab.extraction.columns import as_text
-from featlab.extraction.tables.index import codes_of
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method, make_method
 from featlab.model.networks import PersonalModel, head_from_state
