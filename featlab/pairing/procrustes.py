@@ -94,23 +94,10 @@ def search_shapes(
     chosen: tuple[Rows, Rows] | None = None,
     index: str = "",
 ) -> Neighbours:
-    """Find each query's k base shapes of least disparity; ties go to the lowest row.
+    """Find each query's k base shapes of least disparity, as `featlab.pairing.search.search` finds embeddings.
 
-    Args:
-        queries: n shapes.
-        base: m shapes.
-        k: Neighbours a query, 1 to m.
-        backend: As in `featlab.pairing.search.search`, and so are the others.
-        skip: Base rows [start, stop) that each query may not have.
-        chosen: Rows of ``queries`` and of ``base``, all valid; all by default.
-        index: Of faiss.
-
-    Returns:
-        Disparities as scores, lowest first, inf where there are fewer than k.
-
-    Raises:
-        InputError: Different numbers of points, or a k that is not between 1 and m.
-        ConfigError: As in `featlab.pairing.search.search`.
+    Scores are disparities, lowest first, inf where there are fewer than k. Rows that are ``chosen`` must be valid. Other
+    numbers of points are an InputError.
     """
     points = queries.landmarks.shape[1]
     if base.landmarks.shape[1] != points:

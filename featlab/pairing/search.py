@@ -167,19 +167,10 @@ _EFFORTS = (16, 32, 64, 128, 256, 512, 1024)
 
 
 def find(space: Space, k: int, *, skip: Rows | None = None, backend: str = "auto", index: str = "") -> Neighbours:
-    """Find each query's k best base rows: exactly, or among those that an index proposes.
+    """Find each query's k best base rows: exactly, as `nearest` does, or among those that an index proposes.
 
-    Args:
-        space: The n queries and m base rows.
-        k: Neighbours a query, 1 to m.
-        skip: As in `nearest`.
-        backend: As in `nearest`; an index needs faiss.
-        index: A factory string of faiss ("IVF1024,Flat", "HNSW32", "OPQ16,IVF4096,PQ16"). Empty, or fewer than
-            `SMALLEST` base rows: exact.
-
-    Raises:
-        InputError: k is not between 1 and m.
-        ConfigError: As in `nearest`; an index that faiss can't make of these rows, or can't search with rules.
+    ``index`` is a factory string of faiss ("IVF1024,Flat", "HNSW32", "OPQ16,IVF4096,PQ16"). Empty, or with fewer than
+    `SMALLEST` base rows: exact. One that faiss can't make of these rows, or can't search with rules, is a ConfigError.
     """
     if not index or space.base < SMALLEST:
         return nearest(space, k, skip=skip, backend=backend)
