@@ -96,8 +96,8 @@ def search_shapes(
 ) -> Neighbours:
     """Find each query's k base shapes of least disparity, as `featlab.pairing.search.search` finds embeddings.
 
-    Scores are disparities, lowest first, inf where there are fewer than k. Rows that are ``chosen`` must be valid. Other
-    numbers of points are an InputError.
+    Scores are disparities, lowest first, inf where there are fewer than k. Rows that are ``chosen`` must be valid.
+    Different numbers of points are an InputError.
     """
     points = queries.landmarks.shape[1]
     if base.landmarks.shape[1] != points:
