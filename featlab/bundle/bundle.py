@@ -140,8 +140,8 @@ def _behind(translator: Translator, head: SourceHead) -> tuple[Tensor, Tensor, T
     """Return maps (D, K) of what T keeps and (hidden, K) of its hidden layer to logits, and their bias (K,)."""
     last, (weight, bias) = translator.last, head_map(head)
     hidden, bias = last.weight.cpu().double().T @ weight, bias + last.bias.cpu().double() @ weight
-    kept = weight if translator.residual else torch.zeros_like(weight)
-    return tuple(values.float().to(last.weight.device) for values in (kept, hidden, bias))
+    kept, device = weight if translator.residual else torch.zeros_like(weight), last.weight.device
+    return kept.float().to(device), hidden.float().to(device), bias.float().to(device)
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> Path:
