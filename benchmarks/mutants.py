@@ -46,8 +46,8 @@ MUTANTS = (
     ),
     (
         "featlab/model/pretrain.py",
-        "(source.clips.row_subject[reference] >= 0)",
-        "(source.clips.row_subject[reference] >= -1)",
+        "(source.row_subject[reference] >= 0)",
+        "(source.row_subject[reference] >= -1)",
         "tests/model tests/methods",
     ),
     (
@@ -57,10 +57,10 @@ MUTANTS = (
         "tests/model",
     ),
     ("featlab/model/pretrain.py", "/ (total - total // 2)", "/ total", "tests/model"),
-    ("featlab/model/pretrain.py", "share * (clips.centre - means)", "share * (means - clips.centre)", "tests/model"),
+    ("featlab/model/pretrain.py", "share * (source.centre - means)", "share * (means - source.centre)", "tests/model"),
     ("featlab/model/networks.py", "weight * part.last.weight for", "part.last.weight for", "tests/model"),
     ("featlab/model/linear.py", "penalty / 2 *", "penalty *", "tests/model"),
-    ("featlab/model/linear.py", "share * (rest.clips.centre", "share * (0 * rest.clips.centre", "tests/model"),
+    ("featlab/model/linear.py", "share * (rest.centre", "share * (0 * rest.centre", "tests/model"),
     ("featlab/methods/pft/validation.py", "test = mine[~torch.isin(mine, adapt)]", "test = mine", "tests/methods"),
     ("featlab/methods/pft/adapt.py", "not gain.helps", "gain.helps", "tests/methods"),
     (

@@ -249,7 +249,7 @@ class StyleTranslator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SourceE
         source = SourceRows.of(table, self.bundle_.projection.of_rows(table.embeddings))
         means = source.neutral_means().double().numpy()
         self._centre: NDArray[np.float64] = means.mean(axis=0)
-        self._source_means = dict(zip(source.clips.subjects, means, strict=True))
+        self._source_means = dict(zip(source.subjects, means, strict=True))
         self._projection = frozen(self.bundle_.projection)
         self._translator = frozen(self.bundle_.translator)
         self.personal_: dict[str, NDArray[np.float64]] = {}

@@ -94,11 +94,10 @@ class Coral(Method):
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
         """Return the covariance of the source's neutral rows around their own subject's mean, (D, D)."""
-        rows = torch.nonzero(source.clips.row_clip >= 0).squeeze(1)
+        rows = torch.nonzero(source.row_clip >= 0).squeeze(1)
         if not len(rows):
             raise InputError("coral needs neutral rows of source subjects, and none is labelled; label them")
-        clips = source.clips
-        deviations = source.features[rows] - clips.subject_mean()[clips.row_subject[rows]]
+        deviations = source.features[rows] - source.subject_mean()[source.row_subject[rows]]
         return {"covariance": deviations.T @ deviations / len(rows)}
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
@@ -143,9 +142,9 @@ class Referenced(Method):
         """Return the classifier: weight (K, D) and bias (K,); a class without rows gets a bias that never wins."""
         rows = _rows(source, cls.name)
         random = torch_generator(bundle.seed, "referenced")
-        referenced = source.features[rows] - source.clips.episode_mean(rows, random)
+        referenced = source.features[rows] - source.episode_mean(rows, random)
         present, codes = torch.unique(source.labels[rows], return_inverse=True)
-        counts = source.clips.tested_share(rows)
+        counts = source.tested_share(rows)
         fitted = [torch.zeros(referenced.shape[1], len(present)).double(), torch.zeros(len(present)).double()]
         # Of two classes scikit-learn has one row of weights, their difference: twice as large as each, and opposite.
         penalty = (2 if len(present) == 2 else 1) / (INVERSE_PENALTY * float(counts.sum()))
@@ -178,7 +177,7 @@ class ReferencedMLP(Method):
     @classmethod
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
         """Return the MLP: a hidden layer, and a linear layer from its D outputs to the K classes."""
-        rows, clips = _rows(source, cls.name), source.clips
+        rows = _rows(source, cls.name)
         dim, classes = source.features.shape[1], len(bundle.classes)
         random = torch_generator(bundle.seed, cls.name)
         with seeded(bundle.seed, cls.name):
@@ -194,9 +193,9 @@ class ReferencedMLP(Method):
                     yield rows[picked]
 
         def losses(picked: Tensor) -> dict[str, Tensor]:
-            referenced = source.features[picked] - clips.episode_mean(picked, random)
+            referenced = source.features[picked] - source.episode_mean(picked, random)
             logits = last(hidden(referenced))
-            return {"classification": classification_loss(logits, source.labels[picked], clips.tested_share(picked))}
+            return {"classification": classification_loss(logits, source.labels[picked], source.tested_share(picked))}
 
         with seeded(bundle.seed, cls.name, "dropout"):
             train(

@@ -97,10 +97,10 @@ class DSFDA(Method):
         """Return the decoder, the expression discriminator and the class Gaussians of the expression codes."""
         rows = source.seen_rows()
         labels, classes = source.labels[rows], len(bundle.classes)
-        subjects = source.clips.row_subject[rows]
+        subjects = source.row_subject[rows]
         shown = torch.bincount(torch.unique(subjects * classes + labels) % classes, minlength=classes)
         # What few people show would be theirs, and not a class's.
-        enough_people = shown >= min(LEAST_PEOPLE, len(source.clips.subjects))
+        enough_people = shown >= min(LEAST_PEOPLE, len(source.subjects))
         known = (torch.bincount(labels, minlength=classes) >= LEAST_ROWS) & enough_people
         if not known.any():
             raise InputError("dsfda needs labelled rows of source subjects with neutral ones; label the source rows")

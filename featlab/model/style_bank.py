@@ -79,36 +79,55 @@ class StyleBank:
 
 
 @dataclass(frozen=True, eq=False)
-class NeutralClips:
-    """Neutral clips of source subjects: each can play the clip through which a target subject would be seen."""
+class SourceRows:
+    """What pretraining sees of the source: rows, and the neutral clips that each of their subjects can be seen through.
 
+    Each neutral clip can play the one through which a target subject would be seen.
+    """
+
+    features: Tensor  # (N, D) projected rows.
+    labels: Tensor  # (N,) int64 codes; -1 unknown.
     subjects: tuple[str, ...]  # S names, those with at least one neutral row.
-    # (N,) int64, the subject of each row of the table as an index into ``subjects``; -1 without one.
-    row_subject: Tensor
+    row_subject: Tensor  # (N,) int64, the subject of each row as an index into ``subjects``; -1 without one.
     row_video: Tensor  # (N,) int64, the video of each row, whatever it shows; no two subjects share a code.
     row_clip: Tensor  # (N,) int64, the clip that a row belongs to if it is neutral, else -1.
     clip_mean: Tensor  # (M, D) mean of each clip's features.
     clips: Tensor  # (S, C) int64, each subject's clips; filled up by repeating them.
     count: Tensor  # (S,) int64, how many clips the subject has.
+    pairs: Pairs | None = None  # (row, reference) indices into the rows; ``None`` where nothing is trained on pairs.
+
+    @classmethod
+    def of(cls, table: FeatureTable, features: Tensor, pairs: Pairs | None = None) -> SourceRows:
+        """Gather the rows of a source table, and group the neutral ones into clips: one a (subject, video)."""
+        neutral = np.flatnonzero(table.label == table.neutral_code)
+        keys = np.stack([table.subject[neutral], table.video[neutral]], axis=1)
+        unique, clip_of = np.unique(keys, axis=0, return_inverse=True)
+        clip_of = clip_of.reshape(-1)
+        codes, first, count = np.unique(unique[:, 0], return_index=True, return_counts=True)
+        place = np.full(len(table.subjects), -1, dtype=np.int64)
+        place[codes] = np.arange(len(codes))
+        width = int(count.max(initial=1))
+        clips = first[:, None] + np.arange(width)[None, :] % count[:, None]
+        row_clip = np.full(len(table), -1, dtype=np.int64)
+        row_clip[neutral] = clip_of
+        clip_mean, _ = group_statistics(features[neutral], torch.from_numpy(clip_of.astype(np.int64)), len(unique))
+        return cls(
+            features,
+            labels=torch.from_numpy(table.label.astype(np.int64)),
+            subjects=tuple(table.subjects[code] for code in codes),
+            row_subject=torch.from_numpy(place[table.subject]),
+            row_video=torch.from_numpy(table.subject.astype(np.int64) * len(table.videos) + table.video),
+            row_clip=torch.from_numpy(row_clip),
+            clip_mean=clip_mean,
+            clips=torch.from_numpy(clips.astype(np.int64)),
+            count=torch.from_numpy(count.astype(np.int64)),
+            pairs=pairs,
+        )
 
     @cached_property
     def centre(self) -> Tensor:
         """(D,): the mean over subjects of their neutral means."""
         return self.subject_mean().mean(dim=0)
-
-    def without(self, people: Tensor) -> NeutralClips:
-        """Return the clips of the other subjects; rows of those left out have no subject."""
-        left = torch.ones(len(self.subjects), dtype=torch.bool)
-        left[people] = False
-        # The last place is that of rows without a subject, which -1 finds.
-        place = torch.cat([torch.where(left, left.cumsum(0) - 1, -1), torch.tensor([-1])])
-        return replace(
-            self,
-            subjects=tuple(name for name, kept in zip(self.subjects, left.tolist(), strict=True) if kept),
-            row_subject=place[self.row_subject],
-            clips=self.clips[left],
-            count=self.count[left],
-        )
 
     def subject_mean(self) -> Tensor:
         """Return (S, D): the mean over each subject's clips of their means, whatever the clips' lengths."""
@@ -134,12 +153,12 @@ class NeutralClips:
         sums = [(self.clip_mean[self.clips[who]] * taken[..., None]).sum(dim=1) for who, taken in parts]
         return torch.cat(sums) / adapted.sum(dim=1, keepdim=True)
 
-    def seen(self, features: Tensor, rows: Tensor, share: float, random: torch.Generator) -> Tensor:
+    def seen(self, rows: Tensor, share: float, random: torch.Generator) -> Tensor:
         """Return (n, D) rows as they are seen in a random episode: f + share · (centre − mean of other neutral clips).
 
         As the target stage does to a new person's rows: T meets there what it met in training.
         """
-        return features[rows] + share * (self.centre - self.episode_mean(rows, random))
+        return self.features[rows] + share * (self.centre - self.episode_mean(rows, random))
 
     def tested_share(self, rows: Tensor) -> Tensor:
         """Return (n,): in what share of its subject's episodes a row is tested rather than adapted on.
@@ -150,25 +169,9 @@ class NeutralClips:
         neutral = torch.where(count > 1, (count + 1) // 2 / count, torch.full((len(rows),), 0.5))
         return torch.where(self.row_clip[rows] >= 0, neutral, torch.ones(len(rows)))
 
-
-@dataclass(frozen=True, eq=False)
-class SourceRows:
-    """What pretraining sees of the source."""
-
-    features: Tensor  # (N, D) projected rows.
-    labels: Tensor  # (N,) int64 codes; -1 unknown.
-    clips: NeutralClips  # Their neutral clips.
-    pairs: Pairs | None = None  # (row, reference) indices into the rows; ``None`` where nothing is trained on pairs.
-
-    @classmethod
-    def of(cls, table: FeatureTable, features: Tensor, pairs: Pairs | None = None) -> SourceRows:
-        """Gather the rows of a labelled source table."""
-        labels = torch.from_numpy(table.label.astype(np.int64))
-        return cls(features, labels, neutral_clips(table, features), pairs)
-
     def seen_rows(self) -> Tensor:
         """Return the rows that can be seen in an episode: labelled ones of subjects with neutral rows."""
-        return torch.nonzero((self.clips.row_subject >= 0) & (self.labels >= 0)).squeeze(1)
+        return torch.nonzero((self.row_subject >= 0) & (self.labels >= 0)).squeeze(1)
 
     def episodic(self) -> Tensor:
         """Return `seen_rows`; fewer than two are an InputError."""
@@ -179,46 +182,31 @@ class SourceRows:
 
     def neutral(self) -> tuple[Tensor, Tensor]:
         """Return the n neutral rows of subjects, as (n,) indices, and whose they are, (n,) places in their names."""
-        rows = torch.nonzero((self.clips.row_clip >= 0) & (self.clips.row_subject >= 0)).squeeze(1)
-        return rows, self.clips.row_subject[rows]
+        rows = torch.nonzero((self.row_clip >= 0) & (self.row_subject >= 0)).squeeze(1)
+        return rows, self.row_subject[rows]
 
     def neutral_means(self) -> Tensor:
         """Return (S, D): the mean of each subject's neutral rows."""
         rows, subject = self.neutral()
-        return group_statistics(self.features[rows], subject, len(self.clips.subjects))[0]
+        return group_statistics(self.features[rows], subject, len(self.subjects))[0]
 
     def without(self, people: Tensor) -> SourceRows:
-        """Return the rows without those of some subjects (places in ``clips.subjects``).
+        """Return the rows without those of some subjects (places in ``subjects``), which then have no subject.
 
         Pairs stay as they are: those of rows that are left out are in no episode (see `featlab.model.pretrain`).
         """
-        outside = torch.isin(self.clips.row_subject, people)
-        return replace(self, labels=self.labels.masked_fill(outside, -1), clips=self.clips.without(people))
-
-
-def neutral_clips(table: FeatureTable, features: Tensor) -> NeutralClips:
-    """Group the neutral rows of a table into clips: one a (subject, video)."""
-    neutral = np.flatnonzero(table.label == table.neutral_code)
-    keys = np.stack([table.subject[neutral], table.video[neutral]], axis=1)
-    unique, clip_of = np.unique(keys, axis=0, return_inverse=True)
-    clip_of = clip_of.reshape(-1)
-    codes, first, count = np.unique(unique[:, 0], return_index=True, return_counts=True)
-    place = np.full(len(table.subjects), -1, dtype=np.int64)
-    place[codes] = np.arange(len(codes))
-    width = int(count.max(initial=1))
-    clips = first[:, None] + np.arange(width)[None, :] % count[:, None]
-    row_clip = np.full(len(table), -1, dtype=np.int64)
-    row_clip[neutral] = clip_of
-    clip_mean, _ = group_statistics(features[neutral], torch.from_numpy(clip_of.astype(np.int64)), len(unique))
-    return NeutralClips(
-        subjects=tuple(table.subjects[code] for code in codes),
-        row_subject=torch.from_numpy(place[table.subject]),
-        row_video=torch.from_numpy(table.subject.astype(np.int64) * len(table.videos) + table.video),
-        row_clip=torch.from_numpy(row_clip),
-        clip_mean=clip_mean,
-        clips=torch.from_numpy(clips.astype(np.int64)),
-        count=torch.from_numpy(count.astype(np.int64)),
-    )
+        left = torch.ones(len(self.subjects), dtype=torch.bool)
+        left[people] = False
+        # The last place is that of rows without a subject, which -1 finds.
+        place = torch.cat([torch.where(left, left.cumsum(0) - 1, -1), torch.tensor([-1])])
+        return replace(
+            self,
+            labels=self.labels.masked_fill(torch.isin(self.row_subject, people), -1),
+            subjects=tuple(name for name, kept in zip(self.subjects, left.tolist(), strict=True) if kept),
+            row_subject=place[self.row_subject],
+            clips=self.clips[left],
+            count=self.count[left],
+        )
 
 
 SPLITS, HEADS = 30, 3
@@ -237,15 +225,15 @@ def membership_test(
         rows) and ``single`` (distance to the nearest of the bank's people). Empty with fewer than `LEAST_PEOPLE` people
         who have neutral rows in both halves.
     """
-    if len(source.clips.subjects) < LEAST_PEOPLE:
+    if len(source.subjects) < LEAST_PEOPLE:
         return {}
     # A bundle is read without what trains one.
     from featlab.model.head import train_heads
 
     rows = source.seen_rows()
-    features, labels, neutral = source.features[rows], source.labels[rows], source.clips.row_clip[rows] >= 0
-    person, count = source.clips.row_subject[rows], len(source.clips.subjects)
-    other = torch.from_numpy(_other_half(*(part.numpy() for part in (person, labels, source.clips.row_video[rows]))))
+    features, labels, neutral = source.features[rows], source.labels[rows], source.row_clip[rows] >= 0
+    person, count = source.row_subject[rows], len(source.subjects)
+    other = torch.from_numpy(_other_half(*(part.numpy() for part in (person, labels, source.row_video[rows]))))
     known, held = (_means(features, person, neutral & half, count) for half in (~other, other))
     dealt = torch.nonzero(torch.isfinite(known[:, 0] + held[:, 0])).squeeze(1)
     if len(dealt) < LEAST_PEOPLE:

@@ -50,14 +50,14 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
     those that T has, the tensors of a `Reliability`; and ``balance``, the weight of the MLP part with which source
     people scored best. Empty where there are too few source subjects.
     """
-    people = len(source.clips.subjects)
+    people = len(source.subjects)
     if people < LEAST_SUBJECTS:
         return {}
     folds = [(held_out, source.without(held_out)) for held_out in person_folds(people, bundle.seed)]
     folds = [
         (held_out, rest)
         for held_out, rest in folds
-        if len(torch.unique(rest.labels[rest.labels >= 0])) > 1 and rest.clips.subjects
+        if len(torch.unique(rest.labels[rest.labels >= 0])) > 1 and rest.subjects
     ]
     if not folds:
         return {}
@@ -117,12 +117,11 @@ def _fold_models(folds: Sequence[SourceRows], bundle: Bundle) -> list[Bundle]:
 
 def _splits(source: SourceRows, subject: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the rows that a subject is adapted on and those that are tested, for each half of their neutral clips."""
-    clips = source.clips
-    mine = torch.nonzero((clips.row_subject == subject) & (source.labels >= 0)).squeeze(1)
-    count = int(clips.count[subject])
+    mine = torch.nonzero((source.row_subject == subject) & (source.labels >= 0)).squeeze(1)
+    count = int(source.count[subject])
     half = max(1, count // 2)
     for places in ({*range(half)}, {*range(count - half, count)}) if count > 1 else ({0},):
-        adapt = mine[torch.isin(clips.row_clip[mine], clips.clips[subject, sorted(places)])]
+        adapt = mine[torch.isin(source.row_clip[mine], source.clips[subject, sorted(places)])]
         if count == 1:
             # As the protocol does: half of the only clip is adapted on.
             adapt = adapt[: (len(adapt) + 1) // 2]
