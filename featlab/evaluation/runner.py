@@ -50,9 +50,7 @@ class Task:
     under ``results/`` which keeps the runs. ``count_flops`` counts the operations of every method on one target.
     """
 
-    workspace: Workspace
-    source_subjects: tuple[str, ...]
-    source_seed: int
+    source: Source
     targets: tuple[str, ...]
     methods: Mapping[str, Method]
     draw: int = 0
@@ -72,9 +70,9 @@ class Task:
         return bundle_folder(self.source, self.prepares)
 
     @property
-    def source(self) -> Source:
-        """What the source model is made from."""
-        return Source(self.workspace, self.source_subjects, self.source_seed)
+    def workspace(self) -> Workspace:
+        """Whose source and targets they are."""
+        return self.source.workspace
 
     @property
     def prepares(self) -> tuple[str, ...]:
@@ -137,10 +135,10 @@ def plan(workspace: Workspace) -> list[Task]:
     tasks = []
     for draw in range(protocol.draws):
         targets = workspace.targets(draw)
-        sources = workspace.source(targets).subjects
+        source = workspace.source(targets)
         for seed in range(protocol.seeds):
-            task = Task(workspace, sources, protocol.seed + seed, targets, methods, draw, seed)
-            tasks.append(replace(task, count_flops=draw == seed == 0))
+            seeded = replace(source, seed=protocol.seed + seed)
+            tasks.append(Task(seeded, targets, methods, draw, seed, count_flops=draw == seed == 0))
     return tasks
 
 
