@@ -138,7 +138,7 @@ def differences(table: PublishedTable, workspace: Workspace) -> list[str]:
     words = {
         "people": f"{len(workspace.table.subjects)} people",
         "targets": len(first.targets),
-        "sources": len(first.source_subjects),
+        "sources": len(first.source.subjects),
         "published": f"{table.sources} source people and {table.targets} targets",
         "runs": f"{count_text(config.protocol.draws, 'draw')} with {count_text(config.protocol.seeds, 'seed')}",
         "extractor": workspace.extractor.id,
