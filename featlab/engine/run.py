@@ -1,32 +1,39 @@
-"""Do the same work on many items, on the engine that ``[engine]`` names. The only place that starts processes for it.
+"""Do the same work on many items: runs on the engine that ``[engine]`` names, pieces of an extraction in their order.
 
-What the work gives goes from process to process: it must be picklable, and small. What it keeps on disk is there for
-the next call, whatever happens to this one. The machines of a cluster (dask.distributed, or SLURM through submitit) see
-the workspace's folder under the same path, and have the same featlab.
+The only place that starts processes for it. What the work gives goes from process to process: it must be picklable,
+and small. What it keeps on disk is there for the next call, whatever happens to this one.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from logging import ERROR
 from pathlib import Path
 from typing import Any, TypeVar
 
-from featlab import __version__
 from featlab.config.analysis import EngineConfig
-from featlab.errors import ConfigError, FeatlabError, one_line
+from featlab.engine.cluster import died, on_dask, on_slurm
+from featlab.errors import FeatlabError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work = Callable[[Item], Result]
+OnProgress = Callable[[int, int], None]
+"""Called with how many are done, and how many there are, as far as that is known."""
+
+# Windows can't wait for more processes than this.
+_MAX_JOBS = 61
 
 LOCAL = EngineConfig()
 WORTH = 10.0
@@ -64,9 +71,9 @@ def run_all(
         return
     alone = partial(_alone, work)
     if engine.name == "dask":
-        yield from _on_dask(alone, items, jobs, engine)
+        yield from on_dask(alone, items, jobs, engine)
     elif engine.name == "submitit":
-        yield from _on_slurm(alone, items, jobs, engine, folder)
+        yield from on_slurm(alone, items, jobs, engine, folder)
     elif "joblib" in sys.modules and (found := _callers_backend()) is not None:
         yield from _on_joblib(alone, items, *found)
     else:
@@ -110,7 +117,7 @@ def _on_joblib(
             results = parallel(delayed(_unpacked)(pickle.dumps((work, item))) for item in items)
         yield from results
     except TerminatedWorkerError:
-        raise _died("a worker process") from None
+        raise died("a worker process") from None
 
 
 def _unpacked(packed: bytes) -> Any:
@@ -171,110 +178,75 @@ def _alone(work: Work[Item, Result], item: Item) -> Result:
         return work(item)
 
 
-def _on_dask(work: Work[Item, Result], items: Sequence[Item], jobs: int, engine: EngineConfig) -> Iterator[Result]:
-    """Yield results from a cluster's workers; without an address a cluster of ``jobs`` processes is started here.
+def worker_count(jobs: int, pieces: int) -> int:
+    """Return how many processes to start for so many pieces of work."""
+    return max(1, min(jobs or usable_cores(), pieces, _MAX_JOBS))
 
-    An item whose worker dies is given to another; after the scheduler's own number of deaths it is an error.
-    """
-    try:
-        from distributed import Client, LocalCluster, as_completed
-        from distributed.scheduler import KilledWorker
-    except ImportError as error:
-        raise ConfigError("engine.name = dask needs dask.distributed: pip install 'featlab[dask]'") from error
-    with ExitStack() as opened:
-        if engine.address:
-            try:
-                client = opened.enter_context(Client(engine.address, timeout=10, set_as_default=False))
-            except (OSError, ValueError) as error:
-                raise FeatlabError(
-                    f"engine.address = {engine.address}: no dask scheduler answers there; start one with "
-                    "`dask scheduler`, and workers with `dask worker ADDRESS`"
-                ) from error
-        else:
-            cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=ERROR)
-            client = opened.enter_context(Client(opened.enter_context(cluster), set_as_default=False))
-        _check_workers(client)
-        futures = client.map(work, items, pure=False)
-        opened.callback(client.cancel, futures)
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def run_in_order(
+    work: Work[Item, Result], pieces: Iterable[Item], *, jobs: int, died: Callable[[Item], str]
+) -> Generator[tuple[Item, Result], None, None]:
+    """Do the work on each piece, and yield pieces and results in their order."""
+    if jobs == 1:
+        for piece in pieces:
+            yield piece, work(piece)
+        return
+    # "spawn": the parent may have started threads (torch, faiss, HDF5), and a fork of those can deadlock.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(work,))
+    under_way: deque[tuple[Item, Future[Any]]] = deque()
+
+    def finish_next() -> tuple[Item, Result]:
+        piece, future = under_way.popleft()
         try:
-            for _, result in as_completed(futures, with_results=True, loop=client.loop):
-                yield result
-        except KilledWorker as error:
-            raise _died(f"the dask worker {error.last_worker.address}") from None
+            return piece, future.result()
+        except BrokenProcessPool:
+            raise FeatlabError(died(piece)) from None
 
-
-def _check_workers(client: Any) -> None:
-    """Raise a FeatlabError where no worker comes within a minute, or one has another featlab."""
     try:
-        client.wait_for_workers(1, timeout=60)
-    except TimeoutError:
-        raise FeatlabError("the dask scheduler has no workers; start some with `dask worker ADDRESS`") from None
-    others = {who: found for who, found in client.run(_version).items() if found != __version__}
-    for who, found in others.items():
-        raise FeatlabError(
-            f"the dask worker {who} has featlab {found}, this is {__version__}: install the same in both places"
-        )
-
-
-def _version() -> str:
-    return __version__
-
-
-def _on_slurm(
-    work: Work[Item, Result], items: Sequence[Item], jobs: int, engine: EngineConfig, folder: Path
-) -> Iterator[Result]:
-    """Yield results from the jobs of a SLURM array, the items dealt among them.
-
-    Without SLURM, ``jobs`` processes of this machine stand for it. Logs are left in ``folder``.
-    """
-    try:
-        import submitit
-    except ImportError as error:
-        raise ConfigError("engine.name = submitit needs submitit: pip install 'featlab[slurm]'") from error
-    executor = submitit.AutoExecutor(folder=folder.resolve())
-    partition = {"slurm_partition": engine.partition} if engine.partition else {}
-    executor.update_parameters(
-        name="featlab", timeout_min=engine.minutes, mem_gb=engine.memory, cpus_per_task=1, **partition
-    )
-    size = -(-len(items) // (engine.array if executor.cluster == "slurm" else jobs))
-    # Neighbours together: they share a source model.
-    parts = [items[start : start + size] for start in range(0, len(items), size)]
-    left = {job.job_id: job for job in executor.map_array(partial(_each, work), parts)}
-    try:
-        for job in submitit.helpers.as_completed(list(left.values()), poll_frequency=1):
-            del left[job.job_id]
+        for piece in pieces:
             try:
-                results = job.result()
-            except submitit.core.utils.UncompletedJobError as error:
-                # A job that failed has a traceback; of one that is gone, the last lines of its log are all there is.
-                raise FeatlabError(
-                    f"job {job.job_id} did not finish ({one_line(error)}); its log is {job.paths.stderr}; what is "
-                    "finished is kept: run the same command again, with more of engine.minutes or engine.memory if it "
-                    "was cut off"
-                ) from None
-            for result in results:
-                if isinstance(result, FeatlabError):
-                    raise result
-                yield result
+                with without_interrupts():
+                    under_way.append((piece, pool.submit(_run_in_worker, piece)))
+            except BrokenProcessPool:
+                raise FeatlabError(died(piece)) from None
+            if len(under_way) >= jobs + 2:
+                yield finish_next()
+        while under_way:
+            yield finish_next()
     finally:
-        for job in left.values():
-            job.cancel(check=False)
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _each(work: Work[Item, Result], items: Sequence[Item]) -> list[Result | FeatlabError]:
-    """Do a job's part; an error of ours comes back as it is, with its one line, not as a traceback."""
-    results: list[Result | FeatlabError] = []
-    for item in items:
-        try:
-            results.append(work(item))
-        except FeatlabError as error:
-            return [*results, error]
-    return results
-
-
-def _died(who: str) -> FeatlabError:
-    """Return the error for a worker that is gone."""
-    return FeatlabError(
-        f"{who} died (out of memory?); what is finished is kept: run the same command again, with fewer jobs if memory "
-        "is short"
+def died_near(name: str, doing: str = "") -> str:
+    """Say that a worker process died at an item, in work of which finished parts are kept."""
+    return (
+        f"a worker process died{doing} near {name} (out of memory?); what is finished is kept: run the same command "
+        "again, with fewer jobs if memory is short"
     )
+
+
+_work: Callable[[Any], Any] | None = None
+
+
+def _start_worker(work: Callable[[Any], Any]) -> None:
+    global _work
+    _work = work
+    # As many workers as cores, so one thread each.
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    threadpool_limits(limits=1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # it was spawned
+    be_worker(parent.join)
+
+
+def _run_in_worker(piece: Any) -> Any:
+    assert _work is not None
+    return _work(piece)
