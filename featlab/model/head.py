@@ -1,4 +1,4 @@
-"""Fit the projection from embeddings to features, on source rows only."""
+"""The projection from embeddings to features, and B and C on them: made of source rows only."""
 
 from __future__ import annotations
 
