@@ -3,9 +3,8 @@
 What is new is its owner's alone (a file 0600, a folder 0700), and a file that is replaced keeps its mode. A draft is
 locked while its writer lives: the first write of a process into a folder removes those that dead ones have left there.
 
-Digests of files lie beside them, in the format of `sha256sum`: `SHA256SUMS` for a folder, `<name>.sha256` for one file.
-`sha256sum -c SHA256SUMS` checks them without featlab. They find damage and files of different runs; they are no
-signature: whoever changes a file on purpose can change its line, too.
+Digests of files lie beside them, as `sha256sum -c SHA256SUMS` (for one file `<name>.sha256`) checks them. They find
+damage and files of different runs; they are no signature: whoever changes a file on purpose can change its line, too.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ except ImportError:  # Windows has no such locks: no draft is removed there.
 
 SUMS = "SHA256SUMS"
 SIDECAR = ".sha256"
-DAMAGED = "damaged: its content is not what was written"
+_DAMAGED = "damaged: its content is not what was written"
 
 # These can only come from writing, so they are about the partial file even when the error names none.
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -282,12 +281,18 @@ def read_sums(path: Path) -> dict[str, str]:
     return {os.path.basename(name) or "?": digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
-def check_sum(path: Path, error: type[Exception]) -> None:
-    """Raise an ``error`` where the file's folder has sums, and not this one; an older featlab wrote none.
+def damages(sums: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the files of a file of sums that are missing or have other content, and what to say of each."""
+    for name, digest in read_sums(sums).items():
+        path = sums.with_name(name)
+        if not path.is_file():
+            yield path, f"{path}: is missing, and {sums.name} has a digest of it"
+        elif sum_of(path) != digest:
+            yield path, f"{path}: {_DAMAGED} (its digest in {sums.name} doesn't fit)"
 
-    Raises:
-        OSError: It can't be read.
-    """
+
+def check_sum(path: Path, error: type[Exception]) -> None:
+    """Raise an ``error`` where the file's folder has sums, and not this one; an older featlab wrote none."""
     sums = path.with_name(SUMS)
     if sums.exists() and read_sums(sums).get(path.name) != sum_of(path):
-        raise error(f"{path}: {DAMAGED} (its digest in {SUMS} doesn't fit); run the command again that wrote it")
+        raise error(f"{path}: {_DAMAGED} (its digest in {SUMS} doesn't fit); run the command again that wrote it")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from featlab.bundle.files import check_own_digest
-from featlab.cache.atomic import DAMAGED, SIDECAR, SUMS, read_sums, sum_of
+from featlab.cache.atomic import SIDECAR, SUMS, damages, read_sums
 from featlab.cache.verify import verify_cache
 from featlab.errors import FeatlabError
 
@@ -40,18 +40,6 @@ def check_files(path: Path) -> tuple[list[str], list[str]]:
         except (FeatlabError, OSError, ValueError) as error:
             found[each] = str(error) if str(each) in str(error) else f"{each}: damaged ({error})"
     return [*found.values()], [*map(str, without)]
-
-
-def damages(sums: Path) -> list[tuple[Path, str]]:
-    """Return the files of a file of sums that are missing or have other content, and what to say of each."""
-    found = []
-    for name, digest in read_sums(sums).items():
-        path = sums.with_name(name)
-        if not path.is_file():
-            found.append((path, f"{path}: is missing, and {sums.name} has a digest of it"))
-        elif sum_of(path) != digest:
-            found.append((path, f"{path}: {DAMAGED} (its digest in {sums.name} doesn't fit)"))
-    return found
 
 
 def files_in(folder: Path) -> list[Path]:
