@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
@@ -85,27 +84,12 @@ def _call(name: str, factory: Any, arguments: Mapping[str, Any], *, seed: int) -
         return factory
     if not callable(factory):
         raise ConfigError(f"{name} is a {type(factory).__name__}; it must be a function that returns a torch.nn.Module")
-    _check_arguments(name, factory, arguments)
     try:
         return seeded(lambda: factory(**arguments), seed)
     except FeatlabError:
         raise
     except Exception as error:
         raise ConfigError(f"{name} failed: {_said(error)}") from error
-
-
-def _check_arguments(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(**arguments)
-    except TypeError as error:
-        network = ", ".join(entry.name for entry in fields(NetworkOptions))
-        raise ConfigError(
-            f"{name}{signature} can't be called with these options: {one_line(error)} (the network's: {network})"
-        ) from None
 
 
 def _said(error: BaseException) -> str:
