@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from featlab.engine.run import OnProgress
+from featlab.engine import OnProgress
 from featlab.errors import ConfigError, InputError, closest, one_line
 from featlab.extraction.backbones.exported_program import load_program
 from featlab.extraction.backbones.modules import TAPS, bare_network, resnet18, small_resnet
