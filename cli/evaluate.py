@@ -250,7 +250,7 @@ def _run_key(command: str, facts: Mapping[str, Any]) -> str:
 
 
 def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:
-    from featlab.evaluation.scores import failure_reasons
+    from featlab.evaluation.results import failure_reasons
 
     for reason, rows in failure_reasons(failed).items():
         runs = [f"{row.method} on {row.subject}" for row in rows]

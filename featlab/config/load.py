@@ -50,14 +50,9 @@ class Config:
         return values
 
     def with_values(self, values: Mapping[str, Any], where: str) -> Config:
-        """Return a copy with some values replaced.
+        """Return a copy with some values replaced, ``{"section.key": value}``; text is converted to the key's type.
 
-        Args:
-            values: ``{"section.key": value}``; a string is converted to the type of the key.
-            where: Who gave them, for the message: a file name, or ``--set``.
-
-        Raises:
-            ConfigError: An unknown key, or a value of the wrong type or range.
+        ``where`` is who gave them, for the message: a file name, or ``--set``.
         """
         config = self
         for key, value in values.items():
@@ -103,17 +98,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
 
 def flat_values(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``{"section.key": value}`` of what `Config.to_dict` gave, as `Config.with_values` takes it."""
-    values: dict[str, Any] = {}
-    for section, part in data.items():
-        if section == "adapt":
-            values["adapt.method"] = part["method"]
-            for method, options in part["options"].items():
-                values |= {f"adapt.{method}.{key}": value for key, value in options.items()}
-        elif isinstance(part, Mapping):
-            values |= {f"{section}.{key}": value for key, value in part.items()}
-        else:
-            values[section] = part
-    return values
+    return {key.replace("adapt.options.", "adapt.", 1): value for key, value in _flatten(data)}
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:

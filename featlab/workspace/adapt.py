@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featlab.bundle.adaptation import adaptation_folder, has_adaptation, load_adaptation, save_adaptation
 from featlab.bundle.bundle import Bundle, load_bundle
@@ -52,8 +53,8 @@ class Adapted:
     reused: bool = False  # Whether it was stored already, of the same clip by the same method.
 
 
-def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
-    """Return the rows of one subject to adapt on, and whether they were taken to be neutral without a label.
+def adapt_rows(table: FeatureTable, gap: int) -> tuple[NDArray[np.intp], bool]:
+    """Return which rows of one subject to adapt on, and whether they were taken to be neutral without a label.
 
     Labelled subjects follow the protocol's split. Of a subject without any label every row is taken: a new person's
     neutral clip has no labels.
@@ -62,8 +63,8 @@ def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
         InputError: Labelled rows, none of them neutral.
     """
     if (table.label < 0).all():
-        return table, True
-    return table.take(split_target(table, gap).adapt), False
+        return np.arange(len(table)), True
+    return split_target(table, gap).adapt, False
 
 
 def adapt_subject(
@@ -90,7 +91,9 @@ def adapt_subject(
         raise InputError(f"unknown subject {subject!r}{closest(subject, table.subjects)}")
     bundle.check_new([subject])
     bundle.check_extractor(extractor, "cache")
-    rows, unlabelled = adapt_rows(table.rows_of(subject), config.protocol.gap)
+    everything = table.rows_of(subject)
+    places, unlabelled = adapt_rows(everything, config.protocol.gap)
+    rows = everything.take(places)
     method = make_method(config.adapt.method, config.adapt.options)
     if force:
         method = method.forced()
@@ -105,7 +108,6 @@ def adapt_subject(
     gain = None
     if model.report is not None:
         # From the person's rows of other videos than the adapted ones; their labels are not looked at.
-        everything = table.rows_of(subject)
         others = np.isin(everything.video, rows.video, invert=True)
         gain = method.expected_gain(bundle, model.model, everything.embeddings[others])
     folder = adaptation_folder(root, subject)
@@ -145,12 +147,12 @@ def adapt_people(
 ) -> Iterator[Stored | Refused]:
     """Adapt the bundle in ``root`` to many people, as `adapt_subject`; what is stored of the same clip is not redone.
 
-    ``jobs`` and ``[engine]`` say where, see `featlab.engine.run.run_all`.
+    ``jobs`` and ``[engine]`` say where, see `featlab.engine.run_all`.
 
     Yields:
         What became of a person, or why there is no adaptation, as they finish. The others go on.
     """
-    from featlab.engine.run import run_all
+    from featlab.engine import run_all
 
     # Not relative: a worker process may have been started in another folder.
     # A worker of a cluster lives on, and a bundle may be replaced by another one.
@@ -208,8 +210,8 @@ def _stored_of(
         return None
     bundle.check_extractor(extractor, "cache")
     model, meta, _ = stored_adaptation(folder, bundle, subject, config)
-    clip, _ = adapt_rows(rows, config.protocol.gap)
-    if model is None or meta.get("clip") != clip_digest(clip):
+    places, _ = adapt_rows(rows, config.protocol.gap)
+    if model is None or meta.get("clip") != clip_digest(rows.take(places)):
         return None
     gain = None if meta["gain"] is None else GainEstimate(**meta["gain"])
     done = (subject, meta["method"], int(meta["frames"]), tuple(meta["videos"]), bool(meta["unlabelled"]))

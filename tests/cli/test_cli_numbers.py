@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 
 from featlab.cache import verify_cache, write_table
-from featlab.cache.hdf5 import write_array
+from featlab.cache.encode import write_array
 from featlab.cache.table import LARGEST
 from featlab.errors import FeatlabError
 
 COMMANDS = (
-    "train",
     "pair",
     "pair --strategy cosine",
-    "pretrain",
     "adapt --subject s00",
     "predict --subject s00",
     "evaluate --targets 2 --methods source-only,neutral-shift,adabn,referenced,pft --no-plots --jobs 1",

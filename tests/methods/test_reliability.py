@@ -12,18 +12,9 @@ from scipy import stats
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.exchange.formats import fold
 from featlab.methods import make_method
-from featlab.methods.pft.adapt import align_style
-from featlab.methods.pft.reliability import (
-    ClipStatistics,
-    Episode,
-    clip_statistics,
-    confidence_gap,
-    fit_reliability,
-    fit_temperature,
-    source_odds,
-)
-from featlab.methods.pft.validation import BALANCES
-from featlab.model.linear import LEAST_SUBJECTS
+from featlab.methods.pft.adapt import ClipStatistics, align_style, clip_statistics, confidence_gap, source_odds
+from featlab.methods.pft.validation import BALANCES, Episode, fit_reliability
+from featlab.model.linear import LEAST_SUBJECTS, fit_temperature
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import target_of
 
@@ -129,15 +120,6 @@ def test_without_other_frames_the_estimate_is_that_of_all_source_subjects():
     estimate = found.estimate(None)
     assert estimate.expected == pytest.approx(np.mean([-0.1, 0.1, 0.4]), abs=1e-6)
     assert (estimate.chance, estimate.frames) == (pytest.approx(2 / 3), 0)
-
-
-def test_an_estimate_looks_at_no_label_and_takes_any_number_of_frames(bundle, clip, table):
-    method = make_method("pft")
-    model = method.adapt(bundle, target_of(clip)).model
-    embeddings = table.rows_of("s10").embeddings
-    assert method.expected_gain(bundle, model, embeddings).frames == len(embeddings)
-    assert method.expected_gain(bundle, model, embeddings[:0]).frames == 0
-    assert method.expected_gain(replace(bundle, extras={}), model, embeddings) is None
 
 
 def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip, table):
@@ -248,18 +230,11 @@ def test_where_adapting_did_not_help_source_people_the_source_model_is_used_unle
     assert any("not known" in warning for warning in unknown.warnings)
 
 
-def test_the_parts_have_a_reliability_of_their_own(bundle, clip):
-    found = {name: make_method(name).reliability(bundle) for name in ("pft", "pft-linear", "pft-mlp")}
-    assert len({float(item.temperature) for item in found.values()}) == 3
-    assert float(found["pft"].before) == float(found["pft-mlp"].before)
-    for name, item in found.items():
-        model = make_method(name).forced().adapt(bundle, target_of(clip)).model
-        assert float(model.temperature) == pytest.approx(float(item.temperature))
-
-
 def test_the_parts_are_weighed_as_they_did_best_on_held_out_source_people(table, bundle, small_bundle):
     chosen = float(bundle.extras["pft"]["balance"])
     assert chosen == bundle.config.pretrain.balance
+    assert make_method("pft").source_gain(bundle).sentence().endswith(f"{1 - chosen:.0%} linear, {chosen:.0%} MLP")
+    assert make_method("pft-mlp").source_gain(bundle).sentence().endswith("held out")
     assert chosen in BALANCES
     scores = {}
     for balance in BALANCES:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import featlab.pairing.index as index_module
+import featlab.pairing.search as search_module
 from featlab.config.sections import PairConfig
 from featlab.errors import ConfigError
 from featlab.pairing.pairs import make_pairs, pairs_from_arrays, pairs_summary, pairs_to_arrays
@@ -11,7 +11,7 @@ from featlab.pairing.pairs import make_pairs, pairs_from_arrays, pairs_summary, 
 
 @pytest.fixture(autouse=True)
 def _indexed(monkeypatch):
-    monkeypatch.setattr(index_module, "SMALLEST", 20)
+    monkeypatch.setattr(search_module, "SMALLEST", 20)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,6 @@ def test_an_index_is_trained_on_a_few_tiles_and_no_more_are_made_for_it():
         tiles=lambda count: (slice(first, first + tile) for first in range(0, count, tile)),
         right=right,
     )
-    index_module._filled(faiss, space, "Flat")
+    search_module._filled(faiss, space, "Flat")
     before = made[: made.index("trained")]
-    assert 0 < sum(before) <= index_module._TRAINED_ON * tile
+    assert 0 < sum(before) <= search_module._TRAINED_ON * tile

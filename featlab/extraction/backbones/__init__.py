@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -87,10 +88,10 @@ BACKBONES: Registry[Factory] = Registry(
         "onnx": f"{__name__}.onnx_file:build",
         "pt2": f"{__name__}.exported_program:build",
         "pyfeat": f"{__name__}.named:build_pyfeat",
-        "python": f"{__name__}.python_factory:build",
-        "resnet18": f"{__name__}.hubs:build_resnet18",
-        "timm": f"{__name__}.hubs:build_timm",
-        "torchvision": f"{__name__}.hubs:build_torchvision",
+        "python": f"{__name__}.modules:build_python",
+        "resnet18": f"{__name__}.modules:build_resnet18",
+        "timm": f"{__name__}.modules:build_timm",
+        "torchvision": f"{__name__}.modules:build_torchvision",
     },
 )
 
@@ -160,6 +161,14 @@ def network_options(name: str, kind: type[Chosen], options: Mapping[str, Any]) -
     made: Chosen = with_options(kind(), values, name)
     refuse_inert(made, values, name)
     return made
+
+
+def library(name: str, network: str, extra: str) -> Any:
+    """Import what an extra brings."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"{network} networks need {error.name}: pip install 'featlab[{extra}]'") from None
 
 
 def require_argument(prefix: str, argument: str | None, wanted: str) -> str:

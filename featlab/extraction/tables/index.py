@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from featlab.cache.names import one_name_each
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, listed
-from featlab.extraction.items import LONGEST_NAME, MAX_FRAME, STILLS, find_stills, natural_key
-from featlab.extraction.pseudonyms import SPELLINGS, Pseudonyms, refuse_equal
+from featlab.extraction.items import (
+    LONGEST_NAME,
+    MAX_FRAME,
+    SPELLINGS,
+    STILLS,
+    Pseudonyms,
+    find_stills,
+    natural_key,
+    refuse_equal,
+)
 
 UNLABELLED = "unlabelled"
 """Video of a subject's rows of unknown label, where the source names no videos."""
@@ -131,13 +139,6 @@ def make_index(
                 f"{where(row)}: subject {who!r}, video {clip!r}, frame {place} is already there ({where(earlier)})"
             )
     return RowIndex(subject, label, video, frame, paths, session, tuple(notes))
-
-
-def codes_of(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """Return the sorted names, and each row's place among them."""
-    known = tuple(sorted(set(names)))
-    place = {name: code for code, name in enumerate(known)}
-    return known, np.array([place[name] for name in names], dtype=np.int32)
 
 
 def _frames(

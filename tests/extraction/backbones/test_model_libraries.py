@@ -9,8 +9,8 @@ from torch import nn
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import APPENDED, make_backbone
-from featlab.extraction.backbones.hubs import remove_head
-from featlab.extraction.backbones.weights import seeded
+from featlab.extraction.backbones.modules import remove_head
+from featlab.extraction.backbones.weights import built
 
 
 @pytest.mark.usefixtures("libraries")
@@ -37,7 +37,7 @@ def test_the_head_is_gone_and_the_librarys_input_and_weights_are_used(images):
 
 def test_the_shot_layout_and_a_full_checkpoint_load(libraries, tmp_path, images):
     # SHOT's ResBase: torchvision's ResNet-18 without fc, saved as netF.state_dict().
-    state, path = seeded(libraries.models.Headed, 3).state_dict(), tmp_path / "source_F.pt"
+    state, path = built(libraries.models.Headed, 3).state_dict(), tmp_path / "source_F.pt"
     embedded = []
     for left_out in ("nothing", "fc."):
         torch.save({key: value for key, value in state.items() if not key.startswith(left_out)}, path)
@@ -107,42 +107,3 @@ def test_only_the_last_linear_layer_of_a_head_is_removed(refused):
         assert " ".join(type(part).__name__ for part in list(left.children()) or [left]) == expected
     with refused(ConfigError, "a has no classification head"):
         remove_head("a", holding("body", nn.Linear(4, 2)))
-
-
-# A network for every form of head, by the width of its embedding.
-HEADS = {"alexnet": 4096, "convnext_tiny": 768, "inception_v3": 2048, "maxvit_t": 512, "mobilenet_v3_small": 1024}
-HEADS |= {"densenet121": 1024, "squeezenet1_1": 512, "swin_t": 768, "vit_b_32": 768, "resnext50_32x4d": 2048}
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_every_head_of_the_real_library_comes_off(images):
-    pytest.importorskip("torchvision", reason="needs the extra backbones", exc_type=ImportError)
-    for name, dim in HEADS.items():
-        backbone = make_backbone(f"torchvision:{name}", weights="random")
-        output = backbone.embed(images(1, backbone.prepare.size), None)
-        assert output.shape == (1, dim), name
-        assert np.isfinite(output).all(), name
-
-
-def test_the_real_librarys_resnet18_equals_ours_on_the_same_weights(tmp_path, images):
-    torchvision = pytest.importorskip("torchvision", reason="needs the extra backbones", exc_type=ImportError)
-    theirs = seeded(lambda: torchvision.models.resnet18(weights=None))
-    torch.save(theirs.state_dict(), tmp_path / "full.pth")
-    options = {"weights": str(tmp_path / "full.pth"), "layers": "maxpool,layer1,layer4"}
-    first = make_backbone("torchvision:resnet18", **options).embed(images(2, 224), None)
-    second = make_backbone("resnet18", **options).embed(images(2, 224), None)
-    assert first.shape == (2, 512 + 2 * (64 + 64 + 512))
-    np.testing.assert_allclose(first, second, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_real_timm_gives_one_vector_an_image(images):
-    pytest.importorskip("timm", reason="needs the extra backbones", exc_type=ImportError)
-    for name, layer, width in (
-        ("resnet18", "layer1", 512 + 2 * 64),
-        ("vit_tiny_patch16_224", "blocks.3", 192 + 2 * 192),
-        ("swin_tiny_patch4_window7_224", "layers.0", 768 + 2 * 96),
-    ):
-        backbone = make_backbone(f"timm:{name}", weights="random", layers=layer)
-        assert backbone.embed(images(2, 224), None).shape == (2, width)
