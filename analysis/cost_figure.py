@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, Symmetrica
 
 from featlab.analysis import style
 from featlab.analysis.cost import ComplexityReport, MethodCost
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, by_setting, figure_name, method_name
+from featlab.analysis.evaluation import ACCESS_NOTE, by_setting, figure_name, method_name
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
 from featlab.analysis.table import FAILED, MISSING, Column, Table, flops_text, make_table, number_text

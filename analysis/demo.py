@@ -244,8 +244,8 @@ def _write_page(workspace: Workspace, result: Result) -> None:
     """Write the evaluation, who there is, one clip over time, and the report of these."""
     from featlab.analysis.inside.clip import clip_over_time, clip_result
     from featlab.analysis.inside.faces import find_faces
+    from featlab.analysis.report import write_report
     from featlab.analysis.report.collect import read_report
-    from featlab.analysis.report.page import write_report
 
     targets = workspace.targets()
     clip = clip_over_time(workspace, targets[0], targets)

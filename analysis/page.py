@@ -204,6 +204,13 @@ def folder_name(command: str, subjects: Sequence[str]) -> str:
     return f"{command}-{len(subjects)}-targets-{stable_hash(*sorted(subjects))[:8]}"
 
 
+def run_folder(command: str, facts: Mapping[str, Any]) -> str:
+    """Return the folder of a run, by `run_facts`: the same configuration on the same cache gives the same."""
+    # Grids of ablations and looks of pictures change nothing in an evaluation.
+    config = {name: part for name, part in facts["config"].items() if name not in ("ablate", "plot")}
+    return f"{command}-{stable_hash(json.dumps({**facts, 'config': config}, sort_keys=True))[:12]}"
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Say in one line which file can't be read and what to do, whatever is wrong with it."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from featlab.analysis.cost import measure_complexity
-from featlab.analysis.evaluation.methods import best_notes, competes, failure_notes, method_name
+from featlab.analysis.evaluation import best_notes, competes, failure_notes, method_name
 from featlab.analysis.inside.branches import compare_branches
 from featlab.analysis.page import Result
 from featlab.analysis.published import Measure, PublishedTable

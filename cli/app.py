@@ -138,7 +138,7 @@ COMMANDS = {
     "plot": (RESULTS, "plot:plot_app"),
     "complexity": (RESULTS, "explain:complexity"),
     "branches": (RESULTS, "explain:branches"),
-    "paper": (RESULTS, "paper:paper"),
+    "paper": (RESULTS, "explain:paper"),
     "report": (RESULTS, "explain:report"),
     "demo": (RESULTS, "explain:demo"),
 }

@@ -44,7 +44,7 @@ def init(
     output.show(f"wrote {path}; next:", *(f"  {step}" for step in steps))
 
 
-@command(*TABLE_FLAGS, "merge_names", "json_mode", "quiet")
+@command(*TABLE_FLAGS, "merge_names", "json_mode", "quiet", then="featlab import {out}")
 def calibrate(
     session: Session,
     table: Annotated[Path, Argument(help="Features, as `featlab import` reads them; a column session is a visit.")],
@@ -102,7 +102,7 @@ def calibrate(
         raise typer.Exit(SKIPPED)
 
 
-@command("cache", "workspace", "json_mode", "quiet", "bundle")
+@command("cache", "workspace", "json_mode", "quiet", "bundle", then="featlab evaluate{at}")
 def inspect(
     session: Session,
     file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
@@ -168,7 +168,7 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
     session.then = "featlab personalise CLIP{bundle} --out person.onnx"
 
 
-@command("cache", "workspace", "json_mode", "quiet")
+@command("cache", "workspace", "json_mode", "quiet", then="featlab inspect{at}")
 def verify(
     session: Session,
     file: Annotated[

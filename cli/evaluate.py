@@ -13,7 +13,16 @@ from typer import Argument, Option
 from featlab.cli.complete import complete_method
 from featlab.cli.flags import FLAGS, PlotsOption
 from featlab.cli.output import Output
-from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, typed_command, workspace_command
+from featlab.cli.session import (
+    FAILED,
+    SKIPPED,
+    TO_REPORT,
+    Session,
+    command,
+    counted,
+    typed_command,
+    workspace_command,
+)
 
 if TYPE_CHECKING:
     from featlab.evaluation.results import EvaluationRow
@@ -30,13 +39,13 @@ _SCORED = ("targets", "draws", "seeds", "methods", "sources", "pool", "smooth", 
 _SHOWN = ("strategy", "label_rule", "device", "jobs", "engine", "share", "collect", "wide")
 
 
-@workspace_command(*_SCORED, *_SHOWN, "dim")
+@workspace_command(*_SCORED, *_SHOWN, "dim", then=TO_REPORT)
 def evaluate(session: Session, name: NameOption = None, plots: PlotsOption = True) -> None:
     """Adapt to target subjects with the main methods and score them. Finished runs are kept and reused."""
     run_and_show(session, "evaluate", session.values({"protocol.methods": session["methods"]}), name=name, plots=plots)
 
 
-@workspace_command(*_SCORED, *_SHOWN, "scope")
+@workspace_command(*_SCORED, *_SHOWN, "scope", then=TO_REPORT)
 def benchmark(session: Session, name: NameOption = None, plots: PlotsOption = True) -> None:
     """Run every method on every target and seed, into one table. Resumable: finished runs are kept, failed retried."""
     from featlab.methods.registry import method_names
@@ -45,7 +54,10 @@ def benchmark(session: Session, name: NameOption = None, plots: PlotsOption = Tr
     run_and_show(session, "benchmark", values, name=name, plots=plots)
 
 
-@command("json_mode")
+@command(
+    "json_mode",
+    then="featlab methods NAME says where it comes from, how it departs from its paper, and its options",
+)
 def methods(
     session: Session,
     name: Annotated[
@@ -123,6 +135,7 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
     if whole and _show_finished(session, command, values, name, plots):
         return
     from featlab.analysis.evaluation.result import evaluation_result
+    from featlab.analysis.page import run_folder
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
     from featlab.evaluation.summary import summarise
@@ -151,7 +164,7 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
     summaries = summarise(rows)
     seen = _tuned(tuned_on(session.workspace), rows)
     facts = run_facts(opened)
-    folder = session.workspace / "results" / (name or _run_key(command, facts))
+    folder = session.workspace / "results" / (name or run_folder(command, facts))
     failed = [row for row in rows if row.error]
     missing = runs - len(rows)
     result = evaluation_result(
@@ -177,6 +190,7 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
 def _show_finished(session: Session, command: str, values: Mapping[str, Any], name: str | None, plots: bool) -> bool:
     """Show an evaluation that lies there, whole, without what runs methods; return whether one did."""
     from featlab.analysis.evaluation.stored import read_finished
+    from featlab.analysis.page import run_folder
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.summary import summarise
     from featlab.workspace.workspace import Workspace, tuned_on
@@ -189,7 +203,7 @@ def _show_finished(session: Session, command: str, values: Mapping[str, Any], na
     protocol, facts = opened.config.protocol, run_facts(opened)
     draws = [opened.targets(draw) for draw in range(protocol.draws)]
     runs = sum(map(len, draws)) * protocol.seeds * len(protocol.methods)
-    folder = root / "results" / (name or _run_key(command, facts))
+    folder = root / "results" / (name or run_folder(command, facts))
     found = read_finished(folder, facts, runs, plots=plots)
     if found is None:
         return False
@@ -238,17 +252,6 @@ def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets
         f"{counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}{share}; "
         f"{reused} of {runs} runs are there already"
     )
-
-
-def _run_key(command: str, facts: Mapping[str, Any]) -> str:
-    """Return the folder name of a run: the same configuration on the same cache gives the same."""
-    import json
-
-    from featlab.seeding import stable_hash
-
-    # Grids of ablations and looks of pictures change nothing in an evaluation.
-    config = {name: part for name, part in facts["config"].items() if name not in ("ablate", "plot")}
-    return f"{command}-{stable_hash(json.dumps({**facts, 'config': config}, sort_keys=True))[:12]}"
 
 
 def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:

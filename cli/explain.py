@@ -1,15 +1,17 @@
-"""`featlab ablate`, `complexity`, `branches`, `report` and `demo`: what results mean, one page of them, all at once."""
+"""`featlab ablate`, `complexity`, `branches`, `paper`, `report`, `demo`: what results mean, one page, all at once."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
+from featlab.analysis.published import published_tables
 from featlab.cli.complete import complete_ablation
-from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, names_in, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, TO_REPORT, Session, command, counted, names_in, workspace_command
 
 _PROTOCOL, _RUNS = ("targets", "pool", "draws", "methods", "seeds"), ("jobs", "engine", "share", "collect")
 _LISTS = {
@@ -27,7 +29,7 @@ _LISTS = {
 """Keys of ``[ablate]`` that ``--values`` sets."""
 
 
-@command(*_PROTOCOL, "workspace", "caches", "settings", "seed", "device", *_RUNS, "json_mode", "quiet")
+@command(*_PROTOCOL, "workspace", "caches", "settings", "seed", "device", *_RUNS, "json_mode", "quiet", then=TO_REPORT)
 def ablate(
     session: Session,
     what: Annotated[
@@ -87,7 +89,7 @@ _FEW = 3
 """Targets that are measured where ``--targets`` isn't given: neutral clips are alike, and seconds add up."""
 
 
-@workspace_command("methods", "targets", "pool", "device", "wide")
+@workspace_command("methods", "targets", "pool", "device", "wide", then=TO_REPORT)
 def complexity(
     session: Session,
     repeat: Annotated[int, Option(min=1, metavar="R", help="Timed adaptations a subject.")] = 5,
@@ -125,7 +127,7 @@ def complexity(
         raise typer.Exit(SKIPPED if any(cost.subjects for cost in report.costs) else FAILED)
 
 
-@workspace_command("draws", "targets", "pool", "sources", "device", "wide")
+@workspace_command("draws", "targets", "pool", "sources", "device", "wide", then=TO_REPORT)
 def branches(
     session: Session, name: Annotated[str, Option(metavar="NAME", help="Folder under results/.")] = "branches"
 ) -> None:
@@ -143,6 +145,70 @@ def branches(
     people = sorted({person for draw in report.draws for person in draw})
     session.warn_of_seen(opened.extractor, people)
     session.result(name, branches_result(report, run_facts(opened, people)))
+
+
+def _complete_table(incomplete: str) -> list[str]:
+    return [name for name in published_tables() if name.startswith(incomplete)]
+
+
+@workspace_command(
+    *("targets", "pool", "sources", "draws", "seeds", "methods"),
+    *("device", "jobs", "engine", "share", "collect", "wide"),
+    then=TO_REPORT,
+)
+def paper(
+    session: Session,
+    name: Annotated[
+        str | None,
+        Argument(metavar="[NAME]", help="Which table; without it, all are listed.", autocompletion=_complete_table),
+    ] = None,
+) -> None:
+    """Run a published table's protocol on your cache: its numbers beside yours, and every difference. Resumable."""
+    output, tables = session.output, published_tables()
+    if name is None:
+        output.json({"tables": [asdict(table) for table in tables.values()]})
+        listed = [(key, table.title, table.source["of"]) for key, table in tables.items()]
+        output.columns(("Name", "Table", "Of"), listed, text_columns=3)
+        session.then = "featlab paper NAME runs the protocol of one on the workspace's cache"
+        return
+    from featlab.analysis import paper as compare
+    from featlab.analysis.page import run_folder
+    from featlab.config.options import check_choice
+    from featlab.errors import InputError
+    from featlab.evaluation.runner import UnfinishedError, plan, refuse_unfinished, run_tasks
+    from featlab.methods.registry import refuse_unread
+
+    check_choice("NAME", name, tuple(tables))
+    table, names = tables[name], names_in(session["methods"])
+    if table.kind != "branches":
+        names = names or list(dict.fromkeys(run.split()[0] for run in table.runs))
+    elif names or session["collect"] or session["share"] != "1/1":
+        raise InputError("branches is one comparison within one model; leave out --methods, --share and --collect")
+    with output.progress() as bars:
+        opened = compare.fitted(session.open({"protocol.methods": names or None, "protocol.scope": table.scope}), table)
+        refuse_unread(opened.config, names or ["pft"])
+        made = compare.methods_of(table, names, opened.config.adapt.options)
+        tasks = [replace(task, methods=made) for task in plan(opened)]
+        people, targets = sorted({who for task in tasks for who in task.targets}), tasks[0].targets
+        session.warn_of_seen(opened.extractor, people)
+        session.warn_of_untested(opened, people, table.scope)
+        sizes = f"{len(targets)} targets, {len(tasks[0].source_subjects)} source subjects"
+        say = output.warn if len(targets) < table.targets else output.note
+        say(f"paper {name}: {sizes}" + (f"; published: {table.targets} and {table.sources}" if table.targets else ""))
+        try:
+            done = run_tasks(tasks, **session.where(opened, bars.of("evaluate")))
+            refuse_unfinished(tasks, done)
+        except UnfinishedError as error:
+            session.tell_unfinished(error)
+            return
+        rows = {run: [row for part in done for key, row in part.items() if key.method == run] for run in made}
+        lines = compare.lines_of(table, made, compare.found_in(table, opened, rows, bars.of(table.kind)))
+    result = compare.paper_result(table, opened, people, lines, rows)
+    session.result(run_folder(f"paper-{name}", result.metadata), result)
+    errors = [row.error for mine in rows.values() for row in mine]
+    if any(errors):
+        output.warn("some runs failed; the notes of the table say why")
+        raise typer.Exit(FAILED if all(errors) else SKIPPED)
 
 
 @command("workspace", "json_mode", "quiet")
@@ -167,8 +233,8 @@ def report(
 
     Tables can be sorted, tables and figures saved; it reads on a phone and in print. The same results, the same bytes.
     """
+    from featlab.analysis.report import write_report
     from featlab.analysis.report.collect import find_pages, read_report
-    from featlab.analysis.report.page import write_report
 
     output = session.output
     path = out or session.workspace / "report.html"

@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     from featlab.extraction.tables import ImportReport
 
 
+_MADE = "featlab inspect{dir}{cache} shows what it holds; featlab evaluate{dir}{cache} compares methods"
+
+
 @command(
-    *WRITE_FLAGS, *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "workspace", "device", "jobs", "engine", "json_mode", "quiet"
+    *(*WRITE_FLAGS, *INPUT_FLAGS, *NETWORK_FLAGS),
+    *("batch", "workspace", "device", "jobs", "engine", "json_mode", "quiet"),
+    then=_MADE,
 )
 def extract(
     session: Session,
@@ -115,10 +120,10 @@ def _show(
     report: ExtractionReport | ImportReport,
     warnings: Sequence[str],
     facts: Mapping[str, Any],
-    said: Mapping[str, Any],
+    said: dict[str, Any],
     left_out: str,
 ) -> None:
-    """Print the facts of a cache that was written, those ``said`` in words so; None is left out there."""
+    """Print the facts of a cache that was written, as `Output.tell`."""
     from featlab.cache.reader import inspect_cache
     from featlab.extraction.shards import list_path
 
@@ -136,10 +141,9 @@ def _show(
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
-    output.json({"path": report.path, **facts, "warnings": list(warnings), "failures_file": listed})
     words = {"classes": ", ".join(summary.classes), "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
-    shown = {name.replace("_", " "): value for name, value in {**facts, **words, **said}.items()}
-    output.facts(str(report.path), {name: value for name, value in shown.items() if value is not None})
+    more = {"path": report.path, "warnings": list(warnings), "failures_file": listed}
+    output.tell(str(report.path), facts, words | said, **more)
     output.warn_of_failures(report.failures, f"{left_out} {listed}")
 
 
@@ -172,7 +176,7 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
             output.warn(f"{why} in {len(listed)} images; they are listed in {list_path(report.path, what)}")
 
 
-@command(*WRITE_FLAGS, *TABLE_FLAGS, "workspace", "json_mode", "quiet")
+@command(*WRITE_FLAGS, *TABLE_FLAGS, "workspace", "json_mode", "quiet", then=_MADE)
 def import_features(
     session: Session,
     source: Annotated[
@@ -236,7 +240,7 @@ def _show_import(output: Output, report: ImportReport) -> None:
     _show(output, report, report.warnings, facts, said, "rows or files are left out; they are listed in")
 
 
-@command("json_mode")
+@command("json_mode", then="featlab layouts NAME shows its tree; featlab extract SOURCE --layout NAME")
 def layouts(
     session: Session,
     name: Annotated[

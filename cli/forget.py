@@ -14,7 +14,7 @@ _SPELLED_OUT = 10
 """Files that are named; there may be thousands of a person's own pictures."""
 
 
-@workspace_command("pseudonymise", "device")
+@workspace_command("pseudonymise", "device", then="featlab verify{dir}")
 def forget(
     session: Session,
     subject: Annotated[str, Option(metavar="ID,ID,…", help="Whom; with --pseudonymise by their real names.")],

@@ -111,6 +111,15 @@ class Output:
         self.results(result.shown(), result.summary, folder, files)
         return files
 
+    def tell(self, title: str, facts: Mapping[str, Any], said: Mapping[str, Any], **more: Any) -> None:
+        """Print facts: with --json as they are, and ``more``; else a line each, some ``said`` in other words.
+
+        What is None, or is said to be, has no line.
+        """
+        self.json({**more, **facts})
+        shown = {**facts, **said}
+        self.facts(title, {name.replace("_", " "): value for name, value in shown.items() if value is not None})
+
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
         """Print names and values, one pair a line, under a title; a value of None is shown as a dash."""
         from rich.text import Text

@@ -51,7 +51,7 @@ def personalise(
     from featlab.methods.registry import make_method
     from featlab.model.networks import AdaptedModel
     from featlab.protocol.splits import Target
-    from featlab.seeding import run_seed
+    from featlab.workspace.adapt import adapt_to_clip
     from featlab.workspace.predict_images import default_backbone
 
     wanted, name = format_of(out), subject or out.stem
@@ -66,7 +66,6 @@ def personalise(
     for key in session.values():
         if key != "adapt.method" and not key.startswith(f"adapt.{method.name}."):
             raise ConfigError(f"{key} has no effect here: the bundle is made; set adapt.{method.name}.OPTION alone")
-    method = method.forced() if force else method
     if method.selection != "source-free":
         raise InputError(f"{method.name} needs labels or source rows beside the clip; it runs in featlab evaluate only")
     # What else it lacks is said before anything is embedded.
@@ -84,11 +83,7 @@ def personalise(
         np.repeat(np.arange(len(clips), dtype=np.int32), lengths),
         np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
     )
-    model = method.adapt(source, target, seed=run_seed(source.seed, method.name, name))
-    if model.report is not None and model.report.refusal and not force:
-        raise InputError(
-            f"{', '.join(map(str, clips))}: {model.report.refusal}; give a longer or cleaner neutral clip, or --force"
-        )
+    model = adapt_to_clip(source, method, target, name, force=force)
     before = AdaptedModel(base_model(source))
     seen = [
         SeenClip(path.name, each.items, before.predict_proba(part), model.predict_proba(part), place < len(clips))

@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from featlab.cli.complete import complete_subject
-from featlab.cli.session import SKIPPED, Session, command, names_in, workspace_command
+from featlab.cli.session import SKIPPED, TO_REPORT, Session, command, names_in, workspace_command
 from featlab.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _SUBJECT = Option(
 )
 
 
-@workspace_command("methods", "targets", "pool", "device")
+@workspace_command("methods", "targets", "pool", "device", then=TO_REPORT)
 def tsne(
     session: Session,
     subject: Annotated[list[str] | None, _SUBJECT] = None,
@@ -61,7 +61,7 @@ def tsne(
     session.result(folder, map_result(maps, run_facts(opened)))
 
 
-@workspace_command("method", "targets", "pool", "device")
+@workspace_command("method", "targets", "pool", "device", then=TO_REPORT)
 def neighbours(
     session: Session,
     subject: Annotated[str | None, _SUBJECT] = None,
@@ -80,7 +80,7 @@ def neighbours(
     session.result(folder_name("plot-neighbours", [found.subject]), neighbours_result(found, run_facts(opened)))
 
 
-@workspace_command("targets", "methods", "pool", "device", "wide")
+@workspace_command("targets", "methods", "pool", "device", "wide", then=TO_REPORT)
 def style(session: Session) -> None:
     """How far the targets are from the source's style, layer by layer, before and after adapting.
 
@@ -163,7 +163,7 @@ FacesOption = Annotated[
 ]
 
 
-@workspace_command("label_rule", "subjects", "targets")
+@workspace_command("label_rule", "subjects", "targets", then=TO_REPORT)
 def pairs(
     session: Session,
     strategies: Annotated[
@@ -191,7 +191,7 @@ def pairs(
         output.note(left_out)
 
 
-@workspace_command("method", "targets", "pool", "device")
+@workspace_command("method", "targets", "pool", "device", then=TO_REPORT)
 def clip(
     session: Session,
     subject: Annotated[str | None, _SUBJECT] = None,
@@ -226,7 +226,7 @@ def clip(
         output.warn(line)
 
 
-@command("methods", "workspace", "cache", "json_mode", "quiet")
+@command("methods", "workspace", "cache", "json_mode", "quiet", then=TO_REPORT)
 def confusion(
     session: Session,
     results: Annotated[

@@ -210,7 +210,10 @@ def end_with(output: Output, refused: Sequence[tuple[str, str]], *, done: bool) 
         raise typer.Exit(SKIPPED if done else REFUSED)
 
 
-@workspace_command("people", "method", "bundle", *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "targets", "device", "jobs")
+@workspace_command(
+    *("people", "method", "bundle", *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "targets", "device", "jobs"),
+    then="featlab plot clip --subject ID{method}{targets}{at}",
+)
 def predict(
     session: Session,
     out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The csv to write.")] = Path("predictions.csv"),

@@ -27,30 +27,8 @@ if TYPE_CHECKING:
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 """Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
-_RESULTS = "featlab report{dir} puts all results on one page"
-_MADE = "featlab inspect{dir}{cache} shows what it holds; featlab evaluate{dir}{cache} compares methods"
-_NEXT = {
-    "data:calibrate": "featlab import {out}",
-    "data:inspect": "featlab evaluate{at}",
-    "data:verify": "featlab inspect{at}",
-    "extract:extract": _MADE,
-    "extract:import_features": _MADE,
-    "extract:layouts": "featlab layouts NAME shows its tree; featlab extract SOURCE --layout NAME",
-    "forget:forget": "featlab verify{dir}",
-    "stages:train": "featlab pretrain{targets}{at}",
-    "stages:pair": "featlab pretrain{targets}{at}",
-    "stages:pretrain": "featlab adapt --subject ID{targets}{at}",
-    "stages:adapt": "featlab predict{people}{method}{bundle}{targets}{at}",
-    "predict:predict": "featlab plot clip --subject ID{method}{targets}{at}",
-    "exchange:export": "featlab verify {out}",
-    "exchange:import_checkpoints": "featlab adapt --subject ID --bundle {out}",
-    "evaluate:methods": "featlab methods NAME says where it comes from, how it departs from its paper, and its options",
-    "tune:tune": "featlab evaluate{at} with the flags above; the same with --apply writes them into featlab.toml",
-    **dict.fromkeys(("evaluate:evaluate", "evaluate:benchmark", "explain:ablate", "paper:paper"), _RESULTS),
-    **dict.fromkeys(("explain:complexity", "explain:branches", "plot:tsne", "plot:neighbours"), _RESULTS),
-    **dict.fromkeys(("plot:pairs", "plot:clip", "plot:confusion", "plot:style"), _RESULTS),
-}
-"""What may come after a command, by its module and function, where that doesn't say it itself."""
+TO_REPORT = "featlab report{dir} puts all results on one page"
+"""What comes after a command that wrote results."""
 _SILENT, _WITH_VALUE = (
     ("--json", "--quiet", "-q", "--wide", "--apply", "--collect"),
     ("--jobs", "-j", "--engine", "--share"),
@@ -63,12 +41,12 @@ _FILES_OR_NAMES = ("targets", "pool", "sources")
 class Session:
     """What was typed, as a command needs it: the flags, where to print, the workspace."""
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
+    def __init__(self, given: Mapping[str, Any], then: str) -> None:
         self.given = dict(given)  # Value of each shared flag.
         modes = {name: given.get(name, False) for name in ("json_mode", "quiet", "wide")}
         self.output = Output(**modes)
         self.workspace: Path = given.get("workspace", Path("."))
-        self.then = ""  # What may come next; flags in braces stand for what was typed.
+        self.then = then  # What may come next; flags in braces stand for what was typed.
 
     def __getitem__(self, name: str) -> Any:
         return self.given[name]
@@ -219,13 +197,16 @@ def _people_in(spec: str, subjects: Sequence[str]) -> tuple[str, ...]:
     return tuple(subjects) if everyone else named_subjects(subjects, spec, "--subject")
 
 
-def workspace_command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def workspace_command(*flags: str, then: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function, as `command` does, that has the flags of every command that opens a workspace."""
-    return command(*flags, *_EVERYWHERE)
+    return command(*flags, *_EVERYWHERE, then=then)
 
 
-def command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function of a `Session` and own flags; ``flags`` are those of `FLAGS` that it has too."""
+def command(*flags: str, then: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function of a `Session` and own flags; ``flags`` are those of `FLAGS` that it has too.
+
+    ``then`` says what may come next, as `Session.then`, which the function may change.
+    """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(function, include_extras=True)
@@ -245,8 +226,7 @@ def command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]
 
         @wraps(function)
         def run(**given: Any) -> None:
-            session = Session({name: given.pop(name) for name in flags})
-            session.then = _NEXT.get(f"{function.__module__.rpartition('.')[2]}:{function.__name__}", "")
+            session = Session({name: given.pop(name) for name in flags}, then)
             try:
                 function(session, **given)
             except typer.Exit as end:
@@ -257,6 +237,7 @@ def command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {item.name: item.annotation for item in parameters}
+        run.then = then  # type: ignore[attr-defined]
         return run
 
     return decorate

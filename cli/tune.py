@@ -22,7 +22,10 @@ _TOP = 10
 """Candidates that are printed; the files have all of them."""
 
 
-@workspace_command("targets", "draws", "scope", "sources", "device", "jobs", "engine", "share", "collect", "wide")
+@workspace_command(
+    *("targets", "draws", "scope", "sources", "device", "jobs", "engine", "share", "collect", "wide"),
+    then="featlab evaluate{at} with the flags above; the same with --apply writes them into featlab.toml",
+)
 def tune(
     session: Session,
     method: Annotated[str, Argument(metavar="METHOD", help="See `featlab methods`.", autocompletion=complete_method)],

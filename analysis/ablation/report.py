@@ -10,7 +10,7 @@ from typing import Any
 
 from featlab.analysis.ablation import figures
 from featlab.analysis.ablation.run import AblationReport, Difference, Point
-from featlab.analysis.evaluation.methods import competes
+from featlab.analysis.evaluation import competes
 from featlab.analysis.evaluation.summary import LEVEL
 from featlab.analysis.inside.faces import find_faces
 from featlab.analysis.inside.pairs import example_pairs, known_strategies, pairs_figure

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, failure_notes, figure_name, method_name, rows_by_method
+from featlab.analysis.evaluation import ACCESS_NOTE, failure_notes, figure_name, method_name, rows_by_method
 from featlab.analysis.evaluation.stored import StoredResults, class_names
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded

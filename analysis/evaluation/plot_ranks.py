@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
+from featlab.analysis.evaluation import ACCESS_NOTE, figure_name
 from featlab.analysis.evaluation.tables import friedman_text
 from featlab.analysis.style import folded
 from featlab.analysis.table import count_text

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name, rows_by_method
+from featlab.analysis.evaluation import ACCESS_NOTE, figure_name, rows_by_method
 from featlab.analysis.style import folded
 from featlab.analysis.table import columns_of, count_text
 from featlab.errors import InputError

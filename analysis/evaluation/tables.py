@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from featlab.analysis.evaluation.methods import (
+from featlab.analysis.evaluation import (
     best_notes,
     by_setting,
     competes,

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name, method_name
+from featlab.analysis.evaluation import ACCESS_NOTE, figure_name, method_name
 from featlab.analysis.inside.map import GROUPS, NEAREST, FeatureMap, ViewScore
 from featlab.analysis.page import DrawnFigure, Result, safe_name
 from featlab.analysis.people import EXTRACTED, UNADAPTED

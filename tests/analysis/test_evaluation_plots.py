@@ -11,7 +11,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
+from featlab.analysis.evaluation import ACCESS_NOTE, figure_name
 from featlab.analysis.evaluation.plot_ranks import plot_ranks, ranks_data
 from featlab.analysis.evaluation.plots import (
     plot_reliability,

@@ -19,9 +19,8 @@ from featlab.analysis import style
 from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.page import DrawnFigure, Page, Result, write_result
 from featlab.analysis.render import to_csv, to_latex
-from featlab.analysis.report import collect
+from featlab.analysis.report import collect, commands, render_report, write_report
 from featlab.analysis.report.collect import changed_settings, find_pages, protocol_summary, read_report, sources_of
-from featlab.analysis.report.page import commands, render_report, write_report
 from featlab.analysis.table import Table
 from featlab.config.load import Config
 from featlab.errors import InputError
