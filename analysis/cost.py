@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from featlab.analysis.people import AdaptedPerson, can_be_split
+from featlab.analysis.inside import AdaptedPerson, can_be_split
 from featlab.bundle.bundle import Bundle
 from featlab.compute import count_flops, one_thread
 from featlab.errors import FeatlabError, one_line

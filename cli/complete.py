@@ -67,6 +67,13 @@ def complete_layout(incomplete: str) -> list[str]:
     return []
 
 
+def complete_table(incomplete: str) -> list[str]:
+    """Return the names of published tables."""
+    from featlab.analysis.paper import published_tables
+
+    return [name for name in published_tables() if name.startswith(incomplete)]
+
+
 def _methods() -> list[str]:
     """Return the methods' names; none of them is imported."""
     with suppress(Exception):

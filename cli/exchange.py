@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from featlab.cli.backbone import network_device, recipe_of
 from featlab.cli.complete import complete_backbone, complete_subject
 from featlab.cli.output import Output, print_error
-from featlab.cli.pixels import network_device, recipe_of
 from featlab.cli.predict import open_person
 from featlab.cli.session import FAILED, Session, command, names_in, workspace_command
 

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from featlab.analysis.published import published_tables
-from featlab.cli.complete import complete_ablation
+from featlab.cli.complete import complete_ablation, complete_table
 from featlab.cli.session import FAILED, SKIPPED, TO_REPORT, Session, command, counted, names_in, workspace_command
 
 _PROTOCOL, _RUNS = ("targets", "pool", "draws", "methods", "seeds"), ("jobs", "engine", "share", "collect")
@@ -147,10 +146,6 @@ def branches(
     session.result(name, branches_result(report, run_facts(opened, people)))
 
 
-def _complete_table(incomplete: str) -> list[str]:
-    return [name for name in published_tables() if name.startswith(incomplete)]
-
-
 @workspace_command(
     *("targets", "pool", "sources", "draws", "seeds", "methods"),
     *("device", "jobs", "engine", "share", "collect", "wide"),
@@ -160,18 +155,19 @@ def paper(
     session: Session,
     name: Annotated[
         str | None,
-        Argument(metavar="[NAME]", help="Which table; without it, all are listed.", autocompletion=_complete_table),
+        Argument(metavar="[NAME]", help="Which table; without it, all are listed.", autocompletion=complete_table),
     ] = None,
 ) -> None:
     """Run a published table's protocol on your cache: its numbers beside yours, and every difference. Resumable."""
-    output, tables = session.output, published_tables()
+    from featlab.analysis import paper as compare
+
+    output, tables = session.output, compare.published_tables()
     if name is None:
         output.json({"tables": [asdict(table) for table in tables.values()]})
         listed = [(key, table.title, table.source["of"]) for key, table in tables.items()]
         output.columns(("Name", "Table", "Of"), listed, text_columns=3)
         session.then = "featlab paper NAME runs the protocol of one on the workspace's cache"
         return
-    from featlab.analysis import paper as compare
     from featlab.analysis.page import run_folder
     from featlab.config.options import check_choice
     from featlab.errors import InputError

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from featlab.cli.backbone import input_config, recipe_of
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, TABLE_FLAGS, WRITE_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.pixels import input_config, recipe_of
 from featlab.cli.session import SKIPPED, Session, command
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from featlab.cli.backbone import embed, network_device, recipe_of
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
 from featlab.cli.output import print_error
-from featlab.cli.pixels import embed, network_device, recipe_of
 from featlab.cli.session import FAILED, Session, command, typed_command
 
 _FLAGS = (*INPUT_FLAGS, *NETWORK_FLAGS, "method", "batch", "jobs", "device", "settings", "json_mode", "quiet")

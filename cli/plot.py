@@ -14,7 +14,7 @@ from featlab.cli.session import SKIPPED, TO_REPORT, Session, command, names_in, 
 from featlab.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from featlab.analysis.people import AdaptedPeople
+    from featlab.analysis.inside import AdaptedPeople
     from featlab.cli.output import Bars
     from featlab.workspace.workspace import Workspace
 
@@ -43,10 +43,10 @@ def tsne(
 
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
+    from featlab.analysis.inside import MAPPED
     from featlab.analysis.inside.map import MapSettings, feature_map
     from featlab.analysis.inside.map_figure import map_result
     from featlab.analysis.page import folder_name
-    from featlab.analysis.people import MAPPED
     from featlab.evaluation.results import run_facts
 
     how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
@@ -88,9 +88,9 @@ def style(session: Session) -> None:
     """
     from dataclasses import replace
 
+    from featlab.analysis.inside import adapt_people, can_be_split
     from featlab.analysis.inside.style_figure import style_result
     from featlab.analysis.inside.style_shift import style_shift
-    from featlab.analysis.people import adapt_people, can_be_split
     from featlab.evaluation.results import run_facts
 
     names = _names(session["methods"] or "pft")
@@ -116,7 +116,7 @@ def _adapt(
     session: Session, bars: Bars, opened: Workspace, subjects: Sequence[str], methods: Sequence[str]
 ) -> AdaptedPeople:
     """Adapt to the named subjects, or to the first target where none is named."""
-    from featlab.analysis.people import adapt_people
+    from featlab.analysis.inside import adapt_people
 
     subjects = list(dict.fromkeys(subjects))
     if not subjects:

@@ -11,10 +11,10 @@ import typer
 from typer import Option
 
 from featlab.cache.names import one_form
+from featlab.cli.backbone import embed, network_device, recipe_of
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.pixels import embed, network_device, recipe_of
 from featlab.cli.session import REFUSED, SKIPPED, Session, counted, people_of, workspace_command
 
 if TYPE_CHECKING:

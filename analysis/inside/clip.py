@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from featlab.analysis.inside import adapt_people
 from featlab.analysis.inside.faces import Faces, Image, plot_clip
 from featlab.analysis.page import DrawnFigure, Result
-from featlab.analysis.people import adapt_people
 from featlab.analysis.table import Column, Table, make_table, number_text
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, closest, listed

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.analysis.people import (
+from featlab.analysis.inside import (
     EXTRACTED,
     LAYERS,
     UNADAPTED,

@@ -14,9 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
 from featlab.analysis.evaluation import ACCESS_NOTE, figure_name, method_name
+from featlab.analysis.inside import EXTRACTED, UNADAPTED
 from featlab.analysis.inside.map import GROUPS, NEAREST, FeatureMap, ViewScore
 from featlab.analysis.page import DrawnFigure, Result, safe_name
-from featlab.analysis.people import EXTRACTED, UNADAPTED
 from featlab.analysis.style import folded, folded_name
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
 from featlab.methods.registry import get_method, make_method

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from featlab.analysis import style
+from featlab.analysis.inside import EXTRACTED, UNADAPTED, AdaptedPeople, AdaptedPerson, View, person_views
 from featlab.analysis.page import DrawnFigure, Result, safe_name
-from featlab.analysis.people import EXTRACTED, UNADAPTED, AdaptedPeople, AdaptedPerson, View, person_views
 from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
 from featlab.cache.table import FeatureTable

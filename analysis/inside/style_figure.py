@@ -123,7 +123,15 @@ def plot_style(shift: StyleShift) -> Figure:
             panels[0].set_ylim(bottom=0.0)
         for panel, layer in zip(grid[0], shift.layers, strict=True):
             panel.set_title(layer, fontweight="bold")
-        drawn.legend(handles=_handles(shift), loc="outside lower center", ncols=3, handlelength=1.8)
+        pairs = zip(*(shift.columns[name] for name in ("group", "before", "after")), strict=True)
+        kinds = {_kind(before, after) for group, before, after in pairs if group in _STARTS}
+        handles = [
+            *(Line2D([], [], **_SLOPE, **look, label=kind) for kind, look in _LOOKS.items() if kind in kinds),
+            Line2D([], [], color="black", marker="o", linewidth=1.8, label="median target"),
+            Patch(facecolor=_BAND, label="source people as they are (90 %)"),
+            Line2D([], [], color=style.COLOURS[2], marker="s", linewidth=2.4, label="source people moved (90 %)"),
+        ]
+        drawn.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.8)
     return drawn
 
 
@@ -158,17 +166,6 @@ def _draw_panel(panel: Axes, shift: StyleShift, key: Key) -> None:
     panel.set_xlim(-0.75, _MOVED + 0.15)
     panel.set_xticks([place for start in _STARTS.values() for place in (start, start + 1)], ["before", "after"] * 2)
     panel.yaxis.set_major_locator(MaxNLocator(5))
-
-
-def _handles(shift: StyleShift) -> list[Any]:
-    pairs = zip(*(shift.columns[name] for name in ("group", "before", "after")), strict=True)
-    found = {_kind(before, after) for group, before, after in pairs if group in _STARTS}
-    return [
-        *(Line2D([], [], **_SLOPE, **look, label=kind) for kind, look in _LOOKS.items() if kind in found),
-        Line2D([], [], color="black", marker="o", linewidth=1.8, label="median target"),
-        Patch(facecolor=_BAND, label="source people as they are (90 %)"),
-        Line2D([], [], color=style.COLOURS[2], marker="s", linewidth=2.4, label="source people moved (90 %)"),
-    ]
 
 
 def _kind(before: float, after: float) -> str:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featlab.analysis.ablation import ABLATIONS
 from featlab.analysis.ablation.figures import plot_lines
-from featlab.analysis.ablation.grids import ABLATIONS
 from featlab.analysis.ablation.report import (
     ablation_data,
     ablation_result,

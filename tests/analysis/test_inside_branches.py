@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from featlab.analysis.inside import adapt_people
 from featlab.analysis.inside.branches import (
     COSINES,
     PROBES,
@@ -30,7 +31,6 @@ from featlab.analysis.inside.branches_figure import (
     cosine_text,
     plot_branches,
 )
-from featlab.analysis.people import adapt_people
 from featlab.errors import ConfigError, InputError
 
 TARGETS = ("s02", "s03", "s04", "s05")

@@ -13,10 +13,10 @@ from sklearn.metrics import silhouette_samples
 from sklearn.neighbors import NearestNeighbors
 
 from featlab.analysis import style
+from featlab.analysis.inside import EXTRACTED, UNADAPTED, View, adapt_people, person_views, pick_rows
 from featlab.analysis.inside import map as module
 from featlab.analysis.inside.map import MapSettings, feature_map, plane, score_views
 from featlab.analysis.inside.map_figure import map_result, plot_map, scores_sentence
-from featlab.analysis.people import EXTRACTED, UNADAPTED, View, adapt_people, person_views, pick_rows
 from featlab.errors import ConfigError, InputError
 
 METHODS = ("pft", "sfda-it", "neutral-shift", "referenced")

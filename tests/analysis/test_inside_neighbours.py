@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
+from featlab.analysis.inside import adapt_people, person_views
 from featlab.analysis.inside.neighbours import (
     KINDS,
     SIDES,
@@ -16,7 +17,6 @@ from featlab.analysis.inside.neighbours import (
     plot_neighbours,
     source_neighbours,
 )
-from featlab.analysis.people import adapt_people, person_views
 from featlab.errors import InputError
 
 TARGET = "s00"

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from featlab.analysis import style
+from featlab.analysis.inside import adapt_people, can_be_split
 from featlab.analysis.inside.style_figure import plot_style, style_result, style_sentence, style_table
-from featlab.analysis.inside.style_shift import GROUPS, SPREAD, STATISTICS, StyleShift, style_shift
-from featlab.analysis.people import adapt_people, can_be_split
+from featlab.analysis.inside.style_shift import SPREAD, STATISTICS, StyleShift, style_shift
 from featlab.analysis.table import columns_of
 from featlab.errors import InputError
 
@@ -17,6 +17,7 @@ TARGETS = ("s00", "s01")
 METHODS = ("pft", "sfda-it", "neutral-shift", "referenced")
 GAP = 5
 NEUTRAL = 1
+GROUPS = ("adapted rows", "other rows", "source", "source moved")
 
 
 def rows(people, frames=5):

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from featlab import __version__
-from featlab.analysis.ablation.grids import ABLATIONS
+from featlab.analysis.ablation import ABLATIONS
 from featlab.cli import complete
 from featlab.cli.app import make_app
 from featlab.cli.explain import _LISTS

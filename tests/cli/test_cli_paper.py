@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featlab.analysis.paper import methods_of
-from featlab.analysis.published import published_tables
+from featlab.analysis.paper import methods_of, published_tables
 from featlab.cache import write_table
 from featlab.methods import method_names
 
