@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,6 +79,14 @@ def figure(width: float = COLUMN, height: float = 2.4) -> Figure:
     drawn = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(drawn)
     return drawn
+
+
+def panels(drawn: Figure, count: int, across: int, **options: Any) -> list[Axes]:
+    """Return so many panels, at most ``across`` on a line, which the last of them may leave half empty."""
+    grid = drawn.subplots(math.ceil(count / across), across, squeeze=False, **options)
+    for spare in grid.flat[count:]:
+        spare.set_axis_off()
+    return list(grid.flat[:count])
 
 
 def names_down(axes: Axes, names: Sequence[str]) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from featlab.cache.names import one_form
-from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS
+from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS, SourceArgument
 from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command, names_in
+from featlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -42,8 +43,6 @@ def recipe_of(session: Session, name: str, device: str) -> Recipe:
 
 def trust(session: Session, name: str) -> None:
     """Say that a backbone is a program and runs here; one in a file has to be trusted with a flag."""
-    from featlab.errors import ConfigError
-
     kind = name.partition(":")[0]
     if kind == "pt2" and not session["trust_code"]:
         raise ConfigError(
@@ -80,7 +79,6 @@ def embed(session: Session, bundle: Bundle, source: Path, subject: str, backbone
 
 def input_config(session: Session) -> InputConfig:
     """Return what the flags say about how a source is read."""
-    from featlab.errors import ConfigError
     from featlab.extraction.faces.align import AlignConfig
     from featlab.extraction.inputs import InputConfig
     from featlab.extraction.video import Sampling, parse_window
@@ -108,8 +106,6 @@ def input_config(session: Session) -> InputConfig:
 
 def parse_options(items: Sequence[str], flag: str, example: str) -> dict[str, Any]:
     """Return ``{key: value}`` of ``key=value`` items; a value that is a number or true or false becomes one."""
-    from featlab.errors import ConfigError
-
     options: dict[str, Any] = {}
     for item in items:
         key, equals, value = item.partition("=")
@@ -148,9 +144,7 @@ def backbone() -> None:
 @command("targets", "subjects", *_FLAGS, "seed", "device", "jobs", "trust_code", "json_mode", "quiet")
 def train(
     session: Session,
-    source: Annotated[
-        Path, Argument(help="A manifest (.csv), a folder subject/label/\\[video/]image, or a data set's own folder.")
-    ],
+    source: SourceArgument,
     draws: Annotated[int, Option(min=1, metavar="K", help="Hold out whoever is a target in any of K draws.")] = 1,
     neutral: Annotated[str | None, Option(metavar="NAME", help="The neutral label; default: the layout's.")] = None,
     out: Annotated[Path, Option("--out", "-o", metavar="FILE.pt2", help="The file to write.")] = Path("backbone.pt2"),

@@ -14,6 +14,7 @@ from typer import Argument, Option
 from featlab.cli.flags import TABLE_FLAGS, PlotsOption
 from featlab.cli.output import print_error
 from featlab.cli.session import REFUSED, SKIPPED, Session, command, typed_command
+from featlab.errors import CacheError, InputError, listed
 
 if TYPE_CHECKING:
     from featlab.cache.merge import MergeReport
@@ -29,7 +30,6 @@ def init(
     """Start a workspace: write a featlab.toml that shows every setting."""
     from featlab.cache.atomic import atomic_write_text
     from featlab.config.load import Config, config_template
-    from featlab.errors import InputError
 
     path = folder / "featlab.toml"
     if path.exists() and not force:
@@ -63,7 +63,6 @@ def calibrate(
 ) -> None:
     """Give every feature as its distance from this person's own resting face. No model, no label but neutral."""
     from featlab.analysis.calibration import calibration_result
-    from featlab.errors import InputError
     from featlab.extraction.shards import list_path, write_list
     from featlab.extraction.tables import recordings
     from featlab.extraction.tables.calibrate import calibrate as rest_of
@@ -183,7 +182,6 @@ def verify(
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
     from featlab.cache.verify import check_cache, is_cache
-    from featlab.errors import CacheError, listed
 
     output, path = session.output, _cache(session, file)
     warnings: list[str] = []
@@ -214,8 +212,6 @@ def verify(
 
 
 def _cache(session: Session, file: Path | None) -> Path:
-    from featlab.errors import InputError
-
     path = session.cache_file(file or session["cache"])
     if not path.exists():
         raise InputError(f"{path}: no such cache; make one with `featlab extract SOURCE --out {path}`")
@@ -245,7 +241,6 @@ def merge(
 
 def _renames(items: Sequence[str]) -> dict[str, str]:
     from featlab.cache.names import one_form
-    from featlab.errors import InputError
 
     renames: dict[str, str] = {}
     for item in items:

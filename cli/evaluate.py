@@ -23,6 +23,7 @@ from featlab.cli.session import (
     typed_command,
     workspace_command,
 )
+from featlab.errors import InputError, listed
 
 if TYPE_CHECKING:
     from featlab.evaluation.results import EvaluationRow
@@ -128,8 +129,6 @@ def _show_method(output: Output, method: type[Method]) -> None:
 def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, name: str | None, plots: bool) -> None:
     """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all."""
     if name is not None and (name in ("", ".", "..") or name != Path(name).name):
-        from featlab.errors import InputError
-
         raise InputError(f"--name {name}: is the name of one folder under results/; give it without slashes")
     whole = session["share"] == FLAGS["share"].default and not session["collect"]
     if whole and _show_finished(session, command, values, name, plots):
@@ -158,8 +157,6 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
         done = run_tasks(tasks, **where)
     rows = [row for part in done for row in part.values()]
     if not rows:
-        from featlab.errors import InputError
-
         raise InputError(f"no run of this {command} has been made yet; run it without --collect first")
     summaries = summarise(rows)
     seen = _tuned(tuned_on(session.workspace), rows)
@@ -255,7 +252,6 @@ def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets
 
 
 def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:
-    from featlab.errors import listed
     from featlab.evaluation.scores import failure_reasons
 
     for reason, rows in failure_reasons(failed).items():

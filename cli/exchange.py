@@ -13,6 +13,7 @@ from featlab.cli.complete import complete_backbone, complete_subject
 from featlab.cli.output import Output, print_error
 from featlab.cli.predict import open_person
 from featlab.cli.session import FAILED, Session, command, names_in, workspace_command
+from featlab.errors import InputError
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -207,7 +208,6 @@ def _features(
 ) -> tuple[ExtractorInfo, FeatureTable | None, str]:
     """Return who made the features, the source subjects' rows, and the cache's digest."""
     from featlab.cache.reader import open_cache
-    from featlab.errors import InputError
     from featlab.exchange.checkpoints import read_extractor
     from featlab.protocol.splits import subjects_held_out
 

@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from featlab.cli.complete import complete_ablation, complete_table
 from featlab.cli.session import FAILED, SKIPPED, TO_REPORT, Session, command, counted, names_in, workspace_command
+from featlab.errors import InputError
 
 _PROTOCOL, _RUNS = ("targets", "pool", "draws", "methods", "seeds"), ("jobs", "engine", "share", "collect")
 _LISTS = {
@@ -170,7 +171,6 @@ def paper(
         return
     from featlab.analysis.page import run_folder
     from featlab.config.options import check_choice
-    from featlab.errors import InputError
     from featlab.evaluation.runner import UnfinishedError, plan, refuse_unfinished, run_tasks
     from featlab.methods.registry import refuse_unread
 

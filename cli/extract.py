@@ -13,9 +13,10 @@ from typer import Argument, Option
 
 from featlab.cli.backbone import input_config, recipe_of
 from featlab.cli.complete import complete_backbone
-from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, TABLE_FLAGS, WRITE_FLAGS
+from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, TABLE_FLAGS, WRITE_FLAGS, SourceArgument
 from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command
+from featlab.errors import listed
 
 if TYPE_CHECKING:
     from featlab.extraction.backbones import Backbone
@@ -37,9 +38,7 @@ _MADE = "featlab inspect{dir}{cache} shows what it holds; featlab evaluate{dir}{
 )
 def extract(
     session: Session,
-    source: Annotated[
-        Path, Argument(help="A manifest (.csv), a folder subject/label/\\[video/]image, or a data set's own folder.")
-    ],
+    source: SourceArgument,
     neutral: Annotated[str | None, Option(metavar="NAME", help="The neutral label; default: the layout's.")] = None,
     backbone: Annotated[
         str,
@@ -109,10 +108,8 @@ def _cluster(session: Session, recipe: Recipe, made: Backbone, out: Path) -> Els
 
 def _rates(now: Progress) -> str:
     """Return how fast the stages of an extraction are."""
-    rates = f"read {now.read_rate:.0f}/s embed {now.embed_rate:.0f}/s write {now.write_rate:.0f}/s"
-    if now.failed:
-        rates += f", {now.failed} failed"
-    return rates
+    failed = f", {now.failed} failed" if now.failed else ""
+    return f"read {now.read_rate:.0f}/s embed {now.embed_rate:.0f}/s write {now.write_rate:.0f}/s{failed}"
 
 
 def _show(
@@ -171,9 +168,9 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
     warnings = [*inputs.warnings, *report.equal_rows]
     _show(output, report, warnings, facts, said, "pictures or folders have no row, listed in")
     unsure = (inputs.no_face, "no face was found", NO_FACE), (inputs.in_doubt, "the face is in doubt", DOUBT)
-    for listed, why, what in unsure:
-        if listed:
-            output.warn(f"{why} in {len(listed)} images; they are listed in {list_path(report.path, what)}")
+    for rows, why, what in unsure:
+        if rows:
+            output.warn(f"{why} in {len(rows)} images; they are listed in {list_path(report.path, what)}")
 
 
 @command(*WRITE_FLAGS, *TABLE_FLAGS, "workspace", "json_mode", "quiet", then=_MADE)
@@ -218,7 +215,6 @@ def import_features(
 
 def _show_import(output: Output, report: ImportReport) -> None:
     from featlab.cache.reader import inspect_cache
-    from featlab.errors import listed
 
     for note in report.notes:
         output.note(f"import: {note}")

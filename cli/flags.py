@@ -7,9 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
-from featlab.cli.complete import complete_layout, complete_method, complete_methods, complete_strategy, complete_subject
+from featlab.cli.complete import (
+    complete_backbone,
+    complete_layout,
+    complete_method,
+    complete_methods,
+    complete_strategy,
+    complete_subject,
+)
 
 COMMON = "Common"  # Help panel of the flags that every command has.
 
@@ -184,6 +191,12 @@ PIXEL_FLAGS = {
     "layout_options": _flag(
         list[str] | None, "An option of the layout; repeatable.", "KEY=VALUE", flags="--layout-option"
     ),
+    "backbone": _backbone(
+        str | None,
+        "Who embeds images; default: the bundle's, where its name is enough.",
+        "NAME",
+        autocompletion=complete_backbone,
+    ),
     "weights": _backbone(
         str | None, "Of a network: .safetensors or .pt, the library's own name for them, or random.", "FILE|NAME|random"
     ),
@@ -246,4 +259,7 @@ NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror", "trust_code")
 
 FLAGS |= PIXEL_FLAGS
 
+SourceArgument = Annotated[
+    Path, Argument(help="A manifest (.csv), a folder subject/label/\\[video/]image, or a data set's own folder.")
+]
 PlotsOption = Annotated[bool, Option("--plots/--no-plots", help="Draw the figures.")]

@@ -9,6 +9,7 @@ import typer
 from typer import Option
 
 from featlab.cli.session import FAILED, Session, names_in, workspace_command
+from featlab.errors import InputError
 
 _SPELLED_OUT = 10
 """Files that are named; there may be thousands of a person's own pictures."""
@@ -25,7 +26,6 @@ def forget(
 
     Reads every file again at the end; exit code 1 where one still holds a name or a row.
     """
-    from featlab.errors import InputError
     from featlab.extraction.pseudonyms import read_pseudonyms
     from featlab.workspace.forget import plan_forgetting
 

@@ -9,12 +9,23 @@ import typer
 from typer import Argument, Option
 
 from featlab.cli.backbone import embed, network_device, recipe_of
-from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
 from featlab.cli.output import print_error
 from featlab.cli.session import FAILED, Session, command, typed_command
+from featlab.errors import ConfigError, InputError
 
-_FLAGS = (*INPUT_FLAGS, *NETWORK_FLAGS, "method", "batch", "jobs", "device", "settings", "json_mode", "quiet")
+_FLAGS = (
+    *INPUT_FLAGS,
+    "backbone",
+    *NETWORK_FLAGS,
+    "method",
+    "batch",
+    "jobs",
+    "device",
+    "settings",
+    "json_mode",
+    "quiet",
+)
 
 
 @command(*_FLAGS)
@@ -29,10 +40,6 @@ def personalise(
     other: Annotated[
         Path | None, Option(metavar="CLIP", help="Another clip of the person, to see before and after on.")
     ] = None,
-    backbone: Annotated[
-        str | None,
-        Option(metavar="NAME", help="Default: the one that the bundle names.", autocompletion=complete_backbone),
-    ] = None,
     force: Annotated[bool, Option("--force", help="Adapt to a clip that would be refused.")] = False,
 ) -> None:
     """Make a model of one person from a neutral clip: embed it, judge it, adapt, export, and write a page about it.
@@ -44,7 +51,6 @@ def personalise(
     from featlab.analysis.inside.person import PersonPage, SeenClip, together
     from featlab.bundle.bundle import load_bundle
     from featlab.config.load import Config
-    from featlab.errors import ConfigError, InputError
     from featlab.exchange.export import ExportMismatch, export_model, format_of
     from featlab.exchange.formats import export_metadata
     from featlab.methods.base import base_model
@@ -71,7 +77,7 @@ def personalise(
     # What else it lacks is said before anything is embedded.
     count = np.zeros(method.minimum_rows(len(source.classes)), dtype=np.int32)
     method.check(source, Target(np.zeros((len(count), len(source.projection.mean)), dtype=np.float32), count, count))
-    where = backbone or default_backbone(source)
+    where = session["backbone"] or default_backbone(source)
     made = recipe_of(session, where, network_device(where, session["device"])).make()
     found = [embed(session, source, path, name, made) for path in paths]
     for path, each in zip(paths, found, strict=True):

@@ -12,10 +12,10 @@ from typer import Option
 
 from featlab.cache.names import one_form
 from featlab.cli.backbone import embed, network_device, recipe_of
-from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
 from featlab.cli.session import REFUSED, SKIPPED, Session, counted, people_of, workspace_command
+from featlab.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -38,8 +38,6 @@ class Person:
 
 def open_person(session: Session, spec: str) -> Person:
     """Return the model of the one person whom a text names, as `people_of`."""
-    from featlab.errors import InputError
-
     bundle, method = session["bundle"], session["method"]
     if needs_no_cache(session):
         from featlab.bundle.bundle import load_bundle
@@ -67,18 +65,8 @@ def needs_no_cache(session: Session) -> bool:
     return session["bundle"] is not None and session["cache"] is None and not session.cache_file(None).exists()
 
 
-def refuse_without_images(session: Session, backbone: str | None) -> None:
-    """Raise a ConfigError that names a flag which says nothing without ``--images``."""
-    from featlab.errors import ConfigError
-
-    given = [name for name in PIXEL_FLAGS if session[name] != PIXEL_FLAGS[name].default]
-    for name in [*(["backbone"] if backbone is not None else []), *given]:
-        flag = {"options": "option", "layout_options": "layout-option"}.get(name, name.replace("_", "-"))
-        raise ConfigError(f"--{flag} says how images are read and embedded; name them with --images SOURCE")
-
-
 def predict_from_images(
-    session: Session, person: Person, images: Path, out: Path, backbone: str | None, smooth: int, overlay: Path | None
+    session: Session, person: Person, images: Path, out: Path, smooth: int, overlay: Path | None
 ) -> None:
     """Embed and predict; write csv and video, and beside the csv the list of what could not be read (exit code 3)."""
     from featlab.evaluation.metrics import smooth_probabilities
@@ -87,7 +75,7 @@ def predict_from_images(
     from featlab.workspace.predict_images import default_backbone
 
     output = session.output
-    name = backbone if backbone is not None else default_backbone(person.bundle)
+    name = session["backbone"] or default_backbone(person.bundle)
     made = recipe_of(session, name, network_device(name, session["device"])).make()
     found = embed(session, person.bundle, images, person.subject, made)
     rows = found.table
@@ -211,7 +199,7 @@ def end_with(output: Output, refused: Sequence[tuple[str, str]], *, done: bool) 
 
 
 @workspace_command(
-    *("people", "method", "bundle", *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "targets", "device", "jobs"),
+    *("people", "method", "bundle", *INPUT_FLAGS, "backbone", *NETWORK_FLAGS, "batch", "targets", "device", "jobs"),
     then="featlab plot clip --subject ID{method}{targets}{at}",
 )
 def predict(
@@ -223,15 +211,6 @@ def predict(
             metavar="SOURCE", help="Predict these and not the cache's: an image, a video, a folder of them, a manifest."
         ),
     ] = None,
-    backbone: Annotated[
-        str | None,
-        Option(
-            metavar="NAME",
-            help="With --images: who embeds; default: the bundle's, where its name is enough.",
-            autocompletion=complete_backbone,
-            rich_help_panel="Backbone",
-        ),
-    ] = None,
     smooth: Annotated[
         int, Option(min=0, metavar="N", help="Average probabilities over N (odd) frames of a video; 0: as they are.")
     ] = 0,
@@ -241,7 +220,6 @@ def predict(
 ) -> None:
     """Predict every frame of people with their adaptations; adapts first where one is missing."""
     from featlab.config.sections import check_window
-    from featlab.errors import InputError
 
     check_window("--smooth", smooth)
     people = session["people"]
@@ -250,9 +228,12 @@ def predict(
 
         check_overlay(overlay, images)
     if images is not None:
-        predict_from_images(session, open_person(session, people), images, out, backbone, smooth, overlay)
+        predict_from_images(session, open_person(session, people), images, out, smooth, overlay)
         return
-    refuse_without_images(session, backbone)
+    given = [name for name in PIXEL_FLAGS if session[name] != PIXEL_FLAGS[name].default]
+    if given:
+        flag = {"options": "option", "layout_options": "layout-option"}.get(given[0], given[0].replace("_", "-"))
+        raise ConfigError(f"--{flag} says how images are read and embedded; name them with --images SOURCE")
     if needs_no_cache(session):
         raise InputError(f"there is no cache with rows of {people}; name one with --cache, or images with --images")
     predict_rows(session, out, smooth)

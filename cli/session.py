@@ -16,6 +16,7 @@ import typer
 
 from featlab.cli.flags import FLAGS
 from featlab.cli.output import Output
+from featlab.errors import ConfigError, listed
 
 if TYPE_CHECKING:
     from featlab.analysis.page import Result
@@ -60,8 +61,6 @@ class Session:
 
     def where(self, workspace: Workspace, on_step: OnStep) -> Where:
         """Return where the runs of a command are made, as `run_tasks` takes it."""
-        from featlab.errors import ConfigError
-
         text = self["share"]
         mine, slash, of = text.partition("/")
         if not (slash and mine.isdecimal() and of.isdecimal() and 1 <= int(mine) <= int(of)):
@@ -157,10 +156,10 @@ class Session:
         """Warn when targets are among the people whose images trained the backbone: it has seen them, with labels."""
         seen = sorted(set(targets) & set(extractor.trained_on))
         if seen:
-            names = ", ".join(seen[:8]) + (", …" if len(seen) > 8 else "")
             self.output.warn(
-                f"the backbone was trained on images of {len(seen)} of the {len(targets)} targets ({names}): their "
-                "scores say nothing about new people; train it with them held out (featlab backbone train --targets …)"
+                f"the backbone was trained on images of {len(seen)} of the {len(targets)} targets ({listed(seen)}): "
+                "their scores say nothing about new people; train it with them held out (featlab backbone train "
+                "--targets …)"
             )
 
     def warn_of_untested(self, workspace: Workspace, targets: Sequence[str], scope: str = "person") -> None:
@@ -169,11 +168,10 @@ class Session:
 
         found = untested_classes(workspace.table, targets, workspace.config.protocol.gap, scope)
         if found:
-            some = "; ".join(f"{', '.join(classes)} of {name}" for name, classes in [*found.items()][:8])
-            more = f" and of {len(found) - 8} more" if len(found) > 8 else ""
+            theirs = [f"{' and '.join(classes)} of {name}" for name, classes in found.items()]
             self.output.warn(
-                f"classes that are not tested, for no row of them is left beside the adapted ones: {some}{more}; give "
-                "each recording a video of its own, or a person more neutral ones"
+                f"classes that are not tested, for no row of them is left beside the adapted ones: {listed(theirs)}; "
+                "give each recording a video of its own, or a person more neutral ones"
             )
 
 

@@ -12,6 +12,7 @@ from typer import Option
 from featlab.cli.output import Output
 from featlab.cli.predict import end_with, left_out, targets_of
 from featlab.cli.session import Session, counted, names_in, people_of, workspace_command
+from featlab.errors import listed
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -46,7 +47,7 @@ def train(session: Session) -> None:
     }
     said = {
         "classes": ", ".join(source.table.classes),
-        "final_loss": f"{losses[-1]:.4f}" if losses else None,
+        "final_loss": f"{losses[-1]:.4f}" if losses else "–",
         "carried_share": trained.share.sentence(),
     }
     output.tell(_title("train", made), facts, said, stage="train", **_where(made))
@@ -129,7 +130,7 @@ def pretrain(session: Session) -> None:
     said = {
         "carried_share": bundle.share.sentence(),
         "style bank": bundle.bank.sentence() if bundle.bank else "none",
-        "loss": f"{first['loss']:.4f} to {last['loss']:.4f}" if bundle.history else None,
+        "loss": f"{first['loss']:.4f} to {last['loss']:.4f}" if bundle.history else "–",
         **{f"  {name}": f"{first[name]:.4f} to {last[name]:.4f}" for name in last if name != "loss"},
         "prepared for": ", ".join(sorted(bundle.extras)) or None,
         "membership test": membership_sentence(bundle.membership),
@@ -163,8 +164,7 @@ def _source(workspace: Workspace, session: Session) -> Source:
     if not kept_out and not workspace.config.protocol.sources:
         output.note(f"nobody is held out: all {len(source.subjects)} subjects are source (--targets holds some out)")
     elif kept_out:
-        names = ", ".join(kept_out[:8]) + (", …" if len(kept_out) > 8 else "")
-        output.note(f"held out: {names}; {len(source.subjects)} source subjects")
+        output.note(f"held out: {listed(kept_out, 8)}; {len(source.subjects)} source subjects")
     return source
 
 

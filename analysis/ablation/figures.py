@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from featlab.analysis import style
 from featlab.analysis.style import folded
@@ -36,7 +35,7 @@ def plot_lines(data: Columns, *, axis: str) -> Figure:
     with style.house_style():
         drawn = style.figure(style.FULL, height)
         grid = _axes(drawn, panels, across)
-        for axes, rows in zip(grid, panels.values(), strict=False):
+        for axes, rows in zip(grid, panels.values(), strict=True):
             settings = _unique(row["setting"] for row in rows)
             for method, look, mine, places, score in _series(rows, "method", methods, "setting", settings, step):
                 axes.plot(places, score, markersize=3.5, label=method, **look)
@@ -59,7 +58,7 @@ def plot_bars(data: Columns) -> Figure:
     with style.house_style():
         drawn = style.figure(style.FULL, 0.25 + 1.95 * math.ceil(len(panels) / across))
         grid = _axes(drawn, panels, across, sharey=True)
-        for axes, rows in zip(grid, panels.values(), strict=False):
+        for axes, rows in zip(grid, panels.values(), strict=True):
             settings, methods = (_unique(row[name] for row in rows) for name in ("setting", "method"))
             thick = _BARS_WIDE / len(settings)
             for setting, look, mine, places, score in _series(rows, "setting", settings, "method", methods, thick):
@@ -121,7 +120,7 @@ def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]]) -> Fi
     with style.house_style():
         drawn = style.figure(style.FULL, 0.2 + math.ceil(len(panels) / across) * (0.42 * style.FULL / across + 0.75))
         grid = _axes(drawn, panels, across)
-        for axes, (title, rows) in zip(grid, panels.items(), strict=False):
+        for axes, (title, rows) in zip(grid, panels.items(), strict=True):
             places = [tuple(float(part) for part in row["at"].split(";")) for row in rows]
             upward, rightward = (sorted({place[part] for place in places}) for part in (0, 1))
             values = np.full((len(upward), len(rightward)), np.nan)
@@ -140,7 +139,7 @@ def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]]) -> Fi
                 axes.set_title(f"At the {title}", loc="left", fontweight="bold")
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
-        bar = drawn.colorbar(image, ax=grid.tolist(), fraction=0.04, pad=0.02, label="Macro F1 (%)", extend="min")
+        bar = drawn.colorbar(image, ax=grid, fraction=0.04, pad=0.02, label="Macro F1 (%)", extend="min")
         style.in_percent(bar.ax.yaxis)
         bar.outline.set_visible(False)
     return drawn
@@ -196,14 +195,11 @@ def _series(
         yield name, look, mine, [ticks.index(row[along]) + shift for row in mine], [row[score] for row in mine]
 
 
-def _axes(drawn: Figure, panels: Mapping[str, Rows], across: int, **options: Any) -> NDArray[Any]:
-    """Return the axes, the first of them with the panels' titles, what is left over hidden."""
-    down = math.ceil(len(panels) / across)
-    grid: NDArray[Any] = drawn.subplots(down, across, squeeze=False, **options).ravel()
-    for axes, title in zip(grid, panels, strict=False):
+def _axes(drawn: Figure, panels: Mapping[str, Rows], across: int, **options: Any) -> list[Axes]:
+    """Return the axes, each with its panel's title."""
+    grid = style.panels(drawn, len(panels), across, **options)
+    for axes, title in zip(grid, panels, strict=True):
         axes.set_title(title, loc="left", fontweight="bold")
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
     return grid
 
 

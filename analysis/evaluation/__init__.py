@@ -12,6 +12,8 @@ from featlab.evaluation.scores import failure_reasons
 from featlab.methods.registry import Facts, facts_of
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from featlab.methods.base import Method
 
 _MARKS = {"oracle": " [target labels]", "source-access": " [source access]"}
@@ -36,6 +38,12 @@ def method_name(method: str, selection: str) -> str:
 def figure_name(method: str, selection: str) -> str:
     """Return the name in a figure; that of a method with source access ends in a dagger, see `ACCESS_NOTE`."""
     return method + (_DAGGER if selection == "source-access" else "")
+
+
+def note_access(drawn: Figure, selections: Iterable[str]) -> None:
+    """Explain the dagger beneath a figure where a method in it has source access."""
+    if "source-access" in selections:
+        drawn.supxlabel(ACCESS_NOTE, fontsize=6.5, color="#444444", x=0.01, ha="left")
 
 
 def method_setting(method: str, selection: str) -> str:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.evaluation import ACCESS_NOTE, failure_notes, figure_name, method_name, rows_by_method
+from featlab.analysis.evaluation import failure_notes, figure_name, method_name, note_access, rows_by_method
 from featlab.analysis.evaluation.stored import StoredResults, class_names
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
@@ -176,9 +176,8 @@ def plot_confusion(confusions: Sequence[Confusion], classes: Sequence[str]) -> F
     access = any(item.selection == "source-access" for item in confusions)
     with style.house_style():
         drawn = style.figure(look.width, look.down * (look.panel + above + 0.12) + look.below + 0.12 * access)
-        axes = drawn.subplots(look.down, look.across, squeeze=False)
-        for place, (item, title) in enumerate(zip(confusions, titles, strict=True)):
-            panel = axes.flat[place]
+        panels = style.panels(drawn, len(confusions), look.across)
+        for place, (panel, item, title) in enumerate(zip(panels, confusions, titles, strict=True)):
             mesh = _matrix(panel, item, decimals=1 if look.cell > _ROOM_FOR_DECIMALS else 0)
             panel.set_title(title, fontweight="bold", fontsize=7.5)
             _name_classes(panel, shown, tilted=look.tilted)
@@ -186,12 +185,9 @@ def plot_confusion(confusions: Sequence[Confusion], classes: Sequence[str]) -> F
             first, last = place % look.across == 0, place + look.across >= len(confusions)
             panel.tick_params(labelleft=first, labelbottom=last)
             panel.set(xlabel="Predicted class" if last else "", ylabel="True class" if first else "")
-        for panel in axes.flat[len(confusions) :]:
-            panel.set_axis_off()
-        if access:
-            drawn.supxlabel(ACCESS_NOTE, fontsize=6.5, color="#444444", x=0.01, ha="left")
+        note_access(drawn, [item.selection for item in confusions])
         # Inside the layout of a panel, so that it is as high as that.
-        beside = axes[0, -1].inset_axes((1 + 0.12 / look.panel, 0, 0.09 / look.panel, 1))
+        beside = panels[look.across - 1].inset_axes((1 + 0.12 / look.panel, 0, 0.09 / look.panel, 1))
         bar = drawn.colorbar(mesh, cax=beside, ticks=[0, 25, 50, 75, 100])
         bar.set_label("Share of the true class (%)" if look.panel > 1.5 else "Share of the\ntrue class (%)")
         bar.outline.set_visible(False)

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.evaluation import ACCESS_NOTE, figure_name, rows_by_method
+from featlab.analysis.evaluation import ACCESS_NOTE, figure_name, note_access, rows_by_method
 from featlab.analysis.style import folded
 from featlab.analysis.table import columns_of, count_text
 from featlab.errors import InputError
@@ -55,20 +55,17 @@ def plot_subjects(rows: Sequence[EvaluationRow]) -> Figure:
     selections = {row.method: row.selection for row in rows}
     with style.house_style():
         drawn = style.figure(style.FULL, 0.35 + (_TALL if down <= _FEW_ROWS else _LOW) * down)
-        axes = drawn.subplots(down, across, sharey=True, squeeze=False)
-        for place, method in enumerate(methods):
+        panels = style.panels(drawn, len(methods), across, sharey=True)
+        for panel, method in zip(panels, methods, strict=True):
             mine = [index for index, name in enumerate(data["method"]) if name == method]
             before = [data["source"][index] for index in mine]
             after = [data["score"][index] for index in mine]
-            _slopes(axes.flat[place], before, after)
+            _slopes(panel, before, after)
             name = folded(figure_name(method, selections[method]), letters)
-            axes.flat[place].set_title(name, fontweight="bold", fontsize=7.5, pad=14)
-        for panel in axes.flat[len(methods) :]:
-            panel.set_axis_off()
-        for panel in axes[:, 0]:
+            panel.set_title(name, fontweight="bold", fontsize=7.5, pad=14)
+        for panel in panels[::across]:
             panel.set_ylabel("Macro F1 (%)")
-        if "source-access" in [selections[method] for method in methods]:
-            drawn.supxlabel(ACCESS_NOTE, fontsize=6.5, color="#444444", x=0.01, ha="left")
+        note_access(drawn, [selections[method] for method in methods])
     return drawn
 
 
@@ -202,39 +199,25 @@ def plot_reliability(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> F
             colour = style.COLOURS[place % len(style.COLOURS)]
             above, below = axes[0, place], axes[1, place]
             above.set_title(title, fontweight="bold", fontsize=7.5)
-            _diagram(above, share, confidence, accuracy, colour)
-            above.text(
-                0.04,
-                0.96,
-                f"ECE {100 * calibration_error(counts):.1f} %",
-                transform=above.transAxes,
-                va="top",
-                fontsize=7,
-            )
+            above.plot([0, 1], [0, 1], color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1, label="_diagonal")
+            full = share > 0
+            above.plot(confidence[full], accuracy[full], color=colour, linewidth=0.9, label="_curve")
+            look = {"color": colour, "zorder": 3, "linewidth": 0, "clip_on": False}
+            above.scatter(confidence[full], accuracy[full], s=6 + 60 * share[full], **look)
+            above.set(xlim=(0, 1), ylim=(-0.02, 1.02))
+            style.in_percent(above.xaxis)
+            style.in_percent(above.yaxis)
+            above.grid()
+            error = f"ECE {100 * calibration_error(counts):.1f} %"
+            above.text(0.04, 0.96, error, transform=above.transAxes, va="top", fontsize=7)
             below.bar(edges[:-1], share, width=np.diff(edges), align="edge", color=colour, alpha=0.75, linewidth=0)
             below.yaxis.set_major_locator(MaxNLocator(3))
             style.in_percent(below.yaxis)
             below.set_xlabel("Confidence (%)")
         axes[0, 0].set_ylabel("Accuracy (%)")
         axes[1, 0].set_ylabel("Frames (%)")
-        if "source-access" in [selections[method] for method in methods]:
-            drawn.supxlabel(ACCESS_NOTE, fontsize=6.5, color="#444444", x=0.01, ha="left")
+        note_access(drawn, [selections[method] for method in methods])
     return drawn
-
-
-def _diagram(
-    axes: Axes, share: NDArray[np.float64], confidence: NDArray[np.float64], accuracy: NDArray[np.float64], colour: str
-) -> None:
-    axes.plot([0, 1], [0, 1], color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1, label="_diagonal")
-    full = share > 0
-    axes.plot(confidence[full], accuracy[full], color=colour, linewidth=0.9, label="_curve")
-    area = 6 + 60 * share[full]
-    axes.scatter(confidence[full], accuracy[full], s=area, color=colour, zorder=3, linewidth=0, clip_on=False)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(-0.02, 1.02)
-    style.in_percent(axes.xaxis)
-    style.in_percent(axes.yaxis)
-    axes.grid()
 
 
 def _pooled(rows: Sequence[EvaluationRow], method: str) -> NDArray[np.float64]:

@@ -119,9 +119,8 @@ def plot_map(item: FeatureMap, *, names: Mapping[str, str], subtitles: Mapping[s
     height = style.FULL / across * float(np.clip(shape, _LOWEST, _TALLEST)) + 0.13 * (lines + 1)
     with style.house_style():
         drawn = style.figure(style.FULL, down * height + 0.4 + 0.16 * math.ceil(len(codes) / 4))
-        grid = drawn.subplots(down, across, squeeze=False)
-        for place, (name, head, rest) in enumerate(zip(panels, heads, beneath, strict=True)):
-            panel = grid.flat[place]
+        grid = style.panels(drawn, len(panels), across)
+        for place, (panel, name, head, rest) in enumerate(zip(grid, panels, heads, beneath, strict=True)):
             for group in GROUPS:
                 for code in codes:
                     mask = (data["panel"] == name) & (data["group"] == group) & (data["label"] == code)
@@ -130,8 +129,6 @@ def plot_map(item: FeatureMap, *, names: Mapping[str, str], subtitles: Mapping[s
             panel.set_title(head, fontweight="bold", pad=4 + 9 * (rest.count("\n") + 1 if rest else 0))
             panel.text(0.5, 1.01, rest, transform=panel.transAxes, ha="center", va="bottom", fontsize=7)
             _format_axes(panel, item, name, int(1.15 * letters), first=place % across == 0)
-        for panel in grid.flat[len(panels) :]:
-            panel.set_axis_off()
         _legend(drawn, item.classes, codes, folded_name(item.subject, 24))
     return drawn
 

@@ -54,10 +54,18 @@ def render_report(report: collect.Report) -> str:
     for number, (item, origin) in enumerate(zip(report.pages, found, strict=True), start=1):
         # The same command on two data sets gives two pages of one title.
         alike = [page.title for page in pages].count(item.page.title) > 1
-        view = _page_view(item, f"page-{number}")
-        view["title"] = f"{item.page.title} ({item.folder.name})" if alike else item.page.title
-        # Where all come from one place, the end of the report says so once.
-        view["origin"] = origin.short() if len(set(found)) > 1 else ""
+        view = {
+            "id": f"page-{number}",
+            "title": f"{item.page.title} ({item.folder.name})" if alike else item.page.title,
+            # Where all come from one place, the end of the report says so once.
+            "origin": origin.short() if len(set(found)) > 1 else "",
+            "summary": item.page.summary,
+            "tables": [_table_view(item.folder, key, table) for key, table in item.tables.items()],
+            "figures": [_figure_view(item.folder, figure) for figure in item.figures],
+        }
+        for kind in ("table", "figure"):
+            for place, part in enumerate(view[f"{kind}s"], start=1):
+                part["id"] = f"page-{number}-{kind}-{place}"
         views.append(view)
     resources = [files("featlab.analysis.report") / name for name in ("report.css", "report.js", "template.html")]
     style, script, template = (resource.read_text(encoding="utf-8") for resource in resources)
@@ -91,41 +99,27 @@ def commands(pages: Sequence[Page]) -> list[str]:
     return list(dict.fromkeys(" ".join(line.splitlines()) for line in lines))
 
 
-def _page_view(item: collect.ReportPage, name: str) -> View:
-    tables = [
-        _table_view(table, f"{item.folder.name}_{key}", table.title or key, f"{name}-table-{place}")
-        for place, (key, table) in enumerate(item.tables.items(), start=1)
-    ]
-    figures = [
-        _figure_view(item.folder.as_posix(), figure, f"{name}-figure-{place}")
-        for place, figure in enumerate(item.figures, start=1)
-    ]
-    return {"id": name, "tables": tables, "figures": figures, "summary": item.page.summary}
-
-
-def _table_view(table: Table, saved: str, title: str, name: str) -> View:
+def _table_view(folder: Path, key: str, table: Table) -> View:
     texts = {"csv": to_csv(table), "tex": to_latex(table)}
     return {
         "table": table,
-        "id": name,
-        "title": title,
-        "files": [_file(f"{saved}.{ending}", ending, text.encode("utf-8")) for ending, text in texts.items()],
+        "title": table.title or key,
+        "files": [_file(f"{folder.name}_{key}", ending, text.encode("utf-8")) for ending, text in texts.items()],
         "wide": len(table.columns) > _WIDE,
         # What a row is about: the first column, after that of the groups; -1 where all are numbers.
         "name_column": min(1 if table.grouped else 0, table.text_columns - 1),
     }
 
 
-def _figure_view(folder: str, figure: collect.ReportFigure, name: str) -> View:
-    saved = f"{folder.rpartition('/')[2]}_{figure.page.name}"
+def _figure_view(folder: Path, figure: collect.ReportFigure) -> View:
+    saved = f"{folder.name}_{figure.page.name}"
     drawn = figure.media == collect.SVG
     return {
         "page": figure.page,
-        "id": name,
         "uri": svg_uri(figure.shown) if drawn else data_uri(figure.media, figure.shown),
         "drawing": f"{saved}.svg" if drawn else "",
-        "files": [_file(f"{saved}.{ending}", ending, data) for ending, data in figure.files.items()],
-        "left_out": [f"{folder}/{figure.page.name}.{ending}" for ending in figure.left_out],
+        "files": [_file(saved, ending, data) for ending, data in figure.files.items()],
+        "left_out": [f"{folder.as_posix()}/{figure.page.name}.{ending}" for ending in figure.left_out],
         # Width and height on a screen that has room for them; a large one scrolls on a phone.
         "pixels": [round(inches * _SCREEN) for inches in figure.size],
         "large": figure.size[0] >= _LARGE,
@@ -134,7 +128,7 @@ def _figure_view(folder: str, figure: collect.ReportFigure, name: str) -> View:
 
 def _file(name: str, ending: str, data: bytes) -> View:
     said, media = _FILES[ending]
-    return {"said": said, "name": name, "uri": data_uri(media, data)}
+    return {"said": said, "name": f"{name}.{ending}", "uri": data_uri(media, data)}
 
 
 def data_uri(kind: str, data: bytes) -> str:
