@@ -18,7 +18,7 @@ from featlab.analysis.evaluation import ACCESS_NOTE, by_setting, figure_name, me
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
 from featlab.analysis.table import FAILED, MISSING, Column, Table, flops_text, make_table, number_text
-from featlab.errors import InputError, listed
+from featlab.errors import listed
 from featlab.model.training import CONVERGENCE_RULE
 
 _DRAWN = ("method", "setting", "selection", "seconds", "fastest", "slowest", "trainable")
@@ -101,10 +101,7 @@ def complexity_table(report: ComplexityReport) -> Table:
 
 def complexity_data(report: ComplexityReport) -> dict[str, list[Any]]:
     """Return the numbers of `plot_complexity`, the quickest method first; those that failed are left out."""
-    there = [cost for cost in report.costs if cost.subjects]
-    if not there:
-        raise InputError("no method could be run; the table says why")
-    there.sort(key=lambda cost: cost.seconds)
+    there = sorted((cost for cost in report.costs if cost.subjects), key=lambda cost: cost.seconds)
     return {name: [getattr(cost, name) for cost in there] for name in _DRAWN}
 
 

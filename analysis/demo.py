@@ -267,30 +267,26 @@ def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
     """Return the strip of drawn people: each at rest, and at the peak of every expression."""
     from PIL import Image
 
-    from featlab.analysis import style
+    from featlab.analysis.inside.faces import plot_pairs
 
     faces, table = workspace.root / "faces", workspace.table
     with (faces / "manifest.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     classes = (table.neutral, *(name for name in table.classes if name != table.neutral))
     names = table.subjects[:_PEOPLE_SHOWN]
-    shown = []
-    with style.house_style():
-        drawn = style.figure(style.FULL, 0.2 + 0.7 * len(classes))
-        panels = drawn.subplots(len(classes), len(names), squeeze=False)
-        for down, label in enumerate(classes):
-            for across, name in enumerate(names):
-                mine = [line for line in lines if (line["subject"], line["label"]) == (name, label)]
-                strength = np.array([float(line["intensity"]) for line in mine])
-                # The stillest moment of a neutral clip, the strongest one of any other.
-                path = mine[int(strength.argmin() if label == table.neutral else strength.argmax())]["path"]
-                panel = panels[down, across]
-                with Image.open(faces / path) as picture:
-                    picture.thumbnail(_PICTURE)
-                    panel.imshow(np.asarray(picture.convert("RGB")), interpolation="none")
-                panel.set(xticks=[], yticks=[], title=name if down == 0 else "", ylabel=label if across == 0 else "")
-                panel.spines[:].set_visible(False)
-                shown.append((name, label, path))
+    shown, strips = [], []
+    for label in classes:
+        strips.append([])
+        for name in names:
+            mine = [line for line in lines if (line["subject"], line["label"]) == (name, label)]
+            strength = np.array([float(line["intensity"]) for line in mine])
+            # The stillest moment of a neutral clip, the strongest one of any other.
+            path = mine[int(strength.argmin() if label == table.neutral else strength.argmax())]["path"]
+            with Image.open(faces / path) as picture:
+                picture.thumbnail(_PICTURE)
+                strips[-1].append(np.asarray(picture.convert("RGB")))
+            shown.append((name, label, path))
+    drawn = plot_pairs(strips, classes, [*([""] * len(names) for _ in classes[1:]), names])
     caption = (
         f"The first {len(names)} of {len(table.subjects)} drawn people, at rest and in their strongest frame of each "
         "expression: resting faces smile or frown a little, so no one border between the classes fits everybody."

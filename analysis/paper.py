@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from featlab.analysis.evaluation import best_notes, competes, failure_notes, method_name
 from featlab.analysis.page import Result
-from featlab.analysis.table import MISSING, Column, count_text, make_table, number_text
+from featlab.analysis.table import Column, count_text, interval_text, make_table, number_text
 from featlab.config.load import flat_values
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow, run_facts
@@ -226,7 +226,7 @@ def paper_result(
         Column("Measure", lambda line: line.measure.title, text=True),
         Column("Published", lambda line: line.shown(line.published), best=one),
         Column("Ours", lambda line: line.shown(line.ours.mean), best=one),
-        Column("95 % interval", _interval),
+        Column("95 % interval", lambda line: interval_text((line.ours.low, line.ours.high), line.shown)),
         Column("By video", lambda line: line.shown(line.ours.video)),
         Column("Targets", lambda line: str(line.ours.targets)),
     ]
@@ -261,8 +261,3 @@ def findings(table: PublishedTable, lines: Sequence[Line]) -> list[str]:
 
 def _recall(place: int) -> Field:
     return lambda row: row.class_recall[place] if row.class_recall else math.nan
-
-
-def _interval(line: Line) -> str:
-    low, high = line.ours.low, line.ours.high
-    return MISSING if math.isnan(low) else f"[{line.shown(low)}, {line.shown(high)}]"

@@ -7,13 +7,10 @@ import io
 import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from featlab.analysis.table import MISSING, Table, narrowed, number_of
-from featlab.cache.atomic import atomic_write_text
 from featlab.cache.names import as_cell, as_markdown
-from featlab.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -139,19 +136,14 @@ def to_jsonl(table: Table) -> str:
     return "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
 
 
-def write_table(path: Path, table: Table) -> None:
-    """Write a table in the format that the name ends in, whole or not at all."""
-    formats: Mapping[str, Callable[[Table], str]] = {
-        ".md": to_markdown,
-        ".csv": to_csv,
-        ".tex": to_latex,
-        ".json": to_json,
-        ".jsonl": to_jsonl,
-    }
-    suffix = Path(path).suffix.lower()
-    if suffix not in formats:
-        raise InputError(f"{path}: a table is written as {', '.join(formats)}, not {suffix or 'a name without ending'}")
-    atomic_write_text(path, formats[suffix](table))
+FORMATS: Mapping[str, Callable[[Table], str]] = {
+    "json": to_json,
+    "jsonl": to_jsonl,
+    "csv": to_csv,
+    "md": to_markdown,
+    "tex": to_latex,
+}
+"""How the files of a table end, and what is in them."""
 
 
 def _shown(table: Table) -> list[tuple[str, ...]]:

@@ -92,8 +92,7 @@ def calibrate(
     for note in source.notes:
         output.note(f"calibrate: {note}")
     output.show(f"{out}: every row's distance from its person's rest; {rest_file}: the resting faces")
-    for line in dict.fromkeys((*rows.index.warnings, *resting.index.warnings)):
-        output.warn(line)
+    output.warn(*dict.fromkeys((*rows.index.warnings, *resting.index.warnings)))
     left_out = f"rows or files are left out; they are listed in {list_path(out)}"
     for what, each in (known | {left_out: failures}).items():
         output.warn_of_failures(each, what)
@@ -200,8 +199,7 @@ def verify(
         except CacheError as error:
             findings = [str(error)]
     output.json({"path": path, "ok": not findings, "findings": findings, "warnings": warnings})
-    for warning in warnings:
-        output.warn(warning)
+    output.warn(*warnings)
     for finding in findings:
         print_error(finding)
     if findings:
@@ -258,8 +256,7 @@ def _show_merge(output: Output, report: MergeReport) -> None:
 
     for note in report.notes:
         output.note(f"merge: {note}")
-    for line in report.warnings:
-        output.warn(line)
+    output.warn(*report.warnings)
     summary = inspect_cache(report.path)
     *_, target = report.inputs
     words = ["featlab", "benchmark", "--scope", "dataset", "--cache", report.path, "--targets", target.subjects_file]

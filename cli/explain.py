@@ -245,8 +245,7 @@ def report(
     output.json({"file": path, "bytes": size, "title": title, "sections": sections, "skipped": skipped})
     output.columns(("Section", "Folder"), [(item.page.title, item.folder) for item in made.pages], text_columns=2)
     output.show(f"{path}: {counted(len(made.pages), 'section')}, {size / 1e6:.1f} MB; open it in a browser")
-    for line in made.warnings():
-        output.warn(line)
+    output.warn(*made.warnings())
     if made.skipped:
         raise typer.Exit(SKIPPED)
 

@@ -124,8 +124,7 @@ def _show(
     from featlab.cache.reader import inspect_cache
     from featlab.extraction.shards import list_path
 
-    for line in warnings:
-        output.warn(line)
+    output.warn(*warnings)
     summary, listed = inspect_cache(report.path), list_path(report.path) if report.failures else None
     facts = {
         "rows": report.rows,

@@ -38,14 +38,14 @@ class Output:
         self.stdout = _console(width=None if terminal else _WIDE)
         self.stderr = _console(stderr=True)
 
-    def note(self, line: str) -> None:
-        """Say on stderr what is going on; one line."""
+    def note(self, *lines: str) -> None:
+        """Say on stderr what is going on, a line each."""
         if not self.quiet:
-            self._say(line)
+            self._say(*lines)
 
-    def warn(self, line: str) -> None:
+    def warn(self, *lines: str) -> None:
         """Say on stderr what the user should know, also with --quiet."""
-        self._say(f"featlab: warning: {line}")
+        self._say(*(f"featlab: warning: {line}" for line in lines))
 
     def warn_of_failures(self, failures: Sequence[tuple[str, str]], rest: str) -> None:
         """Spell the first few (what, why) out, then say how many there are and the ``rest``; nothing without any."""
@@ -105,8 +105,7 @@ class Output:
 
     def shown(self, folder: Path, result: Result, files: list[Path]) -> list[Path]:
         """Print a result whose files are there."""
-        for note in result.notes:
-            self.note(note)
+        self.note(*result.notes)
         self.json({**result.metadata, **result.data, "words": result.summary, "files": files})
         self.results(result.shown(), result.summary, folder, files)
         return files
@@ -189,8 +188,9 @@ class Output:
         with self.progress() as bars:
             yield StageProgress(bars)
 
-    def _say(self, line: str) -> None:
-        self.stderr.print(" ".join(line.splitlines()), soft_wrap=True)
+    def _say(self, *lines: str) -> None:
+        for line in lines:
+            self.stderr.print(" ".join(line.splitlines()), soft_wrap=True)
 
 
 def _console(**how: Any) -> Console:

@@ -119,7 +119,6 @@ def personalise(
             "words": summary,
         }
     )
-    for line in summary:
-        output.show(line)
+    output.show(*summary)
     output.show(f"model: {out} (checked on {report.rows} frames: logits differ by {report.difference:.1e} at most)")
     output.show(f"page: {html}; open it in a browser next")

@@ -222,8 +222,7 @@ def clip(
         made = clip_over_time(opened, name, kept_out, video=video, shown=shown, smoothing=smooth)
     result = clip_result(made, pictures, run_facts(opened))
     session.result(f"plot-clip-{clip_name(made)}", result)
-    for line in made.warnings:
-        output.warn(line)
+    output.warn(*made.warnings)
 
 
 @command("methods", "workspace", "cache", "json_mode", "quiet", then=TO_REPORT)

@@ -249,8 +249,7 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
             "frames (labels used for this line only, never by adapt)"
         )
     output.facts(f"adapt: {done.subject}", shown)
-    for warning in warnings:
-        output.warn(warning)
+    output.warn(*warnings)
 
 
 def _adapt_many(

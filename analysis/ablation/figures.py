@@ -14,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
 from featlab.analysis.style import folded
-from featlab.errors import InputError
 
 Columns = Mapping[str, Sequence[Any]]  # As `featlab.analysis.ablation.report.ablation_data` gives them.
 Rows = list[dict[str, Any]]  # The lines of one panel, each a dict of the columns.
@@ -173,8 +172,6 @@ def plot_modes(data: Columns) -> Figure:
 def _panels(data: Columns) -> dict[str, Rows]:
     """Return title to the rows of each panel: one a data set and group."""
     rows = [dict(zip(data, values, strict=True)) for values in zip(*data.values(), strict=True)]
-    if not rows:
-        raise InputError("no results to draw; run the ablation first")
     several = len(set(data["data"])) > 1
     panels: dict[str, Rows] = {}
     for row in rows:

@@ -82,8 +82,6 @@ def summary_data(summaries: Sequence[MethodSummary]) -> dict[str, list[Any]]:
 
 def plot_summary(summaries: Sequence[MethodSummary], *, width: float = style.COLUMN) -> Figure:
     """Draw each method's mean macro F1 with its 95 % interval; dashed lines mark source-only and the oracle."""
-    if not summaries:
-        raise InputError("no results to draw; run an evaluation first")
     data = summary_data(summaries)
     most = _NAME_LETTERS.get(width, int(6 * width))
     shown = [folded(figure_name(item.method, item.selection), most) for item in summaries]
@@ -107,14 +105,10 @@ def plot_summary(summaries: Sequence[MethodSummary], *, width: float = style.COL
                 axes.axvline(mean, color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1)
             axes.plot([low, high], [place, place], color=colour, solid_capstyle="round", label=f"_interval {method}")
             axes.plot([mean], [place], "D" if reference else "o", color=colour, label=f"_mean {method}")
-            axes.text(
-                1.02,
-                place,
-                _interval_text(mean, low, high),
-                transform=axes.get_yaxis_transform(),
-                va="center_baseline",
-                fontsize=6.5,
-            )
+            said = "failed" if math.isnan(mean) else f"{100 * mean:.1f}"
+            said += "" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
+            beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center_baseline"}
+            axes.text(1.02, place, said, fontsize=6.5, **beside)
         style.names_down(axes, shown)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         style.in_percent(axes.xaxis)
@@ -151,14 +145,6 @@ def _slopes(axes: Axes, before: Sequence[float], after: Sequence[float]) -> None
     axes.grid(axis="y")
 
 
-def _interval_text(mean: float, low: float, high: float) -> str:
-    if math.isnan(mean):
-        return "failed"
-    if math.isnan(low):
-        return f"{100 * mean:.1f}"
-    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
 _TITLE_LETTERS = 28
 _PANEL = 2.3  # Width of a panel, inches; three fill a page.
 
@@ -185,8 +171,6 @@ def reliability_data(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> d
 
 def plot_reliability(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> Figure:
     """Draw one panel a method: accuracy against confidence, and beneath how many frames are how sure."""
-    if not methods:
-        raise InputError("no results with confidences to draw; run the evaluation again")
     pooled = {method: _pooled(rows, method) for method in methods}
     selections = {row.method: row.selection for row in rows}
     edges = bin_edges()
@@ -222,8 +206,7 @@ def plot_reliability(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> F
 
 def _pooled(rows: Sequence[EvaluationRow], method: str) -> NDArray[np.float64]:
     counts = pooled_reliability([row for row in rows if row.method == method])
-    if counts is None:
-        raise InputError(f"{method!r} has no finished run with confidences; run the evaluation again")
+    assert counts is not None  # `reliability_methods` names those that have them
     return counts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,11 @@ def class_names(
                 f"{cache} has {len(names)} classes, the results {count}; name the cache they were made from"
             )
         return names, ""
-    names = _table_classes(stored.path.parent / "table_classes.jsonl") or _workspace_classes(stored, root)
+    names = _table_classes(stored.path.parent / "table_classes.jsonl")
+    with suppress(FeatlabError):
+        if not names:
+            known, digest = _cache_classes(root / load_config(root / CONFIG_FILE).cache)
+            names = known if digest == stored.facts.get("cache_digest") else ()
     if len(names) == count:
         return names, ""
     numbered = tuple(f"Class {number}" for number in range(1, count + 1))
@@ -95,14 +100,6 @@ def _table_classes(path: Path) -> tuple[str, ...]:
     except (OSError, ValueError, RecursionError):
         return ()
     return tuple(first)[1:-1] if isinstance(first, dict) else ()
-
-
-def _workspace_classes(stored: StoredResults, root: Path) -> tuple[str, ...]:
-    try:
-        names, digest = _cache_classes(root / load_config(root / CONFIG_FILE).cache)
-    except FeatlabError:
-        return ()
-    return names if digest == stored.facts.get("cache_digest") else ()
 
 
 def _cache_classes(path: Path) -> tuple[tuple[str, ...], str]:

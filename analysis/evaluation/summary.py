@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from featlab.analysis.evaluation import competes, method_name, method_setting
-from featlab.analysis.table import count_text
+from featlab.analysis.table import count_text, p_words
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.summary import MethodSummary
 
@@ -142,8 +142,7 @@ def _points(difference: float) -> str:
 def _verdict(p: float) -> str:
     if math.isnan(p):
         return "no test could be made"
-    shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return f"the difference is {'significant (' if p < LEVEL else 'within noise (not significant, '}{shown})"
+    return f"the difference is {'significant (' if p < LEVEL else 'within noise (not significant, '}{p_words(p)})"
 
 
 def _interval(bounds: tuple[float, float]) -> str:

@@ -20,7 +20,7 @@ from featlab.analysis.ablation.run import ablate, make_grid, with_values
 from featlab.analysis.page import read_page, write_result
 from featlab.cache import ExtractorInfo, write_table
 from featlab.config.analysis import LOSS_TERMS
-from featlab.errors import ConfigError, InputError
+from featlab.errors import ConfigError
 from featlab.evaluation.runner import plan, run_tasks
 from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import holm, paired_wilcoxon
@@ -258,5 +258,3 @@ def test_what_can_not_be_ablated_is_refused(workspace):
     ):
         with pytest.raises(ConfigError, match=words):
             ablate(name, with_values(workspace, values))
-    with pytest.raises(InputError, match="no results"):
-        plot_lines({"data": [], "group": []}, axis="")

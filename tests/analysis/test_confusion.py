@@ -125,8 +125,6 @@ def test_the_usual_methods_are_shown_where_they_are_there_and_what_fits_no_confu
         (lambda: confusion_methods(broken, []), "every run in the results failed"),
         (lambda: confusion_of([two[0], result("pft", "s2", 0.5)], "pft"), "run the same evaluation again"),
         (lambda: confusion_of(two, "pft"), "2 and 7 classes"),
-        (lambda: plot_confusion([], ("neutral", "pain")), "no confusions"),
-        (lambda: plot_confusion(matrices(np.eye(7)), ("neutral", "pain")), "2 names for confusions of 7"),
     ]:
         with pytest.raises(InputError, match=said):
             ask()

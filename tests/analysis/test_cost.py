@@ -176,8 +176,6 @@ def test_a_subject_without_a_neutral_clip_fails_alone_and_a_clip_may_be_one_fram
     for subject, method, kind in (("s01", "shott", ConfigError), ("nobody", "pft", InputError)):
         with pytest.raises(kind, match="unknown"):
             measure_complexity(workspace, (subject,), (method,))
-    with pytest.raises(InputError, match="no method could be run"):
-        complexity_data(replace(REPORT, costs=(replace(COSTS[2], subjects=0, failures=(("ann", "no"),)),)))
 
 
 USUAL = {"trainable": 100, "parameters": 2000, "carried": 10, "adapt_flops": 2.5e6, "predict_flops": 1000.0}
