@@ -15,6 +15,8 @@ from featlab.cache.names import as_cell, as_markdown
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
+_READABLE = 90  # Letters on a line of running text.
+_UNBROKEN = 50  # Letters of a name up to which it is never broken.
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -57,9 +59,10 @@ def to_rich(table: Table, *, wide: bool = False) -> RichTable:
         head = textwrap.fill(column, max(widest, 8), break_long_words=False, break_on_hyphens=False)
         justify: Literal["left", "right"] = "left" if place < table.text_columns else "right"
         whole = place >= table.text_columns
-        words = [len(word) for row in table.rows for word in row[place].split()]
-        least = widest if whole else max(words, default=0)
-        rich.add_column(Text(head), justify=justify, no_wrap=whole, min_width=least, overflow="fold")
+        # Names to be typed again stay in one piece, where a line has room for them.
+        words = [min(len(word), _UNBROKEN) for row in table.rows for word in row[place].split()]
+        size = {"min_width": widest if whole else max(words, default=0), "max_width": None if whole else _READABLE}
+        rich.add_column(Text(head), justify=justify, no_wrap=whole, overflow="fold", **size)
     for row, bold, ends in zip(_shown(table), table.bold, _group_ends(table), strict=True):
         cells = [Text(cell, style="bold" if strong else "") for cell, strong in zip(row, bold, strict=True)]
         rich.add_row(*cells, end_section=ends)

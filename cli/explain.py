@@ -29,7 +29,19 @@ _LISTS = {
 """Keys of ``[ablate]`` that ``--values`` sets."""
 
 
-@command(*_PROTOCOL, "workspace", "caches", "settings", "seed", "device", *_RUNS, "json_mode", "quiet", then=TO_REPORT)
+@command(
+    *_PROTOCOL,
+    "images",
+    "workspace",
+    "caches",
+    "settings",
+    "seed",
+    "device",
+    *_RUNS,
+    "json_mode",
+    "quiet",
+    then=TO_REPORT,
+)
 def ablate(
     session: Session,
     what: Annotated[
@@ -49,9 +61,6 @@ def ablate(
     reduce: Annotated[
         str | None,
         Option(metavar="NAME,…", help="dims: within, pca, truncate, random; a panel each. Default: features.reduce."),
-    ] = None,
-    images: Annotated[
-        Path | None, Option(metavar="DIR", help="pairing: where the images are, for example pairs.")
     ] = None,
 ) -> None:
     """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
@@ -76,7 +85,7 @@ def ablate(
         except UnfinishedError as error:
             session.tell_unfinished(error)
             return
-    examples = example_figures(opened, images, output.note) if what == "pairing" else []
+    examples = example_figures(opened, session["images"], output.note) if what == "pairing" else []
     session.result(f"ablate-{what}", ablation_result(report, examples))
     rows = [row for point in report.points for row in point.rows]
     failed = [row for row in rows if row.error]

@@ -155,7 +155,17 @@ FLAGS = {
     "pseudonymise": _flag(
         Path | None, "Keyed hashes in place of names; extract and import make a file that isn't there.", "KEYFILE"
     ),
-    "images": _flag(Path | None, "Where the images are.", "DIR", key="plot.images"),
+    "images": _flag(
+        Path | None,
+        "What the cache's image names are relative to, the manifest's folder; default: beside the cache.",
+        "DIR",
+    ),
+    "faces": _flag(
+        str | None,
+        "What stands for a face; landmarks are dots in which nobody is recognised.",
+        "photographs|landmarks|none",
+        key="plot.faces",
+    ),
     "caches": _common(list[Path] | None, "The embedding cache; repeat it for a panel each.", "FILE", flags="--cache"),
     "device": _common(str, "Where to compute.", "auto|cpu|cuda|mps", default="auto"),
     "jobs": _common(int, "Processes; 0 takes every core.", "N", flags="--jobs -j", default=0, min=0),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from featlab.cache.names import inert
 from featlab.errors import FeatlabError
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from featlab.analysis.table import Table
 
 _WIDE = 1000  # Columns where nobody reads along: a file or a pipe has no edge at which to cut a table.
-_READABLE = 90  # Letters on a line of running text.
-_UNBROKEN = 50  # Letters of a name up to which it is never broken.
 _SPELLED_OUT = 5  # Failures that are named; a list has all of them.
 
 
@@ -130,22 +128,13 @@ class Output:
         ]
         self.show(Text(title, style="bold"), *lines)
 
-    def columns(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, text_columns: int = 1) -> None:
+    def columns(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, text_columns: int = 1) -> None:
         """Print a plain table: ``text_columns`` words on the left, numbers to the right."""
-        from rich import box
-        from rich.table import Table as RichTable
-        from rich.text import Text
+        from featlab.analysis.table import Table
 
-        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        for place, column in enumerate(columns):
-            words = place < text_columns
-            justify: Literal["left", "right"] = "left" if words else "right"
-            # Names to be typed again stay in one piece, where a line has room for them.
-            whole = all(" " not in (cell := str(row[place])) and len(cell) <= _UNBROKEN for row in rows)
-            table.add_column(Text(column), justify=justify, overflow="fold", max_width=_READABLE, no_wrap=whole)
-        for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
-        self.show(table)
+        cells = tuple(tuple(map(str, row)) for row in rows)
+        plain = ((False,) * len(columns),) * len(cells)
+        self.table(Table("", tuple(columns), cells, plain, text_columns=text_columns))
 
     def json(self, data: Mapping[str, Any]) -> None:
         """Print one JSON object on stdout with --json; NaN becomes null."""

@@ -145,33 +145,13 @@ def _source_rows(text: str) -> int:
     return int(text)
 
 
-ImagesOption = Annotated[
-    Path | None,
-    Option(
-        "--images",
-        metavar="DIR",
-        help="What the cache's image names are relative to, the manifest's folder; default: beside the cache.",
-    ),
-]
-FacesOption = Annotated[
-    str | None,
-    Option(
-        "--faces",
-        metavar="photographs|landmarks|none",
-        help="What stands for a face; landmarks are dots in which nobody is recognised.",
-    ),
-]
-
-
-@workspace_command("label_rule", "subjects", "targets", then=TO_REPORT)
+@workspace_command("label_rule", "subjects", "targets", "images", "faces", then=TO_REPORT)
 def pairs(
     session: Session,
     strategies: Annotated[
         str, Option(metavar="NAME,…", help="Of random, cosine, landmark; a strip each.")
     ] = "random,cosine,landmark",
     rows: Annotated[int, Option(min=1, max=12, metavar="N", help="Example rows, one a subject.")] = 8,
-    images: ImagesOption = None,
-    faces: FacesOption = None,
 ) -> None:
     """Example source rows with the reference that each pairing strategy chose; numbers over all rows."""
     from featlab.analysis.inside.faces import find_faces
@@ -179,9 +159,9 @@ def pairs(
     from featlab.evaluation.results import run_facts
 
     output = session.output
-    opened = session.open({"plot.faces": faces})
+    opened = session.open()
     shown, left_out = known_strategies(names_in(strategies), opened.table)
-    pictures = find_faces(opened, images)
+    pictures = find_faces(opened, session["images"])
     source = opened.source(session.held_out(opened, session["subjects"] or ()))
     with output.progress() as bars:
         examples = example_pairs(source, shown, rows, on_strategy=bars.of("pairs"))
@@ -191,7 +171,7 @@ def pairs(
         output.note(left_out)
 
 
-@workspace_command("method", "targets", "pool", "device", then=TO_REPORT)
+@workspace_command("method", "targets", "pool", "device", "images", "faces", then=TO_REPORT)
 def clip(
     session: Session,
     subject: Annotated[str | None, _SUBJECT] = None,
@@ -200,8 +180,6 @@ def clip(
     ] = "",
     shown: Annotated[str, Option("--class", metavar="NAME", help="Whose probability; default: all but neutral.")] = "",
     smooth: Annotated[int, Option(min=0, metavar="N", help="Average probabilities over N (odd) frames; 0: none.")] = 0,
-    images: ImagesOption = None,
-    faces: FacesOption = None,
 ) -> None:
     """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
     from featlab.analysis.inside.clip import clip_name, clip_over_time, clip_result
@@ -212,8 +190,8 @@ def clip(
     output = session.output
     check_window("--smooth", smooth)
     with output.stages() as progress:
-        opened = session.open({"plot.faces": faces}, on_epoch=progress)
-        pictures = find_faces(opened, images)
+        opened = session.open(on_epoch=progress)
+        pictures = find_faces(opened, session["images"])
         name = subject or opened.targets()[0]
         if subject is None:
             output.note(f"subject: {name}, the first target of the first draw (--subject takes another)")

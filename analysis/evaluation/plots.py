@@ -71,13 +71,8 @@ def plot_subjects(rows: Sequence[EvaluationRow]) -> Figure:
 
 def summary_data(summaries: Sequence[MethodSummary]) -> dict[str, list[Any]]:
     """Return the numbers of `plot_summary`: columns method, macro_f1, low, high (fractions), subjects."""
-    return {
-        "method": [item.method for item in summaries],
-        "macro_f1": [item.macro_f1 for item in summaries],
-        "low": [item.ci95[0] for item in summaries],
-        "high": [item.ci95[1] for item in summaries],
-        "subjects": [item.subjects for item in summaries],
-    }
+    lines = [(item.method, item.macro_f1, *item.ci95, item.subjects) for item in summaries]
+    return columns_of(("method", "macro_f1", "low", "high", "subjects"), lines)
 
 
 def plot_summary(summaries: Sequence[MethodSummary], *, width: float = style.COLUMN) -> Figure:
