@@ -128,8 +128,9 @@ def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]]) -> Fi
             image = axes.imshow(values, cmap="cividis_r", vmin=low, vmax=high, origin="lower", aspect="auto")
             for (line, column), value in np.ndenumerate(values):
                 if not math.isnan(value):
-                    look = {"color": "white" if (value - low) / ((high - low) or 1.0) > _DARK else "black"}
-                    axes.text(column, line, f"{100 * value:.1f}", ha="center", va="center", fontsize=6.5, **look)
+                    colour = "white" if (value - low) / ((high - low) or 1.0) > _DARK else "black"
+                    number = f"{100 * value:.1f}"
+                    axes.text(column, line, number, ha="center", va="center", fontsize=6.5, color=colour)
             vertical, horizontal = weights[rows[0]["group"]]
             axes.set_xticks(np.arange(len(rightward)), [f"{value:g}" for value in rightward])
             axes.set_yticks(np.arange(len(upward)), [f"{value:g}" for value in upward])

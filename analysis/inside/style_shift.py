@@ -136,7 +136,8 @@ def _cases(people: AdaptedPeople, method: str, through: bool, gap: int) -> Itera
 
 def _others(table: FeatureTable, split: Split) -> NDArray[np.float32]:
     """Return the embeddings of the neutral rows that were not adapted on."""
-    return table.embeddings[split.test[table.label[split.test] == table.neutral_code]]
+    rows: NDArray[np.float32] = table.embeddings[split.test[table.label[split.test] == table.neutral_code]]
+    return rows
 
 
 def _layers(model: PersonalModel, embeddings: NDArray[np.float32], through: bool) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ def render_report(report: collect.Report) -> str:
     for number, (item, origin) in enumerate(zip(report.pages, found, strict=True), start=1):
         # The same command on two data sets gives two pages of one title.
         alike = [page.title for page in pages].count(item.page.title) > 1
-        view = {
+        view: View = {
             "id": f"page-{number}",
             "title": f"{item.page.title} ({item.folder.name})" if alike else item.page.title,
             # Where all come from one place, the end of the report says so once.
