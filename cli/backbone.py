@@ -20,16 +20,16 @@ from featlab.errors import ConfigError
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
     from featlab.extraction.backbones import Backbone
+    from featlab.extraction.embed import Recipe
     from featlab.extraction.inputs import InputConfig
     from featlab.extraction.items import Failure
-    from featlab.extraction.remote import Recipe
     from featlab.extraction.training.train import TrainReport
     from featlab.workspace.predict_images import Embedded
 
 
 def recipe_of(session: Session, name: str, device: str) -> Recipe:
     """Return how a backbone with the options that were given is made; one without any has nothing to refuse."""
-    from featlab.extraction.remote import Recipe
+    from featlab.extraction.embed import Recipe
 
     trust(session, name)
     given = {name: session[name] for name in ("weights", "amp") if session.given.get(name) is not None}

@@ -62,9 +62,8 @@ def calibrate(
     plots: PlotsOption = True,
 ) -> None:
     """Give every feature as its distance from this person's own resting face. No model, no label but neutral."""
-    from featlab.analysis.calibration import calibration_result
+    from featlab.analysis import calibration
     from featlab.extraction.shards import list_path, write_list
-    from featlab.extraction.tables import recordings
     from featlab.extraction.tables.calibrate import calibrate as rest_of
     from featlab.extraction.tables.calibrate import cautions
     from featlab.extraction.tables.rows import Selection
@@ -73,21 +72,21 @@ def calibrate(
     if out.suffix.lower() not in (".csv", ".parquet") or out.resolve() == table.resolve():
         raise InputError(f"--out {out}: give the calibrated table a name of its own that ends in .csv or .parquet")
     how = {name: session[name] for name in ("skip_bad", "merge_names")}
-    rows, failures, source = recordings.read_recordings(table, session["manifest"], selection, neutral, **how)
-    resting = recordings.resting_rows(
-        rows, neutral, lambda path: recordings.read_recordings(path, None, selection, "", **how)[0]
+    rows, failures, source = calibration.read_recordings(table, session["manifest"], selection, neutral, **how)
+    resting = calibration.resting_rows(
+        rows, neutral, lambda path: calibration.read_recordings(path, None, selection, "", **how)[0]
     )
     found = rest_of(rows, resting, mean=mean)
     if len(found.left_out) == len(set(rows.index.subject)):
         raise InputError(f"{neutral} has a neutral frame of nobody in {table}; people need the same names in both")
     rest_file = out.with_suffix(".rest.csv")
-    recordings.write_columns(out, recordings.calibrated_columns(rows, found))
-    recordings.write_columns(rest_file, recordings.rest_columns(found, rows.names))
+    calibration.write_columns(out, calibration.calibrated_columns(rows, found))
+    calibration.write_columns(rest_file, calibration.rest_columns(found, rows.names))
     write_list(out, failures)
     known = cautions(found, rows, resting)
     data = {"out": out, "rest": rest_file, "left_out": found.left_out, "failures": len(failures)}
     data["cautions"] = [f"{who}: {why}" for each in known.values() for who, why in each]
-    result = calibration_result(found, rows, mark, plots=plots, data=data)
+    result = calibration.calibration_result(found, rows, mark, plots=plots, data=data)
     output.result(out.with_suffix(".rest"), result, typed_command())
     for note in source.notes:
         output.note(f"calibrate: {note}")

@@ -20,11 +20,10 @@ from featlab.errors import listed
 
 if TYPE_CHECKING:
     from featlab.extraction.backbones import Backbone
-    from featlab.extraction.embed import Elsewhere, Progress
+    from featlab.extraction.embed import Elsewhere, Progress, Recipe
     from featlab.extraction.extract import ExtractionReport
     from featlab.extraction.inputs import Inputs
     from featlab.extraction.layouts import Layout
-    from featlab.extraction.remote import Recipe
     from featlab.extraction.tables import ImportReport
 
 
@@ -56,7 +55,7 @@ def extract(
     from featlab.extraction.extract import ExtractConfig
     from featlab.extraction.extract import extract as run_extract
     from featlab.extraction.inputs import read_inputs, with_face_crop
-    from featlab.extraction.pseudonyms import read_pseudonyms
+    from featlab.extraction.items import read_pseudonyms
 
     output = session.output
     config = ExtractConfig(jobs=session["jobs"], batch=session["batch"], dtype=session["dtype"])
@@ -97,7 +96,7 @@ def extract(
 def _cluster(session: Session, recipe: Recipe, made: Backbone, out: Path) -> Elsewhere | None:
     """Return what embeds on the engine that was named, or that the workspace's file names; None: this machine."""
     from featlab.config.load import load_config
-    from featlab.extraction.remote import Cluster
+    from featlab.extraction.embed import Cluster
 
     named = {} if session["engine"] is None else {"engine.name": session["engine"]}
     engine = load_config(session.workspace / "featlab.toml", named).engine
@@ -108,8 +107,8 @@ def _cluster(session: Session, recipe: Recipe, made: Backbone, out: Path) -> Els
 
 def _rates(now: Progress) -> str:
     """Return how fast the stages of an extraction are."""
-    failed = f", {now.failed} failed" if now.failed else ""
-    return f"read {now.read_rate:.0f}/s embed {now.embed_rate:.0f}/s write {now.write_rate:.0f}/s{failed}"
+    rates = " ".join(f"{stage} {now.rate(stage):.0f}/s" for stage in now.processes)
+    return rates + (f", {now.failed} failed" if now.failed else "")
 
 
 def _show(
@@ -187,7 +186,7 @@ def import_features(
     ] = "imported",
 ) -> None:
     """Write features that you already have into a cache."""
-    from featlab.extraction.pseudonyms import read_pseudonyms
+    from featlab.extraction.items import read_pseudonyms
     from featlab.extraction.tables import ImportConfig
     from featlab.extraction.tables import import_features as run_import
     from featlab.extraction.tables.rows import Selection

@@ -26,7 +26,7 @@ def forget(
 
     Reads every file again at the end; exit code 1 where one still holds a name or a row.
     """
-    from featlab.extraction.pseudonyms import read_pseudonyms
+    from featlab.extraction.items import read_pseudonyms
     from featlab.workspace.forget import plan_forgetting
 
     output, key = session.output, session["pseudonymise"]

@@ -50,14 +50,9 @@ class Config:
         return values
 
     def with_values(self, values: Mapping[str, Any], where: str) -> Config:
-        """Return a copy with some values replaced.
+        """Return a copy with some values replaced, ``{"section.key": value}``; text is converted to the key's type.
 
-        Args:
-            values: ``{"section.key": value}``; a string is converted to the type of the key.
-            where: Who gave them, for the message: a file name, or ``--set``.
-
-        Raises:
-            ConfigError: An unknown key, or a value of the wrong type or range.
+        ``where`` is who gave them, for the message: a file name, or ``--set``.
         """
         config = self
         for key, value in values.items():

@@ -200,10 +200,7 @@ def is_text(cells: Any) -> bool:
 def lists(cells: Any, width: int, where: Callable[[int], str]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """Return (n, D) values of lists of one length (0: not known yet), and the places of the cells that are no list.
 
-    Those, and missing and empty lists, are rows of NaN. ``where`` says where a place is.
-
-    Raises:
-        InputError: Lists of two lengths, or one that was cut short when it was printed.
+    Those, and missing and empty lists, are rows of NaN. ``where`` says where a place is, in errors.
     """
     import pyarrow.compute as compute
 

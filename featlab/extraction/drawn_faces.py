@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featlab.cache.atomic import atomic_path, atomic_write_text
-from featlab.config.options import Options, check_at_least, option
-from featlab.errors import ConfigError, InputError, closest
+from featlab.config.options import Options, option
+from featlab.engine.run import run_in_order, worker_count
+from featlab.errors import InputError
 from featlab.extraction.drawn_people import EXPRESSIONS, RECIPES, UNITS, FloatArray, Person, sketch_face
-from featlab.extraction.worker import run_in_order
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ def write_faces(
     order) and ``manifest.csv`` (path, subject, label, video, frame, intensity). A killed run leaves no manifest. The
     same config gives the same bytes with the same versions of NumPy and Pillow, for any number of processes.
     """
-    check_at_least("jobs", jobs, 1)
     manifest, landmarks, text = folder / "manifest.csv", [], io.StringIO()
     clips = list(itertools.product(range(config.people), config.classes, range(config.clips)))
     rows = csv.writer(text, lineterminator="\n")
@@ -74,7 +73,7 @@ def write_faces(
         (folder / "frames").mkdir(parents=True, exist_ok=True)
         manifest.unlink(missing_ok=True)
         write = partial(_write_clip, folder, config)
-        with closing(run_in_order(write, clips, jobs=min(jobs, len(clips)), died=lambda _: died)) as drawn:
+        with closing(run_in_order(write, clips, jobs=worker_count(jobs, len(clips)), died=lambda _: died)) as drawn:
             for done, ((person, label, clip), (points, intensity)) in enumerate(drawn, start=1):
                 landmarks.append(points)
                 video = _video(person, label, clip)
@@ -110,12 +109,6 @@ def render_person(
     config: FacesConfig, person: int, expression: str, clip: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
     """Draw one clip of one person; no other clip is needed for it."""
-    if expression not in config.classes:
-        known = ", ".join(config.classes)
-        raise ConfigError(f"no expression {expression!r} among {known}{closest(expression, EXPRESSIONS)}")
-    if not 0 <= person < config.people or not 0 <= clip < config.clips:
-        there = f"there are {config.people} people and {config.clips} clips, from 0"
-        raise ConfigError(f"person {person}, clip {clip}: {there}")
     who, size = Person(_stream(config, 0, person), config.identity_strength), config.size
     rng = _stream(config, 1, person, EXPRESSIONS.index(expression), clip)
     wander = partial(_wander, rng, config.frames)

@@ -7,8 +7,10 @@ midway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,62 +21,17 @@ from featlab.extraction.backbones.builtin import mirror_order
 FloatArray = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
-# Levels of the action units at intensity 1.
-RECIPES: dict[str, dict[int, float]] = {
-    "neutral": {},
-    "happiness": {6: 1.0, 12: 1.0, 25: 0.8, 26: 0.1},
-    "sadness": {1: 1.0, 4: 0.5, 15: 1.0, 43: 0.2},
-    "anger": {4: 1.1, 5: 0.4, 23: 1.0},
-    "fear": {1: 1.0, 2: 0.6, 4: 0.4, 5: 1.0, 20: 1.0, 25: 0.8, 26: 0.3},
-    "disgust": {4: 0.4, 6: 0.4, 9: 1.2, 15: 0.4},
-    "surprise": {1: 1.0, 2: 1.0, 5: 0.9, 25: 0.6, 26: 1.0},
-}
+_DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+RECIPES = {name: {int(unit): level for unit, level in levels.items()} for name, levels in _DATA["expressions"].items()}
 EXPRESSIONS = tuple(RECIPES)
 """The classes, neutral first."""
-
-# Number, x and y of each landmark of the image-left half and the midline, in hundredths of a face unit.
-_FACE = """0 -100 0  1 -100 26  2 -97 52  3 -89 77  4 -76 100  5 -59 120  6 -40 135  7 -21 143  8 0 146
-    17 -83 -29  18 -69 -39  19 -53 -42  20 -36 -40  21 -20 -35  27 0 -3  28 0 14  29 0 31  30 0 47
-    31 -20 60  32 -10 63  33 0 65  36 -74 0  37 -61 -13  38 -42 -13  39 -27 2  40 -40 10  41 -60 10
-    48 -37 94  49 -23 89  50 -8 87  51 0 88  57 0 107  58 -10 106  59 -24 102  60 -33 95  61 -10 95  62 0 95
-    66 0 96  67 -10 96"""
-# How far each action unit moves them.
-_ACTIONS = {
-    1: "21 1 -15  20 0 -12  19 0 -6  18 0 -2",
-    2: "17 0 -10  18 0 -14  19 0 -11  20 0 -4  37 0 -1",
-    4: "21 7 12  20 6 11  19 4 8  18 2 4  17 1 1  38 0 2",
-    5: "37 0 -6  38 0 -7",
-    6: "40 0 -5  41 0 -6  36 1 1  17 0 2  18 0 1  37 0 1  38 0 1  2 -2 0",
-    9: "30 0 -5  31 -4 -8  32 -1 -6  33 0 -5  37 0 3  38 0 3  40 0 -4  41 0 -2  20 2 5  21 3 7"
-    "  49 -1 -9  50 0 -12  51 0 -11  61 0 -7  62 0 -7",
-    12: "48 -14 -14  49 -9 -6  50 -3 1  51 0 2  57 0 4  58 -4 3  59 -10 -3  31 -3 -1  60 -13 -13  61 -5 1  62 0 2"
-    "  66 0 3  67 -5 2  2 -2 -1  3 -3 -2  4 -2 -2",
-    15: "48 -1 13  49 0 4  59 -1 7  60 -1 12  50 0 -2  51 0 -2  57 0 -4  58 0 -3",
-    20: "48 -12 5  49 -6 1  59 -7 3  60 -11 5  67 -3 0",
-    23: "48 6 0  49 3 3  50 0 5  51 0 4  57 0 -5  58 1 -4  59 3 -3  60 5 0",
-    25: "50 0 -2  51 0 -2  61 0 -3  62 0 -3  57 0 6  58 0 6  59 0 3  66 0 7  67 0 6",
-    26: "4 1 4  5 2 9  6 1 12  7 0 13  8 0 13  48 5 6  49 3 -1  57 0 21  58 0 20  59 3 15  60 5 6  61 0 -1  62 0 -1"
-    "  66 0 22  67 1 21",
-    43: "37 0 20  38 0 20  40 0 -2  41 0 -2",
-}
-UNITS = tuple(_ACTIONS)
+UNITS = tuple(map(int, _DATA["landmarks"]["moved"]))
+_COLOURS: dict[str, list[Colour]] = _DATA["colours"]
 # For each landmark the one on the other side.
 _MIRROR = np.array(mirror_order(), dtype=np.intp)
 # Each column of lids or lips from top to bottom: they may close and never cross.
 _COLUMNS = ([37, 41], [38, 40], [43, 47], [44, 46], [50, 61, 67, 58], [51, 62, 66, 57], [52, 63, 65, 56])
 
-_SKIN = ((250, 221, 200), (240, 200, 170), (224, 176, 140), (193, 141, 103), (145, 98, 70), (94, 62, 46))
-_HAIR = ((38, 30, 28), (70, 48, 38), (110, 74, 48), (186, 140, 84), (150, 72, 40), (176, 172, 170))
-_IRIS = ((84, 56, 36), (72, 112, 128), (92, 108, 60))
-_CLOTHES = ((60, 88, 122), (150, 72, 66), (86, 120, 92), (226, 190, 104), (96, 82, 122))
-_BACKDROPS = ((214, 224, 228), (230, 222, 208), (206, 214, 198), (226, 208, 204), (198, 206, 222))
-# How far down the back hair falls, and the hairline from the temple inwards in half face widths and face units.
-_STYLES = (
-    (0.0, ((1.0, -0.10), (0.94, -0.36), (0.80, -0.58), (0.45, -0.70), (0.0, -0.69))),
-    (0.0, ((1.0, -0.12), (0.97, -0.44), (0.90, -0.66), (0.72, -0.80), (0.0, -0.84))),
-    (1.9, ((1.0, 0.30), (0.96, -0.26), (0.82, -0.50), (0.45, -0.54), (0.0, -0.55))),
-    (1.0, ((1.0, 0.40), (0.97, -0.18), (0.82, -0.46), (0.42, -0.70), (0.0, -0.84))),
-)
 _TURN, _STEPS = np.linspace(0, 2 * np.pi, 20, endpoint=False)[:, None], np.arange(6)[:, None] / 6
 _CIRCLE = np.concatenate((np.cos(_TURN), np.sin(_TURN)), axis=1)
 # Catmull-Rom: six points from each knot to the next, as weights of four knots.
@@ -89,26 +46,31 @@ def _both_halves(half: str) -> FloatArray:
     return points / 100
 
 
-_AVERAGE, _MOVES = _both_halves(_FACE), np.stack([_both_halves(action) for action in _ACTIONS.values()])
+_AVERAGE = _both_halves(_DATA["landmarks"]["at_rest"])
+_MOVES = np.stack([_both_halves(action) for action in _DATA["landmarks"]["moved"].values()])
 
 
 class Person:
     """A face at rest, the person's resting levels and gains of the action units, colours, hair and glasses."""
 
     def __init__(self, rng: np.random.Generator, strength: float) -> None:
-        def pick(colours: Sequence[Colour]) -> Colour:
+        def pick(name: str, most: int | None = None) -> Colour:
+            colours = _COLOURS[name][:most]
             return colours[int(rng.integers(len(colours)))]
 
         self.shape = _draw_shape(rng, strength)
         spread = strength * np.array([0.08 if unit in (25, 26, 43) else 0.20 for unit in UNITS])
         self.rest = spread * np.clip(rng.standard_normal(len(UNITS)), -1.8, 1.8)
         self.gain = rng.uniform(0.85, 1.2) * rng.uniform(0.8, 1.25, len(UNITS))
-        tone = rng.uniform(0, len(_SKIN) - 1)
-        self.skin = _mix(_SKIN[int(tone)], _SKIN[int(tone) + 1], tone % 1)
-        self.hair, self.iris = pick(_HAIR if tone < 2.5 else _HAIR[:2]), pick(_IRIS if tone < 2.5 else _IRIS[:1])
-        self.clothes, self.backdrop = pick(_CLOTHES), pick(_BACKDROPS)
-        self.fall, hairline = _STYLES[rng.integers(len(_STYLES))]
-        self.hairline = np.array(hairline)
+        skin, styles = _COLOURS["skin"], _DATA["hair_styles"]
+        tone = rng.uniform(0, len(skin) - 1)
+        self.skin = _mix(skin[int(tone)], skin[int(tone) + 1], tone % 1)
+        # Dark skin goes with dark hair and eyes.
+        dark = tone >= 2.5
+        self.hair, self.iris = pick("hair", 2 if dark else None), pick("iris", 1 if dark else None)
+        self.clothes, self.backdrop = pick("clothes"), pick("backdrops")
+        style = styles[rng.integers(len(styles))]
+        self.fall, self.hairline = style["fall"], np.array(style["hairline"])
         self.brow, self.age = rng.uniform(0.045, 0.09), rng.beta(1.2, 2.2)
         self.beard, self.glasses = self.fall == 0 and rng.random() < 0.4, rng.random() < 0.2
 

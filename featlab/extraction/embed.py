@@ -1,26 +1,35 @@
-"""Shard by shard: batches through the workers, rows to the builder; what float16 costs, and how far it is."""
+"""Shard by shard: batches through the workers, rows to the builder; what float16 costs, and how far it is.
+
+The workers are processes of this machine, or of a cluster: there each embeds whole shards, and makes the backbone for
+itself.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import chdir, closing
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.table import LARGEST, Rows, usable_rows
 from featlab.cache.writer import CacheBuilder
-from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import Backbone, Image, Preparation
+from featlab.config.analysis import EngineConfig
+from featlab.engine.run import died_near, run_all, run_in_order
+from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.extraction.backbones import Backbone, Image, Preparation, make_backbone
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces import lies_outside
+from featlab.extraction.faces.align import AlignConfig, with_alignment
 from featlab.extraction.items import Failure, Item
 from featlab.extraction.shards import Shard, StorageError, of_items, storage_error
-from featlab.extraction.worker import died_near, run_in_order
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ def embed_shards(
     batch_size: int,
     dtype: str,
     jobs: int,
-    meter: ProgressMeter,
+    progress: Progress,
     on_progress: OnProgress | None,
     elsewhere: Elsewhere | None = None,
 ) -> StorageError:
@@ -66,7 +75,7 @@ def embed_shards(
 
     ``elsewhere`` embeds the batches in place of this machine's processes.
     """
-    tell = on_progress or (lambda progress: None)
+    tell = on_progress or (lambda now: None)
     dim: int | None = None
     lost: list[NDArray[np.float64]] = []
     batches = _batches(shards, landmarks, batch_size)
@@ -79,10 +88,12 @@ def embed_shards(
             parts: list[NDArray[np.float32]] = []
             failed: list[Failure] = []
             for batch, result in group:
-                embeddings = _embedded(batch, result, backbone, meter)
+                result = with_embeddings(batch, result, backbone)
+                progress.busy("read", len(batch.items), result.read_seconds)
+                progress.busy("embed", len(result.kept), result.embed_seconds)
                 bad = result.failed
-                if embeddings is not None:
-                    embeddings, unusable = _usable(embeddings, result.kept, backbone, dtype, dim)
+                if result.embeddings is not None:
+                    embeddings, unusable = _usable(result.embeddings, result.kept, backbone, dtype, dim)
                     dim = embeddings.shape[1]
                     bad |= unusable
                     parts.append(embeddings)
@@ -90,8 +101,9 @@ def embed_shards(
                         lost.append(storage_error(embeddings, dtype))
                 kept += [item for place, item in enumerate(batch.items) if place not in bad]
                 failed += [Failure(batch.items[place].name, bad[place]) for place in sorted(bad)]
-                meter.finished(len(batch.items), len(bad))
-                tell(meter.snapshot())
+                progress.done += len(batch.items)
+                progress.failed += len(bad)
+                tell(progress)
             start = time.perf_counter()
             rows = Rows(
                 embeddings=np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32),
@@ -104,8 +116,8 @@ def embed_shards(
                 faces=of_items(kept, faces),
             )
             builder.write_shard(shards[index].key, rows, [failure._asdict() for failure in failed])
-            meter.busy("write", len(shards[index].items), time.perf_counter() - start)
-            tell(meter.snapshot())
+            progress.busy("write", len(shards[index].items), time.perf_counter() - start)
+            tell(progress)
     return StorageError.of(lost)
 
 
@@ -133,16 +145,6 @@ def _batches(shards: Sequence[Shard], landmarks: NDArray[np.float32] | None, siz
             yield Batch(index, items, of_items(items, landmarks))
 
 
-def _embedded(
-    batch: Batch, result: BatchResult, backbone: Backbone, meter: ProgressMeter
-) -> NDArray[np.float32] | None:
-    """Return the rows of the kept items, embedding them here if no worker did; None if none was kept."""
-    result = with_embeddings(batch, result, backbone)
-    meter.busy("read", len(batch.items), result.read_seconds)
-    meter.busy("embed", len(result.kept), result.embed_seconds)
-    return result.embeddings
-
-
 def _usable(
     embeddings: NDArray[np.float32], kept: Sequence[int], backbone: Backbone, dtype: str, dim: int | None
 ) -> tuple[NDArray[np.float32], dict[int, str]]:
@@ -160,62 +162,29 @@ def _usable(
     return (embeddings[fits] if bad else embeddings), bad
 
 
-@dataclass(frozen=True)
+@dataclass
 class Progress:
-    """A moment of an extraction."""
+    """Where an extraction stands: its items, and the seconds that the stages were busy with them."""
 
-    done: int  # Items finished, with those of an earlier run and the failed ones
-    total: int  # All items
-    failed: int  # Items that have no row
-    read_rate: float  # Items a second that the decoding alone would reach with its workers; 0 before the first
-    embed_rate: float  # The same for the backbone
-    write_rate: float  # The same for writing shards
-    seconds_left: float | None  # From the rate since the start; None before the first item of this run
+    total: int  # All items.
+    done: int  # Items finished, with those of an earlier run and the failed ones.
+    failed: int  # Items that have no row.
+    processes: Mapping[str, int]  # Of each stage: "read", "embed" and "write".
+    items: Counter[str] = field(default_factory=Counter)  # Of each stage.
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # Likewise, of all processes.
+
+    def busy(self, stage: str, items: int, seconds: float) -> None:
+        """Add the time of one process."""
+        self.items[stage] += items
+        self.seconds[stage] += seconds
+
+    def rate(self, stage: str) -> float:
+        """Return the items a second that a stage alone would reach with its processes; 0 before the first."""
+        seconds = self.seconds[stage]
+        return self.items[stage] * self.processes[stage] / seconds if seconds > 0 else 0.0
 
 
 OnProgress = Callable[[Progress], None]
-
-
-class ProgressMeter:
-    """Counts items and the seconds that the stages were busy with them."""
-
-    def __init__(self, total: int, done: int, failed: int, readers: int, embedders: int) -> None:
-        self._total = total
-        self._earlier = done
-        self._done = done
-        self._failed = failed
-        self._parallel = {"read": readers, "embed": embedders, "write": 1}
-        self._items = dict.fromkeys(self._parallel, 0)
-        self._seconds = dict.fromkeys(self._parallel, 0.0)
-        self._start = time.monotonic()
-
-    def busy(self, stage: str, items: int, seconds: float) -> None:
-        """Add the time of one process: ``stage`` is "read", "embed" or "write"."""
-        self._items[stage] += items
-        self._seconds[stage] += seconds
-
-    def finished(self, items: int, failed: int) -> None:
-        """Count items as done."""
-        self._done += items
-        self._failed += failed
-
-    def snapshot(self) -> Progress:
-        """Return where things stand now."""
-        own = self._done - self._earlier
-        elapsed = time.monotonic() - self._start
-        return Progress(
-            done=self._done,
-            total=self._total,
-            failed=self._failed,
-            read_rate=self._rate("read"),
-            embed_rate=self._rate("embed"),
-            write_rate=self._rate("write"),
-            seconds_left=elapsed / own * (self._total - self._done) if own else None,
-        )
-
-    def _rate(self, stage: str) -> float:
-        seconds = self._seconds[stage]
-        return self._items[stage] * self._parallel[stage] / seconds if seconds > 0 else 0.0
 
 
 def process_batch(
@@ -262,3 +231,63 @@ def process_batch(
             embed_seconds += time.perf_counter() - start
     embeddings = np.concatenate(rows) if rows else None
     return BatchResult(kept, failed, images, embeddings, read_seconds, embed_seconds)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a backbone is made: what goes to another process, where a network itself can't go."""
+
+    name: str  # As in `make_backbone`.
+    options: tuple[tuple[str, Any], ...] = ()  # Of the backbone.
+    mirror: bool = False  # Whether the embedding of the mirror image is averaged with it.
+    align: AlignConfig | None = None  # How faces are cropped for it; None: not at all.
+    points: int | None = None  # Landmarks of a face, for the crop.
+
+    def make(self) -> Backbone:
+        """Return the backbone."""
+        from featlab.extraction.backbones.builtin import with_mirror
+
+        made = make_backbone(self.name, **dict(self.options))
+        made = with_mirror(made) if self.mirror else made
+        return made if self.align is None else with_alignment(made, self.align, points=self.points)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where shards are embedded."""
+
+    recipe: Recipe
+    fingerprint: str  # Of the backbone that the command made: a worker that lives on may have made one of older files.
+    engine: EngineConfig
+    jobs: int  # Processes, where the engine starts them on this machine.
+    logs: Path  # Folder for the logs of jobs.
+
+    def embed(self, batches: Iterable[Batch]) -> Generator[tuple[Batch, BatchResult], None, None]:
+        """Yield batches with their embeddings, those of a shard after each other, shards as they finish."""
+        shards = [list(group) for _, group in groupby(batches, key=lambda batch: batch.shard)]
+        # Names of files may be relative: all machines see the same folders.
+        work = partial(_embed_shard, self.recipe, self.fingerprint, Path.cwd())
+        for shard in run_all(work, shards, jobs=self.jobs, engine=self.engine, folder=self.logs):
+            yield from shard
+
+
+@lru_cache(maxsize=1)
+def _made(recipe: Recipe, fingerprint: str) -> Backbone:
+    """Return the backbone, kept for the next shard; refuse another one than the command's."""
+    made = recipe.make()
+    if made.info().fingerprint != fingerprint:
+        raise FeatlabError(
+            f"the backbone {recipe.name!r} is another one on the cluster than here; use the same files and the same "
+            "versions of libraries in both places"
+        )
+    return made
+
+
+def _embed_shard(
+    recipe: Recipe, fingerprint: str, folder: Path, batches: list[Batch]
+) -> list[tuple[Batch, BatchResult]]:
+    """Decode, prepare and embed the batches of a shard."""
+    with chdir(folder):
+        backbone = _made(recipe, fingerprint)
+        work = task_of(backbone)
+        return [(batch, with_embeddings(batch, work(batch), backbone)) for batch in batches]

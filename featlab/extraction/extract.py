@@ -18,13 +18,12 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.verify import check_cache
 from featlab.cache.writer import CacheBuilder
 from featlab.config.options import Options, option
+from featlab.engine.run import worker_count
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone
-from featlab.extraction.embed import Elsewhere, OnProgress, ProgressMeter, embed_shards
-from featlab.extraction.items import Failure, IfExists, Item, class_names, item_order, stays
-from featlab.extraction.pseudonyms import Pseudonyms
+from featlab.extraction.embed import Elsewhere, OnProgress, Progress, embed_shards
+from featlab.extraction.items import Failure, IfExists, Item, Pseudonyms, class_names, item_order, stays
 from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_list
-from featlab.extraction.worker import worker_count
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def extract(
             an error, "skip" leaves it without a comparison, "error" is an error, "overwrite" replaces it once the new
             one is complete.
         on_progress: Called in this process after every batch and every shard.
-        elsewhere: Embeds in place of this machine's processes: `featlab.extraction.remote.Cluster.embed`.
+        elsewhere: Embeds in place of this machine's processes: `featlab.extraction.embed.Cluster.embed`.
         pseudonyms: Of the people who trained the backbone; ``items`` have theirs already.
 
     Raises:
@@ -139,7 +138,7 @@ def extract(
         failed = len(builder.failures([key for key in keys if key in there]))
         # Landmarks alone: starting processes would take longer than the work.
         jobs = worker_count(config.jobs, -(-(len(ordered) - done) // config.batch)) if backbone.needs_images else 1
-        meter = ProgressMeter(len(ordered), done, failed, jobs, jobs if backbone.in_worker else 1)
+        processes = {"read": jobs, "embed": jobs if backbone.in_worker else 1, "write": 1}
         lost = embed_shards(
             todo,
             backbone,
@@ -149,7 +148,7 @@ def extract(
             batch_size=config.batch,
             dtype=config.dtype,
             jobs=jobs,
-            meter=meter,
+            progress=Progress(len(ordered), done, failed, processes),
             on_progress=on_progress,
             elsewhere=elsewhere,
         )

@@ -21,10 +21,9 @@ from featlab.extraction.faces.align import AlignConfig, with_alignment
 from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face
 from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
 from featlab.extraction.faces.track import Choice, Faces, Found, choose_faces
-from featlab.extraction.items import STILLS, Failure, Item, with_one_name_each
+from featlab.extraction.items import SPELLINGS, STILLS, Failure, Item, Pseudonyms, refuse_equal, with_one_name_each
 from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.layouts.tree import kinds, left_out, relative
-from featlab.extraction.pseudonyms import SPELLINGS, Pseudonyms, refuse_equal
 from featlab.extraction.shards import DOUBT, NO_FACE, write_list
 from featlab.extraction.video import Sampling, expand_videos, refuse_sampling
 from featlab.extraction.video.frames import is_video

@@ -86,19 +86,18 @@ def difference(
             for failure in failed_before:
                 if failure.path not in failed:
                     return f"{failure.path} is new, and fails ({failure.reason})"
-            position = 0
+            wanted = [item for item in items if item.name not in failed]
+            start = 0
             for block in cache.iter_rows():
-                for row in range(len(block)):
-                    while position < len(items) and not _same(block, row, items[position], landmarks):
-                        if items[position].name not in failed:
-                            return f"{items[position].name} differs or is new"
-                        position += 1
-                    if position == len(items):
-                        return f"it has {block.describe_row(row)}, which the source hasn't"
-                    position += 1
-            for item in items[position:]:
-                if item.name not in failed:
-                    return f"{item.name} is new"
+                here = wanted[start : start + len(block)]
+                start += len(here)
+                for row, item in enumerate(here):
+                    if not _same(block, row, item, landmarks):
+                        return f"{item.name} differs or is new"
+                if len(here) < len(block):
+                    return f"it has {block.describe_row(len(here))}, which the source hasn't"
+            if wanted[start:]:
+                return f"{wanted[start].name} is new"
     except CacheError as error:
         return str(error)
     made = out.stat().st_mtime_ns
@@ -110,10 +109,9 @@ def difference(
 
 def _same(block: FeatureTable, row: int, item: Item, landmarks: NDArray[np.float32] | None) -> bool:
     label = None if block.label[row] < 0 else block.classes[block.label[row]]
-    cached = (block.subjects[block.subject[row]], label, block.videos[block.video[row]], int(block.frame[row]))
-    if cached != (item.subject, item.label, item.video, item.frame):
-        return False
-    if block.paths is None or block.paths[row] != item.name:
+    path = None if block.paths is None else block.paths[row]
+    who, clip = block.subjects[block.subject[row]], block.videos[block.video[row]]
+    if (who, label, clip, block.frame[row], path) != (item.subject, item.label, item.video, item.frame, item.name):
         return False
     points = of_items([item], landmarks)
     return points is None or (

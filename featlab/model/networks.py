@@ -246,6 +246,7 @@ class SourceGain:
     low: float  # Lower end of the interval that holds the mean four times in five.
     high: float  # Its upper end.
     people: int  # How many there were.
+    chose: str = ""  # What else they decided, for people.
 
     @property
     def helps(self) -> bool:
@@ -254,11 +255,9 @@ class SourceGain:
 
     def sentence(self) -> str:
         """Return it for people."""
-        mean, low, high = (100 * value for value in (self.mean, self.low, self.high))
-        return (
-            f"adapting gained {mean:+.1f} points of macro F1 on average ({low:+.1f} to {high:+.1f}, 80 % interval) on "
-            f"{self.people} source people who were held out"
-        )
+        points = "{:+.1f} points of macro F1 on average ({:+.1f} to {:+.1f}, 80 % interval)"
+        gained = points.format(*(100 * value for value in (self.mean, self.low, self.high)))
+        return f"adapting gained {gained} on {self.people} source people who were held out{self.chose}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,15 +41,10 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The rows of one target subject, or of a target data set, as indices into the table that was split.
+    """The rows of one target subject, or of a target data set, as indices into the table that was split."""
 
-    Attributes:
-        adapt: (n,) rows to adapt on: neutral ones of one person, or unlabelled ones of every class.
-        test: (m,) rows to test on; disjoint from ``adapt`` in video, or in time with a gap.
-    """
-
-    adapt: NDArray[np.intp]
-    test: NDArray[np.intp]
+    adapt: NDArray[np.intp]  # (n,), to adapt on: neutral ones of one person, or unlabelled ones of every class.
+    test: NDArray[np.intp]  # (m,), to test on; disjoint from those in video, or in time with a gap.
 
 
 def target_of(table: FeatureTable, rows: NDArray[np.intp] | None = None) -> Target:

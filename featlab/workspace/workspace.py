@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 CONFIG_FILE = "featlab.toml"
 TUNED_FILE = "tuned.json"
 """On whom the options in it were chosen."""
-STAGE_FORMAT = 1
+STAGE_FORMAT = 2
+"""Raised when the same rows and settings give another source model."""
 Notify = Callable[[str], None]
 OnEpoch = Callable[[str, int, int, float], None]
 """Called after each epoch with the stage's name, the epoch, the number of epochs and the mean loss."""

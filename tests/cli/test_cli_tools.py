@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from featlab.cache import open_cache
-from featlab.extraction.tables.presets import PRESETS
+from featlab.extraction.tables.rows import PRESETS
 
 SEVEN = "anger disgust fear happiness sadness surprise neutral"
 EIGHT = "Anger Contempt Disgust Fear Happiness Neutral Sadness Surprise"

@@ -21,9 +21,9 @@ from featlab.config.analysis import EngineConfig
 from featlab.engine.run import run_all
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.runner import plan, run_tasks
+from featlab.extraction.embed import Cluster, Recipe
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.layouts import read_layout
-from featlab.extraction.remote import Cluster, Recipe
 from featlab.workspace.adapt import adapt_people
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace

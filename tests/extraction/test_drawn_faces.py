@@ -115,20 +115,9 @@ def test_what_is_out_of_range_is_refused_by_name(tmp_path, refused):
     ):
         with refused(ConfigError, f"{name} = {wrong!r}"):
             FacesConfig(**{name: wrong})
-    for person, expression, clip, said in (
-        (0, "hapiness", 0, "'happiness'"),
-        (0, "anger", 0, "neutral, happiness"),
-        (16, "neutral", 0, "16 people"),
-        (-1, "neutral", 0, "person -1"),
-        (0, "neutral", 2, "2 clips"),
-    ):
-        with refused(ConfigError, said):
-            render_person(CROWD, person, expression, clip)
     (tmp_path / "taken").write_text("a file")
     with refused(InputError, "taken"):
         write_faces(tmp_path / "taken", FILES)
-    with refused(ConfigError, "jobs = 0"):
-        write_faces(tmp_path, FILES, jobs=0)
 
 
 def test_the_files_are_a_source_of_extraction_with_their_landmarks(faces):

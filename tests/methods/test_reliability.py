@@ -260,6 +260,8 @@ def test_the_parts_have_a_reliability_of_their_own(bundle, clip):
 def test_the_parts_are_weighed_as_they_did_best_on_held_out_source_people(table, bundle, small_bundle):
     chosen = float(bundle.extras["pft"]["balance"])
     assert chosen == bundle.config.pretrain.balance
+    assert make_method("pft").source_gain(bundle).sentence().endswith(f"{1 - chosen:.0%} linear, {chosen:.0%} MLP")
+    assert make_method("pft-mlp").source_gain(bundle).sentence().endswith("held out")
     assert chosen in BALANCES
     scores = {}
     for balance in BALANCES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -160,6 +161,14 @@ def network_options(name: str, kind: type[Chosen], options: Mapping[str, Any]) -
     made: Chosen = with_options(kind(), values, name)
     refuse_inert(made, values, name)
     return made
+
+
+def library(name: str, network: str, extra: str) -> Any:
+    """Import what an extra brings."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"{network} networks need {error.name}: pip install 'featlab[{extra}]'") from None
 
 
 def require_argument(prefix: str, argument: str | None, wanted: str) -> str:

@@ -8,14 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from featlab.errors import ConfigError, closest, one_line
-from featlab.extraction.backbones import INTERPOLATIONS, InputSpec, NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones import (
+    INTERPOLATIONS,
+    InputSpec,
+    NetworkOptions,
+    library,
+    network_options,
+    require_argument,
+)
 from featlab.extraction.backbones.network import NetworkBackbone, module_backbone
 from featlab.extraction.backbones.weights import RANDOM, module_with_weights, state_sha256
 
@@ -59,13 +65,13 @@ def remove_head(name: str, module: nn.Module) -> nn.Module:
 
 def bare_network(name: str, own: Any = None) -> nn.Module:
     """Build ``torchvision:NAME`` or ``timm:NAME`` without a head, with the library's ``own`` weights or random ones."""
-    library, network = _library(name)
-    is_timm = library.__name__ == "timm"
+    hub, network = _library(name)
+    is_timm = hub.__name__ == "timm"
     try:
         if is_timm:
-            module: nn.Module = library.create_model(network, pretrained=own is not None, num_classes=0)
+            module: nn.Module = hub.create_model(network, pretrained=own is not None, num_classes=0)
         else:
-            module = library.models.get_model(network, weights=own)
+            module = hub.models.get_model(network, weights=own)
     except (OSError, RuntimeError, ValueError) as error:
         hint = "" if own is None else "; name a file with --weights"
         if network.startswith("hf-hub:"):  # What it looks like lies there too.
@@ -98,20 +104,17 @@ def build_timm(argument: str | None, options: Mapping[str, Any]) -> NetworkBackb
     return _backbone(name, timm, chosen, [PRETRAINED], wanted, spec)
 
 
-def _named(library: str, argument: str | None, options: Mapping[str, Any], example: str) -> tuple[str, NetworkOptions]:
-    """Return ``library:NETWORK`` and the options."""
-    network = require_argument(library, argument, f"a network's name, for example {library}:{example}")
-    return f"{library}:{network}", network_options(f"{library}:{network}", NetworkOptions, options)
+def _named(hub: str, argument: str | None, options: Mapping[str, Any], example: str) -> tuple[str, NetworkOptions]:
+    """Return ``hub:NETWORK`` and the options."""
+    network = require_argument(hub, argument, f"a network's name, for example {hub}:{example}")
+    return f"{hub}:{network}", network_options(f"{hub}:{network}", NetworkOptions, options)
 
 
 def _library(name: str) -> tuple[Any, str]:
     """Return the library of ``library:NETWORK``, and the name of a network that it has."""
-    library, _, network = name.partition(":")
-    try:
-        module = import_module(library)
-    except ImportError:
-        raise ConfigError(f"{library} networks need {library}: pip install 'featlab[backbones]'") from None
-    if library == "timm":
+    package, _, network = name.partition(":")
+    module = library(package, package, "backbones")
+    if package == "timm":
         # With a colon it is a model of a hub.
         known = ":" in network or module.is_model(network)
         names, meant = module.list_models, network.partition(".")[0]
@@ -119,13 +122,13 @@ def _library(name: str) -> tuple[Any, str]:
         names, meant = partial(module.models.list_models, module=module.models), network
         known = network in names()
     if not known:
-        raise ConfigError(f"{library} {module.__version__} has no network {network!r}{closest(meant, names())}")
+        raise ConfigError(f"{package} {module.__version__} has no network {network!r}{closest(meant, names())}")
     return module, network
 
 
 def _backbone(
     name: str,
-    library: Any,
+    hub: Any,
     chosen: NetworkOptions,
     own: Sequence[str],
     wanted: Any,
@@ -133,7 +136,7 @@ def _backbone(
 ) -> NetworkBackbone:
     """Make a backbone of a library's network with what is ``wanted`` of its own weights, or else with others."""
     weights = chosen.weights
-    offered = f"a file, {RANDOM}, or {library.__name__}'s own: {', '.join(own) or 'it has none'}"
+    offered = f"a file, {RANDOM}, or {hub.__name__}'s own: {', '.join(own) or 'it has none'}"
     if wanted is not None:
         module = bare_network(name, wanted)
         sha = state_sha256(module)
@@ -143,7 +146,7 @@ def _backbone(
         raise ConfigError(f"{name}: --weights {weights} is none of {offered}{closest(weights, own)}")
     else:
         module, sha = module_with_weights(name, partial(bare_network, name), weights, chosen.prefix)
-    versions = {library.__name__: library.__version__}
+    versions = {hub.__name__: hub.__version__}
     return module_backbone(
         name, module, chosen, spec(module), id=name, weights=sha, channels_last=True, versions=versions
     )
@@ -206,10 +209,6 @@ class ResNet(nn.Module):
         self, widths: Sequence[int] = (64, 128, 256, 512), blocks: Sequence[int] = (2, 2, 2, 2), stem: int = 7
     ) -> None:
         super().__init__()
-        if len(widths) != 4 or len(blocks) != 4 or min((*widths, *blocks)) < 1:
-            raise ConfigError(f"a ResNet has four stages of 1 or more blocks and channels, got {widths} and {blocks}")
-        if stem < 1 or stem % 2 == 0:
-            raise ConfigError(f"the stem's kernel has an odd side, got {stem}")
         self.dim = widths[3]
         self.conv1 = nn.Conv2d(3, widths[0], stem, stride=2, padding=stem // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])

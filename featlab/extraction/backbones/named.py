@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tomllib
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,9 @@ from torch import nn
 from featlab.cache.atomic import atomic_path
 from featlab.errors import ConfigError, InputError, closest, one_line
 from featlab.extraction.backbones import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     InputSpec,
     NetworkOptions,
+    library,
     network_options,
     onnx_file,
     require_argument,
@@ -35,7 +34,6 @@ from featlab.extraction.backbones.weights import file_sha256, load_state_dict, r
 
 _PATIENCE = 60  # Seconds without a byte after which a server is given up.
 _MADE = "make it with `python benchmarks/small_networks.py FOLDER`"
-_EMOTIEFFLIB = "https://github.com/sb-ai-lab/EmotiEffLib/raw/main/models/affectnet_emotions/onnx/{}.onnx"
 
 
 @dataclass(frozen=True)
@@ -45,60 +43,30 @@ class Named:
     size: int  # Side of its input in pixels.
     licence: str
     training: str  # The data sets that it was trained on, as its authors say.
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    mean: Sequence[float] = (0.0, 0.0, 0.0)
+    std: Sequence[float] = (1.0, 1.0, 1.0)
     url: str = ""  # Where its file is; empty: nowhere as it is needed.
     sha256: str = ""  # Of that file; empty where none was seen: then the cache's extractor keeps it.
     embedding: str = ""  # The output; empty: what the last Gemm reads.
     crop: float = 1.0  # As in `InputSpec`.
 
 
-_NETS = {
-    **dict.fromkeys(
-        ("enet_b0_8_best_vgaf", "enet_b0_8_best_afew", "enet_b0_8_va_mtl"), (224, IMAGENET_MEAN, IMAGENET_STD)
-    ),
-    **dict.fromkeys(("enet_b2_8", "enet_b2_7"), (260, IMAGENET_MEAN, IMAGENET_STD)),
-    "mbf_va_mtl": (112, (0.5,) * 3, (0.5,) * 3),
-}
-EMOTIEFFLIB = {
-    name: Named(size, "Apache-2.0", "VGGFace2, AffectNet", mean, std, _EMOTIEFFLIB.format(name))
-    for name, (size, mean, std) in _NETS.items()
-}
-"""Networks of EmotiEffLib (Savchenko), by their names there."""
-FACE_API = Named(
-    *(112, "MIT", "not said by its authors"),
-    sha256="62e572baed3a9a8873a55f8a6e2a259c0f54d0952f735c75e1cd1f2063fa0f0b",
-    embedding="embedding",
-)
-FER = Named(
-    *(64, "MIT", "FER2013"),
-    sha256="9f2636edcdcf0e937ce78e1d30f3ae7394fc75bc6f9d900f5791ae014fa89650",
-    embedding="embedding",
-)
-_PYFEAT = "https://huggingface.co/py-feat/face_multitask_v2/resolve/{}.safetensors"
-# Its card: a square around the detector's box, 1.2 times its longer side, at 256 px, of which the middle 224 are seen.
-_pyfeat = partial(Named, 224, mean=IMAGENET_MEAN, std=IMAGENET_STD, crop=224 / 256)
-_RESEARCH = "research and other non-commercial use only"
-PYFEAT = {
-    "v2": _pyfeat(
-        _RESEARCH,
-        "AffectNet, RAF-DB, FER+, ExpW, MELD, Aff-Wild2, AFEW-VA, BP4D, BP4D+, DISFA, EmotioNet, CK+, UNBC-McMaster, "
-        "AM-FED, CelebV-HQ, ETH-XGaze, Gaze360, MPIIGaze, Columbia Gaze",
-        url=_PYFEAT.format("main/face_multitask_v28"),
-    ),
-    "v2.7": _pyfeat(
-        _RESEARCH,
-        "AffectNet, DISFA+, RAF-DB, Aff-Wild2, BP4D and others that its card doesn't name",
-        url=_PYFEAT.format("7c18f8da048b90f7bf135d6129bcf349960ec32f/face_multitask_v27"),
-        sha256="e3c870e22ba041d2aeb11ae7eaaf832fbb869413bca21d7486a805b8a4ddc8bd",
-    ),
-}
-"""The network of py-feat's Detectorv2: the file that it takes by default, and the one before, whose hash is known."""
+def _read_networks() -> dict[str, dict[str, Named]]:
+    """Return the networks of each family by their names; one that stands alone has no name of its own."""
+    read: dict[str, dict[str, Named]] = {}
+    for prefix, told in tomllib.loads(Path(__file__).with_name("networks.toml").read_text("utf-8")).items():
+        for name, own in told.pop("networks", {"": {}}).items():
+            known = Named(**(told | own))
+            read.setdefault(prefix, {})[name] = replace(known, url=known.url.replace("{name}", name))
+    return read
+
+
+NETWORKS = _read_networks()
 
 
 def build_emotiefflib(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     """Build ``emotiefflib:NAME``; the options are those of ``onnx:``."""
-    return _build(*_known("emotiefflib", argument, EMOTIEFFLIB), options)
+    return _build(*_known("emotiefflib", argument), options)
 
 
 def build_pyfeat(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
@@ -106,12 +74,9 @@ def build_pyfeat(argument: str | None, options: Mapping[str, Any]) -> NetworkBac
 
     The options are the fields of `NetworkOptions`.
     """
-    name, known = _known("pyfeat", argument, PYFEAT)
+    name, known = _known("pyfeat", argument)
     chosen = network_options(name, NetworkOptions, options)
-    try:
-        import transformers
-    except ImportError:
-        raise ConfigError(f"{name} needs transformers: pip install 'featlab[hf]'") from None
+    transformers = library("transformers", "pyfeat:", "hf")
     path = _file(name, known, chosen.weights)
     start = "backbone."
     trunk = {key.removeprefix(start): each for key, each in read_state_dict(path).items() if key.startswith(start)}
@@ -131,7 +96,7 @@ def build_pyfeat(argument: str | None, options: Mapping[str, Any]) -> NetworkBac
             key = re.sub(pattern, theirs, key)
         renamed[key] = tensor[None, None, None] if ".grn." in key else tensor
     load_state_dict(name, module, renamed, path)
-    own = InputSpec(known.size, known.mean, known.std, known.crop)
+    own = InputSpec(known.size, tuple(known.mean), tuple(known.std), known.crop)
     made = module_backbone(
         *(name, module, chosen, own),
         id=name,
@@ -158,12 +123,12 @@ _NAMES = (
 
 def build_face_api(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     """Build ``face-api``, likewise."""
-    return _build("face-api", FACE_API, options)
+    return _build("face-api", NETWORKS["face-api"][""], options)
 
 
 def build_fer(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     """Build ``fer``, likewise."""
-    return _build("fer", FER, options)
+    return _build("fer", NETWORKS["fer"][""], options)
 
 
 def models_folder() -> Path:
@@ -172,8 +137,9 @@ def models_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "featlab"
 
 
-def _known(prefix: str, argument: str | None, table: Mapping[str, Named]) -> tuple[str, Named]:
-    """Return the whole name of a network of a table, and what is known of it."""
+def _known(prefix: str, argument: str | None) -> tuple[str, Named]:
+    """Return the whole name of a network of a family, and what is known of it."""
+    table = NETWORKS[prefix]
     known = ", ".join(table)
     network = require_argument(prefix, argument, f"a network's name: {known}")
     if network not in table:

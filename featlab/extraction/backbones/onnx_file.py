@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from featlab.compute import choose_device
 from featlab.config.options import option
 from featlab.errors import ConfigError, InputError, closest, one_line
-from featlab.extraction.backbones import NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones import NetworkOptions, library, network_options, require_argument
 from featlab.extraction.backbones.exported_program import (
     CARD_KEY,
     EMBEDDING,
@@ -70,7 +69,7 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     if chosen.amp:
         raise ConfigError(f"{name}: onnxruntime has no mixed precision to switch on; export a float16 model instead")
     device = choose_device(chosen.device, amp=False)
-    onnxruntime, onnx = _packages()
+    onnxruntime, onnx = (library(each, "onnx:", "onnx") for each in ("onnxruntime", "onnx"))
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     session = _session(path, device)
@@ -104,13 +103,6 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         versions={"onnxruntime": onnxruntime.__version__},
         trained_on=card.trained_on if card is not None else (),
     )
-
-
-def _packages() -> tuple[Any, Any]:
-    try:
-        return import_module("onnxruntime"), import_module("onnx")
-    except ImportError as error:
-        raise ConfigError(f"onnx: networks need {error.name}: pip install 'featlab[onnx]'") from None
 
 
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -182,7 +174,7 @@ def _value(name: str, graph: Any, wanted: str) -> str:
 
 def before_the_last_gemm(path: Path) -> str:
     """Return the name of what a classifier's last linear layer reads: the embedding."""
-    _, onnx = _packages()
+    onnx = library("onnx", "onnx:", "onnx")
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
     except Exception as error:

@@ -23,7 +23,14 @@ from torch import Tensor, nn
 
 from featlab.config.options import option
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.backbones import INTERPOLATIONS, InputSpec, NetworkOptions, network_options, require_argument
+from featlab.extraction.backbones import (
+    INTERPOLATIONS,
+    InputSpec,
+    NetworkOptions,
+    library,
+    network_options,
+    require_argument,
+)
 from featlab.extraction.backbones.network import NetworkBackbone, module_backbone
 from featlab.extraction.backbones.weights import file_sha256
 
@@ -82,10 +89,7 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     name = f"hf:{where}"
     chosen = network_options(name, TransformerOptions, options)
     chosen.no_weights(name, "folder")
-    try:
-        import transformers
-    except ImportError:
-        raise ConfigError("hf: networks need transformers: pip install 'featlab[hf]'") from None
+    transformers = library("transformers", "hf:", "hf")
     folder = _folder(where)
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no config.json there; hf: takes the folder that save_pretrained wrote")
@@ -101,7 +105,8 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         except Exception as error:
             # transformers raises anything from KeyError to OSError for a folder that it can't use.
             raise ConfigError(f"{name} can't be loaded ({type(error).__name__}: {one_line(error)})") from None
-        processor = _processor(transformers, folder)
+        has_processor = (folder / "preprocessor_config.json").is_file()
+        processor = _loaded(transformers.AutoImageProcessor, folder, "image processor") if has_processor else None
     module: nn.Module = getattr(model, "vision_model", model)
     missing = sorted(str(key) for key in report["missing_keys"])
     untrained = [key for key in missing if "pooler" not in key.split(".")]
@@ -196,13 +201,6 @@ def _quiet(transformers: Any) -> Iterator[None]:
         library.set_verbosity(level)
         if bars:
             library.enable_progress_bar()
-
-
-def _processor(transformers: Any, folder: Path) -> Any:
-    """Return the folder's image processor, None when it has none."""
-    if not (folder / "preprocessor_config.json").is_file():
-        return None
-    return _loaded(transformers.AutoImageProcessor, folder, "image processor")
 
 
 def _loaded(kind: Any, folder: Path, what: str) -> Any:

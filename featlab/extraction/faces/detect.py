@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_bytes
-from featlab.config.options import check_at_least
+from featlab.cache.sums import sum_of
+from featlab.engine.run import OnProgress, died_near, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
 from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.shards import Shard, file_stamp
-from featlab.extraction.worker import OnProgress, died_near, run_in_order, worker_count
 from featlab.registry import Registry
 
 _NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")
@@ -96,11 +96,9 @@ def package_version(package: str) -> str:
 def model_file(path: Path) -> str:
     """Describe a model file by its name and the first 12 hex digits of its sha256."""
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return f"{path.name} {sum_of(path)[:12]}"
     except OSError as error:
         raise InputError(f"{path}: the detector's model can't be read ({error.strerror})") from None
-    return f"{path.name} {digest[:12]}"
 
 
 Window = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -161,9 +159,6 @@ def detect_landmarks(
     items: Sequence[Item], detector: Detector, out: Path, *, jobs: int = 0, on_progress: OnProgress | None = None
 ) -> Found:
     """Find the faces of every item; they are kept in ``<out>.landmarks``."""
-    check_at_least("jobs", jobs, 0)
-    if not items:
-        raise InputError("there is nothing to look for faces in: the source has no items")
     ordered = sorted(items, key=item_order)
     stamps = {path: file_stamp(path) for path in {item.path for item in ordered}}
     parts = (tuple(ordered[start : start + _SHARD]) for start in range(0, len(ordered), _SHARD))

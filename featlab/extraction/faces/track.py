@@ -183,13 +183,9 @@ def track(
     in place, size and shape, and no two to the same face; so two who cross are kept apart, also when one hides the
     other for some frames. Who is not where they are expected is not seen: another face never takes their place.
 
-    Args:
-        faces: Of each frame the landmarks of its faces, (F_t, P, 2), pixels; F_t may be 0.
-        times: When each frame is, in frames, ascending; None for 0, 1, 2, …
-
-    Returns:
-        chosen: intp (T,), the place of the person's face among those of the frame; -1 where they aren't seen.
-        doubtful: bool (T,), where another face fits nearly as well, or they weren't seen for too long before.
+    ``faces`` are, of each frame, the landmarks of its faces, (F_t, P, 2); ``times`` when it is, 0, 1, 2, … by default.
+    Returns the place of the person's face in each frame, intp (T,), -1 where they aren't seen; and bool (T,), where
+    another face fits nearly as well, or they weren't seen for too long before.
     """
     people: list[_Person] = []
     awaited: list[_Person] = []

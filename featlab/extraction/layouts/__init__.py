@@ -44,19 +44,10 @@ class Layout:
         return (inspect.getdoc(self.reader) or self.title).partition("\nArgs:\n")[0].rstrip()
 
     def read(self, root: Path, options: Mapping[str, Any] | None = None) -> list[Item]:
-        """List the images below a root.
+        """List the images below a root, sorted by subject, video and frame; at least one.
 
-        Args:
-            root: The data set's folder (for some layouts: its file).
-            options: Option name to value; text is converted to the option's type.
-
-        Returns:
-            The items, sorted by subject, video and frame; at least one. A video that is annotated as a whole is one
-            item, frame 0. ``row`` is the place in the list, except in a manifest, which has rows of its own.
-
-        Raises:
-            InputError: The tree is another one; says what was expected and what was found.
-            ConfigError: An unknown option, or a value that doesn't fit.
+        A video that is annotated as a whole is one item, frame 0. ``row`` is the place in the list, except in a
+        manifest, which has rows of its own. Options that are text are converted to their types.
         """
         if options and not fields(self.options):
             raise ConfigError(f"the layout {self.name} has no options, got {', '.join(options)}")
@@ -88,7 +79,7 @@ LAYOUTS: Registry[Layout] = Registry(
         "aff-wild2": f"{__name__}.aff_wild2",
         "fer2013": f"{__name__}.web_photos",
         "expw": f"{__name__}.web_photos",
-        "raf-db": f"{__name__}.raf_db",
+        "raf-db": f"{__name__}.web_photos",
         "sfda-pft": f"{__name__}.plain",
         "loose": f"{__name__}.plain",
     },

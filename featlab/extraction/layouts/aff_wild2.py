@@ -35,7 +35,9 @@ class AffWild2Options(Options):
         "Every how many-th frame is kept of folders of images; videos are thinned out with --fps or --stride.",
         minimum=1,
     )
-    drop: tuple[str, ...] = option((), "Classes that are left out, for example other.", choices=AFF_WILD2)
+    drop: tuple[str, ...] = option(
+        (), "Classes that are left out, for example other.", choices=tuple(AFF_WILD2.values())
+    )
     media: str = option(
         "",
         "The folder below the root in which images or videos are looked for, where there are several; "
@@ -147,21 +149,18 @@ def _find_media(media: Path, wanted: set[str], annotations: Path) -> dict[str, P
     """Return the folder of images of every wanted video, or else the video's file."""
     pictures: dict[str, Path] = {}
     videos: dict[str, Path] = {}
-    level = [media]
-    for _ in range(_DEPTH + 1):
-        below: list[Path] = []
-        for folder in level:
-            with os.scandir(folder) as entries:
-                # Folders of images have very many entries: only those that matter become paths.
-                for name, is_dir in sorted((entry.name, entry.is_dir()) for entry in entries):
-                    stem = os.path.splitext(name)[0]
-                    if is_dir and name in wanted:
-                        _add(pictures, name, folder / name)
-                    elif is_dir and not name.startswith(".") and folder / name != annotations:
-                        below.append(folder / name)
-                    elif stem in wanted and is_video(Path(name)):
-                        _add(videos, stem, folder / name)
-        level = below
+    for folder, below, loose in os.walk(media, followlinks=True):
+        place = Path(folder)
+        for name in sorted(wanted.intersection(below)):
+            _add(pictures, name, place / name)
+        for name in sorted(loose):
+            stem = os.path.splitext(name)[0]
+            if stem in wanted and is_video(Path(name)):
+                _add(videos, stem, place / name)
+        # Folders of images have very many entries, and media do not lie deeper.
+        deep = len(place.relative_to(media).parts) >= _DEPTH
+        visible = [name for name in below if name not in wanted and not name.startswith(".")]
+        below[:] = [] if deep else [name for name in visible if place / name != annotations]
     return videos | pictures
 
 
@@ -184,12 +183,11 @@ def _labels(path: Path) -> list[str | None]:
         raise InputError(
             f"{path}, line 1: expected the names of the classes (Neutral,Anger,…), found {lines[0][:40]!r}"
         )
-    known = {str(code): name for code, name in enumerate(AFF_WILD2)}
     labels: list[str | None] = []
     for number, line in enumerate(lines[1:], 2):
-        if line != "-1" and line not in known:
+        if line != "-1" and line not in AFF_WILD2:
             raise InputError(f"{path}, line {number}: expected a whole number from -1 to 7, found {line[:40]!r}")
-        labels.append(known.get(line))
+        labels.append(AFF_WILD2.get(line))
     return labels
 
 

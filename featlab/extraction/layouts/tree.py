@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -238,9 +238,22 @@ def _mark(line: str) -> str:
 NEUTRAL, ANGER, DISGUST, FEAR = "neutral", "anger", "disgust", "fear"
 HAPPINESS, SADNESS, SURPRISE, OTHER = "happiness", "sadness", "surprise", "other"
 
-FER2013 = (ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, NEUTRAL)
-"""By FER2013's and ExpW's own number, from 0."""
-RAF_DB = (SURPRISE, FEAR, DISGUST, HAPPINESS, SADNESS, ANGER, NEUTRAL)
-"""By RAF-DB's own number, from 1."""
-AFF_WILD2 = (NEUTRAL, ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, OTHER)
-"""By Aff-Wild2's own number, from 0; earlier releases have the first seven."""
+
+def _by_number(first: int, *names: str) -> dict[str, str]:
+    return {str(code): name for code, name in enumerate(names, first)}
+
+
+FER2013 = _by_number(0, ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, NEUTRAL)
+"""By the number that FER2013 and ExpW write."""
+RAF_DB = _by_number(1, SURPRISE, FEAR, DISGUST, HAPPINESS, SADNESS, ANGER, NEUTRAL)
+"""By RAF-DB's own number."""
+AFF_WILD2 = _by_number(0, NEUTRAL, ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, OTHER)
+"""By Aff-Wild2's own number; earlier releases have the first seven."""
+
+
+def class_of(text: str, classes: Mapping[str, str], where: str) -> str:
+    """Return the class whose number a list gives."""
+    if text not in classes:
+        first, *_, last = classes
+        raise InputError(f"{where}: {text[:40]!r} isn't a whole number from {first} to {last}")
+    return classes[text]

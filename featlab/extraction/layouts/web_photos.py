@@ -1,15 +1,16 @@
-"""Photographs from the web: ExpW (boxes around faces) and FER2013 (pixels in a csv)."""
+"""Photographs from the web: ExpW (boxes around faces), FER2013 (pixels in a csv) and RAF-DB (faces, cropped)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item, natural_key
-from featlab.extraction.layouts import register_layout
-from featlab.extraction.layouts.tree import FER2013, check_present, counted, descendant, header, mismatch, relative
+from featlab.extraction.layouts import register_layout, tree
+from featlab.extraction.layouts.tree import FER2013, RAF_DB
 from featlab.extraction.text import check_columns, read_lines
 
 _EXPW_TREE = "label/label.lst (IMAGE FACE TOP LEFT RIGHT BOTTOM CONFIDENCE LABEL) and image/origin/IMAGE"
@@ -29,15 +30,11 @@ class ExpWOptions(Options):
     )
 
 
-_Face = tuple[str, int, tuple[int, int, int, int], float, str]
-"""One line of label.lst: the image, the number of the face, its box, the box's confidence, the class."""
-
-
 @register_layout(
     "expw",
     title="ExpW, Expression in-the-Wild",
     subject="the data set (people have no names)",
-    recognises=lambda root: root.is_dir() and descendant(root, *_LISTS) is not None,
+    recognises=lambda root: root.is_dir() and tree.descendant(root, *_LISTS) is not None,
 )
 def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
     """ExpW: photographs, and a list of the faces in them.
@@ -57,13 +54,13 @@ def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
     ``expw``, so it needs other data sets beside it. A clip is one class. An image that isn't on disk fails at
     extraction and is listed.
     """
-    table = descendant(root, *_LISTS)
-    folder = descendant(root, *_IMAGES)
+    table = tree.descendant(root, *_LISTS)
+    folder = tree.descendant(root, *_IMAGES)
     if table is None or folder is None or not folder.is_dir():
-        raise mismatch(root, _EXPW_TREE, None if table is None or table.parent == root else table.parent)
+        raise tree.mismatch(root, _EXPW_TREE, None if table is None or table.parent == root else table.parent)
     faces = [_face(line, f"{table}, line {number}") for number, line in read_lines(table)]
     items: list[Item] = []
-    place = relative(folder, root)
+    place = tree.relative(folder, root)
     for image, number, box, confidence, label in sorted(faces, key=lambda face: (natural_key(face[0]), face[1])):
         if confidence >= options.confidence:
             left, top, right, bottom = box
@@ -73,11 +70,12 @@ def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
             items.append(Item(folder / image, name, SUBJECT, label, label, 0, row=-1, box=wide))
     if not items:
         raise ConfigError(f"expw.confidence = {options.confidence:g} leaves none of the {len(faces)} faces")
-    check_present(items, root, relative(table, root))
-    return counted(items)
+    tree.check_present(items, root, tree.relative(table, root))
+    return tree.counted(items)
 
 
-def _face(line: str, where: str) -> _Face:
+def _face(line: str, where: str) -> tuple[str, int, tuple[int, int, int, int], float, str]:
+    """Return the image, the number of the face, its box, the box's confidence and the class."""
     cells = line.split()
     if len(cells) != _VALUES:
         raise InputError(
@@ -85,14 +83,12 @@ def _face(line: str, where: str) -> _Face:
         )
     try:
         number, top, left, right, bottom = (int(float(cell)) for cell in cells[1:6])
-        confidence, label = float(cells[6]), int(cells[7])
+        confidence = float(cells[6])
     except (ValueError, OverflowError):
         raise InputError(f"{where}: a value isn't a number: {' '.join(cells[1:])[:60]}") from None
-    if not 0 <= label < len(FER2013):
-        raise InputError(f"{where}: the label {label} isn't a whole number from 0 to {len(FER2013) - 1}")
     if right <= left or bottom <= top:
         raise InputError(f"{where}: the box is empty (top {top}, left {left}, right {right}, bottom {bottom})")
-    return cells[0], number, (left, top, right, bottom), confidence, FER2013[label]
+    return cells[0], number, (left, top, right, bottom), confidence, tree.class_of(cells[7], FER2013, where)
 
 
 _FER2013_TREE = "fer2013.csv (emotion,pixels,Usage), Kaggle's icml_face_data.csv, or train.csv and test.csv"
@@ -101,21 +97,20 @@ _PARTS = ("train.csv", "test.csv")
 
 
 @dataclass(frozen=True)
-class FER2013Options(Options):
-    """Options of the layout fer2013."""
+class SplitOptions(Options):
+    """Options of a data set whose people have no names."""
 
     group: str = option(
         "split",
-        "What a subject is: split (fer2013-Training, fer2013-PublicTest, fer2013-PrivateTest) or dataset "
-        "(fer2013), to put it beside other data sets.",
+        "What a subject is: a split (fer2013-Training, raf-db-train, …) or the whole dataset, to put it beside others.",
         choices=("split", "dataset"),
     )
 
 
 def _is_fer2013(root: Path) -> bool:
     if not root.is_dir():
-        return root.suffix.lower() == ".csv" and "pixels" in header(root)
-    return any("pixels" in header(path) for path in _tables(root))
+        return root.suffix.lower() == ".csv" and "pixels" in tree.header(root)
+    return any("pixels" in tree.header(path) for path in _tables(root))
 
 
 @register_layout(
@@ -125,7 +120,7 @@ def _is_fer2013(root: Path) -> bool:
     recognises=_is_fer2013,
     takes_files=True,
 )
-def read_fer2013(root: Path, options: FER2013Options) -> list[Item]:
+def read_fer2013(root: Path, options: SplitOptions) -> list[Item]:
     """FER2013: a line an image, with its class and its 48 x 48 grey values.
 
     ::
@@ -142,19 +137,19 @@ def read_fer2013(root: Path, options: FER2013Options) -> list[Item]:
     """
     tables = _tables(root) if root.is_dir() else [root]
     if not tables:
-        raise mismatch(root, _FER2013_TREE)
+        raise tree.mismatch(root, _FER2013_TREE)
     items: list[Item] = []
     for table in tables:
-        name = relative(table, root)
+        name = tree.relative(table, root)
         for row, (offset, label, usage) in enumerate(_rows(table)):
             subject = "fer2013" if options.group == "dataset" else f"fer2013-{usage}"
             video = f"{usage}/{label or 'unknown'}"
             items.append(Item(table, f"{name}#row={row}", subject, label, video, 0, row=-1, at=offset))
-    return counted(items)
+    return tree.counted(items)
 
 
 def _tables(root: Path) -> list[Path]:
-    whole = descendant(root, *_WHOLE)
+    whole = tree.descendant(root, *_WHOLE)
     return [whole] if whole is not None else [path for name in _PARTS if (path := root / name).is_file()]
 
 
@@ -166,18 +161,18 @@ def _rows(table: Path) -> list[tuple[int, str | None, str]]:
         check_columns(names, ["pixels"], f"{table}, line 1")
         emotion = names.index("emotion") if "emotion" in names else None
         usage = names.index("usage") if "usage" in names else None
-        offset, number = file.tell(), 1
-        for line in file:
-            number += 1
-            start, offset = offset, offset + len(line)
+        for number, line in enumerate(file, 2):
             if not line.strip():
                 continue
             cells = line.split(b",")
             where = f"{table}, line {number}"
             if len(cells) != len(names):
                 raise InputError(f"{where}: {len(cells)} values under {len(names)} columns")
-            label = None if emotion is None else _emotion(_plain(cells[emotion]), where)
-            rows.append((start, label, _usage(_plain(cells[usage]), where) if usage is not None else table.stem))
+            label = None if emotion is None else tree.class_of(_plain(cells[emotion]), FER2013, where)
+            split = table.stem if usage is None else _plain(cells[usage])
+            if not split:
+                raise InputError(f"{where}: the Usage is empty, not Training, PublicTest or PrivateTest")
+            rows.append((file.tell() - len(line), label, split))
     if not rows:
         raise InputError(f"{table} has a header and no rows")
     return rows
@@ -188,13 +183,118 @@ def _plain(cell: bytes) -> str:
     return cell.decode("utf-8-sig", errors="replace").strip().strip('"').strip()
 
 
-def _emotion(text: str, where: str) -> str:
-    if text not in [str(code) for code in range(len(FER2013))]:
-        raise InputError(f"{where}: the emotion {text[:20]!r} isn't a whole number from 0 to {len(FER2013) - 1}")
-    return FER2013[int(text)]
+_RAF_DB_TREE = (
+    "EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg, or folders train/1 to train/7 and "
+    "test/1 to test/7"
+)
+_RAF_DB_LISTS = tuple(
+    f"{place}list_patition_label.txt" for place in ("EmoLabel/", "", "basic/EmoLabel/", "basic/", "raf-basic/EmoLabel/")
+)
+_SPLITS = {"train": ("train", "train_set"), "test": ("test", "test_set", "val_set", "val")}
 
 
-def _usage(text: str, where: str) -> str:
-    if not text or len(text) > 40:
-        raise InputError(f"{where}: the Usage {text[:20]!r} isn't Training, PublicTest or PrivateTest")
-    return text
+@dataclass(frozen=True)
+class RAFDBOptions(SplitOptions):
+    """Options of the layout raf-db."""
+
+    images: str = option(
+        "aligned",
+        "aligned (100 x 100, cropped by RAF-DB's authors) or original (whole photographs).",
+        choices=("aligned", "original"),
+    )
+
+
+def _is_raf_db(root: Path) -> bool:
+    return root.is_dir() and (tree.descendant(root, *_RAF_DB_LISTS) is not None or _numbered_folders(root) is not None)
+
+
+@register_layout(
+    "raf-db",
+    title="RAF-DB, basic expressions",
+    subject="the data set's split (people have no names)",
+    recognises=_is_raf_db,
+)
+def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
+    """RAF-DB, single labels: a list of images, or folders by number.
+
+    ::
+
+        ROOT/                                    or ROOT/basic/
+          EmoLabel/
+            list_patition_label.txt              train_00001.jpg 5          (spelled so), or beside the images
+          Image/
+            aligned/                             or ROOT/aligned/
+              train_00001_aligned.jpg
+            original/
+              train_00001.jpg
+
+        ROOT/                                    as it is found elsewhere; or ROOT/DATASET/
+          train/                                 or train_set/
+            1/ … 7/
+          test/                                  or test_set/, val_set/
+            1/ … 7/
+
+    1 to 7 are surprise, fear, disgust, happiness, sadness, anger, neutral. Nobody knows who the people are: the domain
+    is the data set, and a subject is its split (or, with group=dataset, all of it). A clip is what one split has of one
+    class. A listed image that isn't on disk fails at extraction and is listed.
+    """
+    table = tree.descendant(root, *_RAF_DB_LISTS)
+    base = _numbered_folders(root)
+    if table is not None:
+        faces = list(_listed_faces(table, _folder_of_images(root, table, options.images), options.images))
+    elif base is not None:
+        faces = list(_faces_in_folders(base))
+    else:
+        raise tree.mismatch(root, _RAF_DB_TREE)
+    items: list[Item] = []
+    for path, split, label in sorted(faces, key=lambda face: natural_key(face[0].name)):
+        subject = "raf-db" if options.group == "dataset" else f"raf-db-{split}"
+        items.append(Item(path, tree.relative(path, root), subject, label, f"{split}/{label}", 0, row=-1))
+    tree.check_present(items, root, "list_patition_label.txt")
+    return tree.counted(items)
+
+
+def _folder_of_images(root: Path, table: Path, kind: str) -> Path:
+    for home in dict.fromkeys((table.parent, table.parent.parent, root)):
+        if home == root or root in home.parents:
+            folder = tree.descendant(home, f"Image/{kind}", kind)
+            if folder is not None and folder.is_dir():
+                return folder
+    raise InputError(
+        f"{root}: expected Image/{kind}/ (or {kind}/) with the images of {tree.relative(table, root)}; found none"
+    )
+
+
+def _listed_faces(table: Path, folder: Path, kind: str) -> Iterator[tuple[Path, str, str]]:
+    """Yield the file of each image, its split and its class."""
+    for number, line in read_lines(table):
+        cells = line.split()
+        where = f"{table}, line {number}"
+        if len(cells) != 2:
+            raise InputError(f"{where}: expected an image and a number, found {line[:60]!r}")
+        name = Path(cells[0])
+        split = name.stem.partition("_")[0]
+        if split not in _SPLITS:
+            raise InputError(f"{where}: the image {cells[0]!r} begins neither with train_ nor with test_")
+        file = f"{name.stem}_aligned{name.suffix}" if kind == "aligned" else name.name
+        yield folder / file, split, tree.class_of(cells[1], RAF_DB, where)
+
+
+def _numbered_folders(root: Path) -> Path | None:
+    """Return the folder that has train/1 … and so on in it."""
+    for base in (root, tree.child(root, "DATASET")):
+        if base is None or not base.is_dir():
+            continue
+        train = tree.child(base, *_SPLITS["train"])
+        if train is not None and all((train / code).is_dir() for code in RAF_DB):
+            return base
+    return None
+
+
+def _faces_in_folders(base: Path) -> Iterator[tuple[Path, str, str]]:
+    for split, names in _SPLITS.items():
+        folder = tree.child(base, *names)
+        for code, label in RAF_DB.items():
+            if folder is not None and (folder / code).is_dir():
+                for path in tree.images(folder / code):
+                    yield path, split, label

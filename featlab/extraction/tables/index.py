@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from featlab.cache.names import one_name_each
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, listed
-from featlab.extraction.items import LONGEST_NAME, MAX_FRAME, STILLS, find_stills, natural_key
-from featlab.extraction.pseudonyms import SPELLINGS, Pseudonyms, refuse_equal
+from featlab.extraction.items import (
+    LONGEST_NAME,
+    MAX_FRAME,
+    SPELLINGS,
+    STILLS,
+    Pseudonyms,
+    find_stills,
+    natural_key,
+    refuse_equal,
+)
 
 UNLABELLED = "unlabelled"
 """Video of a subject's rows of unknown label, where the source names no videos."""

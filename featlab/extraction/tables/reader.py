@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.engine.run import OnProgress
 from featlab.errors import InputError, listed
 from featlab.extraction.columns import (
     Columns,
@@ -22,9 +23,7 @@ from featlab.extraction.columns import (
     zeros,
 )
 from featlab.extraction.faces import as_points
-from featlab.extraction.tables.presets import WORDS
-from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows, Roles, Selection, roles_of
-from featlab.extraction.worker import OnProgress
+from featlab.extraction.tables.rows import INDEX_COLUMNS, WORDS, ReadRows, Roles, Selection, roles_of
 
 
 class _Values:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from featlab.errors import ConfigError, InputError, closest, listed
 from featlab.extraction.columns import Columns
 from featlab.extraction.items import Failure
-from featlab.extraction.tables.presets import PRESETS, Preset, columns_of, find_preset
 
 INDEX_COLUMNS = ("subject", "label", "video", "frame", "path", "session")
 """Columns that say what a row is; every other one may be a feature."""
@@ -27,6 +27,56 @@ _NEVER_FEATURES = re.compile(
     re.IGNORECASE,
 )
 _POINT = re.compile(r"([xy])_(\d+)")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The table of one tool. Names of columns are regular expressions for whole names, but in ``frame`` and ``path``.
+
+    A table is the tool's where each expression of one of the ``marks`` fits a column. ``default`` names groups: the
+    first that the table has is taken. A row has failed where a column of ``zero`` is 0, one of ``zero_of_some`` is 0
+    and isn't 0 in every row, or one of ``empty`` is empty. ``face`` tells the faces of one recording apart.
+    """
+
+    title: str
+    marks: Sequence[Sequence[str]] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
+    default: Sequence[str] = ()
+    zero: str = ""
+    zero_of_some: str = ""
+    empty: str = ""
+    face: str = ""
+    frame: str = "frame"
+    path: Sequence[str] = ()
+
+    def groups_in(self, header: tuple[str, ...]) -> list[str]:
+        """Return the groups that have a column here."""
+        return [group for group, columns in self.groups.items() if columns_of(columns, header)]
+
+
+_TOOLS = tomllib.loads(Path(__file__).with_name("tools.toml").read_text(encoding="utf-8"))
+WORDS: dict[str, str] = _TOOLS.pop("words")
+PRESETS = {name: Preset(**told) for name, told in _TOOLS.items()}
+_ANY_TOOL = Preset("", zero="success|confidence", zero_of_some="face_confidence", face="face_id|face")
+
+
+@lru_cache(maxsize=256)
+def columns_of(pattern: str, header: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns whose whole name fits; the tables of a folder ask the same."""
+    fits = re.compile(pattern).fullmatch
+    return tuple(name for name in header if name and fits(name))
+
+
+def _find_preset(header: tuple[str, ...], name: str | None) -> Preset:
+    """Return the preset called so, or else the first whose columns these are, or else `_ANY_TOOL`."""
+    if name is not None:
+        if name not in PRESETS:
+            raise ConfigError(f"--from {name!r} is not one of {', '.join(PRESETS)}{closest(name, PRESETS)}")
+        return PRESETS[name]
+    for preset in PRESETS.values():
+        if any(all(columns_of(mark, header) for mark in marks) for marks in preset.marks):
+            return preset
+    return _ANY_TOOL
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +124,7 @@ class Selection:
     def __post_init__(self) -> None:
         if self.columns is not None and self.group is not None:
             raise ConfigError("--columns and --features both choose columns; give one of them")
-        find_preset((), self.tool)
+        _find_preset((), self.tool)
 
 
 @dataclass(frozen=True)
@@ -99,7 +149,7 @@ class Roles:
 def roles_of(table: Columns, selection: Selection) -> Roles:
     """Decide what each column is, as far as the names tell."""
     header = table.header
-    preset = find_preset(header, selection.tool)
+    preset = _find_preset(header, selection.tool)
     names = {name: header.index(name) for name in INDEX_COLUMNS if name in header}
     for name, also in (("frame", preset.frame), *(("path", other) for other in preset.path)):
         if also in header:

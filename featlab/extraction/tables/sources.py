@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.engine.run import OnProgress
 from featlab.errors import InputError
 from featlab.extraction.columns import Columns, read_names
 from featlab.extraction.items import Failure
@@ -20,7 +21,6 @@ from featlab.extraction.tables.reader import read_rows
 from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows, Selection
 from featlab.extraction.text import check_columns, file_in, has_rows, open_delimited
 from featlab.extraction.video.frames import is_video
-from featlab.extraction.worker import OnProgress
 
 _OPEN = {
     ".csv": open_delimited,

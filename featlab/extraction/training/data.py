@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featlab.engine.run import OnProgress
 from featlab.errors import InputError, closest
 from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
 from featlab.extraction.decode import read_pixels
@@ -21,7 +22,6 @@ from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.training import AugmentConfig
 from featlab.extraction.video import Sampling, expand_videos, refuse_sampling
 from featlab.extraction.video.frames import is_video
-from featlab.extraction.worker import OnProgress
 from featlab.seeding import stable_hash
 
 

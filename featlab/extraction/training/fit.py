@@ -1,9 +1,7 @@
 """A training run on disk, so that a killed one goes on: safetensors and JSON in a folder beside the result.
 
-run.json                        what the run was asked for; another request is refused
-<phase>.json                    epoch, history, and the names of the two files below; written last
-<phase>-<epoch>.safetensors     network, classifier, optimiser, states of the random generators
-<phase>-best-<epoch>.safetensors    network and classifier of the best epoch so far
+run.json                what the run was asked for; another request is refused
+<phase>.safetensors     network, optimiser, random generators, the best epoch's network; epoch and history as metadata
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +17,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from sklearn.metrics import f1_score
-from torch import Tensor
+from torch import Tensor, nn
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
 from featlab.cache.schema import parse_json
 from featlab.compute import one_cycle, set_learning_rate
 from featlab.errors import InputError, one_line
-from featlab.extraction.backbones.weights import read_state_dict
 from featlab.extraction.training import TrainConfig
 from featlab.extraction.training.data import Images, augment, balanced_epoch, balanced_groups, batches, normalise
-from featlab.extraction.training.networks import Classifier
 from featlab.seeding import run_seed, seeded
 
 _FORMAT = 1
+_FACTS = ("epoch", "best_epoch", "history", "scaler")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +39,11 @@ class Saved:
     """Where a phase of training stands after an epoch."""
 
     epoch: int
-    tensors: Mapping[str, Tensor]
-    best: Mapping[str, Tensor]
     best_epoch: int
-    history: list[dict[str, float]] = field(default_factory=list)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    history: list[dict[str, float]]
+    scaler: Mapping[str, Any]  # The state of mixed precision.
+    tensors: Mapping[str, Tensor]
+    best: Mapping[str, Tensor]  # The network of the best epoch.
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -74,58 +72,40 @@ class Checkpoint:
 
     def save(self, phase: str, saved: Saved) -> None:
         """Replace what is kept of a phase. A kill at any moment leaves the earlier state or this one."""
-        state, best = f"{phase}-{saved.epoch}.safetensors", f"{phase}-best-{saved.best_epoch}.safetensors"
-        self._write(state, saved.tensors)
-        if not (self.folder / best).exists() or saved.best_epoch == saved.epoch:
-            self._write(best, saved.best)
-        content = {
-            "epoch": saved.epoch,
-            "best_epoch": saved.best_epoch,
-            "state": state,
-            "best": best,
-            "history": saved.history,
-            "extra": dict(saved.extra),
-        }
-        atomic_write_text(self.folder / f"{phase}.json", json.dumps(content, indent=2) + "\n")
-        for old in self.folder.glob(f"{phase}-*.safetensors"):
-            if old.name not in (state, best):
-                old.unlink(missing_ok=True)
+        facts = {name: getattr(saved, name) for name in _FACTS}
+        tensors = {f"now.{name}": value for name, value in saved.tensors.items()}
+        tensors |= {f"best.{name}": value for name, value in saved.best.items()}
+        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        atomic_write_bytes(self.folder / f"{phase}.safetensors", save(plain, {"facts": json.dumps(facts)}))
 
     def load(self, phase: str) -> Saved | None:
         """Read back what is kept of a phase; None when there is nothing."""
-        path = self.folder / f"{phase}.json"
+        path = self.folder / f"{phase}.safetensors"
         if not path.exists():
             return None
-        content = _read_json(path)
         try:
-            return Saved(
-                epoch=int(content["epoch"]),
-                tensors=read_state_dict(self.folder / str(content["state"])),
-                best=read_state_dict(self.folder / str(content["best"])),
-                best_epoch=int(content["best_epoch"]),
-                history=[dict(entry) for entry in content["history"]],
-                extra=dict(content["extra"]),
-            )
-        except (InputError, KeyError, TypeError, ValueError) as error:
+            with safe_open(path, framework="pt") as file:
+                facts = parse_json(file.metadata()["facts"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file isn't a dict
+            return Saved(**facts, tensors=_under("now.", tensors), best=_under("best.", tensors))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise _damaged(path, error) from error
 
-    def _write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        atomic_write_bytes(self.folder / name, save(plain))
+
+def _under(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
-        return dict(content)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({one_line(error)})") from error
-    except (ValueError, TypeError) as error:
+        return dict(parse_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is damaged ({' '.join(str(error).split())}); --if-exists overwrite starts again")
+    return InputError(f"{path} is damaged ({one_line(error)}); --if-exists overwrite starts again")
 
 
 def _short(value: Any) -> str:
@@ -147,7 +127,7 @@ class Fitted:
 
 
 def fit(
-    model: Classifier,
+    model: nn.Module,
     images: Images,
     rows: NDArray[np.intp],
     validation: NDArray[np.intp] | None,
@@ -190,8 +170,8 @@ def fit(
                 best_epoch = done
             elif best_epoch == 0 or _rank(metrics) > _rank(history[best_epoch - 1]):
                 best_epoch, best = done, {name: value.cpu().clone() for name, value in model.state_dict().items()}
-            scaler = {"scaler": trainer.scaler.state_dict()}
-            checkpoint.save(phase, Saved(done, trainer.state(), best, best_epoch, history, scaler))
+            scaler = trainer.scaler.state_dict()
+            checkpoint.save(phase, Saved(done, best_epoch, history, scaler, trainer.state(), best))
             if on_epoch is not None:
                 on_epoch(phase, done, epochs, metrics)
     if best:
@@ -208,7 +188,7 @@ def _rank(metrics: dict[str, float]) -> tuple[float, float]:
 class _Trainer:
     """The model with its optimiser, and all that a checkpoint has to hold of them."""
 
-    def __init__(self, model: Classifier, images: Images, config: TrainConfig, *, seed: int, device: str) -> None:
+    def __init__(self, model: nn.Module, images: Images, config: TrainConfig, *, seed: int, device: str) -> None:
         self.model, self.images, self.config, self.device = model, images, config, device
         self.random = torch.Generator().manual_seed(seed)
         # Matrices and kernels are decayed, not the scales and offsets of norms.
@@ -268,21 +248,15 @@ class _Trainer:
 
     def restore(self, saved: Saved) -> None:
         """Go on from a checkpoint."""
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {
-                name.removeprefix(prefix): value for name, value in saved.tensors.items() if name.startswith(prefix)
-            }
-
-        self.model.load_state_dict(under("model."))
+        self.model.load_state_dict(_under("model.", saved.tensors))
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in under("optimiser.").items():
+        for name, value in _under("optimiser.", saved.tensors).items():
             number, _, field = name.partition(".")
             state.setdefault(int(number), {})[field] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        if saved.extra["scaler"]:
-            self.scaler.load_state_dict(dict(saved.extra["scaler"]))
-        generators = under("random.")
+        if saved.scaler:
+            self.scaler.load_state_dict(dict(saved.scaler))
+        generators = _under("random.", saved.tensors)
         self.random.set_state(generators["batches"])
         torch.set_rng_state(generators["torch"])
         # A run that began on the CPU has no state of a GPU's generator; it keeps the seed's.

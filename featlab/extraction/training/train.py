@@ -1,4 +1,7 @@
-"""From the images of source subjects to a backbone file: the whole of `featlab backbone train`."""
+"""From the images of source subjects to a backbone file: the whole of `featlab backbone train`.
+
+A network is found by its name, and trained with a classifier on top; the file has the network alone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import json
 import shutil
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,26 +17,99 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor, nn
 
-from featlab.errors import InputError
-from featlab.extraction.backbones.weights import file_sha256, state_sha256
+from featlab.engine.run import OnProgress
+from featlab.errors import ConfigError, InputError, closest, one_line
+from featlab.extraction.backbones.exported_program import load_program
+from featlab.extraction.backbones.hubs import TAPS, bare_network, resnet18, small_resnet
+from featlab.extraction.backbones.network import check_layers, position_axes
+from featlab.extraction.backbones.weights import file_sha256, load_state_dict, read_state_dict, state_sha256
 from featlab.extraction.items import Failure, Item, class_names, item_order, stays
 from featlab.extraction.shards import file_stamp
 from featlab.extraction.training import TrainConfig, flat
 from featlab.extraction.training.data import Images, People, choose_people, load_images
 from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card
 from featlab.extraction.training.fit import Checkpoint, Fitted, OnEpoch, difference, fit
-from featlab.extraction.training.networks import (
-    Classifier,
-    TrainableNetwork,
-    build_network,
-    default_size,
-    load_weights,
-)
-from featlab.extraction.worker import OnProgress
 from featlab.seeding import seeded
 
 IfExists = Literal["resume", "error", "overwrite"]
+
+
+def default_size(arch: str) -> int:
+    """Return the side in pixels of the images that a network is made for."""
+    return 96 if arch == "small" else 224
+
+
+@dataclass(frozen=True, eq=False)
+class TrainableNetwork:
+    """A network that turns (n, 3, S, S) normalised images into (n, D) embeddings."""
+
+    module: nn.Module
+    dim: int
+    taps: tuple[str, ...]
+
+
+def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> TrainableNetwork:
+    """Build a network with fresh weights, drawn from torch's default generator."""
+    kind, _, name = arch.partition(":")
+    if arch == "small":
+        module: nn.Module = small_resnet()
+    elif arch == "resnet18":
+        module = resnet18()
+    elif kind in ("torchvision", "timm") and name:
+        module = bare_network(arch)
+    else:
+        hint = closest(arch, ("small", "resnet18", "torchvision:", "timm:"))
+        raise ConfigError(f"no network is called {arch!r} (known: small, resnet18, torchvision:NAME, timm:NAME){hint}")
+    check_layers(arch, layers, [place for place, _ in module.named_modules() if place])
+    dim, shapes = _probe(module, arch, size)
+    # Of the usual layers those that this network has, and that have positions left at this size.
+    usual = tuple(layer for layer in TAPS if layer in shapes and position_axes(shapes[layer]) is not None)
+    for layer in layers:
+        if position_axes(shapes.get(layer, ())) is None:
+            raise ConfigError(
+                f"the layer {layer!r} of {arch} has no positions to take statistics over at {size}x{size} pixels; "
+                f"choose others{f', e.g. {usual[-1]}' if usual else ''}"
+            )
+    return TrainableNetwork(module, dim, tuple(layers) or usual)
+
+
+def load_weights(arch: str, module: nn.Module, path: Path) -> None:
+    """Start from a state dict, or a ``.pt2`` of ours: every tensor of the network must be there in its shape."""
+    state = dict(load_program(path)[0].state_dict) if path.suffix == ".pt2" else read_state_dict(path)
+    load_state_dict(arch, module, state, path)
+
+
+def _probe(module: nn.Module, arch: str, size: int) -> tuple[int, dict[str, tuple[int, ...]]]:
+    """Return D, and the shape of each submodule's output for one image."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(place: str, output: object) -> None:
+        if isinstance(output, Tensor):
+            shapes[place] = tuple(output.shape)
+
+    hooks = [
+        part.register_forward_hook(lambda _, __, output, place=place: note(place, output))
+        for place, part in module.named_modules()
+        if place
+    ]
+    module.eval()
+    try:
+        with torch.no_grad():
+            out = module(torch.zeros(1, 3, size, size))
+    except Exception as error:
+        # A network says in its own way that it can't take a size (assertions, shapes that don't match).
+        raise ConfigError(
+            f"{arch} doesn't take images of {size}x{size} ({one_line(error)}); choose another --size"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    module.train()
+    if not isinstance(out, Tensor) or out.dim() != 2:
+        raise ConfigError(f"{arch} doesn't return one vector an image; choose a classification network")
+    return int(out.shape[1]), shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,24 +146,9 @@ def train_backbone(
     Some source subjects are held out to choose the epoch. A killed run goes on where it stopped, and on a CPU gives
     the file that an uninterrupted one with as many threads gives.
 
-    Args:
-        items: The whole source; no image of a held-out subject is opened.
-        config: What and how.
-        out: The file to write. Until it is there, the state is in ``<stem>.training/`` beside it.
-        neutral: Name of the neutral class.
-        held_out: Target subjects.
-        seed: Root of every draw.
-        weights: State dict to start from; None: from scratch.
-        device: ``cpu`` or ``cuda``.
-        if_exists: When ``out`` or an unfinished run is there: ``resume`` keeps or continues what the same request
-            began and refuses another, ``error`` refuses when ``out`` is there, ``overwrite`` starts again.
-        on_image: Progress of decoding.
-        on_epoch: Progress of training.
-
-    Raises:
-        InputError: Too few people, classes or readable images, weights that don't fit, or something else is there.
-        ConfigError: An unknown network or layer, a library that isn't installed.
-        FeatlabError: The written file computes something else than the network.
+    No image of a subject who is ``held_out`` is opened. ``weights`` is a state dict to start from; None: from scratch.
+    Until ``out`` is there, the state is in ``<stem>.training/`` beside it: "resume" continues what the same request
+    began, or keeps its file, and refuses another's; "overwrite" starts again.
     """
     start = time.monotonic()
     kept = stays(out, if_exists, get_args(IfExists))
@@ -99,7 +161,8 @@ def train_backbone(
         return _kept(out, request, start)
     with seeded(seed, "backbone weights", device=device):
         network = build_network(config.arch, size, config.layers)
-        model = Classifier(network.module, network.dim, len(classes), config.dropout)
+        head = {"dropout": nn.Dropout(config.dropout), "classifier": nn.Linear(network.dim, len(classes))}
+        model = nn.Sequential(OrderedDict(network=network.module, **head))
     if weights is not None:
         load_weights(config.arch, network.module, weights)
     initial = {name: value.clone() for name, value in model.state_dict().items()}

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+from featlab.engine.run import OnProgress, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Failure, Item
 from featlab.extraction.video.frames import OpenVideo, decode_packets, import_av, is_video, open_video, read_packets
-from featlab.extraction.worker import OnProgress, run_in_order, worker_count
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,6 @@ def probe_videos(
     paths: Sequence[Path], *, jobs: int = 1, on_progress: OnProgress | None = None
 ) -> dict[Path, VideoTimes | str]:
     """Read when the frames of videos are shown; of a video that can't be read, why."""
-    if jobs < 0:
-        raise ConfigError(f"video: jobs must be 0 or more, got {jobs}")
     if not paths:
         return {}
     import_av()
@@ -228,8 +226,8 @@ def expand_videos(
     """
     clips = Counter(_clip(item) for item in items if _to_expand(item))
     read = probe_videos(list(dict.fromkeys(path for path, _, _ in clips)), jobs=jobs, on_progress=on_progress)
-    sampled = {path: sample(times, sampling) for path, times in read.items() if isinstance(times, VideoTimes)}
-    jump = {path for path, times in read.items() if isinstance(times, VideoTimes) and times.jumps}
+    readable = {path: times for path, times in read.items() if isinstance(times, VideoTimes)}
+    sampled = {path: sample(times, sampling) for path, times in readable.items()}
     expanded: list[Item] = []
     failures: dict[str, str] = {}
     found: set[_Clip] = set()
@@ -237,9 +235,9 @@ def expand_videos(
         if not _to_expand(item):
             expanded.append(item)
             continue
-        times = read[item.path]
-        if isinstance(times, str):
-            failures[item.name] = times
+        times = readable.get(item.path)
+        if times is None:
+            failures[item.name] = str(read[item.path])
             continue
         if times.cut_short is not None:
             failures[item.name] = times.cut_short
@@ -257,11 +255,11 @@ def expand_videos(
             expanded.append(replace(item, name=name, frame=place, at=times.stamps[place]))
     for item in items:
         if _to_expand(item) and _clip(item) not in found and item.name not in failures:
-            failures[item.name] = _why_none(item, read[item.path], sampling, clips)
+            failures[item.name] = _why_none(item, readable[item.path], sampling, clips)
     return Expanded(
         [replace(item, row=row) for row, item in enumerate(expanded)],
         tuple(Failure(name, why) for name, why in failures.items()),
-        tuple(dict.fromkeys(item.name for item in items if item.path in jump)),
+        tuple(dict.fromkeys(item.name for item in items if item.path in readable and readable[item.path].jumps)),
     )
 
 
@@ -277,9 +275,7 @@ def _is_labelled_frame(item: Item, clips: Counter[_Clip]) -> bool:
     return item.frame > 0 or clips[_clip(item)] > 1
 
 
-def _why_none(item: Item, times: VideoTimes | str, sampling: Sampling, clips: Counter[_Clip]) -> str:
-    if isinstance(times, str):
-        return times
+def _why_none(item: Item, times: VideoTimes, sampling: Sampling, clips: Counter[_Clip]) -> str:
     if _is_labelled_frame(item, clips) or sampling.window is None:
         return "none of its labelled frames is among the sampled ones"
     opening, closing = sampling.window

@@ -102,8 +102,13 @@ class PFT(Method):
 
     def source_gain(self, bundle: Bundle) -> SourceGain | None:
         """Return what adapting gained on source people who were held out; ``None`` where the bundle doesn't know."""
-        reliability = self.reliability(bundle)
-        return reliability.source_gain if reliability else None
+        reliability, config = self.reliability(bundle), bundle.config.pretrain
+        gain = reliability.source_gain if reliability else None
+        chosen = config.form == "joint" and config.learn_balance and config.epochs
+        if gain is None or self.part or not chosen:
+            return gain
+        weight = float(bundle.extras[PFT.name].get("balance", config.balance))
+        return replace(gain, chose=f"; they chose T's parts: {1 - weight:.0%} linear, {weight:.0%} MLP")
 
     def expected_gain(
         self, bundle: Bundle, model: PersonalModel, embeddings: NDArray[np.float32]

@@ -64,7 +64,7 @@ def test_a_file_that_is_not_there_is_fetched_or_named(models, monkeypatch):
     monkeypatch.setattr(named.urllib.request, "urlopen", lambda url, timeout: asked.append(url) or io.BytesIO(content))
     first = make_backbone("emotiefflib:enet_b0_8_best_vgaf")
     assert make_backbone("emotiefflib:enet_b0_8_best_vgaf").info() == first.info()
-    assert asked == [named.EMOTIEFFLIB["enet_b0_8_best_vgaf"].url]
+    assert asked == [named.NETWORKS["emotiefflib"]["enet_b0_8_best_vgaf"].url]
 
     def no_network(url, timeout):
         raise OSError("no network")

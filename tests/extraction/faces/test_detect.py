@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.errors import FeatlabError, InputError
 from featlab.extraction.faces import detect
 from featlab.extraction.faces.detect import detect_landmarks, without_face
 from featlab.extraction.faces.landmarks import landmarks_for
@@ -153,14 +153,12 @@ def test_only_the_rows_of_the_items_count_and_gaps_are_listed(items, tmp_path, c
 
 
 def test_nothing_found_at_all_is_refused(items, tmp_path, colour, refused):
-    for given, jobs, error, says in (
-        ([items[FACELESS], items[BROKEN]], 1, InputError, "no face was found in 1 images (first: 2.png); look at one"),
-        ([items[BROKEN]], 1, InputError, "no image can be read (first: 5.png)"),
-        ([], 1, InputError, "the source has no items"),
-        (items, -1, ConfigError, "jobs = -1 must be at least 0"),
+    for given, says in (
+        ([items[FACELESS], items[BROKEN]], "no face was found in 1 images (first: 2.png); look at one"),
+        ([items[BROKEN]], "no image can be read (first: 5.png)"),
     ):
-        with refused(error, says):
-            detect_landmarks(given, colour(), tmp_path / "c.h5", jobs=jobs)
+        with refused(InputError, says):
+            detect_landmarks(given, colour(), tmp_path / "c.h5", jobs=1)
 
 
 def test_workers_change_nothing_but_the_time_and_one_that_dies_is_reported(items, tmp_path, colour, refused):

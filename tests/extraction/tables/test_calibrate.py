@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from featlab.analysis.calibration import resting_rows
 from featlab.errors import InputError
 from featlab.extraction.tables.calibrate import (
     DRIFT,
@@ -22,7 +23,6 @@ from featlab.extraction.tables.calibrate import (
     mixed_clips,
 )
 from featlab.extraction.tables.index import RowIndex
-from featlab.extraction.tables.recordings import resting_rows
 
 
 def recordings(*clips, names=("AU04", "AU12")):

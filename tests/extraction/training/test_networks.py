@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.extraction.backbones.hubs import TAPS, ResNet, resnet18, small_resnet
+from featlab.extraction.backbones.hubs import TAPS, resnet18, small_resnet
 from featlab.extraction.training.export import BackboneMeta, export_backbone, export_onnx, read_card
-from featlab.extraction.training.networks import build_network, default_size, load_weights
+from featlab.extraction.training.train import build_network, default_size, load_weights
 
 
 def test_the_small_net_is_for_96_pixels_and_taps_without_positions_are_left_out():
@@ -44,9 +44,6 @@ def test_unknown_networks_and_layers_are_refused(refused, monkeypatch):
         monkeypatch.setitem(sys.modules, f"{library}.models", None)
         with refused(ConfigError, "featlab[backbones]"):
             build_network(f"{library}:resnet18", 64)
-    for wrong in ({"widths": (4, 8)}, {"blocks": (1, 1, 0, 1)}, {"stem": 4}):
-        with refused(ConfigError):
-            ResNet(**wrong)
 
 
 @pytest.mark.usefixtures("libraries")

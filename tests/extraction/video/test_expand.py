@@ -55,8 +55,6 @@ def test_without_videos_pyav_is_not_needed(tmp_path, monkeypatch, refused):
     assert expand_videos([image], Sampling(fps=1)).items == [image]
     with refused(ConfigError, "pip install 'featlab[video]'"):
         expand_videos([whole(tmp_path / "a.mp4")])
-    with refused(ConfigError, "video: jobs must be 0 or more, got -1"):
-        expand_videos([], jobs=-1)
 
 
 def test_labelled_frames_are_looked_up_and_sampled(tmp_path, make_video):
