@@ -43,14 +43,8 @@ class FeatlabGroup(TyperGroup):
         except KeyboardInterrupt as stop:
             raise typer.Exit(_say_stopped(stop)) from None
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *more: Any, standalone_mode: bool = True, **options: Any
     ) -> Any:
         """Run the command line and exit with its code.
 
@@ -58,9 +52,9 @@ class FeatlabGroup(TyperGroup):
         """
         TYPED.set(tuple(sys.argv[1:] if args is None else args))
         if not standalone_mode:
-            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            return super().main(args, *more, standalone_mode=False, **options)
         try:
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            code = super().main(args, *more, standalone_mode=False, **options)
         except FeatlabError as error:
             _refuse(error, str(error), REFUSED)
         except _UsageError as error:

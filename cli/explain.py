@@ -11,35 +11,13 @@ from typer import Argument, Option
 
 from featlab.cli.complete import complete_ablation, complete_table
 from featlab.cli.session import FAILED, SKIPPED, TO_REPORT, Session, command, counted, names_in, workspace_command
+from featlab.config.analysis import GRIDS
 from featlab.errors import InputError
-
-_PROTOCOL, _RUNS = ("targets", "pool", "draws", "methods", "seeds"), ("jobs", "engine", "share", "collect")
-_LISTS = {
-    "dims": ("dims",),
-    "pairing": ("strategies",),
-    "losses": ("terms",),
-    "lambda": ("style", "expression", "alignment", "anchor"),
-    "layers": ("updates",),
-    "share": ("carried",),
-    "neutral": ("frames",),
-    "sources": ("counts",),
-    "contamination": ("shares",),
-    "bn": ("modes",),
-}
-"""Keys of ``[ablate]`` that ``--values`` sets."""
 
 
 @command(
-    *_PROTOCOL,
-    "images",
-    "workspace",
-    "caches",
-    "settings",
-    "seed",
-    "device",
-    *_RUNS,
-    "json_mode",
-    "quiet",
+    *("targets", "pool", "draws", "methods", "seeds", "images", "workspace", "caches", "settings", "seed"),
+    *("device", "jobs", "engine", "share", "collect", "json_mode", "quiet"),
     then=TO_REPORT,
 )
 def ablate(
@@ -47,10 +25,11 @@ def ablate(
     what: Annotated[
         str,
         Argument(
-            metavar="dims|pairing|losses|lambda|layers|neutral|sources|contamination|bn",
+            metavar="|".join(GRIDS),
             help="dims: dimension of the features. pairing: how source rows are paired. losses: each term on and off. "
-            "lambda: weights of the losses. layers: which layers of T adapt. neutral: frames of the clip. sources: "
-            "source subjects. contamination: a clip that is not all neutral. bn: BatchNorm's mode.",
+            "lambda: weights of the losses. layers: which layers of T adapt. share: how much of the offset at rest is "
+            "taken. neutral: frames of the clip. sources: source subjects. contamination: a clip that is not all "
+            "neutral. bn: BatchNorm's mode.",
             autocompletion=complete_ablation,
         ),
     ],
@@ -73,7 +52,7 @@ def ablate(
     if grid is not None:
         zero = ("full", "all") if what in ("dims", "neutral", "sources") else ()
         values = ",".join("0" if word in zero else word for word in names_in(grid))
-        more |= dict.fromkeys((f"ablate.{key}" for key in _LISTS.get(what, ())), values)
+        more |= dict.fromkeys((f"ablate.{key}" for key in GRIDS.get(what, ())), values)
     with output.progress() as bars:
         opened = session.open(more)
         protocol = opened.config.protocol

@@ -81,15 +81,7 @@ class Output:
         said = f"{', '.join(pictures)} and {others} more files" if pictures else f"{others} files"
         self.show(f"{folder}: {said}")
 
-    def results(self, tables: Iterable[Table], words: Iterable[str], folder: Path, files: Sequence[Path]) -> None:
-        """Print what a command gave: tables, what they say, and where it is, if it could be written."""
-        for table in tables:
-            self.table(table)
-        self.show(*words)
-        if files:
-            self.files(folder, files)
-
-    def result(self, folder: Path, result: Result, command: str) -> list[Path]:
+    def result(self, folder: Path, result: Result, command: str) -> None:
         """Write a result into its folder and print it: tables, sentences and where the files are, or JSON."""
         from featlab.analysis.page import write_result
 
@@ -97,16 +89,21 @@ class Output:
             files = write_result(folder, result, command)
         except (FeatlabError, OSError):
             # What may have taken hours to compute is shown all the same.
-            self.results(result.shown(), result.summary, folder, [])
+            self._findings(result)
             raise
-        return self.shown(folder, result, files)
+        self.shown(folder, result, files)
 
-    def shown(self, folder: Path, result: Result, files: list[Path]) -> list[Path]:
+    def shown(self, folder: Path, result: Result, files: list[Path]) -> None:
         """Print a result whose files are there."""
         self.note(*result.notes)
         self.json({**result.metadata, **result.data, "words": result.summary, "files": files})
-        self.results(result.shown(), result.summary, folder, files)
-        return files
+        self._findings(result)
+        self.files(folder, files)
+
+    def _findings(self, result: Result) -> None:
+        for table in result.shown():
+            self.table(table)
+        self.show(*result.summary)
 
     def tell(self, title: str, facts: Mapping[str, Any], said: Mapping[str, Any], **more: Any) -> None:
         """Print facts: with --json as they are, and ``more``; else a line each, some ``said`` in other words.
