@@ -10,8 +10,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,9 @@ class Step:
         return f"{STEPS.index(self.name) + 1}/{len(STEPS)}  {self.name:<9} {self.text} ({took})"
 
 
+_Steps = Callable[[str], AbstractContextManager[Step]]  # Times a step, by its name.
+
+
 @dataclass(frozen=True, eq=False)
 class DemoReport:
     """What the demo made: the workspace, its evaluation, what was done, and commands to type next."""
@@ -129,15 +133,26 @@ def run_demo(
     """Make the demo's workspace, or finish the one that is there; a ``featlab.toml`` that is there counts."""
     config = config or DemoConfig()
     _claim_folder(folder, config)
-    steps = _Steps(notify, on_progress)
+    steps: list[Step] = []
+
+    @contextmanager
+    def step(name: str) -> Iterator[Step]:
+        """Time a step, and say it when it is done."""
+        on_progress(name, 0, 0)
+        now, start = Step(name), time.perf_counter()
+        yield now
+        now.seconds = time.perf_counter() - start
+        steps.append(now)
+        notify(now.line())
+
     with one_thread():
-        _extract(folder, config, jobs, steps)
+        _extract(folder, config, jobs, step, on_progress)
         workspace = Workspace.open(folder, on_epoch=lambda stage, done, total, _: on_progress(stage, done, total))
-        rows, result = _evaluate(workspace, jobs, steps)
-        with steps.step("page") as now:
+        rows, result = _evaluate(workspace, jobs, step)
+        with step("page") as now:
             now.text = "tables and pictures in results/, all of them in index.html"
             _write_page(workspace, result)
-    return DemoReport(folder, rows, result, tuple(steps.done), next_steps(folder, workspace.table.subjects))
+    return DemoReport(folder, rows, result, steps, next_steps(folder, workspace.table.subjects))
 
 
 def next_steps(folder: Path, subjects: Sequence[str]) -> tuple[str, ...]:
@@ -174,37 +189,17 @@ def _claim_folder(folder: Path, config: DemoConfig) -> None:
         atomic_write_text(folder / CONFIG_FILE, text)
 
 
-class _Steps:
-    """Times the steps and says each when it is done."""
-
-    def __init__(self, notify: Callable[[str], None], on_progress: OnProgress) -> None:
-        self.done: list[Step] = []
-        self.report = on_progress
-        self._notify = notify
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[Step]:
-        self.report(name, 0, 0)
-        now, start = Step(name), time.perf_counter()
-        yield now
-        now.seconds = time.perf_counter() - start
-        self.done.append(now)
-        self._notify(now.line())
-
-
-def _extract(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> None:
+def _extract(folder: Path, config: DemoConfig, jobs: int, step: _Steps, on_progress: OnProgress) -> None:
     """Draw the faces and embed them, as far as it isn't done."""
     faces, manifest = config.faces, folder / "faces" / "manifest.csv"
-    with steps.step("faces") as now:
+    with step("faces") as now:
         # The manifest is written last, so one that is there is complete.
         now.reused = manifest.is_file()
         if not now.reused:
-            write_faces(
-                manifest.parent, faces, jobs=jobs, on_progress=lambda done, all_: steps.report("faces", done, all_)
-            )
+            write_faces(manifest.parent, faces, jobs=jobs, on_progress=partial(on_progress, "faces"))
         pictures = faces.people * len(faces.classes) * faces.clips * faces.frames
         now.text = f"{pictures:,} pictures of {faces.people} drawn people: {', '.join(faces.classes)}"
-    with steps.step("extract") as now:
+    with step("extract") as now:
         items = read_layout("auto", manifest)
         found = find_landmarks(manifest)
         done = extract(
@@ -214,16 +209,16 @@ def _extract(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> None
             neutral=faces.classes[0],
             landmarks=None if found is None else read_landmarks(found, len(items), names_by_row(items)),
             config=ExtractConfig(jobs=jobs),
-            on_progress=lambda at: steps.report("extract", at.done, at.total),
+            on_progress=lambda at: on_progress("extract", at.done, at.total),
         )
         now.reused = done.resumed_rows == done.rows
         now.text = f"hog embeddings of {done.dim:,} values, and landmarks, into cache.h5"
 
 
-def _evaluate(workspace: Workspace, jobs: int, steps: _Steps) -> tuple[list[EvaluationRow], Result]:
+def _evaluate(workspace: Workspace, jobs: int, step: _Steps) -> tuple[list[EvaluationRow], Result]:
     """Train at the source, adapt to every target with every method, and score."""
     protocol = workspace.config.protocol
-    with steps.step("evaluate") as now:
+    with step("evaluate") as now:
         tasks = plan(workspace)
         now.reused = count_finished(tasks) == sum(len(task.runs) for task in tasks)
         rows = [row for done in run_tasks(tasks, jobs=jobs) for row in done.values()]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from featlab.analysis.table import count_text
 from featlab.cli.complete import complete_method
 from featlab.cli.flags import FLAGS, PlotsOption
 from featlab.cli.output import Output
@@ -19,7 +20,6 @@ from featlab.cli.session import (
     TO_REPORT,
     Session,
     command,
-    counted,
     typed_command,
     workspace_command,
 )
@@ -246,7 +246,7 @@ def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets
     share = "" if shares == (1, 1) else f", share {shares[0]} of {shares[1]}"
     return (
         f"{command}: {len(protocol.methods)} methods on {targets} targets ({unit}), "
-        f"{counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}{share}; "
+        f"{count_text(protocol.draws, 'draw')} x {count_text(protocol.seeds, 'seed')}{share}; "
         f"{reused} of {runs} runs are there already"
     )
 

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from featlab.analysis.table import count_text
 from featlab.cli.complete import complete_ablation, complete_table
-from featlab.cli.session import FAILED, SKIPPED, TO_REPORT, Session, command, counted, names_in, workspace_command
+from featlab.cli.session import FAILED, SKIPPED, TO_REPORT, Session, command, names_in, workspace_command
 from featlab.config.analysis import GRIDS
 from featlab.errors import InputError
 
@@ -45,7 +46,6 @@ def ablate(
     """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
     from featlab.analysis.ablation.report import ablation_result, example_figures
     from featlab.analysis.ablation.run import ablate as run_ablation
-    from featlab.evaluation.runner import UnfinishedError
 
     output = session.output
     more: dict[str, object] = {"ablate.methods": session["methods"], "ablate.reductions": reduce}
@@ -58,12 +58,8 @@ def ablate(
         protocol = opened.config.protocol
         targets = sorted({name for draw in range(protocol.draws) for name in opened.targets(draw)})
         session.warn_of_untested(opened, targets, protocol.scope)
-        output.note(f"ablate {what}: {counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}")
-        try:
-            report = run_ablation(what, opened, **session.where(opened, bars.of(f"ablate {what}")))
-        except UnfinishedError as error:
-            session.tell_unfinished(error)
-            return
+        output.note(f"ablate {what}: {count_text(protocol.draws, 'draw')} x {count_text(protocol.seeds, 'seed')}")
+        report = run_ablation(what, opened, **session.where(opened, bars.of(f"ablate {what}")))
     examples = example_figures(opened, session["images"], output.note) if what == "pairing" else []
     session.result(f"ablate-{what}", ablation_result(report, examples))
     rows = [row for point in report.points for row in point.rows]
@@ -159,7 +155,7 @@ def paper(
         return
     from featlab.analysis.page import run_folder
     from featlab.config.options import check_choice
-    from featlab.evaluation.runner import UnfinishedError, plan, refuse_unfinished, run_tasks
+    from featlab.evaluation.runner import plan, refuse_unfinished, run_tasks
     from featlab.methods.registry import refuse_unread
 
     check_choice("NAME", name, tuple(tables))
@@ -179,12 +175,8 @@ def paper(
         sizes = f"{len(targets)} targets, {len(tasks[0].source_subjects)} source subjects"
         say = output.warn if len(targets) < table.targets else output.note
         say(f"paper {name}: {sizes}" + (f"; published: {table.targets} and {table.sources}" if table.targets else ""))
-        try:
-            done = run_tasks(tasks, **session.where(opened, bars.of("evaluate")))
-            refuse_unfinished(tasks, done)
-        except UnfinishedError as error:
-            session.tell_unfinished(error)
-            return
+        done = run_tasks(tasks, **session.where(opened, bars.of("evaluate")))
+        refuse_unfinished(tasks, done)
         rows = {run: [row for part in done for key, row in part.items() if key.method == run] for run in made}
         lines = compare.lines_of(table, made, compare.found_in(table, opened, rows, bars.of(table.kind)))
     result = compare.paper_result(table, opened, people, lines, rows)
@@ -232,7 +224,7 @@ def report(
     skipped = [{"folder": folder, "reason": reason} for folder, reason in made.skipped]
     output.json({"file": path, "bytes": size, "title": title, "sections": sections, "skipped": skipped})
     output.columns(("Section", "Folder"), [(item.page.title, item.folder) for item in made.pages], text_columns=2)
-    output.show(f"{path}: {counted(len(made.pages), 'section')}, {size / 1e6:.1f} MB; open it in a browser")
+    output.show(f"{path}: {count_text(len(made.pages), 'section')}, {size / 1e6:.1f} MB; open it in a browser")
     output.warn(*made.warnings())
     if made.skipped:
         raise typer.Exit(SKIPPED)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
+from featlab.analysis.table import count_text
 from featlab.cache.names import one_form
 from featlab.cli.backbone import embed, network_device, recipe_of
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.session import REFUSED, SKIPPED, Session, counted, people_of, workspace_command
+from featlab.cli.session import REFUSED, SKIPPED, Session, people_of, workspace_command
 from featlab.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def predict_rows(session: Session, out: Path, smooth: int) -> None:
     output.json(facts | {"people": predicted} | left_out(people, targets, refused))
     stored = sum(done["reused"] for done in predicted)
     shown = {
-        "predicted": f"{len(predicted)} of {counted(len(targets), 'subject')} ({stored} adapted to already)",
+        "predicted": f"{len(predicted)} of {count_text(len(targets), 'subject')} ({stored} adapted to already)",
         "rows": f"{sum(done['rows'] for done in predicted):,}",
         "written to": facts["path"],
     }
@@ -181,7 +182,7 @@ def targets_of(output: Output, bundle: Bundle, people: Sequence[str]) -> list[st
     """Return those of several people whom a bundle can be adapted to, and say how many it knows from the source."""
     targets = [name for name in people if name not in bundle.source_subjects]
     if len(targets) < len(people):
-        output.note(f"{counted(len(people) - len(targets), 'source subject')} of the bundle left out")
+        output.note(f"{count_text(len(people) - len(targets), 'source subject')} of the bundle left out")
     return targets
 
 

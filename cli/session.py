@@ -16,13 +16,13 @@ import typer
 
 from featlab.cli.flags import FLAGS
 from featlab.cli.output import Output
-from featlab.errors import ConfigError, listed
+from featlab.errors import ConfigError, UnfinishedError, listed
 
 if TYPE_CHECKING:
     from featlab.analysis.page import Result
     from featlab.bundle.bundle import Bundle
     from featlab.cache.schema import ExtractorInfo
-    from featlab.evaluation.runner import OnStep, UnfinishedError, Where
+    from featlab.evaluation.runner import OnStep, Where
     from featlab.workspace.workspace import Workspace
 
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
@@ -227,6 +227,8 @@ def command(*flags: str, then: str = "") -> Callable[[Callable[..., None]], Call
             session = Session({name: given.pop(name) for name in flags}, then)
             try:
                 function(session, **given)
+            except UnfinishedError as error:
+                session.tell_unfinished(error)
             except typer.Exit as end:
                 if end.exit_code == SKIPPED:
                     session.tell_next(given)
@@ -250,11 +252,6 @@ def typed_command() -> str:
             continue
         words.append(shlex.quote(word))
     return " ".join(words)
-
-
-def counted(number: int, thing: str) -> str:
-    """Return a number of things in words: 1 draw, 2 draws."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def names_in(text: str | None) -> list[str]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from featlab.analysis.table import count_text
 from featlab.cli.output import Output
 from featlab.cli.predict import end_with, left_out, targets_of
-from featlab.cli.session import Session, counted, names_in, people_of, workspace_command
+from featlab.cli.session import Session, names_in, people_of, workspace_command
 from featlab.errors import listed
 
 if TYPE_CHECKING:
@@ -232,7 +233,8 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
     )
     shown = {
         "method": done.method,
-        "adapted on": f"{done.frames} neutral frames of {counted(len(done.videos), 'video')}: {', '.join(done.videos)}",
+        "adapted on": f"{done.frames} neutral frames of {count_text(len(done.videos), 'video')}: "
+        f"{', '.join(done.videos)}",
         "iterations": f"{done.model.iterations} in {done.seconds:.2f} s",
         "parameters changed": f"{done.model.trainable:,}",
         "written to": done.folder,
@@ -274,7 +276,7 @@ def _adapt_many(
     done_to = {"bundle": folder, "people": [asdict(done) for done in adapted]}
     output.json(facts | done_to | left_out(people, targets, refused))
     stored = sum(done.reused for done in adapted)
-    facts["adapted"] = f"{len(adapted)} of {counted(len(targets), 'subject')}"
+    facts["adapted"] = f"{len(adapted)} of {count_text(len(targets), 'subject')}"
     facts["adapted"] += f" ({stored} stored already, from the same clips)" if stored else ""
     facts["written to"] = folder / "subjects"
     gains = [100 * done.expected_gain.expected for done in adapted if done.expected_gain]
