@@ -60,7 +60,7 @@ def to_rich(table: Table, *, wide: bool = False) -> RichTable:
         justify: Literal["left", "right"] = "left" if place < table.text_columns else "right"
         whole = place >= table.text_columns
         # Names to be typed again stay in one piece, where a line has room for them.
-        words = [min(len(word), _UNBROKEN) for row in table.rows for word in row[place].split()]
+        words = [len(word) for row in table.rows for word in row[place].split() if len(word) <= _UNBROKEN]
         size = {"min_width": widest if whole else max(words, default=0), "max_width": None if whole else _READABLE}
         rich.add_column(Text(head), justify=justify, no_wrap=whole, overflow="fold", **size)
     for row, bold, ends in zip(_shown(table), table.bold, _group_ends(table), strict=True):
