@@ -26,7 +26,6 @@ from featlab.config.load import Config, config_template, set_in_section
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow, run_facts
 from featlab.evaluation.runner import count_finished, plan, run_tasks
-from featlab.evaluation.summary import summarise
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.drawn_faces import FacesConfig, write_faces
 from featlab.extraction.extract import ExtractConfig, extract
@@ -223,14 +222,11 @@ def _evaluate(workspace: Workspace, jobs: int, step: _Steps) -> tuple[list[Evalu
         now.reused = count_finished(tasks) == sum(len(task.runs) for task in tasks)
         rows = [row for done in run_tasks(tasks, jobs=jobs) for row in done.values()]
         now.text = f"{len(protocol.methods)} methods, trained on the others, on {len(workspace.targets())} targets"
-    summaries = summarise(rows)
     result = evaluation_result(
         rows,
-        summaries,
         metadata=run_facts(workspace),
         classes=workspace.table.classes,
         smoothing=protocol.smoothing,
-        data={"results": [row.to_dict() for row in rows], "summary": [item.to_dict() for item in summaries]},
     )
     return rows, replace(result, summary=(NO_CLAIM, *result.summary))
 

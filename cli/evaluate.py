@@ -27,7 +27,6 @@ from featlab.errors import InputError, listed
 
 if TYPE_CHECKING:
     from featlab.evaluation.results import EvaluationRow
-    from featlab.evaluation.summary import MethodSummary
     from featlab.methods.base import Method
     from featlab.workspace.workspace import Workspace
 
@@ -137,7 +136,6 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
     from featlab.analysis.page import run_folder
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
-    from featlab.evaluation.summary import summarise
     from featlab.methods.registry import refuse_unread
     from featlab.workspace.workspace import tuned_on
 
@@ -158,7 +156,6 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
     rows = [row for part in done for row in part.values()]
     if not rows:
         raise InputError(f"no run of this {command} has been made yet; run it without --collect first")
-    summaries = summarise(rows)
     seen = _tuned(tuned_on(session.workspace), rows)
     facts = run_facts(opened)
     folder = session.workspace / "results" / (name or run_folder(command, facts))
@@ -166,13 +163,12 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
     missing = runs - len(rows)
     result = evaluation_result(
         rows,
-        summaries,
         metadata=facts,
         kind=command,
         plots=plots,
         classes=opened.table.classes,
         smoothing=protocol.smoothing,
-        data=_data(rows, summaries, runs, reused),
+        runs={"all": runs, "reused": reused, "failed": len(failed), "missing": missing},
     )
     result = replace(result, summary=(*result.summary, *seen))
     output.show(f"{runs} runs: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else ""))
@@ -189,7 +185,6 @@ def _show_finished(session: Session, command: str, values: Mapping[str, Any], na
     from featlab.analysis.evaluation.stored import read_finished
     from featlab.analysis.page import run_folder
     from featlab.evaluation.results import run_facts
-    from featlab.evaluation.summary import summarise
     from featlab.workspace.workspace import Workspace, tuned_on
 
     output, root = session.output, session.workspace
@@ -208,20 +203,11 @@ def _show_finished(session: Session, command: str, values: Mapping[str, Any], na
     session.warn_of_seen(opened.extractor, targets)
     session.warn_of_untested(Workspace.open(root, given, subjects=targets), targets, protocol.scope)
     output.note(_what_runs(command, (1, 1), opened, len(draws[0]), runs, runs))
-    rows, result, files = found
+    result, files = found
     output.show(f"{runs} runs: {runs} reused, 0 failed")
-    output.shown(folder, replace(result, data=_data(rows, summarise(rows), runs, runs)), files)
+    counts = {"all": runs, "reused": runs, "failed": 0, "missing": 0}
+    output.shown(folder, replace(result, data={**result.data, "runs": counts}), files)
     return True
-
-
-def _data(rows: Sequence[EvaluationRow], summaries: Sequence[MethodSummary], runs: int, reused: int) -> dict[str, Any]:
-    """Return what ``--json`` prints of an evaluation."""
-    failed = sum(bool(row.error) for row in rows)
-    return {
-        "results": [row.to_dict() for row in rows],
-        "summary": [item.to_dict() for item in summaries],
-        "runs": {"all": runs, "reused": reused, "failed": failed, "missing": runs - len(rows)},
-    }
 
 
 def _tuned(tuned: Mapping[str, Sequence[str]], rows: Sequence[EvaluationRow]) -> list[str]:

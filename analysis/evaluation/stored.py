@@ -15,6 +15,7 @@ from featlab.cache.sums import SUMS, check_sum, damages, read_sums
 from featlab.config.load import load_config
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results
+from featlab.evaluation.summary import MethodSummary, summarise
 from featlab.workspace.workspace import CONFIG_FILE
 
 _WIDEST = 6  # Target subjects up to which the per-subject table is printed; the file has it always.
@@ -114,10 +115,15 @@ def printed_tables(rows: Sequence[EvaluationRow], kind: str, tables: Collection[
     return [name for name in names if name in tables]
 
 
+def evaluation_data(rows: Sequence[EvaluationRow], summaries: Sequence[MethodSummary]) -> dict[str, Any]:
+    """Return what ``--json`` prints of an evaluation's rows."""
+    return {"results": [row.to_dict() for row in rows], "summary": [item.to_dict() for item in summaries]}
+
+
 def read_finished(
     folder: Path, facts: Mapping[str, Any], runs: int, *, plots: bool
-) -> tuple[list[EvaluationRow], Result, list[Path]] | None:
-    """Return rows, result and files of an evaluation of which nothing is left to run, to count or to draw.
+) -> tuple[Result, list[Path]] | None:
+    """Return result and files of an evaluation of which nothing is left to run, to count or to draw.
 
     ``None`` if it isn't made of the very same (``facts``), or a run or a file isn't there.
     """
@@ -132,5 +138,6 @@ def read_finished(
     if not same or not names or damages(folder / SUMS) or len(rows) != runs or any(row.error for row in rows):
         return None
     printed = printed_tables(rows, page.kind, tables)
-    result = Result(page.kind, page.title, page.summary, tables, metadata=facts, printed=printed)
-    return rows, result, [folder / name for name in (*names, SUMS)]
+    data = evaluation_data(rows, summarise(rows))
+    result = Result(page.kind, page.title, page.summary, tables, metadata=facts, data=data, printed=printed)
+    return result, [folder / name for name in (*names, SUMS)]

@@ -29,7 +29,6 @@ from featlab.cache import ExtractorInfo, open_cache, write_table
 from featlab.errors import InputError
 from featlab.evaluation.metrics import subject_metrics
 from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.summary import summarise
 
 SEVEN = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise")
 
@@ -200,7 +199,7 @@ def test_an_unknown_class_has_dashes_and_source_access_is_explained():
 
 def written(folder, rows, facts=None):
     metadata = facts or {"cache_digest": "abc"}
-    write_result(folder, evaluation_result(rows, summarise(rows), metadata=metadata, plots=False, classes=SEVEN))
+    write_result(folder, evaluation_result(rows, metadata=metadata, plots=False, classes=SEVEN))
     return folder
 
 
