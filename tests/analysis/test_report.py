@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -19,8 +18,8 @@ from featlab.analysis import style
 from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.page import DrawnFigure, Page, Result, write_result
 from featlab.analysis.render import to_csv, to_latex
-from featlab.analysis.report import collect, commands, render_report, write_report
-from featlab.analysis.report.collect import changed_settings, find_pages, protocol_summary, read_report, sources_of
+from featlab.analysis.report import collect, render_report, write_report
+from featlab.analysis.report.collect import find_pages, protocol_summary, read_report
 from featlab.analysis.table import Table
 from featlab.config.load import Config
 from featlab.errors import InputError
@@ -254,14 +253,6 @@ def test_a_large_drawing_is_shown_as_a_picture_and_its_files_are_named(tmp_path,
         assert not [attrs for _, attrs in seen.elements if "data-drawing" in attrs]
 
 
-def test_the_words_of_the_evaluation_stand_at_the_top_and_once(folders, seen):
-    words = read_report(folders, "").pages[0].page.summary
-    assert all(seen.text.count(line.replace("\u00a0", " ")) == 1 for line in words if len(line) > 20)
-    assert seen.text.index("Summary") < seen.text.index(words[1][:60]) < seen.text.index("In words: see the summary")
-    without = Reader(render_report(read_report(folders[1:], ""))).text
-    assert ("Summary" in without, "It is so." in without) == (False, True)
-
-
 def test_other_caches_and_versions_are_warned_of_and_said_at_each_page(tmp_path, folders):
     changed = {**FACTS, "cache_digest": "b" * 64, "versions": {"featlab": "9"}}
     other = page(tmp_path / "plot-x", "plot", metadata=changed)
@@ -277,18 +268,6 @@ def test_other_caches_and_versions_are_warned_of_and_said_at_each_page(tmp_path,
     alike = read_report(folders, "")
     assert alike.warnings() == ()
     assert "From cache" not in Reader(render_report(alike)).text
-
-
-def test_pages_of_one_title_are_told_apart_and_one_without_metadata_is_no_other_cache(tmp_path, folders):
-    alike = [page(tmp_path / name, figures=[], title=title) for name, title in (("a", "T"), ("b", "U"), ("c", "T"))]
-    text = Reader(render_report(read_report(alike, ""))).text
-    assert all(text.count(line) == 2 for line in ("1. T (a)", "2. U ", "3. T (c)"))
-    made = read_report([folders[1], page(tmp_path / "bare", metadata={}, command="")], "")
-    assert made.warnings() == ()
-    text = Reader(render_report(made)).text
-    assert "From nobody knows where." in text
-    assert text.count("nobody knows where") == 3
-    assert "# An ablation: called from Python" in text
 
 
 def test_settings_that_differ_are_listed_with_their_default_and_the_others_are_folded(seen):
@@ -311,26 +290,10 @@ def with_protocol(**values):
     return made_page(config={**config, "protocol": {**config["protocol"], **values}})
 
 
-def test_settings_commands_and_origins_are_listed_once_with_their_pages():
-    pages = [with_protocol(seeds=2), with_protocol(seeds=3), with_protocol(seeds=2), with_protocol()]
-    assert changed_settings(pages) == [("protocol.seeds", "1", "2", [0, 2]), ("protocol.seeds", "1", "3", [1])]
-    # A configuration read back differs in nothing.
-    assert changed_settings([made_page(config=json.loads(json.dumps(Config().to_dict())))]) == []
-    pages = [made_page(), replace(made_page(), command="featlab plot tsne"), made_page()]
-    assert commands(pages) == ["featlab evaluate", "featlab plot tsne"]
-    pages = [made_page(), made_page(cache_digest="b"), made_page()]
-    caches = [(facts["cache digest"][:1], at) for facts, at in sources_of(pages) if "cache digest" in facts]
-    assert caches == [("a", [0, 2]), ("b", [1])]
-
-
 def test_the_protocol_is_told_in_sentences():
     for values, said in [
-        ({}, "10 target subjects drawn at random, 1 draw, 1 seed; the root of every seed is 0."),
         ({"pool": "p.txt", "draws": 2}, "10 target subjects drawn at random among a pool, 2 draws, 1 seed;"),
         ({"targets": "s1,s2", "seed": 7}, "subjects that were named (s1,s2), 1 seed; the root of every seed is 7."),
-        ({"sources": ["a", "b"]}, "Source subjects: 2 subjects that were named."),
-        ({"source_limit": 5}, "Source subjects: all who are no target, 5 of them at most."),
-        ({"gap": 3}, "With one neutral video the split is in time, 3 frames apart."),
         ({"frames": 4}, "Of the neutral videos, the first 4 frames at most."),
         ({"contamination": 0.25}, "25 % of the adapted frames show other classes, on purpose."),
         ({"scope": "dataset"}, "Adapted to all target subjects together"),

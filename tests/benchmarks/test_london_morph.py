@@ -17,11 +17,10 @@ from featlab.extraction.faces import MESH_TO_68
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "london_morph"))
 
-from london_film import CLIPS, FRAMES, Clip, Look, draw_clip, draw_look, film, neutral_course, smile_course
-from london_warp import Morph, Similarity, eye_similarity, make_morph, resample
+from london_film import CLIPS, FRAMES, Clip, film
+from london_warp import Morph, Similarity, make_morph
 from make_clips import find_photographs, make_clips
 
-SEEDS = range(300)
 SIDE = 48
 
 
@@ -51,32 +50,6 @@ def morph() -> Morph:
     smiling = neutral + np.where(neutral[:, 1:] > 90, np.array((4.0, -6.0)), 0.0)
     grey = np.full((160, 160, 3), 100.0)
     return Morph(grey, grey + 50, neutral, smiling)
-
-
-def test_the_eyes_of_a_crop_are_level_and_at_their_place() -> None:
-    for turn in (0.0, 0.3, -0.5):
-        face = Similarity(1.7 * np.exp(1j * turn), 30 - 12j)(a_mesh())
-        place = eye_similarity(face, 160)
-        np.testing.assert_allclose(place(face)[[33, 133]].mean(axis=0), (80 - 28.8, 64), atol=1e-9)
-        np.testing.assert_allclose(place(face)[[362, 263]].mean(axis=0), (80 + 28.8, 64), atol=1e-9)
-        np.testing.assert_allclose(place.inverse()(place(face)), face, atol=1e-9)
-
-
-def test_resampling_keeps_a_ramp_and_averages_what_it_can_not_show() -> None:
-    # Bilinear values and their averages are exact for a linear picture, so this says where every pixel comes from.
-    source = grid(200)[..., :1] * 0.5 + grid(200)[..., 1:] * 0.25
-    place = Similarity(0.3 * np.exp(0.1j), 2 - 1j)
-    x, y = np.moveaxis(place.inverse()(grid(40)), -1, 0)
-    inside = (x > 4) & (x < 195) & (y > 4) & (y < 195)
-    assert inside.sum() > 1000
-    for shrink in (False, True):
-        drawn = resample(source, place, 40, shrink=shrink)
-        np.testing.assert_allclose(drawn[..., 0][inside], (0.5 * x + 0.25 * y)[inside], atol=1e-9)
-    checkers = (grid(200).sum(axis=-1) % 2)[..., None] * 200
-    drawn = resample(checkers, Similarity(0.25, -0.375 - 0.375j), 50, shrink=True)
-    assert np.abs(drawn[1:-1, 1:-1] - 100).max() < 1
-    # Unaveraged, every fourth pixel of checkers is a black one.
-    assert resample(checkers, Similarity(0.25, 0j), 50, shrink=False).max() == 0
 
 
 @pytest.mark.filterwarnings("ignore:.estimate. is deprecated:FutureWarning")
@@ -110,51 +83,6 @@ def test_a_morph_begins_and_ends_with_the_photographs() -> None:
         np.testing.assert_array_equal(at, points)
 
 
-def test_a_neutral_clip_stays_low_and_sways_twice() -> None:
-    courses = np.array([neutral_course(0.075, np.random.default_rng(seed)) for seed in SEEDS])
-    assert courses.shape == (300, FRAMES)
-    assert courses.min() >= 0
-    assert courses.max() <= 0.15
-    free = courses[(courses.min(axis=1) > 0) & (courses.max(axis=1) < 0.15)]
-    assert len(free) > 100
-    # 11 frames make two whole periods: the mean is the level, and the second harmonic is all that is left.
-    spectrum = np.abs(np.fft.rfft(free[:, :-1], axis=1)) / 11 * 2
-    np.testing.assert_allclose(spectrum[:, 2], 0.03, rtol=1e-6)
-    np.testing.assert_allclose(spectrum[:, [1, 3, 4, 5]], 0, atol=1e-12)
-
-
-def test_a_smile_goes_up_to_its_peak_and_back_and_is_never_neutral() -> None:
-    courses = np.array([smile_course(0.03, np.random.default_rng(seed)) for seed in SEEDS])
-    assert courses.min() == 0.12
-    assert (courses[:, 9:] == 0.12).all()
-    assert (courses.argmax(axis=1) == 4).all()
-    peaks = 0.03 + (courses[:, 4] - 0.03) / np.sin(0.52 * np.pi) ** 0.7
-    assert 0.25 <= peaks.min() < 0.27
-    assert 0.73 < peaks.max() <= 0.75
-    assert (courses[:, 0] < courses[:, 2]).all()
-
-
-def test_the_head_walks_as_far_as_the_recipe_says() -> None:
-    look = Look(0.05, np.array((1.0, 0.9, 1.1)), 4.0)
-    places = [draw_clip(look, "smile", np.random.default_rng(seed), 96, 160).places for seed in SEEDS]
-    zoom = np.array([[place.a for place in row] for row in places]) / 0.6
-    centre = np.array([[place.a * (80 + 80j) + place.b for place in row] for row in places]) - (48 + 48j)
-    walks = {"right": (centre.real, 0.25), "down": (centre.imag, 0.25)}
-    walks |= {"turn": (np.rad2deg(np.angle(zoom)), 0.25), "grow": (np.abs(zoom) - 1, 0.003)}
-    for walk, step in walks.values():
-        # A sum of n independent steps spreads by the square root of n.
-        for frame in (0, 3, 11):
-            assert walk[:, frame].std() == pytest.approx(step * np.sqrt(frame + 1), rel=0.12)
-        assert np.diff(walk, axis=1).std() == pytest.approx(step, rel=0.05)
-
-
-def test_a_person_depends_on_nothing_but_seed_and_name() -> None:
-    first, again, other, later = draw_look(0, "s001"), draw_look(0, "s001"), draw_look(0, "s002"), draw_look(1, "s001")
-    assert first.rest == again.rest
-    np.testing.assert_array_equal(first.gain, again.gain)
-    assert len({first.rest, other.rest, later.rest}) == 3
-
-
 def test_landmarks_are_the_mesh_points_under_the_same_map(morph: Morph) -> None:
     intensity = np.linspace(0, 1, FRAMES)
     places = tuple(Similarity(0.6 * np.exp(0.01j * frame), frame / 10 - 0.5j) for frame in range(FRAMES))
@@ -166,24 +94,6 @@ def test_landmarks_are_the_mesh_points_under_the_same_map(morph: Morph) -> None:
         x, y = mesh[list(MESH_TO_68)].T
         turned = place.a * (x + 1j * y) + place.b
         np.testing.assert_allclose(landmarks[frame], np.stack((turned.real, turned.imag), axis=1), atol=1e-4)
-
-
-def test_light_gain_bias_intensity_and_noise_act_on_grey_levels(morph: Morph) -> None:
-    clip = still(light=np.full(FRAMES, 0.2), gain=np.array((1.0, 0.5, 1.5)), bias=7.0)
-    frames, _ = film(clip, morph, np.random.default_rng(0), 96)
-    assert (frames.shape, frames.dtype) == ((FRAMES, 96, 96, 3), np.uint8)
-    assert frames[0, 40, 0].tolist() == [87, 47, 127]
-    assert frames[0, 40, -1].tolist() == [127, 67, 187]
-    np.testing.assert_array_equal(frames[0], frames[5])
-    clip = still(intensity=np.linspace(0, 1, FRAMES))
-    frames, _ = film(clip, morph, np.random.default_rng(0), 96)
-    np.testing.assert_array_equal(frames[:, 50, 50, 0], np.round(100 + 50 * np.linspace(0, 1, FRAMES)))
-    # Noise is new in every frame, pixel and channel.
-    frames, _ = film(still(noise=5.0), morph, np.random.default_rng(0), 96)
-    noise = frames.astype(float).reshape(FRAMES, -1, 3) - 100
-    assert noise.std() == pytest.approx(5, rel=0.02)
-    assert abs(np.corrcoef(noise[0, :, 0], noise[0, :, 1])[0, 1]) < 0.05
-    assert abs(np.corrcoef(noise[0, :, 0], noise[1, :, 0])[0, 1]) < 0.05
 
 
 def save_photographs(folder: Path, numbers: tuple[int, ...]) -> Path:

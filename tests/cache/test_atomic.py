@@ -93,13 +93,6 @@ def test_a_folder_is_whole_or_not_there_and_a_complete_one_of_another_run_stays(
     assert sorted(os.listdir(tmp_path)) == ["a", "file"]
 
 
-def test_importing_the_package_loads_neither_numpy_nor_h5py():
-    told = "print([name for name in ('numpy', 'h5py') if name in sys.modules])"
-    script = f"import sys, featlab.cache\n{told}\nfrom featlab.cache import FeatureTable, Rows\n{told}"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n['numpy']\n"
-
-
 def test_a_drive_that_syncs_nothing_is_written_to(tmp_path, monkeypatch):
     for number in (errno.EINVAL, errno.ENOTSUP, errno.EIO):
 

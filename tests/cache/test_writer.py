@@ -1,12 +1,6 @@
 """Shards survive a kill, what does not fit is refused, and the target is whole or not there."""
 
 import errno
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -92,17 +86,6 @@ def test_a_damaged_shard_counts_as_absent(new_builder, make_rows, tmp_path):
             builder.assemble(["a"])
     builder.write_shard("a", make_rows(), [])
     assert builder.has_shard("a")
-
-
-def test_any_text_can_be_a_key(new_builder, make_rows, tmp_path):
-    builder = new_builder()
-    keys = ["s1/v1", "../../up", "", "a" * 500, "日本", "S1", "nul\0"]
-    for key in keys:
-        builder.write_shard(key, NO_ROWS if key else make_rows(), [])
-        assert builder.has_shard(key)
-        assert not builder.has_shard(key + "x")
-    builder.assemble(keys)
-    assert [path.name for path in tmp_path.iterdir()] == ["cache.h5"]
 
 
 def test_failures_travel_with_their_shard_and_any_nan_means_no_face(new_builder, make_rows, build, tmp_path):
@@ -206,77 +189,6 @@ def test_a_second_writer_is_refused_until_the_first_is_done(new_builder, make_ro
     refuses("another run", new_builder)
     assert not second.assemble(["a"]).with_name("cache.h5.shards").exists()
     assert not new_builder().has_shard("a")
-
-
-SCRIPT = """
-import resource, signal, sys, time
-import numpy as np
-from featlab.cache import CacheBuilder, ExtractorInfo, Rows
-from featlab.errors import FeatlabError
-
-out, shards, limit = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-if limit:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-builder = CacheBuilder(out, extractor=ExtractorInfo("x", "none", "y"), classes=["neutral"], has_landmarks=False)
-keys = [f"{number:03d}" for number in range(shards)]
-print("ready", flush=True)
-try:
-    for number, key in enumerate(keys):
-        if not builder.has_shard(key):
-            values = np.random.default_rng(number).normal(size=(200, 64)).astype(np.float32)
-            builder.write_shard(key, Rows(values, [None] * 200, ["s" + key] * 200, ["v"] * 200, range(200)), [])
-    builder.assemble(keys)
-except FeatlabError as error:
-    print(error)
-    sys.exit(2)
-"""
-
-
-def start(out, shards=20, limit=0):
-    command = [sys.executable, "-c", SCRIPT, str(out), str(shards), str(limit)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(out, **options):
-    process = start(out, **options)
-    told, complained = process.communicate(timeout=60)
-    return process.returncode, told, complained
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-def test_killed_runs_leave_no_half_file_and_no_trace_in_the_result(tmp_path):
-    started = time.monotonic()
-    assert finish(tmp_path / "whole.h5")[0] == 0
-    duration = time.monotonic() - started
-    delays = random.Random(0)
-    out = tmp_path / "killed.h5"
-    for _ in range(5):
-        process = start(out)
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(delays.uniform(0, duration / 4))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        if out.exists():
-            digest_of(out)
-    assert finish(out)[0] == 0
-    assert digest_of(out) == digest_of(tmp_path / "whole.h5")
-    assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.h5", "whole.h5"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs resource limits")
-def test_a_full_disk_is_one_clear_line_and_leaves_no_half_file(tmp_path):
-    """HDF5 alone crashes the process here: 3 and 56 kB end inside a shard, the others inside the cache."""
-    for limit in (3_000, 56_000, 150_000, 219_000):
-        code, told, complained = finish(tmp_path / f"{limit}.h5", shards=4, limit=limit)
-        assert (code, complained) == (2, "")
-        line = told.removeprefix("ready\n").rstrip("\n")
-        assert f"{limit}.h5" in line
-        assert "can't be written" in line
-        assert "\n" not in line
-        assert not (tmp_path / f"{limit}.h5").exists()
-    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_shard_that_the_system_cannot_read_stops_the_run(new_builder, make_rows, refused, monkeypatch):

@@ -32,17 +32,6 @@ def test_it_writes_a_backbone_and_says_how_to_go_on(source, run_well):
     assert not Path("net.training").exists()
 
 
-def test_json_has_the_card_and_a_run_that_is_finished_is_resumed(source, run_json, refused):
-    words = ("backbone", "train", "faces", "--subject", "s1", "--subject", "s4", "--quiet", *QUICK)
-    data = run_json(*words, "--set", "augment.flip=0", "--set", "lr=0.002")
-    card = data["card"]
-    assert (data["path"], card["held_out_subjects"]) == ("backbone.pt2", ["s1", "s4"])
-    assert (card["request"]["lr"], card["request"]["augment.flip"]) == (0.002, 0.0)
-    assert card["request"]["layers"] == ["maxpool"]
-    assert run_json(*words, "--set", "augment.flip=0", "--set", "lr=0.002")["resumed_epochs"] == 1
-    assert "lr was 0.002 and is" in refused(*words, "--set", "augment.flip=0")
-
-
 @pytest.mark.usefixtures("unwritten")
 def test_unreadable_source_images_and_nobody_held_out_are_said(source, run, run_well):
     assert "warning: nobody is held out" in run_well("backbone", "train", "faces", "--quiet", *QUICK).stderr

@@ -45,7 +45,7 @@ def test_shares_are_collected_into_the_table_of_one_run(folder, run, run_json, r
     assert collected["runs"] == {"all": 10, "reused": 10, "failed": 0, "missing": 0}
     for command in (
         ["ablate", "share", "--values", "0,1", "--methods", "pft"],
-        ["tune", "shot", "--space", "epochs=1,2"],
+        ["tune", "shot", "--space", "epochs=1,2", "--folds", "2"],
     ):
         shared = [*command, *(word for word in words[1:] if word != "--no-plots")]
         assert "when all shares have run" in run_json(*shared, "--share", "1/2")["unfinished"]

@@ -132,15 +132,6 @@ def test_import_says_what_it_made(card, run_well, run_json):
     assert (data["dim"], data["landmarks"]) == (3, 2)
 
 
-def test_what_an_import_decided_is_said_and_quiet_is_quiet(card, run_well):
-    card.write_text("subject,label,sex,f\nanna,rest,f,1\nanna,smile,f,2\n")
-    assert run_well(*IMPORT).stderr.splitlines() == [
-        "import: not features: sex",
-        "import: no row names a video: all rows of a subject with one label are taken as one, in the rows' order",
-    ]
-    assert run_well(*IMPORT, "--if-exists", "overwrite", "--quiet").stderr == ""
-
-
 def test_left_out_rows_of_an_import_are_listed_and_end_in_3(card, run):
     with card.open("a") as file:
         file.write("bo,smile,smile,7,nan,1\n")

@@ -16,10 +16,8 @@ from featlab.cache.table import LARGEST
 from featlab.errors import FeatlabError
 
 COMMANDS = (
-    "train",
     "pair",
     "pair --strategy cosine",
-    "pretrain",
     "adapt --subject s00",
     "predict --subject s00",
     "evaluate --targets 2 --methods source-only,neutral-shift,adabn,referenced,pft --no-plots --jobs 1",

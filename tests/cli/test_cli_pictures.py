@@ -10,7 +10,6 @@ from PIL import Image
 
 from featlab.analysis.page import read_page
 from featlab.cache import write_table
-from featlab.methods import method_names
 
 FAST = ["--set", "pretrain.validation=false"]
 # What is typed: the folder, its figures, its tables, and what is printed besides the sentences of the page.
@@ -18,7 +17,10 @@ PICTURES = {
     "plot pairs --rows 2 --subject s038": ("plot-pairs", ["pairs"], "pairs", "random"),
     "plot clip --subject s041 --faces none": ("plot-clip-s041-smile-a-pft", ["clip"], "clip", "Before"),
     "plot confusion": ("plot-confusion-evaluate-*", ["confusion"], "confusion", "neutral"),
-    "plot tsne --targets s041,s042 --by pca --sources 40": ("plot-pca-s041", ["pca-s041"], "scores", "as extracted"),
+    "plot tsne --subject s040 --subject s041 --by pca --sources 40": (
+        *("plot-pca-2-targets-*", ["pca-s040", "pca-s041"], "scores"),
+        "as extracted",
+    ),
     "plot neighbours --subject s041": ("plot-neighbours-s041", ["neighbours-s041"], "spread", "s041"),
     "plot style --targets s040,s041 --methods pft": ("plot-style", ["style-pft"], "style", "features"),
     "branches --targets 4 --name mine": ("mine", ["branches"], "branches", "chance 25.0 %"),
@@ -77,18 +79,6 @@ def test_pairs_are_of_every_strategy_there_is_and_of_nobody_who_is_held_out(
     assert "strategy landmark is left out" in run_well(*flags, "--cache", "bare.h5").stderr
 
 
-def test_clip_reuses_the_bundle_of_adapt_and_takes_a_video_a_class_and_smoothing(
-    trained, run_well, run_json, quickly, lines_of
-):
-    flags = ["--subject", "s041", "--video", "smile-b", "--faces", "none", *quickly]
-    assert "train:" not in run_well("plot", "clip", *flags).stderr
-    shown = [float(row["after"]) for row in lines_of("results/plot-clip-s041-smile-b-pft/clip.csv")]
-    data = run_json("plot", "clip", "--class", "neutral", "--smooth", "3", *flags)
-    assert (data["subject"], data["video"], data["class"]) == ("s041", "smile-b", "neutral")
-    edge = [1 - np.mean(shown[:2]), 1 - np.mean(shown[-2:])]
-    assert [data["frames"]["after"][0], data["frames"]["after"][-1]] == pytest.approx(edge, abs=1e-5)
-
-
 @pytest.fixture
 def pictured(folder, table, extractor):
     """The folder ``faces`` beside the cache, with a picture of each row; s040 has no labels."""
@@ -132,37 +122,6 @@ def test_confusion_takes_the_newest_or_named_results_methods_and_the_names_of_a_
     assert run_well("plot", "confusion", "moved", "--cache", "cache.h5").stderr == ""
 
 
-def test_tsne_of_several_subjects_has_a_picture_each(trained, run_json, quickly, lines_of):
-    words = ["--subject", "s040", "--subject", "s041", "--by", "pca", "--sources", "all"]
-    data = run_json("plot", "tsne", *words, *quickly, *FAST, "--set", "adapt.sfda-it.iterations=5")
-    assert data["subjects"] == ["s040", "s041"]
-    views = [(item["subject"], item["view"]) for item in data["scores"]]
-    kinds = ("as extracted", "T, not adapted", "pft", "sfda-it")
-    assert views == [(subject, name) for subject in ("s040", "s041") for name in kinds]
-    (made,) = Path("results").glob("plot-pca-2-targets-*")
-    assert (made / "pca-s041.csv").is_file()
-    shown = [(line["panel"], line["group"]) for line in lines_of(made / "pca-s040.csv")]
-    assert shown.count(("pft", "source")) == 6 * 24
-
-
-def test_two_pictures_of_one_person_train_once(folder, run_well, quickly):
-    first = run_well("plot", "tsne", "--subject", "s041", "--by", "pca", *quickly, *FAST)
-    assert "pretrain: " in first.stderr
-    for words in ("tsne --by pca --methods pft", "neighbours", "clip", "neighbours --method neutral-shift"):
-        assert "pretrain: " not in run_well("plot", *words.split(), "--subject", "s041", *quickly, *FAST).stderr, words
-
-
-def test_neighbours_reuse_the_bundle_of_adapt_and_take_classes_and_methods(trained, run_well, run_json, quickly):
-    before = set(Path("bundles").iterdir())
-    data = run_json("plot", "neighbours", "--subject", "s041", *quickly)
-    assert set(Path("bundles").iterdir()) == before
-    assert (data["method"], data["frames"]) == ("pft", 18)
-    chosen = ["--subject", "s041", "--method", "neutral-shift", "--classes", "neutral"]
-    shown = run_well("plot", "neighbours", *chosen, *quickly).stdout
-    assert "6 frames of s041" in shown
-    assert "neutral-shift" in shown
-
-
 def test_style_measures_every_target_and_leaves_out_who_cannot_be_adapted_to(folder, run, table, extractor, quickly):
     joyless = np.where(table.subject == 3, 1, table.label).astype(np.int16)
     write_table("joyless.h5", replace(table, label=joyless), extractor)
@@ -177,12 +136,6 @@ def test_style_measures_every_target_and_leaves_out_who_cannot_be_adapted_to(fol
     alone = run("plot", "style", "--targets", "s041", *flags)
     assert alone.exit_code == 2
     assert "none of the 1 targets can be adapted to" in alone.stderr
-
-
-def test_complexity_is_of_every_method_on_three_targets_unless_asked_otherwise(folder, run, monkeypatch):
-    monkeypatch.setattr("featlab.analysis.cost.measure_complexity", lambda *given, **how: 1 / 0)
-    result = run("complexity", "--set", "protocol.targets=4")
-    assert f"complexity: {len(method_names())} methods x 3 of 4 targets" in result.stderr
 
 
 def test_complexity_says_who_failed_and_ends_in_3_or_where_nobody_ran_in_1(folder, run, quickly):

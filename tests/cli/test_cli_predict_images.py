@@ -139,7 +139,15 @@ def test_a_video_is_sampled_as_asked_and_drawn_over(workspace, run_json, refused
     ]
     assert {line["video"] for line in lines_of("predictions.csv")} == {"talk.mp4"}
     # Before anything is embedded, or a person is looked for.
-    assert "--images CLIP" in refused("predict", "--subject", "nobody", "--images", "clip", "--overlay", "x.mp4")
+    Path("folder.mp4").mkdir()
+    for source, path, why in (
+        (("--images", "clip"), "x.mp4", "--images CLIP"),
+        ((), "x.mp4", "--images CLIP"),
+        (("--images", "talk.mp4"), "x.avi", "ends in .mp4"),
+        (("--images", "talk.mp4"), "folder.mp4", "new file"),
+        (("--images", "talk.mp4"), "talk.mp4", "new file"),
+    ):
+        assert why in refused("predict", "--subject", "nobody", *source, "--overlay", path)
 
 
 def test_what_can_not_be_read_is_listed_and_the_exit_code_is_3(workspace, run, quickly, lines_of):

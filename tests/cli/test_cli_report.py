@@ -47,16 +47,6 @@ def test_a_damaged_page_is_skipped_with_a_warning(evaluated, run):
     assert json.loads(run("report", "--json").stdout)["skipped"][0]["folder"] == "results/plot-tsne"
 
 
-def test_the_workspace_may_be_elsewhere(evaluated, run_well, monkeypatch):
-    home = Path.cwd()
-    Path("elsewhere").mkdir()
-    monkeypatch.chdir("elsewhere")
-    run_well("report", "-C", str(home))
-    assert (home / "report.html").is_file()
-    run_well("report", "-C", str(home), "--out", "here.html")
-    assert Path("here.html").is_file()
-
-
 @pytest.fixture
 def sized(monkeypatch):
     """Make the demo that is asked for tiny, and only once; returns what was asked for."""

@@ -76,7 +76,7 @@ def write(path, name):
     path.write_text("\n".join(lines))
 
 
-def test_every_tools_table_is_imported_adapted_to_and_evaluated(tmp_path, monkeypatch, run, run_json):
+def test_every_tools_table_is_imported_and_what_comes_of_it_evaluated(tmp_path, monkeypatch, run, run_json):
     assert set(COLUMNS) == set(PRESETS)
     for name in COLUMNS:
         folder = tmp_path / name
@@ -98,6 +98,6 @@ def test_every_tools_table_is_imported_adapted_to_and_evaluated(tmp_path, monkey
             group, dim = OTHER[name]
             other = json.loads(run("import", "table.csv", "--features", group, "--out", "x.h5", "--json").stdout)
             assert (other["dim"], other["rows"]) == (dim, 96 - left)
-        run_json("adapt", "--subject", "p1", *QUICK)
-        words = ("evaluate", "--targets", "p1", "--methods", "source-only,pft", "--no-plots", "--jobs", "1")
-        assert len(run_json(*words, *QUICK)["results"]) == 2
+        if name in ("openface2", "deepface"):  # With and without frame numbers; a cache is a cache from here on.
+            words = ("evaluate", "--targets", "p1", "--methods", "source-only,pft", "--no-plots", "--jobs", "1")
+            assert [row["error"] for row in run_json(*words, *QUICK)["results"]] == ["", ""]

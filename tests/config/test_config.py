@@ -114,7 +114,6 @@ KEPT = [
     ("head.lr", 1, 1.0),
     ("pretrain.validation", "false", False),
     ("pretrain.validation", "No", False),
-    ("pretrain.validation", "0", False),
     ("pretrain.validation", "TRUE", True),
     ("pretrain.validation", True, True),
     ("protocol.methods", "a,b", ("a", "b")),
@@ -124,10 +123,6 @@ KEPT = [
     ("protocol.sources", "", ()),
     ("protocol.targets", 10, "10"),
     ("protocol.targets", "s1,s2", "s1,s2"),
-    ("protocol.smoothing", "0", 0),
-    ("protocol.smoothing", 1, 1),
-    ("protocol.contamination", "0.25", 0.25),
-    ("protocol.pool", "s1,s2", "s1,s2"),
     ("cache", "other.h5", "other.h5"),
 ]
 

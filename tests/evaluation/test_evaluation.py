@@ -346,10 +346,3 @@ def test_every_test_row_is_predicted_once_by_an_oracle_that_never_saw_it(kind, c
             for video in np.unique(mine.video[split.test]):
                 block = sorted(mine.frame[row] for row in predicted if mine.video[row] == video)
                 assert block == list(range(block[0], block[0] + 4))
-
-
-def test_the_oracles_row_says_that_it_is_one(bundle, mine):
-    (row,) = evaluate_subject(bundle, mine, [make_method("oracle")])
-    assert row.selection == "oracle"
-    assert row.iterations == 100
-    assert row.trainable == sum(parameter.numel() for parameter in bundle.head.parameters())

@@ -9,7 +9,7 @@ import pytest
 import featlab.evaluation.runner
 from featlab.bundle.files import read_json
 from featlab.cache import write_table
-from featlab.errors import CacheError, ConfigError, InputError
+from featlab.errors import CacheError, InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.runner import plan, run_tasks
 from featlab.methods import get_method
@@ -76,28 +76,6 @@ def forbid(monkeypatch, *names):
             raise AssertionError(f"{name} ran again")
 
         monkeypatch.setattr(featlab.evaluation.runner, name, never)
-
-
-def test_a_plan_has_a_task_for_each_draw_and_seed(open_workspace):
-    workspace = open_workspace({"protocol.draws": 3, "protocol.seeds": 2})
-    tasks = plan(workspace)
-    assert [(task.draw, task.seed) for task in tasks] == [(draw, seed) for draw in range(3) for seed in range(2)]
-    assert all(task.targets == workspace.targets(task.draw) for task in tasks)
-    assert len({task.targets for task in tasks}) > 1
-    assert run_tasks([]) == []
-
-
-def test_what_can_not_be_run_is_refused_before_anything_is_trained(open_workspace, refused):
-    dataset = {"protocol.scope": "dataset"}
-    for values, words in (
-        ({"protocol.methods": "source-only,pfft"}, ["'pfft'", "did you mean 'pft'"]),
-        ({"adapt.oracle.iteratoins": 3}, ["adapt.oracle.iteratoins", "did you mean 'iterations'"]),
-        ({"adapt.pft-poster.update": "firts"}, ["update", "'firts'"]),
-        (dataset | {"protocol.frames": 3}, ["protocol.frames", "scope dataset"]),
-        (dataset | {"protocol.contamination": 0.1}, ["protocol.contamination", "scope dataset"]),
-    ):
-        with refused(ConfigError, *words):
-            plan(open_workspace(values))
 
 
 def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(open_workspace):
@@ -238,13 +216,6 @@ def test_runs_that_an_older_version_kept_are_not_silently_made_again(open_worksp
         run(open_workspace())
 
 
-def test_a_damaged_file_is_run_again(first, open_workspace, tmp_path):
-    for content in (b"", b"{", b"\xff\xfe", b'{"method": "pft"}\n'):
-        cells(tmp_path)[0].write_bytes(content)
-        assert numbers(run(open_workspace())) == numbers(first)
-        assert all(map(row_in, cells(tmp_path)))
-
-
 def test_a_damaged_run_and_another_ones_file_are_told_and_run_again_and_one_of_an_older_featlab_is_read(
     first, open_workspace, tmp_path, monkeypatch
 ):
@@ -299,28 +270,6 @@ def test_a_drawn_target_without_a_neutral_clip_fails_alone(open_workspace, peopl
     assert {row.subject for row in rows if not row.error} == {named[1]}
     assert all("no 'neutral' rows" in row.error for row in rows if row.error)
     assert {row.selection for row in rows if row.method == "oracle"} == {"oracle"}
-
-
-DATASET = {
-    "protocol.scope": "dataset",
-    "protocol.methods": "source-only,adabn,ftdnn,pft,oracle",
-    "protocol.targets": "3",
-    "adapt.ftdnn.iterations": 5,
-}
-
-
-def test_a_data_set_gives_a_row_a_subject_and_method(open_workspace, monkeypatch):
-    workspace = open_workspace(DATASET)
-    rows = run(workspace)
-    assert [(row.method, row.subject) for row in rows] == [
-        (name, subject) for name in workspace.config.protocol.methods for subject in workspace.targets()
-    ]
-    assert {row.scope for row in rows} == {"dataset"}
-    assert {row.method for row in rows if row.error} == {"pft"}
-    assert {row.selection for row in rows if row.method == "ftdnn"} == {"source-access"}
-    forbid(monkeypatch, "bundle_stage")
-    again = run(open_workspace(DATASET | {"protocol.methods": "source-only,adabn"}))
-    assert numbers(again) == [entry for entry in numbers(rows) if entry["method"] in ("source-only", "adabn")]
 
 
 def test_a_person_a_data_set_and_one_with_another_subject_share_no_cell(open_workspace, tmp_path):

@@ -9,7 +9,6 @@ from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.scores import (
     common_subject_means,
-    failure_reasons,
     pooled_reliability,
     shared_scores,
     subject_means,
@@ -236,17 +235,3 @@ def test_every_subject_weighs_the_same_in_the_calibration_error():
     # Opposite errors of two subjects in one bin are pooled before they are measured.
     rows = [row("pft", name, 0.5, reliability=counts((14, 10, 9.5, right))) for name, right in (("a", 10), ("b", 9))]
     assert summarise(rows)[0].ece == pytest.approx(0.0)
-
-
-def reasons(*errors):
-    rows = [replace(failed("shot", subject), error=error) for subject, error in zip("abc", errors, strict=False)]
-    return {reason: [row.subject for row in group] for reason, group in failure_reasons(rows).items()}
-
-
-def test_messages_that_differ_in_numbers_are_one_reason_with_the_numbers_that_do_not():
-    found = reasons("needs 8 rows or more, got 5", "no bank", "needs 8 rows or more, got 12")
-    assert found == {"needs 8 rows or more, got …": ["a", "c"], "no bank": ["b"]}
-    assert reasons(*["lr 0.01 of s041 # 3"] * 2) == {"lr 0.01 of s041 # 3": ["a", "b"]}
-    for first, second in (("a 1", "a #"), ("got 1", "got 1 2"), ("a", "b")):
-        assert len(reasons(first, second)) == 2
-    assert failure_reasons([row("shot", "a", 0.5)]) == {}

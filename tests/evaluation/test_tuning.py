@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featlab.cache import FeatureTable, write_table
-from featlab.errors import ConfigError, InputError
+from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.tuning import cannot_play, deal_folds, open_sources, plan_tuning, run_tuning, search_space
 from featlab.evaluation.tuning_report import best_first, choose, report_tuning, score_trials, unscored_subjects, verdict
@@ -33,10 +33,6 @@ def opened(tmp_path, people, small, extractor):
 def plan(side, *items, method="planted", trials=24, folds=3, fixed=(), options=None):
     space = search_space(method, items=items, fixed=fixed, options=options)
     return plan_tuning(side, space, trials=trials, folds=folds)
-
-
-def numbers(rows):
-    return {key: row.to_dict() | {"seconds": 0} for key, row in flat(rows).items()}
 
 
 def flat(rows):
@@ -82,21 +78,6 @@ def test_sources_narrow_and_those_of_the_protocol_are_the_only_ones(opened):
     assert side.subjects == ("s00", "s01", "s02", "s03", "s04", "s05")
     assert set(side.reported) < {f"s{number:02d}" for number in range(6, 12)}
     assert not any(row.error for row in flat(run_tuning(plan(side))).values())
-
-
-def test_a_source_side_that_can_not_be_is_refused(opened, planted, tmp_path, monkeypatch, refused):
-    target = opened().reported[0]
-    with refused(InputError, target, "both source and target"):
-        opened(sources=(target, "s00"))
-    with refused(InputError, "'s99'"):
-        opened(sources=("s99",))
-    with refused(InputError, "all 12 subjects are targets", "fewer"):
-        opened({"protocol.targets": "8", "protocol.draws": 8})
-    with refused(InputError, "no such folder"):
-        open_sources(tmp_path / "nowhere")
-    monkeypatch.setattr(planted, "needs_neutral", True)
-    with refused(ConfigError, "neutral clip", "--scope dataset"):
-        plan(opened({"protocol.scope": "dataset"}))
 
 
 def test_folds_are_disjoint_and_complete_and_each_is_trained_on_the_others(opened, ran):
@@ -175,14 +156,6 @@ def test_a_planted_value_is_found_and_a_trial_is_the_mean_over_subjects(opened, 
     assert chosen.p == pytest.approx(2 / 2**9)
     assert chosen.p_holm == pytest.approx(5 * chosen.p)
     assert "Better than the default on 9 validation subjects" in verdict(chosen, trials)
-
-
-def test_numbers_do_not_depend_on_the_folder_or_on_who_else_is_tried(opened, people, tmp_path):
-    few = run_tuning(plan(opened(), "spoil=0.25", "idle=0"))
-    many = run_tuning(plan(opened(table=people(subjects=12), root=tmp_path / "other"), "spoil=0.5,0.25", "idle=0"))
-    assert [row for cell, row in numbers(few).items() if cell[0] == 2] == [
-        row for cell, row in numbers(many).items() if cell[0] == 3
-    ]
 
 
 def test_a_data_set_of_players_is_adapted_to_at_once_and_what_is_there_is_not_run_again(opened, ran):
@@ -314,16 +287,3 @@ def test_a_choice_within_noise_says_so(scored):
     assert choose(trials).subjects == 5
     assert said.startswith("Within noise")
     assert "it takes 6 or more" in said
-
-
-def test_a_report_says_what_was_chosen_in_types_and_in_flags(opened):
-    options = {"least": "2", "words": "a,b"}
-    made = plan(opened(), options=options, fixed=["least", "words"])
-    report = report_tuning(made, run_tuning(made), "featlab tune planted")
-    assert report.options == {"least": 2, "words": ("a", "b"), "spoil": 0.0, "idle": 0}
-    assert report.flags[:4] == ["--set", "adapt.planted.least=2", "--set", "adapt.planted.words=a,b"]
-    facts = report.to_dict()
-    assert facts["space"] == {"spoil": [0.0, 1.0], "idle": [0, 1, 2]}
-    assert sorted(name for fold in facts["folds"] for name in fold["subjects"]) == sorted(made.side.subjects)
-    assert not set(facts["reported_targets"]) & set(facts["sources"])
-    assert facts["trials"][0]["default"] is True

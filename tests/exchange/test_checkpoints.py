@@ -193,26 +193,6 @@ def test_keys_and_shapes_that_do_not_fit_are_named(tmp_path, refused):
             read_parts(tmp_path / "b.pt", tmp_path / "c.pt")
 
 
-def test_files_that_hold_no_state_dict_are_refused(tmp_path, refused):
-    torch.save(make_shot()[0], tmp_path / "module.pt")
-    torch.save([torch.ones(2)], tmp_path / "list.pt")
-    torch.save({}, tmp_path / "nothing.pt")
-    (tmp_path / "text.pt").write_text("not a checkpoint")
-    (tmp_path / "empty.pt").write_bytes(b"")
-    (tmp_path / "text.safetensors").write_text("no")
-    for name, words in {
-        "module.pt": ("pickled", "torch.save(model.state_dict()"),
-        "list.pt": ("a list",),
-        "nothing.pt": ("no state dict",),
-        "text.pt": ("text.pt",),
-        "empty.pt": ("empty.pt",),
-        "text.safetensors": ("isn't a safetensors file",),
-        "nosuch.pt": ("no such",),
-    }.items():
-        with refused(InputError, name, *words):
-            read_checkpoint(tmp_path / name)
-
-
 @pytest.fixture
 def table(people):
     """Rows of six people, classes (anger, neutral, disgust), 12 values."""

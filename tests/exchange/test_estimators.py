@@ -100,19 +100,6 @@ def test_each_row_is_predicted_by_its_own_subjects_model_and_the_bundle_can_be_s
     assert bundle.classes == tuple(model.classes_)
 
 
-def test_logits_probabilities_and_classes_agree(people):
-    X, y, subject, video = _arrays(people(classes=4))
-    model = PersonalizedClassifier(**SMALL).fit(X, y, subject=subject, video=video)
-    logits = model.decision_function(X)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(model.predict_proba(X), shares, atol=1e-12)
-    assert model.predict(X).tolist() == model.classes_[logits.argmax(axis=1)].tolist()
-    two = np.isin(y, model.classes_[:2])
-    model.fit(X[two], y[two], subject=subject[two])
-    odds = model.predict_proba(X)[:, 1] / model.predict_proba(X)[:, 0]
-    np.testing.assert_allclose(model.decision_function(X), np.log(odds), atol=1e-9)
-
-
 def test_a_translator_in_a_pipeline_translates_in_fit_as_it_does_afterwards(data):
     (X, y, subject, _), _ = data
     with sklearn.config_context(enable_metadata_routing=True):

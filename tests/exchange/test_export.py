@@ -18,7 +18,7 @@ from featlab.exchange.formats import ImageNetwork, export_metadata, fold
 from featlab.extraction.backbones import APPENDED, InputSpec, NetworkOptions
 from featlab.extraction.backbones.network import module_backbone
 from featlab.methods import base_model, get_method, make_method, method_names
-from featlab.model.networks import PersonalModel, Translator
+from featlab.model.networks import PersonalModel
 from featlab.protocol.splits import target_of
 from featlab.workspace.predict_images import check_backbone
 
@@ -222,35 +222,6 @@ def test_a_bundle_of_an_older_featlab_knows_its_backbone_without_layers():
     for wanted, other in ((older, made), (made, older), (made, replace(older, layers=()))):
         with pytest.raises(BundleError, match="preprocessing 'RGB 16x16"):
             check_backbone(wanted, other)
-
-
-@pytest.mark.parametrize("residual", [True, False])
-def test_a_translator_with_an_offset_folds_to_the_same_logits(bundle, residual):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        translator = Translator(8, 5, residual=residual, dropout=0.5).eval()
-        for tensor in translator.parameters():
-            nn.init.normal_(tensor)
-        rows = torch.randn(50, 12)
-    model = PersonalModel(bundle.projection, translator, bundle.head)
-    with torch.no_grad():
-        expected = model(rows)
-        difference = (fold(model)(rows)["logits"] - expected).abs().max()
-    assert difference < 1e-4 * expected.abs().max()
-
-
-def test_what_has_no_hidden_layer_or_one_whose_output_is_zero_folds_to_one_affine_map(bundle):
-    with torch.random.fork_rng(devices=[]):
-        translator = Translator(8, 5)
-    with torch.no_grad():
-        translator.offset.fill_(0.5)
-    rows = torch.ones(2, 12)
-    for model in (base_model(bundle), PersonalModel(bundle.projection, translator, bundle.head)):
-        head = fold(model)
-        assert set(head.state_dict()) == {"mean", "direct_weight", "direct_bias"}
-        assert head.direct_weight.shape == (12, 3)
-        with torch.no_grad():
-            torch.testing.assert_close(head(rows)["logits"], model(rows), atol=1e-5, rtol=1e-5)
 
 
 def test_folding_changes_nothing_of_the_model_and_parts_that_no_method_makes_are_refused(adapted, bundle, refused):

@@ -76,16 +76,6 @@ def test_jobs_batches_and_shards_do_not_change_the_digest_and_progress_counts_to
         np.testing.assert_array_equal(cache.read().embeddings, means([decode_image(item.path) for item in items[5:]]))
 
 
-def test_a_picture_of_two_people_is_told_when_the_cache_is_made_and_when_it_was_there(tmp_path, items):
-    items[9].path.write_bytes(items[2].path.read_bytes())
-    made, there = (run(items, HOG, tmp_path / "c.h5").equal_rows for _ in range(2))
-    (line,) = made
-    assert "the same picture is of two people" in line
-    assert line.count("img2.png") + line.count("img0.png") == 2
-    assert there == made
-    assert run(items[:9], HOG, tmp_path / "few.h5").equal_rows == ()
-
-
 def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(tmp_path, items, stand_in):
     points = np.arange(12, dtype=np.float32)[:, None, None] * np.ones((1, 3, 2), dtype=np.float32)
     calls, shapes, given = [], set(), []
@@ -217,8 +207,6 @@ def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, ref
             run(given, backbone, tmp_path / "c.h5", **more)
     with refused(InputError, "is a folder"):
         run(items, HOG, tmp_path)
-    with refused(ConfigError, "did you mean 'resume'"):
-        run(items, HOG, tmp_path / "c.h5", if_exists="resum")
     for name, value in (("jobs", -1), ("batch", 0), ("shard_rows", 0), ("dtype", "float64")):
         with refused(ConfigError, name):
             ExtractConfig(**{name: value})

@@ -87,17 +87,6 @@ def test_generated_rows_have_the_identity_of_one_row_and_the_expression_of_anoth
     assert np.mean(nearest == identity) > 0.7
 
 
-def test_history_names_its_terms_and_a_weight_of_nothing_is_a_term_of_nothing(bundle, rows):
-    weighted = {"identity", "expression", "feature matching", "identity cycle", "expression cycle"}
-    terms = weighted | {"identity discriminator", "classification", "loss"}
-    drawn, alone = adapted(bundle, rows).history, adapted(bundle, rows, gaussians="none").history
-    assert set(drawn[0]) == terms
-    assert set(alone[0]) == terms | {"expression discriminator"}
-    assert min(min(entry.values()) for entry in (*drawn, *alone)) >= 0
-    history = adapted(bundle, rows, identity=0, expression=0, feature_matching=0, cycle=0).history
-    assert all(entry[name] == 0 for entry in history for name in weighted)
-
-
 def test_every_class_with_a_gaussian_is_drawn_and_codes_follow_it(bundle):
     extras = bundle.extras["dsfda"] | {"gaussians.known": torch.tensor([True, False, True])}
     code, expression = _drawn(extras, 4000, torch.Generator().manual_seed(0))
@@ -148,8 +137,3 @@ def test_rows_are_labelled_by_the_source_model_or_known_to_be_neutral_and_one_la
     assert guessed.history[0]["classification"] < known.history[0]["classification"]
     assert adapted(clear_bundle, others, known_label=True).warnings == ()
     assert adapted(clear_bundle, mine, gaussians="none").warnings == ()
-
-
-def test_one_row_is_enough_in_evaluation_mode_and_left_out_as_a_last_batch(bundle, rows):
-    assert adapted(bundle, rows.take([0]), bn_mode="eval").iterations == QUICK["iterations"]
-    assert adapted(bundle, rows.take(slice(5)), batch=2, iterations=7).iterations == 7

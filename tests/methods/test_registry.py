@@ -1,7 +1,5 @@
 """Methods by name: order, replacement, lazy imports; one of another package is in tests/cli/test_cli_benchmark.py."""
 
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -38,18 +36,3 @@ def test_a_class_again_is_silent_a_new_name_comes_last_and_another_class_under_a
     with pytest.warns(UserWarning, match="'source-only' of featlab.methods.baselines is replaced"):
         register(other)
     assert get_method("source-only") is other
-
-
-def test_one_method_imports_one_module_and_the_names_not_even_torch(tmp_path):
-    script = """
-import sys
-from featlab.methods import get_method, method_names
-names = method_names()
-print("torch" in sys.modules, get_method("adabn").__module__, method_names() == names, *names)
-print(*(module for module in sys.modules if module.startswith("featlab.methods.")), sep=",")
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    said, imported = done.stdout.splitlines()
-    assert said.split() == ["False", "featlab.methods.baselines", "True", *NAMES]
-    homes = {place.partition(":")[0] for place in METHODS.built_in.values()}
-    assert homes & set(imported.split(",")) == {"featlab.methods.baselines"}

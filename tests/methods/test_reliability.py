@@ -131,15 +131,6 @@ def test_without_other_frames_the_estimate_is_that_of_all_source_subjects():
     assert (estimate.chance, estimate.frames) == (pytest.approx(2 / 3), 0)
 
 
-def test_an_estimate_looks_at_no_label_and_takes_any_number_of_frames(bundle, clip, table):
-    method = make_method("pft")
-    model = method.adapt(bundle, target_of(clip)).model
-    embeddings = table.rows_of("s10").embeddings
-    assert method.expected_gain(bundle, model, embeddings).frames == len(embeddings)
-    assert method.expected_gain(bundle, model, embeddings[:0]).frames == 0
-    assert method.expected_gain(replace(bundle, extras={}), model, embeddings) is None
-
-
 def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip, table):
     with torch.no_grad():
         features = bundle.projection(torch.from_numpy(clip.embeddings))
@@ -246,15 +237,6 @@ def test_where_adapting_did_not_help_source_people_the_source_model_is_used_unle
     assert not any("help" in warning for warning in method.adapt(good, target_of(clip)).warnings)
     unknown = method.adapt(replace(bundle, extras={}), target_of(clip))
     assert any("not known" in warning for warning in unknown.warnings)
-
-
-def test_the_parts_have_a_reliability_of_their_own(bundle, clip):
-    found = {name: make_method(name).reliability(bundle) for name in ("pft", "pft-linear", "pft-mlp")}
-    assert len({float(item.temperature) for item in found.values()}) == 3
-    assert float(found["pft"].before) == float(found["pft-mlp"].before)
-    for name, item in found.items():
-        model = make_method(name).forced().adapt(bundle, target_of(clip)).model
-        assert float(model.temperature) == pytest.approx(float(item.temperature))
 
 
 def test_the_parts_are_weighed_as_they_did_best_on_held_out_source_people(table, bundle, small_bundle):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from featlab.methods import get_method, make_method, neighbourhood, shot
+from featlab.methods import make_method, neighbourhood, shot
 from featlab.methods.base import ordered_features
 from featlab.methods.fit import Rates, SGDConfig, Student, fit_sgd, make_student
 from featlab.methods.losses.target import (
@@ -175,18 +175,6 @@ def test_shot_renews_pseudo_labels_every_epoch_in_evaluation_mode_on_all_rows(bu
     assert not torch.equal(calls[-1][0], z)
 
 
-def test_tpds_makes_its_walks_once_on_the_features_and_stops_them_anew_every_epoch(bundle, target, monkeypatch):
-    made, stopped = [], []
-    walk, stop = neighbourhood.neighbour_walks, neighbourhood.destinations
-    monkeypatch.setattr(neighbourhood, "neighbour_walks", lambda features: made.append(features) or walk(features))
-    monkeypatch.setattr(neighbourhood, "destinations", lambda *given: stopped.append(given[1]) or stop(*given))
-    run("tpds", bundle, target, epochs=4, batch=16, trunk="adapter", lr=0.1)
-    assert len(made) == 1
-    assert torch.equal(made[0], ordered_features(bundle, target))
-    assert len(stopped) == 4
-    assert not all(torch.equal(stopped[0], later) for later in stopped)
-
-
 def test_nrc_writes_a_batch_into_its_memory_before_it_searches(bundle, target, monkeypatch):
     seen, real = [], NeighbourBank.neighbourhood
 
@@ -206,32 +194,3 @@ def test_nrc_writes_a_batch_into_its_memory_before_it_searches(bundle, target, m
     torch.testing.assert_close(scores, torch.softmax(bundle.head.classify(expected), dim=1), atol=1e-6, rtol=0)
     # K and M grow after half of the training.
     assert [sizes for *_, sizes in seen] == [(3, 2)] * 6 + [(5, 4)] * 6
-
-
-def moved(before, after):
-    return {key for key, tensor in before.state_dict().items() if not torch.equal(tensor, after.state_dict()[key])}
-
-
-@pytest.mark.parametrize("name", FAMILY)
-def test_b_moves_c_where_the_method_trains_it_and_statistics_in_training_mode_only(name, bundle, target):
-    assert ("classifier" in get_method(name).updates) == bool(CLASSIFIER_RATE[name])
-    learnt = {
-        key for key, _ in bundle.head.named_parameters() if CLASSIFIER_RATE[name] or not key.startswith("classifier")
-    }
-    statistics = {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
-    for bn_mode in ("train", "eval"):
-        for trunk in ("none", "adapter"):
-            model = run(name, bundle, target, epochs=3, bn_mode=bn_mode, trunk=trunk)
-            head = model.model.head
-            assert moved(bundle.head, head) == learnt | (statistics if bn_mode == "train" else set())
-            # What is done between the steps (labels, memory, walks) adds nothing to statistics.
-            passes = (2 if name == "tpds" else 1) if bn_mode == "train" else 0
-            seen = head.norm.num_batches_tracked - bundle.head.norm.num_batches_tracked
-            assert int(seen) == passes * model.iterations
-            trainable = [parameter for key, parameter in head.named_parameters() if key in learnt]
-            if trunk == "adapter":
-                fresh = make_student(bundle, "adapter", 0).trunk
-                mlp = {"first.weight", "first.bias", "last.weight", "last.bias"}
-                assert moved(fresh, model.model.translator) == mlp
-                trainable += [parameter for key, parameter in fresh.named_parameters() if key in mlp]
-            assert model.trainable == sum(parameter.numel() for parameter in trainable)

@@ -170,16 +170,6 @@ def test_update_says_which_tensors_of_t_move_and_by_default_the_offset(bundle, r
         assert model.trainable == sum(after[name].numel() for name in moved)
 
 
-def test_adapting_lowers_the_loss_and_counts_no_more_steps_than_were_allowed(bundle, rows):
-    options = {"layers": "features,embedding,bottleneck", "std": 1.0, "anchor": 0.1}
-    for optimiser in ("lbfgs", "adam"):
-        history = run("pft", bundle, rows, optimiser=optimiser, **options).history
-        assert min(entry["loss"] for entry in history) < history[0]["loss"]
-        assert all(np.isfinite(list(entry.values())).all() for entry in history)
-    # A line search looks at the loss more than once a step.
-    assert run("pft", bundle, rows, iterations=1, optimiser="lbfgs", **options).iterations == 1
-
-
 def test_losses_that_can_not_be_minimised_are_refused_in_one_line(bundle, rows, refused):
     for options in ({"update": "last"}, {"layers": ""}):
         with refused(ConfigError, "adapt.pft", "layer"):

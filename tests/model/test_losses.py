@@ -9,23 +9,13 @@ import torch
 import featlab.model.losses
 from featlab.errors import InputError
 from featlab.model.losses import expression_loss, group_statistics, style_loss, style_statistics
-from featlab.model.networks import SourceHead, Translator
+from featlab.model.networks import SourceHead
 
 EPSILON = 1e-6
 
 
 def rows(*shape, seed=0, dtype=torch.float64):
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape)).to(dtype)
-
-
-@pytest.fixture
-def translator():
-    """A T in the middle of training: no tensor is zero, so that a gradient reaches every tensor."""
-    torch.manual_seed(0)
-    made = Translator(6, 5).double()
-    for parameter in made.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    return made
 
 
 @pytest.fixture
@@ -131,25 +121,12 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_gives_every_tensor_of_t_a_finite_gradient_that_is_not_zero(name, translator, head):
-    reference = rows(8, 6, seed=3).requires_grad_()
-    LOSSES[name](translator(rows(8, 6, seed=4)), reference, head).backward()
-    for tensor_name, parameter in translator.named_parameters():
-        assert torch.isfinite(parameter.grad).all(), tensor_name
-        assert parameter.grad.abs().max() > 1e-6, tensor_name
-    assert reference.grad is None
-    # A fresh residual T moves from its zero start.
-    fresh = Translator(6, 5).double()
-    LOSSES[name](fresh(rows(8, 6, seed=4)), reference, head).backward()
-    for tensor in (fresh.offset, fresh.last.weight, fresh.last.bias):
-        assert tensor.grad.abs().max() > 1e-6
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_analytic_and_numeric_gradients_agree(name, head):
-    reference = rows(4, 6, seed=3)
+def test_analytic_and_numeric_gradients_agree_and_the_reference_has_none(name, head):
+    reference = rows(4, 6, seed=3).requires_grad_()
     translated = rows(4, 6, seed=4).requires_grad_()
-    assert torch.autograd.gradcheck(lambda values: LOSSES[name](values, reference, head), (translated,))
+    assert torch.autograd.gradcheck(lambda values: LOSSES[name](values, reference.detach(), head), (translated,))
+    LOSSES[name](translated, reference, head).backward()
+    assert reference.grad is None
 
 
 def test_the_docstrings_examples_are_true():

@@ -52,22 +52,6 @@ def test_rows_without_a_label_change_nothing():
     assert same(trained(data=(features, hidden)), trained(data=(features[known], labels[known.numpy()])))
 
 
-def test_a_separable_problem_is_learnt_and_generalises():
-    features, labels = toy(192)
-    head = trained(data=(features[:96], labels[:96]))
-    predicted = head(features[96:]).argmax(dim=1).numpy()
-    assert (predicted == labels[96:]).mean() > 0.95
-
-
-def test_the_loss_falls_and_every_epoch_is_reported():
-    reports = []
-    trained(on_epoch=lambda epoch, epochs, loss: reports.append((epoch, epochs, loss)))
-    assert [report[:2] for report in reports] == [(epoch, 15) for epoch in range(1, 16)]
-    losses = [loss for _, _, loss in reports]
-    assert np.isfinite(losses).all()
-    assert losses[-1] < 0.6 * losses[0]
-
-
 def test_the_reported_loss_is_the_cross_entropy_written_out_in_numpy():
     """One step at learning rate 0: what is reported is the loss of the initial weights in training mode."""
     features, labels = toy(32)

@@ -169,15 +169,6 @@ def test_methods_that_carry_something_have_a_bundle_of_their_own(source):
     assert same(plain.translator, more.translator)
 
 
-def test_a_folder_may_be_deleted_at_any_time(finished, source):
-    for stage, first in finished.items():
-        before = {path.name: path.read_bytes() for path in first.iterdir()}
-        shutil.rmtree(first)
-        output = STAGES[stage](source())[1]
-        assert not output.reused
-        assert {path.name: path.read_bytes() for path in output.folder.iterdir()} == before
-
-
 class Killed(BaseException):
     """Stands for a kill: no `except Exception` sees it."""
 
@@ -218,26 +209,23 @@ def test_a_killed_stage_leaves_nothing_half_made_and_the_next_run_makes_it(stage
     assert STAGES[stage](source())[1].reused
 
 
-@pytest.mark.parametrize(
-    ("stage", "step"), [("train", "train_source_head"), ("pair", "make_pairs"), ("bundle", "pretrain_bundle")]
-)
-def test_of_two_runs_at_once_one_makes_it_and_the_other_waits(stage, step, tmp_path, source, monkeypatch):
-    real, made, begun = getattr(featlab.workspace.stages, step), [], threading.Event()
+def test_of_two_runs_at_once_one_makes_it_and_the_other_waits(tmp_path, source, monkeypatch):
+    real, made, begun = featlab.workspace.stages.train_source_head, [], threading.Event()
 
     def slow(*args, **options):
-        made.append(step)
+        made.append(1)
         begun.set()
-        time.sleep(1.5)
+        time.sleep(1)
         return real(*args, **options)
 
-    monkeypatch.setattr(featlab.workspace.stages, step, slow)
+    monkeypatch.setattr(featlab.workspace.stages, "train_source_head", slow)
     told: list[str] = []
     with ThreadPoolExecutor() as other:
-        first = other.submit(STAGES[stage], source())
+        first = other.submit(train_stage, source())
         assert begun.wait(60)
         waiting = source()
-        output = STAGES[stage](replace(waiting, workspace=replace(waiting.workspace, notify=told.append)))[1]
-    assert made == [step]
+        output = train_stage(replace(waiting, workspace=replace(waiting.workspace, notify=told.append)))[1]
+    assert made == [1]
     assert output.reused
     assert not first.result()[1].reused
     assert first.result()[1].folder == output.folder
@@ -341,24 +329,6 @@ def test_adapting_follows_the_protocols_split(adapt, people):
     done, bundle = adapt(values={"adapt.method": "neutral-shift"})
     expected = make_method("neutral-shift").adapt(bundle, target_of(rows))
     assert np.array_equal(done.model.predict_proba(table.embeddings), expected.predict_proba(table.embeddings))
-
-
-def test_of_a_person_without_labels_every_row_is_the_neutral_clip(adapt, people):
-    table = people()
-    clip = (table.subject != 4) | (table.label == table.neutral_code)
-    label = np.where(table.subject == 4, -1, table.label).astype(np.int16)
-    done, _ = adapt(table=replace(table, label=label).take(clip))
-    assert done.unlabelled
-    assert done.frames == 12
-
-
-def test_a_source_subject_an_unknown_one_and_features_of_another_extractor_are_refused(adapt, extractor, refused):
-    with refused(InputError, "'s01'", "both source and target"):
-        adapt("s01")
-    with refused(InputError, "'s44'", "did you mean"):
-        adapt("s44")
-    with refused(BundleError, "'geometry'", "'hog'", "extract with the same backbone"):
-        adapt(extractor=replace(extractor, id="geometry"))
 
 
 def test_another_subject_changes_no_subjects_numbers(adapt, people):

@@ -6,7 +6,6 @@ from featlab.errors import ConfigError
 from featlab.extraction.backbones import InputSpec, NetworkOptions, make_backbone
 from featlab.extraction.backbones.builtin import mirror_order, mirrored, template, with_mirror
 from featlab.extraction.backbones.network import module_backbone
-from featlab.extraction.faces.align import AlignConfig, with_alignment
 
 
 def flipped(pictures):
@@ -50,21 +49,6 @@ def test_a_mirrored_face_has_the_same_embedding_as_the_face(pixels):
         both, shapes = with_mirror(backbone), faces(points)
         np.testing.assert_array_equal(both.embed([], mirrored(shapes)), both.embed([], shapes))
         assert not np.allclose(both.embed([], shapes), backbone.embed([], shapes), atol=1e-3)
-
-
-def test_a_crop_by_the_eyes_is_mirrored_too(images):
-    backbone = make_backbone("hog", size=32)
-    aligned = with_alignment(with_mirror(backbone), AlignConfig())
-    # The crop is as large as without the mirror.
-    assert aligned.config.size == with_alignment(backbone, AlignConfig()).config.size == 32
-    [picture] = images(1, 80)
-    eyes = faces(68, 1)
-    turned = mirrored(eyes) + np.array([80, 0], np.float32)
-    [one], [other] = (
-        aligned.embed([aligned.prepare(image, points[0])], points)
-        for image, points in ((picture, eyes), (flipped([picture])[0], turned))
-    )
-    assert np.abs(one - other).mean() < 0.1 * np.abs(one).mean()
 
 
 def test_a_backbone_of_pictures_with_landmarks_is_refused(stand_in):

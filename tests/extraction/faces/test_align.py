@@ -138,16 +138,6 @@ def test_the_inner_preparation_follows_and_says_the_size(stand_in):
     assert aligned.prepare(image, points).shape == (96, 96, 3)
 
 
-def test_the_fingerprint_tells_every_alignment_apart():
-    hog = make_backbone("hog")
-    changes = [{}, {"size": 64}, {"eye_distance": 0.3}, {"eye_height": 0.3}, {"no_face": "drop"}]
-    infos = [hog.info(), *(with_alignment(hog, AlignConfig(**change)).info() for change in changes)]
-    assert len({info.fingerprint for info in infos}) == len(infos)
-    words = "aligned by the eyes (96x96, distance 0.36, height 0.4; no face: central square), "
-    assert (infos[1].id, infos[1].preprocessing) == ("hog", words + infos[0].preprocessing)
-    assert with_alignment(hog, AlignConfig(size=96)).info() == infos[1]
-
-
 def test_what_does_not_fit_is_refused(refused):
     for options, says in (
         ({"size": 7}, "size must be from 8 to 4096 pixels, got 7"),

@@ -71,17 +71,6 @@ def test_a_video_stands_in_for_images_and_aligned_images_come_first(put, facts):
     assert facts("aff-wild2", root, "name", media="batch1") == ["batch1/video5.mp4"] * 2
 
 
-def test_a_video_that_is_not_there_stays_to_fail_later(put, refuses):
-    annotate(put, "video5", 0)
-    root = annotate(put, "video6", 1, 1)
-    refuses("aff-wild2", root, "neither images (cropped_aligned/VIDEO/00001.jpg) nor a video of any of the 2")
-    pictures(put, "video5", 1)
-    assert [(item.subject, item.path.exists(), item.label) for item in read_layout("aff-wild2", root)] == [
-        ("video5", True, "neutral"),
-        ("video6", False, None),
-    ]
-
-
 def test_trees_that_leave_a_doubt_are_refused(put, refuses):
     root = put("videos/video5.mp4")
     refuses("aff-wild2", root, "expected EXPR_…_Challenge/Train_Set/VIDEO.txt", "found videos/")

@@ -127,16 +127,3 @@ def test_the_list_of_raf_db_says_split_and_class(put, facts, refuses, label, ima
     put(f"{image}original/train_00001.jpg")
     items = read_layout("raf-db", root, images="original", group="dataset")
     assert [(item.subject, item.path.exists()) for item in items] == [("raf-db", False)] * 3 + [("raf-db", True)]
-
-
-@pytest.mark.parametrize("base", ["", "DATASET/"])
-def test_folders_of_raf_db_by_number_are_read_as_well(put, base):
-    for code in range(1, 8):
-        name = f"{code}/{{}}_{code:05}_aligned.jpg"
-        root = put(f"{base}train/{name.format('train')}", f"{base}test/{name.format('test')}")
-    items = read_layout("raf-db", root)
-    assert len(items) == 14
-    labels = {item.path.parent.name: item.label for item in items if item.subject == "raf-db-test"}
-    names = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
-    assert labels == {str(code): name for code, name in enumerate(names, 1)}
-    assert detect_layout(root) == "raf-db"

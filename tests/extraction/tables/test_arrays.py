@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 
 from featlab.errors import FeatlabError
-from featlab.extraction.tables.arrays import open_npz
-from featlab.extraction.tables.reader import read_rows
 from featlab.extraction.tables.rows import Selection
 
 
@@ -122,11 +120,3 @@ def test_an_array_needs_a_manifest_of_its_own_rows(tmp_path, people, manifest, s
     people.names["frame"].reverse()
     with refused(FeatlabError, "manifest.csv, line ", "and in ", "same order"):
         run(save(), manifest=manifest)
-
-
-def test_features_in_memory_are_no_copy(save, people):
-    for change, held in (({}, True), ({"embeddings": people.features.astype(np.float64)}, False)):
-        table = open_npz(save(**change))
-        features = read_rows(table, Selection()).features
-        assert np.shares_memory(features, table.held) if held else table.held is None
-        np.testing.assert_array_equal(features, people.features)

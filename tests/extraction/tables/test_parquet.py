@@ -31,12 +31,6 @@ def test_a_column_a_feature_or_one_of_lists_comes_back_as_it_was_written(people,
         assert "without names" in report.extractor.preprocessing
 
 
-def test_many_rows_come_back_in_batches(save, run, read):
-    values = np.arange(18002.0).reshape(9001, 2)
-    columns = {"subject": ["s"] * 9001, "label": ["rest"] * 9001, "x": arrow.array(values.tolist())}
-    assert np.array_equal(read(run(save(columns))).embeddings, values)
-
-
 def test_categories_numbers_and_nulls_are_names(save, run, read):
     columns = {
         "subject": [1, 2, 3],

@@ -162,19 +162,3 @@ def test_another_requests_or_a_damaged_checkpoint_is_refused(make_source, tmp_pa
     assert report.card["classes"] == ["smile", "neutral"], "the neutral class comes first"
     with refused(InputError, "no row has the neutral label 'calm'"):
         train_backbone(items, config, tmp_path / "x.pt2", neutral="calm")
-
-
-@tensors_only_here
-def test_weights_start_the_network_and_are_part_of_the_request(make_source, tmp_path, refused):
-    items, first, second = make_source(), tmp_path / "first.safetensors", tmp_path / "second.pt2"
-    train_backbone(items, QUICK, first)
-    # No step changes anything: what comes out is what went in, but for the statistics of BatchNorm.
-    still = replace(QUICK, lr=1e-12, weight_decay=0.0)
-    train_backbone(items, still, second, weights=first)
-    torch.testing.assert_close(load_file(second)["conv1.weight"], load_file(first)["conv1.weight"], rtol=0, atol=1e-9)
-    train_backbone(items, still, tmp_path / "other.pt2", seed=1)
-    assert (load_file(tmp_path / "other.pt2")["conv1.weight"] - load_file(first)["conv1.weight"]).abs().max() > 0.01
-    with pytest.raises(KeyboardInterrupt):
-        train_backbone(items, still, tmp_path / "killed.pt2", weights=first, on_epoch=_stop_after("choose", 1))
-    with refused(InputError, "weights was"):
-        train_backbone(items, still, tmp_path / "killed.pt2")

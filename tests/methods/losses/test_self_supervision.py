@@ -111,16 +111,6 @@ def test_a_frame_alone_gets_two_damaged_copies_and_the_others_stay_whole():
     assert not torch.equal(first[0], second[0])
 
 
-def test_no_window_means_damaged_copies_and_equal_rows_without_dropout_stay():
-    features = normal(6, 4)
-    first, second = make_views(features, np.zeros(6, dtype=np.int32), window=0).pair(torch.arange(6), generator())
-    assert not torch.equal(first, features)
-    assert not torch.equal(second, first)
-    equal = torch.full((5, 3), 7.0)
-    views = make_views(equal, np.arange(5, dtype=np.int32), window=5, dropout=0.0).pair(torch.arange(5), generator())
-    assert all(torch.equal(view, equal) for view in views)
-
-
 def objective_of(kind, rows=20, prototypes=6, width=10):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
