@@ -26,7 +26,7 @@ _NAME_LETTERS = 44  # Longest line of a name.
 _GREY, _OURS = ("Source-only", "Oracle"), "SFDA-PFT"
 
 
-def complexity_result(report: ComplexityReport, metadata: Mapping[str, Any]) -> Result:
+def complexity_result(report: ComplexityReport) -> Result:
     """Return table, figure and what they say; the figure is left out where every method failed."""
     figures = []
     if any(cost.subjects for cost in report.costs):
@@ -42,7 +42,6 @@ def complexity_result(report: ComplexityReport, metadata: Mapping[str, Any]) -> 
         summary=complexity_sentences(report),
         tables={"complexity": complexity_table(report)},
         figures=figures,
-        metadata=metadata,
         data=asdict(report),
     )
 

@@ -242,19 +242,19 @@ def _write_page(workspace: Workspace, result: Result) -> None:
     clip = clip_over_time(workspace, targets[0], targets)
     made = {
         "demo": result,
-        "people": _people(workspace, result.metadata),
-        "clip": clip_result(clip, find_faces(workspace, workspace.root / "faces"), result.metadata),
+        "people": _people(workspace),
+        "clip": clip_result(clip, find_faces(workspace, workspace.root / "faces")),
     }
     folders = [workspace.root / "results" / name for name in made]
     for folder, item in zip(folders, made.values(), strict=True):
-        write_result(folder, item, _COMMAND)
+        write_result(folder, replace(item, metadata=result.metadata), _COMMAND)
     write_report(workspace.root / "index.html", read_report(folders, _COMMAND))
 
 
 _PICTURE = (88, 88)  # What is seen of a face in a panel of half an inch; more makes the page large.
 
 
-def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
+def _people(workspace: Workspace) -> Result:
     """Return the strip of drawn people: each at rest, and at the peak of every expression."""
     from PIL import Image
 
@@ -284,4 +284,4 @@ def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
     )
     data = dict(zip(("subject", "label", "path"), zip(*shown, strict=True), strict=True))
     figure = DrawnFigure("people", "The drawn people", caption, drawn, data)
-    return Result("plot", "The drawn people", [NO_CLAIM], {}, [figure], metadata)
+    return Result("plot", "The drawn people", [NO_CLAIM], {}, [figure])

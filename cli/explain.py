@@ -86,7 +86,6 @@ def complexity(
     """
     from featlab.analysis.cost import measure_complexity
     from featlab.analysis.cost_figure import complexity_result
-    from featlab.evaluation.results import run_facts
     from featlab.methods.registry import get_method, method_names
 
     output = session.output
@@ -104,7 +103,7 @@ def complexity(
         report = measure_complexity(
             opened, subjects, names, measured=measured, repeat=repeat, batch=batch, on_method=bars.of("complexity")
         )
-    session.result(name, complexity_result(report, run_facts(opened, subjects)))
+    session.result(name, complexity_result(report), opened, subjects)
     failures = [(f"{cost.method} on {where}", why) for cost in report.costs for where, why in cost.failures]
     output.warn_of_failures(failures, "runs failed; the table's notes list them")
     if failures:
@@ -121,14 +120,13 @@ def branches(
     """
     from featlab.analysis.inside.branches import compare_branches
     from featlab.analysis.inside.branches_figure import branches_result
-    from featlab.evaluation.results import run_facts
 
     with session.output.progress() as bars:
         opened = session.open()
         report = compare_branches(opened, on_step=bars.of("branches"))
     people = sorted({person for draw in report.draws for person in draw})
     session.warn_of_seen(opened.extractor, people)
-    session.result(name, branches_result(report, run_facts(opened, people)))
+    session.result(name, branches_result(report), opened, people)
 
 
 @workspace_command(

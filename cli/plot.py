@@ -47,7 +47,6 @@ def tsne(
     from featlab.analysis.inside.map import MapSettings, feature_map
     from featlab.analysis.inside.map_figure import map_result
     from featlab.analysis.page import folder_name
-    from featlab.evaluation.results import run_facts
 
     how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
     with session.output.progress() as bars:
@@ -58,7 +57,7 @@ def tsne(
             maps.append(feature_map(people, person, how))
             bars(by, len(maps), len(people.people))
     folder = folder_name(f"plot-{by}", [item.subject for item in maps])
-    session.result(folder, map_result(maps, run_facts(opened)))
+    session.result(folder, map_result(maps), opened)
 
 
 @workspace_command("method", "targets", "pool", "device", then=TO_REPORT)
@@ -70,14 +69,13 @@ def neighbours(
     """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
     from featlab.analysis.inside.neighbours import neighbours_result, source_neighbours
     from featlab.analysis.page import folder_name
-    from featlab.evaluation.results import run_facts
 
     with session.output.progress() as bars:
         opened = session.open()
         name = opened.config.adapt.method
         people = _adapt(session, bars, opened, [subject] if subject else [], [name])
     found = source_neighbours(people, people.people[0], name, classes)
-    session.result(folder_name("plot-neighbours", [found.subject]), neighbours_result(found, run_facts(opened)))
+    session.result(folder_name("plot-neighbours", [found.subject]), neighbours_result(found), opened)
 
 
 @workspace_command("targets", "methods", "pool", "device", "wide", then=TO_REPORT)
@@ -91,7 +89,6 @@ def style(session: Session) -> None:
     from featlab.analysis.inside import adapt_people, can_be_split
     from featlab.analysis.inside.style_figure import style_result
     from featlab.analysis.inside.style_shift import style_shift
-    from featlab.evaluation.results import run_facts
 
     names = _names(session["methods"] or "pft")
     output = session.output
@@ -104,9 +101,9 @@ def style(session: Session) -> None:
         session.warn_of_seen(opened.extractor, subjects)
         people = adapt_people(opened, subjects, names, kept_out=everyone, on_person=bars.of("adapt"))
     shifts = [style_shift(people, name, opened.config.protocol.gap) for name in names]
-    result = style_result(shifts, run_facts(opened))
+    result = style_result(shifts)
     result = replace(result, data={"subjects": subjects, "failures": failures, **result.data})
-    session.result("plot-style", result)
+    session.result("plot-style", result, opened)
     output.warn_of_failures(failures, f"of {len(everyone)} targets were left out")
     if failures:
         raise typer.Exit(SKIPPED)
@@ -156,7 +153,6 @@ def pairs(
     """Example source rows with the reference that each pairing strategy chose; numbers over all rows."""
     from featlab.analysis.inside.faces import find_faces
     from featlab.analysis.inside.pairs import example_pairs, known_strategies, pairs_result
-    from featlab.evaluation.results import run_facts
 
     output = session.output
     opened = session.open()
@@ -165,8 +161,8 @@ def pairs(
     source = opened.source(session.held_out(opened, session["subjects"] or ()))
     with output.progress() as bars:
         examples = example_pairs(source, shown, rows, on_strategy=bars.of("pairs"))
-    result = pairs_result(examples, pictures, opened.config.pair.label_rule, run_facts(opened))
-    session.result("plot-pairs", result)
+    result = pairs_result(examples, pictures, opened.config.pair.label_rule)
+    session.result("plot-pairs", result, opened)
     if left_out:
         output.note(left_out)
 
@@ -185,7 +181,6 @@ def clip(
     from featlab.analysis.inside.clip import clip_name, clip_over_time, clip_result
     from featlab.analysis.inside.faces import find_faces
     from featlab.config.sections import check_window
-    from featlab.evaluation.results import run_facts
 
     output = session.output
     check_window("--smooth", smooth)
@@ -198,8 +193,7 @@ def clip(
         session.warn_of_seen(opened.extractor, [name])
         kept_out = session.held_out(opened, [name])
         made = clip_over_time(opened, name, kept_out, video=video, shown=shown, smoothing=smooth)
-    result = clip_result(made, pictures, run_facts(opened))
-    session.result(f"plot-clip-{clip_name(made)}", result)
+    session.result(f"plot-clip-{clip_name(made)}", clip_result(made, pictures), opened)
     output.warn(*made.warnings)
 
 

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -148,8 +149,17 @@ class Session:
         if self.then and not self.output.quiet:
             self.output.show(f"next: {self.then.format(**words)}")
 
-    def result(self, folder: str, result: Result) -> None:
-        """Write a result into a folder under ``results/``, with the command that was typed, and print it."""
+    def result(
+        self, folder: str, result: Result, workspace: Workspace | None = None, people: Sequence[str] = ()
+    ) -> None:
+        """Write a result into a folder under ``results/``, with the command that was typed, and print it.
+
+        What it was made of, by `run_facts` of the workspace and the people, goes with it.
+        """
+        if workspace is not None:
+            from featlab.evaluation.results import run_facts
+
+            result = replace(result, metadata=run_facts(workspace, people))
         self.output.result(self.workspace / "results" / folder, result, typed_command())
 
     def warn_of_seen(self, extractor: ExtractorInfo, targets: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ _APART = 0.24  # Distance of the dots on a line, as a fraction of that of the li
 _LINE = 0.3  # Distance of two lines, inches.
 
 
-def branches_result(report: BranchReport, metadata: Mapping[str, Any]) -> Result:
+def branches_result(report: BranchReport) -> Result:
     """Return table, figure and the answer."""
     data = branches_data(report)
     caption = (
@@ -72,7 +72,6 @@ def branches_result(report: BranchReport, metadata: Mapping[str, Any]) -> Result
         summary=branches_sentences(report),
         tables={"branches": branches_table(report)},
         figures=[DrawnFigure("branches", "Identity and expression", caption, plot_branches(data), data)],
-        metadata=metadata,
         data=report.to_dict(),
     )
 

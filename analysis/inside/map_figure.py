@@ -34,7 +34,7 @@ _LETTER = 0.066  # Width of a letter of a panel's title, inches.
 _LOWEST, _TALLEST = 0.6, 1.0  # Height of a panel against its width.
 
 
-def map_result(maps: Sequence[FeatureMap], metadata: Mapping[str, Any]) -> Result:
+def map_result(maps: Sequence[FeatureMap]) -> Result:
     """Return the maps of several targets, all with the same methods and settings, drawn and scored."""
     methods = dict.fromkeys(name for item in maps for name in item.columns["panel"])
     selections = {name: make_method(name).selection for name in methods}
@@ -57,7 +57,6 @@ def map_result(maps: Sequence[FeatureMap], metadata: Mapping[str, Any]) -> Resul
             )
             for item in maps
         ],
-        metadata=metadata,
         data={
             "subjects": subjects,
             "scores": [{"subject": item.subject, **vars(score)} for item in maps for score in item.scores],

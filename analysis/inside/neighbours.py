@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -91,7 +91,7 @@ def source_neighbours(people: AdaptedPeople, person: AdaptedPerson, method: str,
     return Neighbours(person.subject, method, len(rows), views[method].reference, subjects, counts, before, after)
 
 
-def neighbours_result(found: Neighbours, metadata: Mapping[str, Any]) -> Result:
+def neighbours_result(found: Neighbours) -> Result:
     """Return figure, table and what they say."""
     caption = (
         f"Of {found.frames} test frames of {found.subject}, which were not adapted on, how many have their nearest "
@@ -111,7 +111,6 @@ def neighbours_result(found: Neighbours, metadata: Mapping[str, Any]) -> Result:
         summary=[_sentence(found)],
         tables={"spread": neighbours_table(found)},
         figures=[figure],
-        metadata=metadata,
         data=found.to_dict(),
     )
 

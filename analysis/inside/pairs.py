@@ -142,7 +142,7 @@ def pair_disparity(table: FeatureTable, row: Codes, reference: Codes) -> NDArray
     return np.where(both, disparity(shapes[row], shapes[reference]), np.nan)
 
 
-def pairs_result(examples: ExamplePairs, faces: Faces, label_rule: str, metadata: Mapping[str, Any]) -> Result:
+def pairs_result(examples: ExamplePairs, faces: Faces, label_rule: str) -> Result:
     """Return the examples as strips of faces, and the numbers over all rows as a table."""
     caption = (
         "Source rows on top, and beneath each the reference that every strategy chose, always another subject: the "
@@ -155,7 +155,6 @@ def pairs_result(examples: ExamplePairs, faces: Faces, label_rule: str, metadata
         summary=[agreement_sentence(examples.agreements, label_rule)],
         tables={"pairs": agreement_table(examples.agreements)},
         figures=[figure],
-        metadata=metadata,
         data={"strategies": [asdict(item) for item in examples.agreements], "examples": figure.data},
         notes=[faces.note] if faces.note else [],
     )

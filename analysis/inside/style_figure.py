@@ -31,7 +31,7 @@ _LOOKS: Mapping[str, dict[str, Any]] = {
 }
 
 
-def style_result(shifts: Sequence[StyleShift], metadata: Mapping[str, Any]) -> Result:
+def style_result(shifts: Sequence[StyleShift]) -> Result:
     """Return a figure a method, the table and what it says."""
     caption = (
         "Distance of each target's neutral style (mean; standard deviation) from the source's centre, before and after "
@@ -54,7 +54,6 @@ def style_result(shifts: Sequence[StyleShift], metadata: Mapping[str, Any]) -> R
             )
             for shift in shifts
         ],
-        metadata=metadata,
         data={"distances": {shift.method: shift.columns for shift in shifts}},
     )
 

@@ -216,7 +216,7 @@ def test_the_sentence_says_what_is_quicker_and_by_how_much_also_when_the_method_
 
 
 def test_the_page_holds_the_numbers_of_the_figure(stored):
-    result = complexity_result(REPORT, {"versions": {}})
+    result = complexity_result(REPORT)
     page, data = stored(result), complexity_data(REPORT)
     assert (page.kind, page.tables, result.figures[0].data) == ("complexity", ("complexity",), data)
     assert (data["method"][0], data["seconds"]) == ("source-only", sorted(data["seconds"]))

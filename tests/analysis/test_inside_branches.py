@@ -240,7 +240,7 @@ def test_the_sentences_say_plainly_what_changed():
 
 
 def test_the_page_holds_the_numbers_of_the_figure(report, stored, readable):
-    data, result = branches_data(report), branches_result(report, {})
+    data, result = branches_data(report), branches_result(report)
     stored(result)
     readable(result.figures[0].drawn)
     assert result.figures[0].data == data

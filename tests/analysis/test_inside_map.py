@@ -218,7 +218,7 @@ def test_the_figure_fits_whatever_it_holds(adapted, drawn_map, readable):
 
 
 def test_the_result_says_what_the_panels_are(adapted, drawn_map, stored):
-    result = map_result([drawn_map], {})
+    result = map_result([drawn_map])
     page = stored(result)
     assert (page.figures[0].name, result.figures[0].data) == (f"tsne-{TARGET}", drawn_map.columns)
     rows = f"{len(adapted.people[0].split.test)} test rows of {TARGET}"

@@ -172,7 +172,7 @@ def lines(panel, label):
 
 def test_the_page_holds_the_columns_and_the_sentences(shifts, stored):
     wanted = [shifts["pft"], shifts["sfda-it"]]
-    result = style_result(wanted, {})
+    result = style_result(wanted)
     assert [figure.name for figure in stored(result).figures] == ["style-pft", "style-sfda-it"]
     assert [figure.data for figure in result.figures] == [shift.columns for shift in wanted]
     assert result.summary == [style_sentence(shift) for shift in wanted]
