@@ -14,21 +14,11 @@ from featlab.cli.output import print_error
 from featlab.cli.session import FAILED, Session, command, typed_command
 from featlab.errors import ConfigError, InputError
 
-_FLAGS = (
-    *INPUT_FLAGS,
-    "backbone",
-    *NETWORK_FLAGS,
-    "method",
-    "batch",
-    "jobs",
-    "device",
-    "settings",
-    "json_mode",
-    "quiet",
+
+@command(
+    *(*INPUT_FLAGS, "backbone", *NETWORK_FLAGS),
+    *("method", "batch", "jobs", "device", "settings", "json_mode", "quiet"),
 )
-
-
-@command(*_FLAGS)
 def personalise(
     session: Session,
     clips: Annotated[list[Path], Argument(metavar="CLIP…", help="Videos or pictures of the person at rest.")],
