@@ -49,14 +49,17 @@ def plot_ranks(compared: RankComparison, *, selections: Mapping[str, str] | None
     better = math.ceil(len(shown) / 2)
     # From the outside in on both sides, so that no line crosses another.
     sides = ((1, range(better)), (-1, range(len(shown) - 1, better - 1, -1)))
-    levels, notes = _levels(compared.cliques), _notes(compared, any(access))
+    levels = _levels(compared.cliques)
+    notes = _notes(compared, any(access))
     bars = _FIRST_BAR + _BAR * (max(levels, default=-1) + 1)
     lines = max(sum(_height(shown[place]) for place in places) for _, places in sides)
     foot = 0.1 + 0.12 * len(notes)
     height = _HEAD + bars + lines + _PAD + foot
     margin = max(_width(line) for name in shown for line in name.split("\n")) + 3 * _PAD
+    # The line of ranks, inches: from the worst on the left to 1 on the right.
     left, right, worst = margin, style.FULL - margin, len(shown)
-    y, unit = height - _HEAD, (right - left) / (worst - 1)
+    y = height - _HEAD
+    unit = (right - left) / (worst - 1)
 
     def at(rank: float) -> float:
         return right - (rank - 1.0) * unit
@@ -76,7 +79,8 @@ def plot_ranks(compared: RankComparison, *, selections: Mapping[str, str] | None
                 axes.text(at(rank), y + 0.07, str(rank), ha="center", va="bottom", fontsize=6.5)
         # With few subjects the difference may be more than there are ranks: then the whole line is all that is drawn.
         whole = compared.critical_difference > worst - 1
-        above, end = y + 0.3, right if whole else left + compared.critical_difference * unit
+        above = y + 0.3
+        end = right if whole else left + compared.critical_difference * unit
         axes.plot([left, end], [above] * 2, color=style.LOSS, linewidth=1.4, label="_difference")
         axes.vlines([left, end], above - 0.035, above + 0.035, color=style.LOSS, linewidth=1.0)
         said = f"CD = {compared.critical_difference:.2f}" + (" (more than the ranks span)" if whole else "")
@@ -86,7 +90,9 @@ def plot_ranks(compared: RankComparison, *, selections: Mapping[str, str] | None
             depth = y - _FIRST_BAR - _BAR * level
             axes.plot(ends, [depth] * 2, color=style.COLOURS[0], linewidth=2.6, solid_capstyle="butt", label="_clique")
         for side, places in sides:
-            bottom, end = y - bars, right + _PAD if side > 0 else left - _PAD
+            bottom = y - bars
+            end = right + _PAD if side > 0 else left - _PAD
+            # From a rank down, and out to the name; side is 1 on the right and -1 on the left.
             for place in places:
                 bottom -= _height(shown[place])
                 depth = bottom + _height(shown[place]) / 2
