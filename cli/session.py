@@ -56,7 +56,7 @@ class Session:
     @property
     def jobs(self) -> int:
         """Return the number of processes: ``--jobs``, or every core that this process may use."""
-        from featlab.engine.run import usable_cores
+        from featlab.engine import usable_cores
 
         return self.given["jobs"] or usable_cores()
 

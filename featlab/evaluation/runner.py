@@ -17,7 +17,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.bundle.files import read_json, write_json
 from featlab.cache.atomic import folders_synced_last
 from featlab.config.analysis import EngineConfig
-from featlab.engine.run import LOCAL, run_all
+from featlab.engine import LOCAL, run_all
 from featlab.errors import ConfigError, FeatlabError, InputError, UnfinishedError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.run import RunNumbers, evaluate_subject, failed_rows
@@ -156,7 +156,7 @@ def run_tasks(
 ) -> list[dict[Run, EvaluationRow]]:
     """Run every task, and return run to row for each; what an earlier call finished is read, not run.
 
-    ``jobs`` and ``engine`` say where, see `featlab.engine.run.run_all`. ``share`` = (i, n) does the i-th of n parts of
+    ``jobs`` and ``engine`` say where, see `featlab.engine.run_all`. ``share`` = (i, n) does the i-th of n parts of
     the work, for n machines that share the folder; ``collect`` runs nothing. Both read other runs where they are there.
     A failed run is a row with its error, and is tried again; one that another share or a later call fills has no row.
     """

@@ -18,7 +18,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.verify import check_cache
 from featlab.cache.writer import CacheBuilder
 from featlab.config.options import Options, option
-from featlab.engine.run import worker_count
+from featlab.engine import worker_count
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import Elsewhere, OnProgress, Progress, embed_shards

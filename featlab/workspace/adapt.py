@@ -153,12 +153,12 @@ def adapt_people(
 ) -> Iterator[Stored | Refused]:
     """Adapt the bundle in ``root`` to many people, as `adapt_subject`; what is stored of the same clip is not redone.
 
-    ``jobs`` and ``[engine]`` say where, see `featlab.engine.run.run_all`.
+    ``jobs`` and ``[engine]`` say where, see `featlab.engine.run_all`.
 
     Yields:
         What became of a person, or why there is no adaptation, as they finish. The others go on.
     """
-    from featlab.engine.run import run_all
+    from featlab.engine import run_all
 
     # Not relative: a worker process may have been started in another folder.
     # A worker of a cluster lives on, and a bundle may be replaced by another one.

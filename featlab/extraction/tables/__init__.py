@@ -18,7 +18,7 @@ from featlab.cache.reader import Cache, open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import LARGEST, FeatureTable, usable
 from featlab.config.options import check_choice
-from featlab.engine.run import OnProgress
+from featlab.engine import OnProgress
 from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces import order_problem, unit_problem
 from featlab.extraction.faces.landmarks import read_landmarks

@@ -9,7 +9,7 @@ from torch import nn
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import APPENDED, make_backbone
-from featlab.extraction.backbones.hubs import remove_head
+from featlab.extraction.backbones.modules import remove_head
 from featlab.extraction.backbones.weights import seeded
 
 

@@ -16,7 +16,7 @@ from featlab.extraction.backbones import (
     make_backbone,
     network_options,
 )
-from featlab.extraction.backbones.hubs import resnet18
+from featlab.extraction.backbones.modules import resnet18
 from featlab.extraction.backbones.network import Taps, channel_statistics, module_backbone, position_axes
 from featlab.extraction.backbones.weights import seeded, state_sha256
 

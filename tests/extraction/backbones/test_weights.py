@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import NetworkOptions
 from featlab.extraction.backbones.exported_program import load_program
-from featlab.extraction.backbones.hubs import small_resnet
+from featlab.extraction.backbones.modules import small_resnet
 from featlab.extraction.backbones.weights import (
     load_state_dict,
     module_with_weights,
