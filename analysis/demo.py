@@ -265,7 +265,8 @@ def _people(workspace: Workspace) -> Result:
         lines = list(csv.DictReader(file))
     classes = (table.neutral, *(name for name in table.classes if name != table.neutral))
     names = table.subjects[:_PEOPLE_SHOWN]
-    shown, strips = [], []
+    shown: list[tuple[str, str, str]] = []
+    strips: list[list[Any]] = []
     for label in classes:
         strips.append([])
         for name in names:

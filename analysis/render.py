@@ -7,7 +7,7 @@ import io
 import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from featlab.analysis.table import MISSING, Table, narrowed, number_of
 from featlab.cache.names import as_cell, as_markdown
@@ -61,7 +61,10 @@ def to_rich(table: Table, *, wide: bool = False) -> RichTable:
         whole = place >= table.text_columns
         # Names to be typed again stay in one piece, where a line has room for them.
         words = [len(word) for row in table.rows for word in row[place].split() if len(word) <= _UNBROKEN]
-        size = {"min_width": widest if whole else max(words, default=0), "max_width": None if whole else _READABLE}
+        size: dict[str, Any] = {
+            "min_width": widest if whole else max(words, default=0),
+            "max_width": None if whole else _READABLE,
+        }
         rich.add_column(Text(head), justify=justify, no_wrap=whole, overflow="fold", **size)
     for row, bold, ends in zip(_shown(table), table.bold, _group_ends(table), strict=True):
         cells = [Text(cell, style="bold" if strong else "") for cell, strong in zip(row, bold, strict=True)]

@@ -44,7 +44,11 @@ class FeatlabGroup(TyperGroup):
             raise typer.Exit(_say_stopped(stop)) from None
 
     def main(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, *more: Any, standalone_mode: bool = True, **options: Any
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        standalone_mode: bool = True,
+        **options: Any,
     ) -> Any:
         """Run the command line and exit with its code.
 
@@ -52,9 +56,9 @@ class FeatlabGroup(TyperGroup):
         """
         TYPED.set(tuple(sys.argv[1:] if args is None else args))
         if not standalone_mode:
-            return super().main(args, *more, standalone_mode=False, **options)
+            return super().main(args, prog_name, standalone_mode=False, **options)
         try:
-            code = super().main(args, *more, standalone_mode=False, **options)
+            code = super().main(args, prog_name, standalone_mode=False, **options)
         except FeatlabError as error:
             _refuse(error, str(error), REFUSED)
         except _UsageError as error:

@@ -206,8 +206,8 @@ def plot_branches(data: Mapping[str, Sequence[Any]]) -> Figure:
         for panel, measures in ((left, COSINES), (right, tuple(reversed(PROBES)))):
             for line in lines:
                 if line["measure"] in measures and math.isfinite(line["mean"]):
-                    place = ticks.index((line["group"], line["representation"]))
-                    place += _APART * (measures.index(line["measure"]) - (len(measures) - 1) / 2)
+                    tick = ticks.index((line["group"], line["representation"]))
+                    place = tick + _APART * (measures.index(line["measure"]) - (len(measures) - 1) / 2)
                     look, name = _LOOKS[line["measure"]], f"{line['measure']} {line['representation']}"
                     ends = [line["low"], line["high"]]
                     panel.plot(ends, [place, place], color=look["color"], linewidth=0.9, label=f"_span {name}")
