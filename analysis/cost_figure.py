@@ -13,13 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, SymmetricalLogLocator
 
 from featlab.analysis import style
-from featlab.analysis.cost import ComplexityReport, MethodCost
+from featlab.analysis.cost import CONVERGENCE_RULE, ComplexityReport, MethodCost
 from featlab.analysis.evaluation import ACCESS_NOTE, by_setting, figure_name, method_name
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
 from featlab.analysis.table import FAILED, MISSING, Column, Table, flops_text, make_table, number_text
 from featlab.errors import listed
-from featlab.model.training import CONVERGENCE_RULE
 
 _DRAWN = ("method", "setting", "selection", "seconds", "fastest", "slowest", "trainable")
 _NAME_LETTERS = 44  # Longest line of a name.

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from featlab.analysis.render import FORMATS
 from featlab.analysis.table import Table
-from featlab.cache.atomic import atomic_path, atomic_write_text
-from featlab.cache.sums import SUMS, check_sum, sum_of, sums_of
+from featlab.cache.atomic import SUMS, atomic_path, atomic_write_text, check_sum, sum_of, sums_of
 from featlab.config.analysis import FIGURE_FORMATS
 from featlab.errors import InputError
 from featlab.seeding import stable_hash

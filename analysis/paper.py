@@ -15,8 +15,7 @@ from featlab.analysis.page import Result
 from featlab.analysis.table import Column, count_text, interval_text, make_table, number_text
 from featlab.config.load import flat_values
 from featlab.errors import InputError
-from featlab.evaluation.results import EvaluationRow, run_facts
-from featlab.evaluation.scores import Field, subject_means
+from featlab.evaluation.results import EvaluationRow, Field, run_facts, subject_means
 from featlab.evaluation.statistics import bootstrap_interval, mean
 from featlab.methods.registry import make_method
 
@@ -199,7 +198,7 @@ def differences(table: PublishedTable, workspace: Workspace) -> list[str]:
     words = {
         "people": f"{len(workspace.table.subjects)} people",
         "targets": len(first.targets),
-        "sources": len(first.source_subjects),
+        "sources": len(first.source.subjects),
         "published": f"{table.sources} source people and {table.targets} targets",
         "runs": f"{count_text(config.protocol.draws, 'draw')} with {count_text(config.protocol.seeds, 'seed')}",
         "extractor": workspace.extractor.id,

@@ -143,7 +143,7 @@ def inspect(
 
 def _inspect_bundle(session: Session, folder: Path) -> None:
     from featlab.bundle.bundle import load_bundle
-    from featlab.bundle.card import membership_sentence
+    from featlab.bundle.files import membership_sentence
     from featlab.cli.stages import outlook
 
     bundle = load_bundle(folder)

@@ -238,7 +238,7 @@ def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets
 
 
 def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:
-    from featlab.evaluation.scores import failure_reasons
+    from featlab.evaluation.results import failure_reasons
 
     for reason, rows in failure_reasons(failed).items():
         runs = [f"{row.method} on {row.subject}" for row in rows]

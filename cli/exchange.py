@@ -143,7 +143,7 @@ def unpack(
 ) -> None:
     """Make the bundle's folder again, every digest in it checked. Compare the digest of the file with the sender's."""
     from featlab.bundle.pack import unpack_bundle
-    from featlab.cache.sums import sum_of
+    from featlab.cache.atomic import sum_of
 
     digest = sum_of(file) if file.is_file() else ""
     unpack_bundle(file, out)

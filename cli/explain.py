@@ -170,7 +170,7 @@ def paper(
         people, targets = sorted({who for task in tasks for who in task.targets}), tasks[0].targets
         session.warn_of_seen(opened.extractor, people)
         session.warn_of_untested(opened, people, table.scope)
-        sizes = f"{len(targets)} targets, {len(tasks[0].source_subjects)} source subjects"
+        sizes = f"{len(targets)} targets, {len(tasks[0].source.subjects)} source subjects"
         say = output.warn if len(targets) < table.targets else output.note
         say(f"paper {name}: {sizes}" + (f"; published: {table.targets} and {table.sources}" if table.targets else ""))
         done = run_tasks(tasks, **session.where(opened, bars.of("evaluate")))

@@ -97,7 +97,7 @@ def pair(session: Session) -> None:
 )
 def pretrain(session: Session) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
-    from featlab.bundle.card import membership_sentence
+    from featlab.bundle.files import membership_sentence
     from featlab.methods.registry import refuse_unread
     from featlab.workspace.stages import bundle_stage
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from featlab.analysis.table import MISSING
 from featlab.errors import ConfigError, listed
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import failure_reasons
+from featlab.evaluation.results import EvaluationRow, failure_reasons
 from featlab.methods.registry import Facts, facts_of
 
 if TYPE_CHECKING:

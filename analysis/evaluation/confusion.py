@@ -22,8 +22,7 @@ from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, columns_of, make_table, score_text, share_text
 from featlab.errors import InputError, closest
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import subject_means
+from featlab.evaluation.results import EvaluationRow, subject_means
 
 MOST_PANELS = 4  # Methods that go side by side.
 _DEFAULT = ("source-only", "pft")

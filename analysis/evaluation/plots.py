@@ -18,8 +18,7 @@ from featlab.analysis.style import folded
 from featlab.analysis.table import columns_of, count_text
 from featlab.errors import InputError
 from featlab.evaluation.metrics import bin_edges, calibration_error
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import common_subject_means, pooled_reliability
+from featlab.evaluation.results import EvaluationRow, common_subject_means, pooled_reliability
 from featlab.evaluation.statistics import TOLERANCE, bootstrap_interval
 from featlab.evaluation.summary import MethodSummary
 

@@ -23,8 +23,7 @@ from featlab.analysis.table import (
     score_text,
 )
 from featlab.config.load import section_text
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import shared_scores
+from featlab.evaluation.results import EvaluationRow, shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary, summarise
 from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose, value_text

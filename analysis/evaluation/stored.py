@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from featlab.analysis.page import Result, figure_endings, read_page, read_table
+from featlab.cache.atomic import SUMS, check_sum, damages, read_sums
 from featlab.cache.reader import open_cache
-from featlab.cache.sums import SUMS, check_sum, damages, read_sums
 from featlab.config.load import load_config
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results
@@ -135,7 +135,7 @@ def read_finished(
     names = read_sums(folder / SUMS) if (folder / SUMS).is_file() else {}
     drawn = {f"{figure.name}.{ending}" for figure in page.figures for ending in figure_endings(facts)}
     same = page.metadata == json.loads(json.dumps(facts)) and bool(page.figures) >= plots and drawn <= names.keys()
-    if not same or not names or damages(folder / SUMS) or len(rows) != runs or any(row.error for row in rows):
+    if not same or not names or any(damages(folder / SUMS)) or len(rows) != runs or any(row.error for row in rows):
         return None
     printed = printed_tables(rows, page.kind, tables)
     data = evaluation_data(rows, summarise(rows))

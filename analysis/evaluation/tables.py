@@ -32,8 +32,7 @@ from featlab.analysis.table import (
 )
 from featlab.errors import InputError
 from featlab.evaluation.metrics import BINS
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import subject_means
+from featlab.evaluation.results import EvaluationRow, subject_means
 from featlab.evaluation.statistics import RankComparison, mean
 from featlab.evaluation.summary import MethodSummary
 

@@ -19,7 +19,7 @@ from featlab.methods.base import SourceFeatures, base_model
 from featlab.methods.pft.method import PFT
 from featlab.methods.registry import get_method, make_method
 from featlab.model.networks import AdaptedModel, Affine, PersonalModel, SourceHead, as_tensor
-from featlab.model.style_bank import neutral_clips
+from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Split, check_known, split_target
 from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
@@ -156,14 +156,14 @@ def features_of(model: PersonalModel, embeddings: NDArray[np.float32]) -> Tensor
 def moved_source(bundle: Bundle, source: FeatureTable) -> tuple[Tensor, Tensor]:
     """Return (N, D) features, each source subject's moved by their own offset, and (D,) where neutral means lie."""
     features = features_of(base_model(bundle), source.embeddings)
-    clips = neutral_clips(source, features)
-    if not clips.subjects:
+    rows = SourceRows.of(source, features)
+    if not rows.subjects:
         return features, torch.zeros(features.shape[1])
-    means = clips.subject_mean()
+    means = rows.subject_mean()
     centre = means.mean(dim=0)
     # The last one is for subjects without neutral rows, whose number is -1.
     offsets = torch.cat([centre - means, torch.zeros(1, len(centre))])
-    return features + offsets[clips.row_subject], centre
+    return features + offsets[rows.row_subject], centre
 
 
 def pick_rows(groups: Sequence[NDArray[np.integer[Any]]], wanted: int) -> NDArray[np.intp]:

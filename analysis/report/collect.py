@@ -14,7 +14,7 @@ from PIL import Image
 
 from featlab.analysis.page import PAGE_FILE, Page, PageFigure, read_page, read_table
 from featlab.analysis.table import Table, count_text
-from featlab.cache.sums import check_sum
+from featlab.cache.atomic import check_sum
 from featlab.config.analysis import LARGEST_DRAWING
 from featlab.config.load import Config, flat_values
 from featlab.errors import InputError

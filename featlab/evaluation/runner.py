@@ -23,7 +23,7 @@ from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.run import RunNumbers, evaluate_subject, failed_rows
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
-from featlab.protocol.splits import ClipConditions, reduced_split, split_target
+from featlab.protocol.splits import reduced_split, split_target
 from featlab.seeding import stable_hash
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Notify, Source, Workspace, bundle_folder
@@ -50,9 +50,7 @@ class Task:
     under ``results/`` which keeps the runs. ``count_flops`` counts the operations of every method on one target.
     """
 
-    workspace: Workspace
-    source_subjects: tuple[str, ...]
-    source_seed: int
+    source: Source
     targets: tuple[str, ...]
     methods: Mapping[str, Method]
     draw: int = 0
@@ -72,9 +70,9 @@ class Task:
         return bundle_folder(self.source, self.prepares)
 
     @property
-    def source(self) -> Source:
-        """What the source model is made from."""
-        return Source(self.workspace, self.source_subjects, self.source_seed)
+    def workspace(self) -> Workspace:
+        """Whose source and targets they are."""
+        return self.source.workspace
 
     @property
     def prepares(self) -> tuple[str, ...]:
@@ -126,17 +124,17 @@ def plan(workspace: Workspace) -> list[Task]:
                 f"protocol.draws = {protocol.draws}, but the targets are named: every draw would be the same; "
                 "give --targets a number, or leave out --draws"
             )
-        conditions = ClipConditions(protocol.frames, protocol.contamination)
         for subject in workspace.targets() if protocol.scope == "person" else ():
             rows = workspace.table.rows_of(subject)
-            reduced_split(rows, split_target(rows, protocol.gap), conditions, protocol.seed)
+            clip = split_target(rows, protocol.gap)
+            reduced_split(rows, clip, protocol.seed, frames=protocol.frames, contamination=protocol.contamination)
     tasks = []
     for draw in range(protocol.draws):
         targets = workspace.targets(draw)
-        sources = workspace.source(targets).subjects
+        source = workspace.source(targets)
         for seed in range(protocol.seeds):
-            task = Task(workspace, sources, protocol.seed + seed, targets, methods, draw, seed)
-            tasks.append(replace(task, count_flops=draw == seed == 0))
+            seeded = replace(source, seed=protocol.seed + seed)
+            tasks.append(Task(seeded, targets, methods, draw, seed, count_flops=draw == seed == 0))
     return tasks
 
 
@@ -263,9 +261,9 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     if len(done) == len(paths):
         return piece.place, done
     bundle, table = _bundle(task), task.workspace.table.rows_of(*piece.subjects)
-    clip = ClipConditions(protocol.frames, protocol.contamination)
-    how = (protocol.scope, piece.count_flops, protocol.smoothing, protocol.gap, clip)
-    numbers, method = RunNumbers(task.draw, task.seed, *how), task.methods[piece.method]
+    clip = (protocol.smoothing, protocol.gap, protocol.frames, protocol.contamination)
+    numbers = RunNumbers(task.draw, task.seed, protocol.scope, piece.count_flops, *clip)
+    method = task.methods[piece.method]
     source = _source_rows(task) if method.needs_source else None
     try:
         rows = evaluate_subject(bundle, table, [method], source=source, numbers=numbers)

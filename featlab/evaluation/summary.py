@@ -12,10 +12,11 @@ from typing import Any
 
 from featlab.errors import InputError
 from featlab.evaluation.metrics import calibration_error
-from featlab.evaluation.results import EvaluationRow, jsonable
-from featlab.evaluation.scores import (
+from featlab.evaluation.results import (
+    EvaluationRow,
     common_subject_means,
     failure_reasons,
+    jsonable,
     pooled_reliability,
     shared_scores,
     subject_means,

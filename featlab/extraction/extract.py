@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.reader import open_cache
-from featlab.cache.repeats import Repeats
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.verify import check_cache
+from featlab.cache.verify import Repeats, check_cache
 from featlab.cache.writer import CacheBuilder
 from featlab.config.options import Options, option
 from featlab.engine import worker_count

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featlab.bundle.adaptation import adaptation_folder, has_adaptation, load_adaptation, save_adaptation
 from featlab.bundle.bundle import Bundle, load_bundle
@@ -53,8 +54,8 @@ class Adapted:
     reused: bool = False  # Whether it was stored already, of the same clip by the same method.
 
 
-def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
-    """Return the rows of one subject to adapt on, and whether they were taken to be neutral without a label.
+def adapt_rows(table: FeatureTable, gap: int) -> tuple[NDArray[np.intp], bool]:
+    """Return which rows of one subject to adapt on, and whether they were taken to be neutral without a label.
 
     Labelled subjects follow the protocol's split. Of a subject without any label every row is taken: a new person's
     neutral clip has no labels.
@@ -63,8 +64,8 @@ def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
         InputError: Labelled rows, none of them neutral.
     """
     if (table.label < 0).all():
-        return table, True
-    return table.take(split_target(table, gap).adapt), False
+        return np.arange(len(table)), True
+    return split_target(table, gap).adapt, False
 
 
 def adapt_subject(
@@ -91,14 +92,15 @@ def adapt_subject(
         raise InputError(f"unknown subject {subject!r}{closest(subject, table.subjects)}")
     bundle.check_new([subject])
     bundle.check_extractor(extractor, "cache")
-    rows, unlabelled = adapt_rows(table.rows_of(subject), config.protocol.gap)
+    everything = table.rows_of(subject)
+    places, unlabelled = adapt_rows(everything, config.protocol.gap)
+    rows = everything.take(places)
     method = make_method(config.adapt.method, config.adapt.options)
     how = f"run featlab adapt --subject {subject} --force"
     start = time.perf_counter()
     model = adapt_to_clip(bundle, method, target_of(rows), subject, force=force, how=how)
     seconds = time.perf_counter() - start
     # From the person's rows of other videos than the adapted ones; their labels are not looked at.
-    everything = table.rows_of(subject)
     others = np.isin(everything.video, rows.video, invert=True)
     gain = method.expected_gain(bundle, model.model, everything.embeddings[others])
     folder = adaptation_folder(root, subject)
@@ -216,8 +218,8 @@ def _stored_of(
         return None
     bundle.check_extractor(extractor, "cache")
     model, meta, _ = stored_adaptation(folder, bundle, subject, config)
-    clip, _ = adapt_rows(rows, config.protocol.gap)
-    if model is None or meta.get("clip") != clip_digest(clip):
+    places, _ = adapt_rows(rows, config.protocol.gap)
+    if model is None or meta.get("clip") != clip_digest(rows.take(places)):
         return None
     gain = None if meta["gain"] is None else GainEstimate(**meta["gain"])
     done = (subject, meta["method"], int(meta["frames"]), tuple(meta["videos"]), bool(meta["unlabelled"]))

@@ -15,8 +15,8 @@ from featlab.bundle.bundle import load_bundle
 from featlab.cache.atomic import atomic_write_bytes
 from featlab.cache.forget import Traces, remove_subjects
 from featlab.cache.reader import open_cache
-from featlab.cache.sums import files_in
 from featlab.errors import BundleError, InputError, closest
+from featlab.workspace.check import files_in
 from featlab.workspace.predict import holds_predictions
 from featlab.workspace.workspace import TUNED_FILE, tuned_on, write_tuned
 

@@ -19,7 +19,6 @@ from featlab.cache.names import as_cell
 from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError, FeatlabError
 from featlab.model.networks import AdaptedModel
-from featlab.protocol.splits import split_target
 from featlab.workspace.adapt import Refused, adapt_rows, adapt_subject, clip_digest, stored_adaptation
 from featlab.workspace.workspace import Workspace
 
@@ -63,11 +62,10 @@ def predict_one(workspace: Workspace, bundle: Bundle, folder: Path, subject: str
 
 
 def _adapted_on(rows: FeatureTable, gap: int) -> NDArray[np.bool_]:
-    """Return (n,) which rows of one person `adaptation_of` adapts on; none where it takes a clip from elsewhere."""
-    unlabelled = bool((rows.label < 0).all())
-    taken = np.full(len(rows), unlabelled)
-    if not unlabelled and (rows.label == rows.neutral_code).any():
-        taken[split_target(rows, gap).adapt] = True
+    """Return (n,) which rows of one person `adaptation_of` adapts on; none where they hold no neutral clip."""
+    taken = np.zeros(len(rows), dtype=np.bool_)
+    if (rows.label < 0).all() or (rows.label == rows.neutral_code).any():
+        taken[adapt_rows(rows, gap)[0]] = True
     return taken
 
 
@@ -85,11 +83,10 @@ def adaptation_of(workspace: Workspace, bundle: Bundle, bundle_folder: Path, sub
         model, meta, why = stored_adaptation(folder, bundle, subject, config)
         if model is not None:
             rows = workspace.table.rows_of(subject)
-            neutral, unlabelled = bool((rows.label == rows.neutral_code).any()), bool((rows.label < 0).all())
-            clip = adapt_rows(rows, config.protocol.gap)[0] if neutral or unlabelled else None
-            if clip is not None and meta.get("clip") in (None, clip_digest(clip)):
+            taken = _adapted_on(rows, config.protocol.gap)
+            if taken.any() and meta.get("clip") in (None, clip_digest(rows.take(taken))):
                 return model, True
-            if not neutral:
+            if not (rows.label == rows.neutral_code).any():
                 told = f"{meta['frames']} neutral frames of {', '.join(meta['videos'])}"
                 workspace.notify(f"adapt: the stored adaptation of {subject} is used; it was made from {told}")
                 return model, True

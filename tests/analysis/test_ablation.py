@@ -18,8 +18,8 @@ from featlab.analysis.ablation.run import ablate, make_grid, with_values
 from featlab.analysis.page import read_page, write_result
 from featlab.cache import ExtractorInfo, write_table
 from featlab.errors import ConfigError
+from featlab.evaluation.results import common_subject_means
 from featlab.evaluation.runner import plan, run_tasks
-from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import holm, paired_wilcoxon
 from featlab.evaluation.summary import summarise
 from featlab.methods import make_method

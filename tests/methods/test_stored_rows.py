@@ -24,8 +24,8 @@ def of_one(source, bundle, table):
     features = source.features
     with torch.no_grad():
         translated = bundle.translator(features)
-        offset = bundle.share.value * (source.clips.centre - source.clips.subject_mean())
-        aligned = bundle.translator(features + offset[source.clips.row_subject])
+        offset = bundle.share.value * (source.centre - source.subject_mean())
+        aligned = bundle.translator(features + offset[source.row_subject])
         layers = [torch.from_numpy(table.embeddings), features, translated, aligned]
         layers += [bundle.head.bottleneck(values) for values in (features, translated, aligned)]
     for values in layers:

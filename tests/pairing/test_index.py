@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-import featlab.pairing.index as index_module
+import featlab.pairing.search as search_module
 from featlab.config.sections import PairConfig
 from featlab.errors import ConfigError
 from featlab.pairing.pairs import make_pairs, pairs_from_arrays, pairs_summary, pairs_to_arrays
@@ -9,7 +9,7 @@ from featlab.pairing.pairs import make_pairs, pairs_from_arrays, pairs_summary, 
 
 @pytest.fixture(autouse=True)
 def _indexed(monkeypatch):
-    monkeypatch.setattr(index_module, "SMALLEST", 20)
+    monkeypatch.setattr(search_module, "SMALLEST", 20)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from featlab.extraction.backbones import (
     require_argument,
 )
 from featlab.extraction.backbones.network import NetworkBackbone, module_backbone
-from featlab.extraction.backbones.weights import RANDOM, module_with_weights, seeded, state_sha256
+from featlab.extraction.backbones.weights import RANDOM, built, module_with_weights, state_sha256
 
 PRETRAINED = "pretrained"
 # Where torchvision's families keep the layers after pooling.
@@ -293,7 +293,7 @@ def _call_factory(name: str, factory: Any, arguments: Mapping[str, Any], *, seed
     if not callable(factory):
         raise ConfigError(f"{name} is a {type(factory).__name__}; it must be a function that returns a torch.nn.Module")
     try:
-        return seeded(lambda: factory(**arguments), seed)
+        return built(lambda: factory(**arguments), seed)
     except FeatlabError:
         raise
     except Exception as error:

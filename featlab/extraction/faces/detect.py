@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.atomic import atomic_write_bytes
-from featlab.cache.sums import sum_of
+from featlab.cache.atomic import atomic_write_bytes, sum_of
 from featlab.engine import OnProgress, died_near, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
