@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from featlab.analysis.people import AdaptedPerson, can_be_split
+from featlab.analysis.inside import AdaptedPerson, can_be_split
 from featlab.bundle.bundle import Bundle
 from featlab.compute import count_flops, one_thread
 from featlab.errors import FeatlabError, one_line
@@ -31,6 +31,7 @@ from featlab.workspace.workspace import Workspace
 _ENOUGH = 1.0  # Seconds after which a batch is not timed again: hundreds of steps are their own repetition.
 _FAILURES = (FeatlabError, RuntimeError)
 """What a failed run is recorded for. A RuntimeError is how torch says that a computation failed."""
+_Timed = Callable[[Method, AdaptedPerson], tuple[float, AdaptedModel]]  # Adapts; gives the seconds and the model.
 
 
 @dataclass(frozen=True)
@@ -68,24 +69,6 @@ class ComplexityReport:
     device: str
 
 
-@dataclass(frozen=True, eq=False)
-class _Site:
-    """What all adaptations start from."""
-
-    bundle: Bundle
-    source: SourceFeatures
-
-    def timed(self, method: Method, person: AdaptedPerson) -> tuple[float, AdaptedModel]:
-        """Adapt as an evaluation does: the same rows, the same seed; return the seconds, and the model."""
-        seed = run_seed(self.bundle.seed, method.name, person.subject)
-        start = time.perf_counter()
-        model = adapted_model(self.bundle, person.table, person.split, method, self.source, seed)
-        if self.source.features.is_cuda:
-            # What was sent to a GPU is not yet done.
-            torch.cuda.synchronize(self.source.features.device)
-        return time.perf_counter() - start, model
-
-
 def measure_complexity(
     workspace: Workspace,
     subjects: Sequence[str],
@@ -101,7 +84,18 @@ def measure_complexity(
     made = [make_method(name, config.adapt.options) for name in methods]
     source = workspace.source(tuple(subjects))
     bundle, _ = bundle_stage(source, tuple(methods))
-    site = _Site(bundle, SourceFeatures.of(bundle, source.table))
+    features = SourceFeatures.of(bundle, source.table)
+
+    def timed(method: Method, person: AdaptedPerson) -> tuple[float, AdaptedModel]:
+        """Adapt as an evaluation does: the same rows, the same seed; return the seconds, and the model."""
+        seed = run_seed(bundle.seed, method.name, person.subject)
+        start = time.perf_counter()
+        model = adapted_model(bundle, person.table, person.split, method, features, seed)
+        if features.features.is_cuda:
+            # What was sent to a GPU is not yet done.
+            torch.cuda.synchronize(features.features.device)
+        return time.perf_counter() - start, model
+
     chosen = tuple(subjects)[: measured or None]
     fit, unfit = can_be_split(workspace, chosen)
     tables = {subject: workspace.table.rows_of(subject) for subject in fit}
@@ -111,11 +105,10 @@ def measure_complexity(
     costs = []
     with one_thread():
         for done, method in enumerate(made, start=1):
-            costs.append(_cost(site, method, people, unfit, repeat, batch))
+            costs.append(_cost(timed, bundle, method, people, unfit, repeat, batch))
             on_method(done, len(made))
-    features = site.source.features
-    rows, width = features.shape
-    device = features.device.type
+    rows, width = features.features.shape
+    device = features.features.device.type
     return ComplexityReport(tuple(costs), chosen, (min(frames), max(frames)), (rows, width), repeat, batch, device)
 
 
@@ -143,7 +136,8 @@ def with_batch(method: Method, batch: int) -> Method:
 
 
 def _cost(
-    site: _Site,
+    timed: _Timed,
+    bundle: Bundle,
     method: Method,
     people: Sequence[AdaptedPerson],
     unfit: Sequence[tuple[str, str]],
@@ -156,10 +150,10 @@ def _cost(
     adapt_flops = math.nan
     for person in people:
         try:
-            runs += [site.timed(method, person) for _ in range(repeat)]
+            runs += [timed(method, person) for _ in range(repeat)]
             if not finished:
                 # Not the first run: that makes what a bundle makes once.
-                adapt_flops = count_flops(partial(site.timed, method, person))
+                adapt_flops = count_flops(partial(timed, method, person))
         except _FAILURES as error:
             failures.append((person.subject, one_line(error)))
         else:
@@ -168,7 +162,8 @@ def _cost(
     if not finished:
         return cost
     try:
-        cost = replace(cost, batch_seconds=_batch_seconds(site, with_batch(method, batch), finished[0], batch, repeat))
+        taken = _batch_seconds(timed, with_batch(method, batch), finished[0], batch, repeat)
+        cost = replace(cost, batch_seconds=taken)
     except _FAILURES as error:
         cost = replace(cost, failures=(*failures, (f"a batch of {batch} rows", one_line(error))))
     seconds = [taken for taken, _ in runs]
@@ -180,7 +175,7 @@ def _cost(
         cost,
         trainable=models[0].trainable,
         parameters=model_values(models[0].model),
-        carried=carried_values(site.bundle, method),
+        carried=carried_values(bundle, method),
         adapt_flops=adapt_flops,
         predict_flops=predict_flops,
         iterations=statistics.median(model.iterations for model in models),
@@ -192,7 +187,7 @@ def _cost(
     )
 
 
-def _batch_seconds(site: _Site, method: Method, person: AdaptedPerson, batch: int, repeat: int) -> float:
+def _batch_seconds(timed: _Timed, method: Method, person: AdaptedPerson, batch: int, repeat: int) -> float:
     """Return the median seconds of a step on a batch, or of the whole of a closed form."""
     rows = np.arange(batch)
     # A short clip is repeated, a long one cut.
@@ -201,7 +196,7 @@ def _batch_seconds(site: _Site, method: Method, person: AdaptedPerson, batch: in
     steps: list[float] = []
     spent = 0.0
     while len(steps) < repeat and (not steps or spent < _ENOUGH):
-        seconds, model = site.timed(method, filled)
+        seconds, model = timed(method, filled)
         steps.append(seconds / max(1, model.iterations))
         spent += seconds
     return statistics.median(steps)

@@ -28,6 +28,10 @@ class InputError(FeatlabError, ValueError):
     """Bad input: a missing file, an unknown subject, rows that don't fit the task."""
 
 
+class UnfinishedError(InputError):
+    """Some runs are there, and others belong to other shares."""
+
+
 class ConfigError(FeatlabError, ValueError):
     """A configuration value or key that doesn't exist or doesn't fit."""
 

@@ -9,8 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
-from featlab.analysis.ablation import Grid, Setting, Values
-from featlab.analysis.ablation.grids import ABLATIONS
+from featlab.analysis.ablation import ABLATIONS, Grid, Setting, Values
 from featlab.config.load import flat_values
 from featlab.errors import ConfigError, closest
 from featlab.evaluation.results import EvaluationRow, common_subject_means, run_facts

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.analysis.people import AdaptedPeople, AdaptedPerson, adapt_people
+from featlab.analysis.inside import AdaptedPeople, AdaptedPerson, adapt_people
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.evaluation.runner import OnStep, plan

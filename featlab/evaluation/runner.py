@@ -18,7 +18,7 @@ from featlab.bundle.files import read_json, write_json
 from featlab.cache.atomic import folders_synced_last
 from featlab.config.analysis import EngineConfig
 from featlab.engine import LOCAL, run_all
-from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.errors import ConfigError, FeatlabError, InputError, UnfinishedError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.run import RunNumbers, evaluate_subject, failed_rows
 from featlab.methods.base import Method, SourceFeatures
@@ -109,10 +109,6 @@ class Where(TypedDict, total=False):
     share: tuple[int, int]
     collect: bool
     on_step: OnStep | None
-
-
-class UnfinishedError(InputError):
-    """Some runs are there, and others belong to other shares."""
 
 
 def plan(workspace: Workspace) -> list[Task]:

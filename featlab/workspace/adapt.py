@@ -20,9 +20,10 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, FeatlabError, InputError, closest
+from featlab.methods.base import Method
 from featlab.methods.registry import make_method, refuse_unread
 from featlab.model.networks import AdaptedModel, GainEstimate
-from featlab.protocol.splits import split_target, target_of
+from featlab.protocol.splits import Target, split_target, target_of
 from featlab.seeding import run_seed
 from featlab.workspace.workspace import Workspace, bundle_folder, load_made_bundle
 
@@ -95,21 +96,13 @@ def adapt_subject(
     places, unlabelled = adapt_rows(everything, config.protocol.gap)
     rows = everything.take(places)
     method = make_method(config.adapt.method, config.adapt.options)
-    if force:
-        method = method.forced()
+    how = f"run featlab adapt --subject {subject} --force"
     start = time.perf_counter()
-    model = method.adapt(bundle, target_of(rows), seed=run_seed(bundle.seed, method.name, subject))
+    model = adapt_to_clip(bundle, method, target_of(rows), subject, force=force, how=how)
     seconds = time.perf_counter() - start
-    if model.report is not None and model.report.refusal and not force:
-        raise InputError(
-            f"{subject}: {model.report.refusal}; give a longer or cleaner neutral clip, or run featlab adapt "
-            f"--subject {subject} --force"
-        )
-    gain = None
-    if model.report is not None:
-        # From the person's rows of other videos than the adapted ones; their labels are not looked at.
-        others = np.isin(everything.video, rows.video, invert=True)
-        gain = method.expected_gain(bundle, model.model, everything.embeddings[others])
+    # From the person's rows of other videos than the adapted ones; their labels are not looked at.
+    others = np.isin(everything.video, rows.video, invert=True)
+    gain = method.expected_gain(bundle, model.model, everything.embeddings[others])
     folder = adaptation_folder(root, subject)
     videos = rows.video_names_present()
     meta = {
@@ -129,6 +122,21 @@ def adapt_subject(
     return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds, gain)
 
 
+def adapt_to_clip(
+    bundle: Bundle, method: Method, clip: Target, subject: str, *, force: bool = False, how: str = "--force"
+) -> AdaptedModel:
+    """Return a person's model of a neutral clip; nothing is written.
+
+    Raises:
+        InputError: A clip that the method refuses, which ``force`` adapts to all the same; ``how`` says how to.
+    """
+    method = method.forced() if force else method
+    model = method.adapt(bundle, clip, seed=run_seed(bundle.seed, method.name, subject))
+    if model.report is not None and model.report.refusal and not force:
+        raise InputError(f"{subject}: {model.report.refusal}; give a longer or cleaner neutral clip, or {how}")
+    return model
+
+
 @dataclass(frozen=True)
 class Stored:
     """What is told of one of many people who were adapted to; the model is in the folder."""
@@ -138,7 +146,7 @@ class Stored:
     frames: int  # Neutral rows that were adapted on.
     seconds: float
     reused: bool  # Whether it was stored already, of the same clip by the same method.
-    gain: GainEstimate | None  # See `Adapted`.
+    expected_gain: GainEstimate | None  # See `Adapted`.
     warnings: tuple[str, ...]
 
 

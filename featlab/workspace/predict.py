@@ -22,6 +22,9 @@ from featlab.model.networks import AdaptedModel
 from featlab.workspace.adapt import Refused, adapt_rows, adapt_subject, clip_digest, stored_adaptation
 from featlab.workspace.workspace import Workspace
 
+_COLUMNS = ("path", "subject", "video", "frame", "adapted_on", "predicted")
+_OPTIONAL = ("path", "adapted_on")
+
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
@@ -112,9 +115,8 @@ def write_predictions(path: str | os.PathLike[str], predicted: Iterable[Predicte
     for first in parts:
         with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            stored = ["path"] if first.rows.paths is not None else []
-            known = ["adapted_on"] if first.adapted_on is not None else []
-            start = [*stored, "subject", "video", "frame", *known, "predicted"]
+            lacking = {"path": first.rows.paths is None, "adapted_on": first.adapted_on is None}
+            start = [name for name in _COLUMNS if not lacking.get(name)]
             writer.writerow([*start, *(f"p_{name}" for name in classes)])
             for done in chain([first], parts):
                 table, winner = done.rows, done.probabilities.argmax(axis=1)
@@ -124,6 +126,16 @@ def write_predictions(path: str | os.PathLike[str], predicted: Iterable[Predicte
                     used = [] if done.adapted_on is None else ["yes" if done.adapted_on[row] else "no"]
                     named = map(as_cell, (*whose, *used, classes[winner[row]]))
                     writer.writerow([*named, *(f"{value:.6f}" for value in line)])
+
+
+def holds_predictions(path: Path) -> bool:
+    """Return whether a file has the head that `write_predictions` writes."""
+    if path.suffix != ".csv":
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        head = file.readline().rstrip().split(",")
+    start = [name for name in _COLUMNS if name in head or name not in _OPTIONAL]
+    return head[: len(start)] == start
 
 
 def video_shares(table: FeatureTable, probabilities: NDArray[np.float32]) -> list[tuple[str, int, NDArray[np.float64]]]:
