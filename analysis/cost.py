@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import groupby
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from featlab.analysis.people import AdaptedPerson, can_be_split
+from featlab.analysis.inside import AdaptedPerson, can_be_split
 from featlab.bundle.bundle import Bundle
 from featlab.compute import count_flops, one_thread
 from featlab.errors import FeatlabError, one_line
@@ -21,7 +23,6 @@ from featlab.evaluation.run import adapted_model
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
 from featlab.model.networks import AdaptedModel, as_tensor
-from featlab.model.training import iterations_to_converge
 from featlab.protocol.splits import Split, split_target
 from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
@@ -30,6 +31,7 @@ from featlab.workspace.workspace import Workspace
 _ENOUGH = 1.0  # Seconds after which a batch is not timed again: hundreds of steps are their own repetition.
 _FAILURES = (FeatlabError, RuntimeError)
 """What a failed run is recorded for. A RuntimeError is how torch says that a computation failed."""
+_Timed = Callable[[Method, AdaptedPerson], tuple[float, AdaptedModel]]  # Adapts; gives the seconds and the model.
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class MethodCost:
     adapt_flops: float = math.nan  # Floating-point operations of one adaptation, as `featlab.compute` counts them.
     predict_flops: float = math.nan  # Those of predicting one frame.
     iterations: float = math.nan  # Optimiser steps, the median over subjects; 0 for a closed form.
-    converged: float = math.nan  # Those until the loss had settled, see `featlab.model.training`; NaN: never.
+    converged: float = math.nan  # Those until the loss had settled, see `converged_at`; NaN: never.
     batch_seconds: float = math.nan  # Wall time of one step on a batch, or of all of a closed form.
     seconds: float = math.nan  # Median wall time of one adaptation; the fastest and the slowest follow.
     fastest: float = math.nan
@@ -67,24 +69,6 @@ class ComplexityReport:
     device: str
 
 
-@dataclass(frozen=True, eq=False)
-class _Site:
-    """What all adaptations start from."""
-
-    bundle: Bundle
-    source: SourceFeatures
-
-    def timed(self, method: Method, person: AdaptedPerson) -> tuple[float, AdaptedModel]:
-        """Adapt as an evaluation does: the same rows, the same seed; return the seconds, and the model."""
-        seed = run_seed(self.bundle.seed, method.name, person.subject)
-        start = time.perf_counter()
-        model = adapted_model(self.bundle, person.table, person.split, method, self.source, seed)
-        if self.source.features.is_cuda:
-            # What was sent to a GPU is not yet done.
-            torch.cuda.synchronize(self.source.features.device)
-        return time.perf_counter() - start, model
-
-
 def measure_complexity(
     workspace: Workspace,
     subjects: Sequence[str],
@@ -100,7 +84,18 @@ def measure_complexity(
     made = [make_method(name, config.adapt.options) for name in methods]
     source = workspace.source(tuple(subjects))
     bundle, _ = bundle_stage(source, tuple(methods))
-    site = _Site(bundle, SourceFeatures.of(bundle, source.table))
+    features = SourceFeatures.of(bundle, source.table)
+
+    def timed(method: Method, person: AdaptedPerson) -> tuple[float, AdaptedModel]:
+        """Adapt as an evaluation does: the same rows, the same seed; return the seconds, and the model."""
+        seed = run_seed(bundle.seed, method.name, person.subject)
+        start = time.perf_counter()
+        model = adapted_model(bundle, person.table, person.split, method, features, seed)
+        if features.features.is_cuda:
+            # What was sent to a GPU is not yet done.
+            torch.cuda.synchronize(features.features.device)
+        return time.perf_counter() - start, model
+
     chosen = tuple(subjects)[: measured or None]
     fit, unfit = can_be_split(workspace, chosen)
     tables = {subject: workspace.table.rows_of(subject) for subject in fit}
@@ -110,11 +105,10 @@ def measure_complexity(
     costs = []
     with one_thread():
         for done, method in enumerate(made, start=1):
-            costs.append(_cost(site, method, people, unfit, repeat, batch))
+            costs.append(_cost(timed, bundle, method, people, unfit, repeat, batch))
             on_method(done, len(made))
-    features = site.source.features
-    rows, width = features.shape
-    device = features.device.type
+    rows, width = features.features.shape
+    device = features.features.device.type
     return ComplexityReport(tuple(costs), chosen, (min(frames), max(frames)), (rows, width), repeat, batch, device)
 
 
@@ -142,7 +136,8 @@ def with_batch(method: Method, batch: int) -> Method:
 
 
 def _cost(
-    site: _Site,
+    timed: _Timed,
+    bundle: Bundle,
     method: Method,
     people: Sequence[AdaptedPerson],
     unfit: Sequence[tuple[str, str]],
@@ -155,10 +150,10 @@ def _cost(
     adapt_flops = math.nan
     for person in people:
         try:
-            runs += [site.timed(method, person) for _ in range(repeat)]
+            runs += [timed(method, person) for _ in range(repeat)]
             if not finished:
                 # Not the first run: that makes what a bundle makes once.
-                adapt_flops = count_flops(partial(site.timed, method, person))
+                adapt_flops = count_flops(partial(timed, method, person))
         except _FAILURES as error:
             failures.append((person.subject, one_line(error)))
         else:
@@ -167,7 +162,8 @@ def _cost(
     if not finished:
         return cost
     try:
-        cost = replace(cost, batch_seconds=_batch_seconds(site, with_batch(method, batch), finished[0], batch, repeat))
+        taken = _batch_seconds(timed, with_batch(method, batch), finished[0], batch, repeat)
+        cost = replace(cost, batch_seconds=taken)
     except _FAILURES as error:
         cost = replace(cost, failures=(*failures, (f"a batch of {batch} rows", one_line(error))))
     seconds = [taken for taken, _ in runs]
@@ -179,7 +175,7 @@ def _cost(
         cost,
         trainable=models[0].trainable,
         parameters=model_values(models[0].model),
-        carried=carried_values(site.bundle, method),
+        carried=carried_values(bundle, method),
         adapt_flops=adapt_flops,
         predict_flops=predict_flops,
         iterations=statistics.median(model.iterations for model in models),
@@ -191,7 +187,7 @@ def _cost(
     )
 
 
-def _batch_seconds(site: _Site, method: Method, person: AdaptedPerson, batch: int, repeat: int) -> float:
+def _batch_seconds(timed: _Timed, method: Method, person: AdaptedPerson, batch: int, repeat: int) -> float:
     """Return the median seconds of a step on a batch, or of the whole of a closed form."""
     rows = np.arange(batch)
     # A short clip is repeated, a long one cut.
@@ -200,7 +196,7 @@ def _batch_seconds(site: _Site, method: Method, person: AdaptedPerson, batch: in
     steps: list[float] = []
     spent = 0.0
     while len(steps) < repeat and (not steps or spent < _ENOUGH):
-        seconds, model = site.timed(method, filled)
+        seconds, model = timed(method, filled)
         steps.append(seconds / max(1, model.iterations))
         spent += seconds
     return statistics.median(steps)
@@ -211,3 +207,64 @@ def _converged(models: Sequence[AdaptedModel]) -> float:
     counts = [iterations_to_converge(model.history, model.iterations) for model in models]
     middle = statistics.median(math.inf if count is None else count for count in counts)
     return middle if math.isfinite(middle) else math.nan
+
+
+PARTS, MINIMUM = 10, 5
+"""The running median takes a tenth of the losses, 5 at least: batches of other rows make a loss jump about."""
+TOLERANCE = 0.05
+"""Share of the whole fall within which a loss counts as settled."""
+
+CONVERGENCE_RULE = (
+    f"the first iteration from which on the loss, smoothed by a centred median over 1/{PARTS} of the iterations "
+    f"({MINIMUM} at least), stays within {100 * TOLERANCE:g} % of its whole fall around its last level"
+)
+"""The rule, for tables."""
+
+
+def converged_at(losses: Sequence[float], *, window: int | None = None, tolerance: float = TOLERANCE) -> int | None:
+    """Return the number of the iteration from which on a loss stays where it ends.
+
+    The loss is smoothed by a centred running median, narrower at the beginning, so that a loss that falls steadily is
+    left as it is. Its last level is the last full median; its fall is that of the highest of the first smoothed values
+    down to there. A loss that still falls at the end counts as converged in its last iterations only. There is one loss
+    an iteration, computed before its step; ``window`` is the odd number of them in a median.
+
+    Returns:
+        A number from 1 to ``len(losses)``; 0 without any loss (a closed form). ``None`` for a loss that ends higher
+        than it began, or that is not finite: it has not converged.
+    """
+    values = np.asarray(losses, dtype=np.float64)
+    if not len(values):
+        return 0
+    if not np.isfinite(values).all():
+        return None
+    if window is None:
+        window = max(MINIMUM, len(values) // PARTS)
+    half = min(window // 2, (len(values) - 1) // 2)
+    smooth = _running_median(values, half)
+    if smooth[-1] > smooth[0]:
+        return None
+    fall = smooth[: 2 * half + 1].max() - smooth[-1]
+    away = np.flatnonzero(np.abs(smooth - smooth[-1]) > tolerance * fall)
+    return int(away[-1]) + 2 if len(away) else 1
+
+
+def iterations_to_converge(history: Sequence[Mapping[str, float]], iterations: int) -> int | None:
+    """Return how many of its iterations an adaptation needed until its loss had settled, by `converged_at`.
+
+    A method of several stages has a loss a stage, told apart by the names of its terms; their iterations are added up.
+    0 for a closed form; ``None`` when a stage has not converged, or when losses were not logged once an iteration (a
+    line search computes several).
+    """
+    if len(history) != iterations or any("loss" not in entry for entry in history):
+        return None
+    counts = [converged_at([entry["loss"] for entry in stage]) for _, stage in groupby(history, key=frozenset)]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _running_median(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
+    """Return the median of 2 ``half`` + 1 values around each but the last ``half``, narrower around the first ones."""
+    inner = np.median(np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1), axis=1)
+    first = [np.median(values[: 2 * place + 1]) for place in range(half)]
+    return np.concatenate([first, inner])

@@ -8,26 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, SymmetricalLogLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, SymmetricalLogLocator
 
 from featlab.analysis import style
-from featlab.analysis.cost import ComplexityReport, MethodCost
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, by_setting, figure_name, method_name
+from featlab.analysis.cost import CONVERGENCE_RULE, ComplexityReport, MethodCost
+from featlab.analysis.evaluation import ACCESS_NOTE, by_setting, figure_name, method_name
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
 from featlab.analysis.table import FAILED, MISSING, Column, Table, flops_text, make_table, number_text
-from featlab.errors import InputError, listed
-from featlab.model.training import CONVERGENCE_RULE
+from featlab.errors import listed
 
 _DRAWN = ("method", "setting", "selection", "seconds", "fastest", "slowest", "trainable")
 _NAME_LETTERS = 44  # Longest line of a name.
 _GREY, _OURS = ("Source-only", "Oracle"), "SFDA-PFT"
 
 
-def complexity_result(report: ComplexityReport, metadata: Mapping[str, Any]) -> Result:
+def complexity_result(report: ComplexityReport) -> Result:
     """Return table, figure and what they say; the figure is left out where every method failed."""
     figures = []
     if any(cost.subjects for cost in report.costs):
@@ -43,7 +41,6 @@ def complexity_result(report: ComplexityReport, metadata: Mapping[str, Any]) -> 
         summary=complexity_sentences(report),
         tables={"complexity": complexity_table(report)},
         figures=figures,
-        metadata=metadata,
         data=asdict(report),
     )
 
@@ -102,10 +99,7 @@ def complexity_table(report: ComplexityReport) -> Table:
 
 def complexity_data(report: ComplexityReport) -> dict[str, list[Any]]:
     """Return the numbers of `plot_complexity`, the quickest method first; those that failed are left out."""
-    there = [cost for cost in report.costs if cost.subjects]
-    if not there:
-        raise InputError("no method could be run; the table says why")
-    there.sort(key=lambda cost: cost.seconds)
+    there = sorted((cost for cost in report.costs if cost.subjects), key=lambda cost: cost.seconds)
     return {name: [getattr(cost, name) for cost in there] for name in _DRAWN}
 
 
@@ -122,6 +116,8 @@ def plot_complexity(data: Mapping[str, Sequence[Any]]) -> Figure:
     with style.house_style():
         drawn = style.figure(style.FULL, 0.85 + 0.15 * math.ceil(len(looks) / 4) + step * len(methods))
         left, right = drawn.subplots(1, 2, sharey=True, width_ratios=(1.25, 1))
+        left.set_xscale("log")
+        right.set_xscale("symlog", linthresh=1, linscale=0.5)
         for place in places:
             look = looks[data["setting"][place]]
             span = [data["fastest"][place], data["slowest"][place]]
@@ -130,11 +126,20 @@ def plot_complexity(data: Mapping[str, Sequence[Any]]) -> Figure:
             right.plot([data["trainable"][place]], [place], label=f"_trainable {methods[place]}", **look)
         for axes in (left, right):
             style.names_down(axes, names)
+            axes.xaxis.set_minor_locator(NullLocator())
             axes.hlines(places, 0, 1, transform=axes.get_yaxis_transform(), color="#F0F0F0", linewidth=0.5, zorder=0)
         for text, setting in zip(left.get_yticklabels(), data["setting"], strict=True):
             text.set_fontweight("bold" if setting == _OURS else "normal")
-        _format_seconds(left, min(data["fastest"]), max(data["slowest"]))
-        _format_parameters(right, max(data["trainable"]))
+        # Whole decades: one of them at least has to be there to be read.
+        low, high = math.log10(min(data["fastest"])), math.log10(max(data["slowest"]))
+        left.set_xlim(10.0 ** math.floor(low), 10.0 ** math.ceil(high))
+        left.xaxis.set_major_locator(LogLocator(10, numticks=12))
+        left.xaxis.set_major_formatter(EngFormatter("s"))
+        left.set_xlabel("Time to adapt to one subject")
+        right.set_xlim(-0.5, 10 ** math.ceil(math.log10(max(10, *data["trainable"])) + 0.1))
+        right.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
+        right.xaxis.set_major_formatter(EngFormatter(sep=""))
+        right.set_xlabel("Parameters updated for one subject")
         handles = [Line2D([], [], label=setting, **look) for setting, look in looks.items()]
         drawn.legend(handles=handles, loc="outside lower center", ncols=4, handletextpad=0.2, columnspacing=1.2)
         if "source-access" in data["selection"]:
@@ -209,30 +214,3 @@ def _looks(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
         look: dict[str, Any] = {"linestyle": "none", "markersize": 4.5, "zorder": 3}
         looks[setting] = look | {"marker": style.MARKERS[order], "color": colour}
     return looks
-
-
-def _format_seconds(axes: Axes, low: float, high: float) -> None:
-    axes.set_xscale("log")
-    # Whole decades: one of them at least has to be there to be read.
-    axes.set_xlim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))
-    axes.xaxis.set_major_locator(LogLocator(10, numticks=12))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: _unit_text(value, (" s", 1), (" ms", 1e-3), (" µs", 1e-6)))
-    )
-    axes.set_xlabel("Time to adapt to one subject")
-
-
-def _format_parameters(axes: Axes, high: int) -> None:
-    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
-    axes.set_xlim(-0.5, 10 ** math.ceil(math.log10(max(high, 10)) + 0.1))
-    axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _unit_text(value, ("M", 1e6), ("k", 1e3), ("", 1))))
-    axes.set_xlabel("Parameters updated for one subject")
-
-
-def _unit_text(value: float, *units: tuple[str, float]) -> str:
-    """Return 10 µs, 1 ms, 1 s; or 0, 100, 10k, 1M."""
-    unit, size = next((item for item in units if value >= 0.999 * item[1]), units[-1])
-    return f"{value / size:g}{unit}"

@@ -10,8 +10,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from featlab.config.load import Config, config_template, set_in_section
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow, run_facts
 from featlab.evaluation.runner import count_finished, plan, run_tasks
-from featlab.evaluation.summary import summarise
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.drawn_faces import FacesConfig, write_faces
 from featlab.extraction.extract import ExtractConfig, extract
@@ -90,6 +90,9 @@ class Step:
         return f"{STEPS.index(self.name) + 1}/{len(STEPS)}  {self.name:<9} {self.text} ({took})"
 
 
+_Steps = Callable[[str], AbstractContextManager[Step]]  # Times a step, by its name.
+
+
 @dataclass(frozen=True, eq=False)
 class DemoReport:
     """What the demo made: the workspace, its evaluation, what was done, and commands to type next."""
@@ -129,15 +132,26 @@ def run_demo(
     """Make the demo's workspace, or finish the one that is there; a ``featlab.toml`` that is there counts."""
     config = config or DemoConfig()
     _claim_folder(folder, config)
-    steps = _Steps(notify, on_progress)
+    steps: list[Step] = []
+
+    @contextmanager
+    def step(name: str) -> Iterator[Step]:
+        """Time a step, and say it when it is done."""
+        on_progress(name, 0, 0)
+        now, start = Step(name), time.perf_counter()
+        yield now
+        now.seconds = time.perf_counter() - start
+        steps.append(now)
+        notify(now.line())
+
     with one_thread():
-        _extract(folder, config, jobs, steps)
+        _extract(folder, config, jobs, step, on_progress)
         workspace = Workspace.open(folder, on_epoch=lambda stage, done, total, _: on_progress(stage, done, total))
-        rows, result = _evaluate(workspace, jobs, steps)
-        with steps.step("page") as now:
+        rows, result = _evaluate(workspace, jobs, step)
+        with step("page") as now:
             now.text = "tables and pictures in results/, all of them in index.html"
             _write_page(workspace, result)
-    return DemoReport(folder, rows, result, tuple(steps.done), next_steps(folder, workspace.table.subjects))
+    return DemoReport(folder, rows, result, steps, next_steps(folder, workspace.table.subjects))
 
 
 def next_steps(folder: Path, subjects: Sequence[str]) -> tuple[str, ...]:
@@ -174,37 +188,17 @@ def _claim_folder(folder: Path, config: DemoConfig) -> None:
         atomic_write_text(folder / CONFIG_FILE, text)
 
 
-class _Steps:
-    """Times the steps and says each when it is done."""
-
-    def __init__(self, notify: Callable[[str], None], on_progress: OnProgress) -> None:
-        self.done: list[Step] = []
-        self.report = on_progress
-        self._notify = notify
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[Step]:
-        self.report(name, 0, 0)
-        now, start = Step(name), time.perf_counter()
-        yield now
-        now.seconds = time.perf_counter() - start
-        self.done.append(now)
-        self._notify(now.line())
-
-
-def _extract(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> None:
+def _extract(folder: Path, config: DemoConfig, jobs: int, step: _Steps, on_progress: OnProgress) -> None:
     """Draw the faces and embed them, as far as it isn't done."""
     faces, manifest = config.faces, folder / "faces" / "manifest.csv"
-    with steps.step("faces") as now:
+    with step("faces") as now:
         # The manifest is written last, so one that is there is complete.
         now.reused = manifest.is_file()
         if not now.reused:
-            write_faces(
-                manifest.parent, faces, jobs=jobs, on_progress=lambda done, all_: steps.report("faces", done, all_)
-            )
+            write_faces(manifest.parent, faces, jobs=jobs, on_progress=partial(on_progress, "faces"))
         pictures = faces.people * len(faces.classes) * faces.clips * faces.frames
         now.text = f"{pictures:,} pictures of {faces.people} drawn people: {', '.join(faces.classes)}"
-    with steps.step("extract") as now:
+    with step("extract") as now:
         items = read_layout("auto", manifest)
         found = find_landmarks(manifest)
         done = extract(
@@ -214,28 +208,25 @@ def _extract(folder: Path, config: DemoConfig, jobs: int, steps: _Steps) -> None
             neutral=faces.classes[0],
             landmarks=None if found is None else read_landmarks(found, len(items), names_by_row(items)),
             config=ExtractConfig(jobs=jobs),
-            on_progress=lambda at: steps.report("extract", at.done, at.total),
+            on_progress=lambda at: on_progress("extract", at.done, at.total),
         )
         now.reused = done.resumed_rows == done.rows
         now.text = f"hog embeddings of {done.dim:,} values, and landmarks, into cache.h5"
 
 
-def _evaluate(workspace: Workspace, jobs: int, steps: _Steps) -> tuple[list[EvaluationRow], Result]:
+def _evaluate(workspace: Workspace, jobs: int, step: _Steps) -> tuple[list[EvaluationRow], Result]:
     """Train at the source, adapt to every target with every method, and score."""
     protocol = workspace.config.protocol
-    with steps.step("evaluate") as now:
+    with step("evaluate") as now:
         tasks = plan(workspace)
         now.reused = count_finished(tasks) == sum(len(task.runs) for task in tasks)
         rows = [row for done in run_tasks(tasks, jobs=jobs) for row in done.values()]
         now.text = f"{len(protocol.methods)} methods, trained on the others, on {len(workspace.targets())} targets"
-    summaries = summarise(rows)
     result = evaluation_result(
         rows,
-        summaries,
         metadata=run_facts(workspace),
         classes=workspace.table.classes,
         smoothing=protocol.smoothing,
-        data={"results": [row.to_dict() for row in rows], "summary": [item.to_dict() for item in summaries]},
     )
     return rows, replace(result, summary=(NO_CLAIM, *result.summary))
 
@@ -244,57 +235,54 @@ def _write_page(workspace: Workspace, result: Result) -> None:
     """Write the evaluation, who there is, one clip over time, and the report of these."""
     from featlab.analysis.inside.clip import clip_over_time, clip_result
     from featlab.analysis.inside.faces import find_faces
+    from featlab.analysis.report import write_report
     from featlab.analysis.report.collect import read_report
-    from featlab.analysis.report.page import write_report
 
     targets = workspace.targets()
     clip = clip_over_time(workspace, targets[0], targets)
     made = {
         "demo": result,
-        "people": _people(workspace, result.metadata),
-        "clip": clip_result(clip, find_faces(workspace, workspace.root / "faces"), result.metadata),
+        "people": _people(workspace),
+        "clip": clip_result(clip, find_faces(workspace, workspace.root / "faces")),
     }
     folders = [workspace.root / "results" / name for name in made]
     for folder, item in zip(folders, made.values(), strict=True):
-        write_result(folder, item, _COMMAND)
+        write_result(folder, replace(item, metadata=result.metadata), _COMMAND)
     write_report(workspace.root / "index.html", read_report(folders, _COMMAND))
 
 
 _PICTURE = (88, 88)  # What is seen of a face in a panel of half an inch; more makes the page large.
 
 
-def _people(workspace: Workspace, metadata: Mapping[str, Any]) -> Result:
+def _people(workspace: Workspace) -> Result:
     """Return the strip of drawn people: each at rest, and at the peak of every expression."""
     from PIL import Image
 
-    from featlab.analysis import style
+    from featlab.analysis.inside.faces import plot_pairs
 
     faces, table = workspace.root / "faces", workspace.table
     with (faces / "manifest.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     classes = (table.neutral, *(name for name in table.classes if name != table.neutral))
     names = table.subjects[:_PEOPLE_SHOWN]
-    shown = []
-    with style.house_style():
-        drawn = style.figure(style.FULL, 0.2 + 0.7 * len(classes))
-        panels = drawn.subplots(len(classes), len(names), squeeze=False)
-        for down, label in enumerate(classes):
-            for across, name in enumerate(names):
-                mine = [line for line in lines if (line["subject"], line["label"]) == (name, label)]
-                strength = np.array([float(line["intensity"]) for line in mine])
-                # The stillest moment of a neutral clip, the strongest one of any other.
-                path = mine[int(strength.argmin() if label == table.neutral else strength.argmax())]["path"]
-                panel = panels[down, across]
-                with Image.open(faces / path) as picture:
-                    picture.thumbnail(_PICTURE)
-                    panel.imshow(np.asarray(picture.convert("RGB")), interpolation="none")
-                panel.set(xticks=[], yticks=[], title=name if down == 0 else "", ylabel=label if across == 0 else "")
-                panel.spines[:].set_visible(False)
-                shown.append((name, label, path))
+    shown: list[tuple[str, str, str]] = []
+    strips: list[list[Any]] = []
+    for label in classes:
+        strips.append([])
+        for name in names:
+            mine = [line for line in lines if (line["subject"], line["label"]) == (name, label)]
+            strength = np.array([float(line["intensity"]) for line in mine])
+            # The stillest moment of a neutral clip, the strongest one of any other.
+            path = mine[int(strength.argmin() if label == table.neutral else strength.argmax())]["path"]
+            with Image.open(faces / path) as picture:
+                picture.thumbnail(_PICTURE)
+                strips[-1].append(np.asarray(picture.convert("RGB")))
+            shown.append((name, label, path))
+    drawn = plot_pairs(strips, classes, [*([""] * len(names) for _ in classes[1:]), names])
     caption = (
         f"The first {len(names)} of {len(table.subjects)} drawn people, at rest and in their strongest frame of each "
         "expression: resting faces smile or frown a little, so no one border between the classes fits everybody."
     )
     data = dict(zip(("subject", "label", "path"), zip(*shown, strict=True), strict=True))
     figure = DrawnFigure("people", "The drawn people", caption, drawn, data)
-    return Result("plot", "The drawn people", [NO_CLAIM], {}, [figure], metadata)
+    return Result("plot", "The drawn people", [NO_CLAIM], {}, [figure])

@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featlab.analysis.render import write_table
+from featlab.analysis.render import FORMATS
 from featlab.analysis.table import Table
-from featlab.cache.atomic import atomic_path, atomic_write_text
-from featlab.cache.sums import SUMS, check_sum, sum_of, sums_of
+from featlab.cache.atomic import SUMS, atomic_path, atomic_write_text, check_sum, sum_of, sums_of
 from featlab.config.analysis import FIGURE_FORMATS
 from featlab.errors import InputError
 from featlab.seeding import stable_hash
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 PAGE_FILE = "page.json"
 PAGE_FORMAT = 1
-TABLE_ENDINGS = ("json", "jsonl", "csv", "md", "tex")
 
 
 @dataclass(frozen=True)
@@ -108,9 +106,9 @@ def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
     for figure in result.figures:
         written += save_plot(folder, figure.name, figure.drawn, figure.data, figure_endings(result.metadata))
     for name, table in result.tables.items():
-        for ending in TABLE_ENDINGS:
+        for ending, render in FORMATS.items():
             written.append(folder / f"table_{name}.{ending}")
-            write_table(written[-1], table)
+            atomic_write_text(written[-1], render(table))
     page = {
         "format": PAGE_FORMAT,
         "kind": result.kind,
@@ -204,6 +202,13 @@ def folder_name(command: str, subjects: Sequence[str]) -> str:
     return f"{command}-{len(subjects)}-targets-{stable_hash(*sorted(subjects))[:8]}"
 
 
+def run_folder(command: str, facts: Mapping[str, Any]) -> str:
+    """Return the folder of a run, by `run_facts`: the same configuration on the same cache gives the same."""
+    # Grids of ablations and looks of pictures change nothing in an evaluation.
+    config = {name: part for name, part in facts["config"].items() if name not in ("ablate", "plot")}
+    return f"{command}-{stable_hash(json.dumps({**facts, 'config': config}, sort_keys=True))[:12]}"
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Say in one line which file can't be read and what to do, whatever is wrong with it."""
@@ -226,7 +231,7 @@ def _left_over(folder: Path, result: Result) -> list[Path]:
         return gone
     tables = set(before.tables) - set(result.tables)
     figures = {item.name for item in before.figures} - {item.name for item in result.figures}
-    gone += [folder / f"table_{name}.{ending}" for name in sorted(tables) for ending in TABLE_ENDINGS]
+    gone += [folder / f"table_{name}.{ending}" for name in sorted(tables) for ending in FORMATS]
     if result.figures:
         gone += [folder / f"{name}.{ending}" for name in sorted(figures) for ending in (*FIGURE_FORMATS, "csv")]
     return gone

@@ -4,32 +4,83 @@ from __future__ import annotations
 
 import itertools
 import math
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from featlab.analysis.cost import measure_complexity
-from featlab.analysis.evaluation.methods import best_notes, competes, failure_notes, method_name
-from featlab.analysis.inside.branches import compare_branches
+from featlab.analysis.evaluation import best_notes, competes, failure_notes, method_name
 from featlab.analysis.page import Result
-from featlab.analysis.published import Measure, PublishedTable
-from featlab.analysis.table import MISSING, Column, count_text, make_table, number_text
+from featlab.analysis.table import Column, count_text, interval_text, make_table, number_text
 from featlab.config.load import flat_values
 from featlab.errors import InputError
-from featlab.evaluation.results import EvaluationRow, run_facts
-from featlab.evaluation.runner import OnStep, plan
-from featlab.evaluation.scores import Field, subject_means
+from featlab.evaluation.results import EvaluationRow, Field, run_facts, subject_means
 from featlab.evaluation.statistics import bootstrap_interval, mean
-from featlab.methods.base import Method
 from featlab.methods.registry import make_method
-from featlab.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from featlab.evaluation.runner import OnStep
+    from featlab.methods.base import Method
+    from featlab.workspace.workspace import Workspace
 
 LEAST = 4  # People: two to learn from, two to test on.
 TIMED = 3  # Targets whose adaptation is timed for the table of costs.
 _TOLD = ("targets", "draws", "seeds", "seed", "methods", "scope", "sources", "pool")  # Settings, by other words.
 
 Rows = Mapping[str, Sequence[EvaluationRow]]  # By run.
-Methods = dict[str, Method]  # By run.
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a column is of."""
+
+    key: str  # A field of what makes our numbers, or a class: its recall.
+    title: str
+    scale: float  # What our number is multiplied by to be in the published unit.
+    decimals: int
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A published table and its protocol, as far as it is known."""
+
+    name: str
+    title: str
+    kind: str  # What makes our numbers: ``scores``, ``complexity`` or ``branches``.
+    measures: tuple[Measure, ...]
+    # What we run, a method with options as in ``clup-swav score=confidence``, to what the table calls it, and its
+    # figures: one a measure, NaN where nothing is published.
+    runs: Mapping[str, tuple[str, tuple[float, ...]]]
+    proposed: str  # The run that stands for the paper's own method, and the one that it is compared with.
+    against: str
+    source: Mapping[str, str]  # ``of`` (short), ``cite``, ``read`` (what was read), ``licence``.
+    page: str  # Where in what was read.
+    classes: tuple[str, ...]  # That a cache must have; none where any will do.
+    differs: tuple[str, ...]  # Where our protocol is another one; a run fills in the words in braces.
+    optional: tuple[str, ...] = ()  # Classes that a cache may have besides.
+    scope: str = "person"
+    targets: int = 0  # People; 0 where the target is a data set.
+    sources: int = 0
+    make: str = "featlab merge SOURCE.h5 TARGET.h5 --out both.h5 --rename OLD=NEW"  # How to come by a cache.
+    options: Mapping[str, Any] = field(default_factory=dict)  # Of the methods called ``clup-…``.
+
+
+def published_tables() -> dict[str, PublishedTable]:
+    """Return every table by name."""
+    data = tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
+    tables = {}
+    for name, own in data["tables"].items():
+        facts = {**data["families"][own.pop("family")], **own}
+        column = facts.pop("column", None)
+        shown = slice(2, None) if column is None else slice(2 + column, 3 + column)
+        facts["runs"] = {run: (line[0], tuple(line[shown])) for line in facts.pop("rows") for run in line[1].split(",")}
+        facts["measures"] = [Measure(*line) for line in facts["measures"]]
+        facts["differs"] = [*facts["differs"], *facts.pop("besides", [])]
+        facts["source"] = data["sources"][facts["source"]]
+        tuples = {key: tuple(value) for key, value in facts.items() if isinstance(value, list)}
+        tables[name] = PublishedTable(name, **(facts | tuples))
+    return tables
 
 
 @dataclass(frozen=True)
@@ -87,7 +138,9 @@ def fitted(workspace: Workspace, table: PublishedTable) -> Workspace:
     return replace(workspace, config=workspace.config.with_values(targets, table.name))
 
 
-def methods_of(table: PublishedTable, names: Sequence[str], given: Mapping[str, Mapping[str, Any]]) -> Methods:
+def methods_of(
+    table: PublishedTable, names: Sequence[str], given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Method]:
     """Return what to run of the named methods; ``given`` are options by method, which beat the table's."""
     runs = [run for run in table.runs if run.split()[0] in names]
     made = {}
@@ -111,17 +164,21 @@ def found_in(table: PublishedTable, workspace: Workspace, rows: Rows, on_step: O
             videos = [] if name in classes else list(subject_means(mine, f"video_{name}").values())
             found[run, name] = Ours(mean(values), *bootstrap_interval(values), len(values), each, 100 * mean(videos))
     if table.kind == "complexity":
+        from featlab.analysis.cost import measure_complexity
+
         report = measure_complexity(workspace, workspace.targets(), list(rows), measured=TIMED, on_method=on_step)
         for cost, of in itertools.product(report.costs, table.measures[1:]):
             found[cost.method, of.key] = Ours(of.scale * getattr(cost, of.key), targets=cost.subjects)
     elif table.kind == "branches":
+        from featlab.analysis.inside.branches import compare_branches
+
         for part, measures in compare_branches(workspace, on_step=on_step).found.items():
             for name, cosine in measures.items():
                 found[part, name] = Ours(cosine.mean, cosine.low, cosine.high, len(cosine.by_subject))
     return found
 
 
-def lines_of(table: PublishedTable, made: Methods, found: Found) -> list[Line]:
+def lines_of(table: PublishedTable, made: Mapping[str, Method], found: Found) -> list[Line]:
     """Return the lines of the table; those of methods that it hasn't are the last."""
     blank = ("not in the published table", (math.nan,) * len(table.measures))
     lines = []
@@ -135,11 +192,13 @@ def lines_of(table: PublishedTable, made: Methods, found: Found) -> list[Line]:
 
 def differences(table: PublishedTable, workspace: Workspace) -> list[str]:
     """Return where our protocol is another one than the published, a sentence each."""
+    from featlab.evaluation.runner import plan
+
     config, first = workspace.config, plan(workspace)[0]
     words = {
         "people": f"{len(workspace.table.subjects)} people",
         "targets": len(first.targets),
-        "sources": len(first.source_subjects),
+        "sources": len(first.source.subjects),
         "published": f"{table.sources} source people and {table.targets} targets",
         "runs": f"{count_text(config.protocol.draws, 'draw')} with {count_text(config.protocol.seeds, 'seed')}",
         "extractor": workspace.extractor.id,
@@ -166,7 +225,7 @@ def paper_result(
         Column("Measure", lambda line: line.measure.title, text=True),
         Column("Published", lambda line: line.shown(line.published), best=one),
         Column("Ours", lambda line: line.shown(line.ours.mean), best=one),
-        Column("95 % interval", _interval),
+        Column("95 % interval", lambda line: interval_text((line.ours.low, line.ours.high), line.shown)),
         Column("By video", lambda line: line.shown(line.ours.video)),
         Column("Targets", lambda line: str(line.ours.targets)),
     ]
@@ -201,8 +260,3 @@ def findings(table: PublishedTable, lines: Sequence[Line]) -> list[str]:
 
 def _recall(place: int) -> Field:
     return lambda row: row.class_recall[place] if row.class_recall else math.nan
-
-
-def _interval(line: Line) -> str:
-    low, high = line.ours.low, line.ours.high
-    return MISSING if math.isnan(low) else f"[{line.shown(low)}, {line.shown(high)}]"

@@ -7,17 +7,16 @@ import io
 import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from featlab.analysis.table import MISSING, Table, narrowed, number_of
-from featlab.cache.atomic import atomic_write_text
 from featlab.cache.names import as_cell, as_markdown
-from featlab.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
+_READABLE = 90  # Letters on a line of running text.
+_UNBROKEN = 50  # Letters of a name up to which it is never broken.
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -60,9 +59,13 @@ def to_rich(table: Table, *, wide: bool = False) -> RichTable:
         head = textwrap.fill(column, max(widest, 8), break_long_words=False, break_on_hyphens=False)
         justify: Literal["left", "right"] = "left" if place < table.text_columns else "right"
         whole = place >= table.text_columns
-        words = [len(word) for row in table.rows for word in row[place].split()]
-        least = widest if whole else max(words, default=0)
-        rich.add_column(Text(head), justify=justify, no_wrap=whole, min_width=least, overflow="fold")
+        # Names to be typed again stay in one piece, where a line has room for them.
+        words = [len(word) for row in table.rows for word in row[place].split() if len(word) <= _UNBROKEN]
+        size: dict[str, Any] = {
+            "min_width": widest if whole else max(words, default=0),
+            "max_width": None if whole else _READABLE,
+        }
+        rich.add_column(Text(head), justify=justify, no_wrap=whole, overflow="fold", **size)
     for row, bold, ends in zip(_shown(table), table.bold, _group_ends(table), strict=True):
         cells = [Text(cell, style="bold" if strong else "") for cell, strong in zip(row, bold, strict=True)]
         rich.add_row(*cells, end_section=ends)
@@ -139,19 +142,14 @@ def to_jsonl(table: Table) -> str:
     return "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
 
 
-def write_table(path: Path, table: Table) -> None:
-    """Write a table in the format that the name ends in, whole or not at all."""
-    formats: Mapping[str, Callable[[Table], str]] = {
-        ".md": to_markdown,
-        ".csv": to_csv,
-        ".tex": to_latex,
-        ".json": to_json,
-        ".jsonl": to_jsonl,
-    }
-    suffix = Path(path).suffix.lower()
-    if suffix not in formats:
-        raise InputError(f"{path}: a table is written as {', '.join(formats)}, not {suffix or 'a name without ending'}")
-    atomic_write_text(path, formats[suffix](table))
+FORMATS: Mapping[str, Callable[[Table], str]] = {
+    "json": to_json,
+    "jsonl": to_jsonl,
+    "csv": to_csv,
+    "md": to_markdown,
+    "tex": to_latex,
+}
+"""How the files of a table end, and what is in them."""
 
 
 def _shown(table: Table) -> list[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,6 @@ from matplotlib.ticker import FuncFormatter
 from featlab.cache.atomic import atomic_path, atomic_write_text
 from featlab.cache.names import as_cell
 from featlab.config.analysis import FIGURE_FORMATS, LARGEST_DRAWING
-from featlab.errors import InputError
 
 COLUMN = 3.4  # Width of a paper's column, inches.
 FULL = 7.0  # Width of a paper's page, inches.
@@ -80,6 +80,14 @@ def figure(width: float = COLUMN, height: float = 2.4) -> Figure:
     return drawn
 
 
+def panels(drawn: Figure, count: int, across: int, **options: Any) -> list[Axes]:
+    """Return so many panels, at most ``across`` on a line, which the last of them may leave half empty."""
+    grid = drawn.subplots(math.ceil(count / across), across, squeeze=False, **options)
+    for spare in grid.flat[count:]:
+        spare.set_axis_off()
+    return list(grid.flat[:count])
+
+
 def names_down(axes: Axes, names: Sequence[str]) -> None:
     """Name the lines of a chart, the first at the top; lines across, and no spine beside the names."""
     axes.set_yticks(range(len(names)), names, linespacing=1.05)
@@ -119,11 +127,7 @@ def save_figure(drawn: Figure, path: Path) -> None:
     """Write a figure as .svg, .pdf or .png, whole or not at all; the same figure gives the same bytes."""
     # A date in the file would make every run a change.
     undated: Mapping[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
-    suffix = Path(path).suffix.lower()
-    if suffix not in undated:
-        raise InputError(
-            f"{path}: a figure is written as {', '.join(undated)}, not {suffix or 'a name without ending'}"
-        )
+    suffix = Path(path).suffix
     with house_style(), atomic_path(path) as partial:
         if layout := drawn.get_layout_engine():
             # Once: matplotlib would place everything again for each format, and draw it for that.
@@ -134,9 +138,6 @@ def save_figure(drawn: Figure, path: Path) -> None:
 
 def save_data(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
     """Write the numbers of a figure as csv beside it: ``figure.svg`` gets ``figure.csv``."""
-    lengths = {name: len(values) for name, values in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise InputError(f"{path}: columns have different lengths: {lengths}")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows(map(as_cell, row) for row in (columns, *zip(*columns.values(), strict=True)))

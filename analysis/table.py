@@ -106,9 +106,9 @@ def score_text(value: float) -> str:
     return number_text(100.0 * value, 2)
 
 
-def interval_text(bounds: tuple[float, float]) -> str:
+def interval_text(bounds: tuple[float, float], text: Callable[[float], str] = score_text) -> str:
     """Return [70.12, 81.50]."""
-    return MISSING if any(map(math.isnan, bounds)) else f"[{score_text(bounds[0])}, {score_text(bounds[1])}]"
+    return MISSING if any(map(math.isnan, bounds)) else f"[{text(bounds[0])}, {text(bounds[1])}]"
 
 
 def share_text(share: float) -> str:
@@ -130,6 +130,11 @@ def flops_text(flops: float) -> str:
 def p_text(value: float) -> str:
     """Return a p value, the smallest as a bound."""
     return "<0.001" if value < 0.001 else number_text(value, 3)
+
+
+def p_words(value: float) -> str:
+    """Return it for a sentence: p < 0.001 or p = 0.012."""
+    return "p < 0.001" if value < 0.001 else f"p = {number_text(value, 3)}"
 
 
 def count_text(number: int, thing: str) -> str:

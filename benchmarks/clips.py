@@ -27,7 +27,7 @@ from featlab.config.load import Config
 from featlab.evaluation.metrics import calibration_error, reliability_counts, subject_metrics
 from featlab.methods import AdaptedModel, Method, make_method
 from featlab.model.networks import GainEstimate
-from featlab.protocol.splits import ClipConditions, Split, reduced_split, split_target, target_of
+from featlab.protocol.splits import Split, reduced_split, split_target, target_of
 from featlab.seeding import generator
 from featlab.workspace.build import build_bundle
 
@@ -74,10 +74,10 @@ def conditions(split: Split, table: FeatureTable, seed: int) -> Iterator[tuple[s
     """Yield each condition's words and split."""
     for frames in FRAMES:
         if frames < len(split.adapt) and seed == 0:
-            yield f"first {frames}", reduced_split(table, split, ClipConditions(frames=frames), seed)
+            yield f"first {frames}", reduced_split(table, split, seed, frames=frames)
     for share in SHARES:
         if share or seed == 0:
-            yield f"{share:.0%} not neutral", reduced_split(table, split, ClipConditions(contamination=share), seed)
+            yield f"{share:.0%} not neutral", reduced_split(table, split, seed, contamination=share)
     others = split.test[table.label[split.test] != table.neutral_code]
     taken = generator("all", seed, table.subject_names_present()[0]).permutation(others)[: len(split.adapt)]
     if len(taken) < len(others):

@@ -46,8 +46,8 @@ MUTANTS = (
     ),
     (
         "featlab/model/pretrain.py",
-        "(source.clips.row_subject[reference] >= 0)",
-        "(source.clips.row_subject[reference] >= -1)",
+        "(source.row_subject[reference] >= 0)",
+        "(source.row_subject[reference] >= -1)",
         "tests/model tests/methods",
     ),
     (
@@ -57,10 +57,10 @@ MUTANTS = (
         "tests/model",
     ),
     ("featlab/model/pretrain.py", "/ (total - total // 2)", "/ total", "tests/model"),
-    ("featlab/model/pretrain.py", "share * (clips.centre - means)", "share * (means - clips.centre)", "tests/model"),
+    ("featlab/model/pretrain.py", "share * (source.centre - means)", "share * (means - source.centre)", "tests/model"),
     ("featlab/model/networks.py", "weight * part.last.weight for", "part.last.weight for", "tests/model"),
     ("featlab/model/linear.py", "penalty / 2 *", "penalty *", "tests/model"),
-    ("featlab/model/linear.py", "share * (rest.clips.centre", "share * (0 * rest.clips.centre", "tests/model"),
+    ("featlab/model/linear.py", "share * (rest.centre", "share * (0 * rest.centre", "tests/model"),
     ("featlab/methods/pft/validation.py", "test = mine[~torch.isin(mine, adapt)]", "test = mine", "tests/methods"),
     ("featlab/methods/pft/adapt.py", "not gain.helps", "gain.helps", "tests/methods"),
     (
@@ -85,7 +85,7 @@ MUTANTS = (
     ),
     ("featlab/methods/baselines.py", "centre - target_features", "centre + target_features", "tests/methods"),
     ("featlab/methods/baselines.py", "values.var(dim=0, correction=0)", "values.var(dim=0)", "tests/methods"),
-    ("featlab/methods/referenced.py", "Affine.shift(-target", "Affine.shift(target", "tests/methods"),
+    ("featlab/methods/baselines.py", "Affine.shift(-target", "Affine.shift(target", "tests/methods"),
     ("featlab/methods/losses/target.py", "return -(p * torch.log(p", "return (p * torch.log(p", "tests/methods"),
     ("featlab/methods/losses/target.py", "p, scores.detach())", "p, scores)", "tests/methods"),
     ("featlab/methods/losses/domains.py", "1.0 + torch.exp(", "1.0 - torch.exp(", "tests/methods"),

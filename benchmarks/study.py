@@ -41,9 +41,8 @@ from featlab.analysis.page import json_lines
 from featlab.cache import FeatureTable, atomic_write_text
 from featlab.config.load import Config, load_config, parse_settings
 from featlab.evaluation.metrics import calibration_error
-from featlab.evaluation.results import EvaluationRow, read_results
+from featlab.evaluation.results import EvaluationRow, pooled_reliability, read_results
 from featlab.evaluation.run import RunNumbers, evaluate_subject
-from featlab.evaluation.scores import pooled_reliability
 from featlab.evaluation.statistics import bootstrap_interval, holm, paired_wilcoxon
 from featlab.methods import make_method
 from featlab.model.style_bank import CarriedShare

@@ -33,8 +33,8 @@ STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 REPLACED = "another cache takes the place"
 SPARED = ("extract", "import", "merge")
 WITH_WORKERS = """
-import sys, featlab.engine.run
-featlab.engine.run.WORTH = 0.0
+import sys, featlab.engine
+featlab.engine.WORTH = 0.0
 from featlab.cli.app import main
 main()
 """

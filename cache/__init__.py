@@ -8,17 +8,24 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from featlab.errors import CacheError
+from featlab.errors import CacheError as CacheError
 
 if TYPE_CHECKING:
-    from featlab.cache.assemble import write_table
-    from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
-    from featlab.cache.merge import MergedInput, MergeReport, merge_caches
-    from featlab.cache.reader import Cache, CacheSummary, inspect_cache, open_cache
-    from featlab.cache.schema import ExtractorInfo
-    from featlab.cache.table import FeatureTable, Rows
-    from featlab.cache.verify import verify_cache
-    from featlab.cache.writer import CacheBuilder
+    from featlab.cache.assemble import write_table as write_table
+    from featlab.cache.atomic import atomic_write_bytes as atomic_write_bytes
+    from featlab.cache.atomic import atomic_write_text as atomic_write_text
+    from featlab.cache.merge import MergedInput as MergedInput
+    from featlab.cache.merge import MergeReport as MergeReport
+    from featlab.cache.merge import merge_caches as merge_caches
+    from featlab.cache.reader import Cache as Cache
+    from featlab.cache.reader import CacheSummary as CacheSummary
+    from featlab.cache.reader import inspect_cache as inspect_cache
+    from featlab.cache.reader import open_cache as open_cache
+    from featlab.cache.schema import ExtractorInfo as ExtractorInfo
+    from featlab.cache.table import FeatureTable as FeatureTable
+    from featlab.cache.table import Rows as Rows
+    from featlab.cache.verify import verify_cache as verify_cache
+    from featlab.cache.writer import CacheBuilder as CacheBuilder
 
 _HOME = {
     name: module
@@ -35,24 +42,7 @@ _HOME = {
     for name in names.split()
 }
 
-__all__ = [
-    "Cache",
-    "CacheBuilder",
-    "CacheError",
-    "CacheSummary",
-    "ExtractorInfo",
-    "FeatureTable",
-    "MergeReport",
-    "MergedInput",
-    "Rows",
-    "atomic_write_bytes",
-    "atomic_write_text",
-    "inspect_cache",
-    "merge_caches",
-    "open_cache",
-    "verify_cache",
-    "write_table",
-]
+__all__ = sorted(["CacheError", *_HOME])
 
 
 def __getattr__(name: str) -> object:

@@ -14,11 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import schema
-from featlab.cache.encode import CodedRows, Header, encode_table
-from featlab.cache.hdf5 import create_dataset, encode_names, new_file, write_array, write_text_attr
-from featlab.cache.repeats import Repeats
+from featlab.cache.encode import (
+    CodedRows,
+    Header,
+    create_dataset,
+    encode_names,
+    encode_table,
+    new_file,
+    write_array,
+    write_text_attr,
+)
 from featlab.cache.schema import ContentDigest, ExtractorInfo, Kinds, first_disorder
 from featlab.cache.table import FeatureTable
+from featlab.cache.verify import Repeats
 from featlab.errors import CacheError
 
 # Little enough that memory which one block leaves serves the next.

@@ -2,6 +2,9 @@
 
 What is new is its owner's alone (a file 0600, a folder 0700), and a file that is replaced keeps its mode. A draft is
 locked while its writer lives: the first write of a process into a folder removes those that dead ones have left there.
+
+Digests of files lie beside them, as `sha256sum -c SHA256SUMS` (for one file `<name>.sha256`) checks them. They find
+damage and files of different runs; they are no signature: whoever changes a file on purpose can change its line, too.
 """
 
 from __future__ import annotations
@@ -13,20 +16,23 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from stat import S_IMODE
 
-from featlab.cache.sums import SUMS, sums_of
 from featlab.errors import FeatlabError, one_line
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks: no draft is removed there.
     fcntl = None  # type: ignore[assignment]
+
+SUMS = "SHA256SUMS"
+SIDECAR = ".sha256"
+_DAMAGED = "damaged: its content is not what was written"
 
 # These can only come from writing, so they are about the partial file even when the error names none.
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -93,7 +99,7 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
 def atomic_folder(path: Path, *, keep: str = "", error: type[FeatlabError] = FeatlabError) -> Iterator[Path]:
     """Yield a new folder `<name>.<random>.partial` beside `path`; rename it onto `path` when the block succeeds.
 
-    It gets a file of the digests of its files (see `featlab.cache.sums`). A folder at `path` is replaced, unless it
+    It gets a file of the digests of its files. A folder at `path` is replaced, unless it
     holds a file `keep`: another run made the same in the meantime and may be reading it, so it stays. When the block
     raises, `path` is untouched and nothing is left beside it.
     """
@@ -255,3 +261,38 @@ def _sync_folder(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sums_of(paths: Iterable[Path]) -> str:
+    """Return the text of a file of sums, a line a file."""
+    return "".join(f"{sum_of(path)}  {path.name}\n" for path in paths)
+
+
+def sum_of(path: Path) -> str:
+    """Return the sha256 (64 hex digits) of a file."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """Return name to sum of a file of sums."""
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    # No line leads out of the folder.
+    return {os.path.basename(name) or "?": digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def damages(sums: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the files of a file of sums that are missing or have other content, and what to say of each."""
+    for name, digest in read_sums(sums).items():
+        path = sums.with_name(name)
+        if not path.is_file():
+            yield path, f"{path}: is missing, and {sums.name} has a digest of it"
+        elif sum_of(path) != digest:
+            yield path, f"{path}: {_DAMAGED} (its digest in {sums.name} doesn't fit)"
+
+
+def check_sum(path: Path, error: type[Exception]) -> None:
+    """Raise an ``error`` where the file's folder has sums, and not this one; an older featlab wrote none."""
+    sums = path.with_name(SUMS)
+    if sums.exists() and read_sums(sums).get(path.name) != sum_of(path):
+        raise error(f"{path}: {_DAMAGED} (its digest in {SUMS} doesn't fit); run the command again that wrote it")

@@ -1,21 +1,32 @@
-"""From rows as people name them to the columns that a file holds, checked on the way in."""
+"""From rows as people name them to the columns that a file holds, checked on the way in; and how columns are written.
+
+Datasets are plain and checksummed, text is of fixed length: a reader can refuse all else.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import schema
-from featlab.cache.hdf5 import encode_names
+from featlab.cache.atomic import atomic_path, cannot_write
+from featlab.cache.hdf5 import CHUNK_CACHE_BYTES
+from featlab.cache.names import CONTROL
 from featlab.cache.schema import ExtractorInfo, Kinds, canonical_json
-from featlab.cache.table import LARGEST, FeatureTable, Rows, closest_names, usable_rows
+from featlab.cache.table import LARGEST, FeatureTable, Rows, closest_names, codes_of, usable_rows
 from featlab.errors import CacheError
 
+# Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
+_CHUNK_BYTES = CHUNK_CACHE_BYTES // 2
 Describe: TypeAlias = Callable[[int], str]
 
 # Equal-length arrays by dataset name ("embeddings", "label", ...): what is stored, a row at a time.
@@ -84,8 +95,8 @@ def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
     _check_count(where, "frames", len(rows.frames), count)
     encode_names(rows.subjects, where, "subject name")
     encode_names(rows.videos, where, "video name")
-    subjects, subject_codes = _code(rows.subjects)
-    videos, video_codes = _code(rows.videos)
+    subjects, subject_codes = codes_of(rows.subjects)
+    videos, video_codes = codes_of(rows.videos)
     if header.has_landmarks != (rows.landmarks is not None):
         held, wanted = ("no", "some") if header.has_landmarks else ("some", "none")
         raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
@@ -133,12 +144,6 @@ def _values(rows: Rows | FeatureTable, dtype: str, describe: Describe, where: st
 def _check_count(where: str, what: str, got: int, expected: int) -> None:
     if got != expected:
         raise CacheError(f"{where}: expected {expected} {what}, one an embedding, got {got}")
-
-
-def _code(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    known = tuple(sorted(set(names)))
-    codes = {name: code for code, name in enumerate(known)}
-    return known, np.array([codes[name] for name in names], dtype=schema.CODE_DTYPES[schema.SUBJECT])
 
 
 def _embeddings(embeddings: NDArray[Any], dtype: str, describe: Describe, where: str) -> NDArray[Any]:
@@ -199,3 +204,80 @@ def _refuse_rows(bad: NDArray[np.bool_], describe: Describe, why: str) -> None:
         others = int(bad.sum()) - 1
         more = f" ({others} more rows like it)" if others else ""
         raise CacheError(f"{describe(int(bad.argmax()))}: {why}{more}")
+
+
+class _Sink(io.FileIO):
+    """A file whose failed writes HDF5 never sees: it would crash the process when it closes the file."""
+
+    failure: OSError | None = None  # The first; what follows it is dropped.
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        while len(rest) and self.failure is None:
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as error:
+                self.failure = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        if self.failure is None:
+            try:
+                return super().truncate(size)
+            except OSError as error:
+                self.failure = error
+        return size or 0
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file that appears at `path` whole, or not at all."""
+    with atomic_path(path) as partial:
+        try:
+            sink = _Sink(partial, "w+")
+            try:
+                with h5py.File(sink, "w", libver=("v110", "v110"), rdcc_nbytes=CHUNK_CACHE_BYTES) as file:
+                    yield file
+            finally:
+                sink.close()
+                # First of all the full disk: whatever else went wrong follows from it.
+                if sink.failure is not None:
+                    raise sink.failure
+        except (OSError, RuntimeError) as error:
+            raise cannot_write(path, error, CacheError) from error
+
+
+def create_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
+    """Make a dataset chunked by rows, each chunk with a Fletcher-32 checksum; dtype kind S is UTF-8 text."""
+    if dtype.kind == "S":
+        dtype = h5py.string_dtype("utf-8", dtype.itemsize)
+    row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+    rows = min(shape[0], max(1, _CHUNK_BYTES // row_bytes))
+    return file.create_dataset(name, shape=shape, dtype=dtype, chunks=(rows, *shape[1:]), fletcher32=True)
+
+
+def write_array(file: h5py.File, name: str, array: NDArray[Any]) -> None:
+    """Write a whole array as a dataset of its own."""
+    dataset = create_dataset(file, name, array.shape, array.dtype)
+    dataset[:] = array.astype(dataset.dtype)
+
+
+def write_text_attr(file: h5py.File, name: str, text: str) -> None:
+    """Write a fixed-length UTF-8 attribute: it lies in the checksummed header, variable-length text would not."""
+    data = text.encode("utf-8")
+    file.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", len(data)))
+
+
+def encode_names(names: Sequence[str], where: str, what: str, may_be_empty: bool = False) -> NDArray[np.bytes_]:
+    """Return names as a fixed-length UTF-8 array (kind S, as wide as the longest)."""
+    for name in names:
+        if not isinstance(name, str) or "\0" in name or not (name or may_be_empty):
+            raise CacheError(f"{where}: {name!r} is no {what}: expected text, not empty, without NUL")
+        # The path of a file is what it is.
+        if not may_be_empty and CONTROL.search(name):
+            raise CacheError(f"{where}: {name!r} is no {what}: it holds a control character; rename it")
+    try:
+        encoded = [name.encode("utf-8") for name in names]
+    except UnicodeEncodeError as error:
+        raise CacheError(f"{where}: {error.object!r} is no {what}: it can't be written as UTF-8; rename it") from error
+    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")

@@ -1,13 +1,14 @@
-"""What featlab asks of HDF5, and nothing else of it: plain checksummed datasets, fixed-length text, guarded reading."""
+"""Opening a cache file: HDF5 is read guardedly, and the structure is checked before anything relies on it."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,123 +16,20 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache import schema
 from featlab.cache.names import CONTROL
-from featlab.errors import CacheError, FeatlabError, one_line
+from featlab.cache.schema import ContentDigest, ExtractorInfo, first_disorder, parse_json
+from featlab.cache.table import shape_text
+from featlab.errors import CacheError, UnreadableError, one_line
 
-# Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
-_CHUNK_BYTES = 512 << 10
-_CHUNK_CACHE_BYTES = 2 * _CHUNK_BYTES
+CHUNK_CACHE_BYTES = 1 << 20
+_AGAIN = "make it again with `featlab extract`"
 _MOST_PACKED = 1100
 """Times that the best compressor of HDF5 (deflate) can make a block smaller."""
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _READ_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
-
-
-class UnreadableError(FeatlabError):
-    """The system doesn't let the file be read (rights, drive, too many open files); nothing says it is damaged."""
-
-    def __init__(self, path: Path, part: str, reason: str) -> None:
-        super().__init__(
-            f"{path}: {part}can't be read ({reason}); the file itself may be sound: see to its rights and its drive, "
-            "then try again"
-        )
-
-
-class _Sink(io.FileIO):
-    """A file whose failed writes HDF5 never sees: it would crash the process when it closes the file."""
-
-    failure: OSError | None = None  # The first; what follows it is dropped.
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data)
-        while len(rest) and self.failure is None:
-            try:
-                rest = rest[super().write(rest) :]
-            except OSError as error:
-                self.failure = error
-        return len(data)
-
-    def truncate(self, size: int | None = None) -> int:
-        if self.failure is None:
-            try:
-                return super().truncate(size)
-            except OSError as error:
-                self.failure = error
-        return size or 0
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file that appears at `path` whole, or not at all."""
-    from featlab.cache.atomic import atomic_path, cannot_write
-
-    with atomic_path(path) as partial:
-        try:
-            sink = _Sink(partial, "w+")
-            try:
-                with h5py.File(sink, "w", libver=("v110", "v110"), rdcc_nbytes=_CHUNK_CACHE_BYTES) as file:
-                    yield file
-            finally:
-                sink.close()
-                # First of all the full disk: whatever else went wrong follows from it.
-                if sink.failure is not None:
-                    raise sink.failure
-        except (OSError, RuntimeError) as error:
-            raise cannot_write(path, error, CacheError) from error
-
-
-def create_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
-    """Make a dataset chunked by rows, each chunk with a Fletcher-32 checksum; dtype kind S is UTF-8 text."""
-    if dtype.kind == "S":
-        dtype = h5py.string_dtype("utf-8", dtype.itemsize)
-    row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-    rows = min(shape[0], max(1, _CHUNK_BYTES // row_bytes))
-    return file.create_dataset(name, shape=shape, dtype=dtype, chunks=(rows, *shape[1:]), fletcher32=True)
-
-
-def write_array(file: h5py.File, name: str, array: NDArray[Any]) -> None:
-    """Write a whole array as a dataset of its own."""
-    dataset = create_dataset(file, name, array.shape, array.dtype)
-    dataset[:] = array.astype(dataset.dtype)
-
-
-def stored_blocks(dataset: h5py.Dataset) -> Iterator[NDArray[Any]]:
-    """Yield all rows as they lie there, a chunk at a time and without its checksum: for who checks a digest of them."""
-    chunk = dataset.chunks
-    if not dataset.fletcher32 or dataset.id.get_create_plist().get_nfilters() != 1 or chunk[1:] != dataset.shape[1:]:
-        # Not as `create_dataset` makes them.
-        yield dataset[:]
-        return
-    size = int(np.prod(chunk, dtype=np.int64))
-    for start in range(0, len(dataset), chunk[0]):
-        _, data = dataset.id.read_direct_chunk((start, *(0 for _ in chunk[1:])))
-        yield np.frombuffer(data, dataset.dtype, size).reshape(chunk)[: len(dataset) - start]
-
-
-def write_text_attr(file: h5py.File, name: str, text: str) -> None:
-    """Write a fixed-length UTF-8 attribute: it lies in the checksummed header, variable-length text would not."""
-    data = text.encode("utf-8")
-    file.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", len(data)))
-
-
-def encode_names(names: Sequence[str], where: str, what: str, may_be_empty: bool = False) -> NDArray[np.bytes_]:
-    """Return names as a fixed-length UTF-8 array (kind S, as wide as the longest)."""
-    for name in names:
-        if not isinstance(name, str) or "\0" in name or not (name or may_be_empty):
-            raise CacheError(f"{where}: {name!r} is no {what}: expected text, not empty, without NUL")
-        # The path of a file is what it is.
-        if not may_be_empty and CONTROL.search(name):
-            raise CacheError(f"{where}: {name!r} is no {what}: it holds a control character; rename it")
-    try:
-        encoded = [name.encode("utf-8") for name in names]
-    except UnicodeEncodeError as error:
-        raise CacheError(f"{where}: {error.object!r} is no {what}: it can't be written as UTF-8; rename it") from error
-    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
-
-
-def decode_names(array: NDArray[Any]) -> tuple[str, ...]:
-    """Return the names that `encode_names` made an array of; other bytes are a UnicodeDecodeError (see `guarded`)."""
-    return tuple(name.decode("utf-8") for name in array.tolist())
+# Datasets of older files that only the digest covers: head pose (N, 3), statistics of layers (N, C).
+POSE, LAYERS = "pose", "layers"
 
 
 @contextmanager
@@ -173,7 +71,7 @@ def open_file(path: Path) -> h5py.File:
         )
     with guarded(path):
         # Caches are renamed into place and never changed there, so a lock would protect nothing; many drives have none.
-        return h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE_BYTES)
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_CACHE_BYTES)
 
 
 def read_attr(file: h5py.File, name: str) -> str | int:
@@ -208,19 +106,191 @@ def get_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     return node
 
 
-def check_filled(dataset: h5py.Dataset, path: Path, name: str) -> None:
-    """Raise a CacheError when a dataset is larger than what the file holds of it: it would be read as zeros."""
-    held = dataset.id.get_storage_size() * (_MOST_PACKED if dataset.compression else 1)
-    if held < dataset.nbytes:
-        raise CacheError(
-            f"{path}: dataset {name!r} promises {dataset.nbytes:,} bytes and holds at most {held:,}; it is incomplete, "
-            "make it again with `featlab extract`"
-        )
-
-
 def refuse_link(group: h5py.Group, path: Path, name: str) -> None:
     """Raise a CacheError when `name` in `group` is an external or soft link."""
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
         kind = "an external link" if isinstance(link, h5py.ExternalLink) else "a link"
         raise CacheError(f"{path}: {name!r} is {kind}, which featlab never follows; copy the data in")
+
+
+def decode_names(array: NDArray[Any]) -> tuple[str, ...]:
+    """Return the names that `encode_names` made an array of; other bytes are a UnicodeDecodeError (see `guarded`)."""
+    return tuple(name.decode("utf-8") for name in array.tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """An open file, and the small part of its content in memory."""
+
+    path: Path
+    file: h5py.File
+    extractor: ExtractorInfo
+    classes: tuple[str, ...]
+    neutral: str
+    rows: int
+    dim: int
+    digest: str
+    subjects: tuple[str, ...]
+    videos: tuple[str, ...]
+    offsets: NDArray[np.int64]
+    codes: Mapping[str, NDArray[Any]]
+    large: Mapping[str, h5py.Dataset]
+    prompts: NDArray[np.float32] | None
+
+    @property
+    def has_landmarks(self) -> bool:
+        """Whether rows have landmarks."""
+        return schema.LANDMARKS in self.large
+
+    def describe_row(self, row: int) -> str:
+        """Say which row it is: "subject 's1', video 'v2', frame 3"."""
+        subject, video = self.subjects[self.codes[schema.SUBJECT][row]], self.videos[self.codes[schema.VIDEO][row]]
+        return f"subject {subject!r}, video {video!r}, frame {self.codes[schema.FRAME][row]}"
+
+    def new_digest(self) -> ContentDigest:
+        """Return a digest that has learnt all but the large datasets."""
+        digest = ContentDigest(self.extractor, self.classes, self.neutral, self.subjects, self.videos)
+        for name, codes in self.codes.items():
+            digest.update(name, codes)
+        if self.prompts is not None:
+            digest.update(schema.PROMPTS, self.prompts)
+        return digest
+
+
+def read_structure(file: h5py.File, path: Path) -> Structure:
+    """Read and check all that is cheap: attributes, lengths, types, links, names, codes, order."""
+    with guarded(path):
+        _check_format(file, path)
+        for name in file:
+            refuse_link(file, path, name)
+        extractor, classes, neutral = _read_header(file, path)
+        rows, dim, digest = read_attr(file, "rows"), read_attr(file, "dim"), read_attr(file, "digest")
+        if not isinstance(rows, int) or not isinstance(dim, int) or not isinstance(digest, str) or rows < 1 or dim < 1:
+            raise CacheError(f"{path}: rows, dim or digest make no sense ({rows!r}, {dim!r}, {digest!r}); {_AGAIN}")
+        wanted: dict[str, tuple[Sequence[np.dtype[Any]], tuple[int | None, ...]]] = {
+            schema.EMBEDDINGS: (list(schema.EMBEDDING_DTYPES.values()), (rows, dim)),
+            schema.LANDMARKS: ([schema.FLOAT_DTYPE], (rows, None, 2)),
+            schema.PATHS: ((), (rows,)),
+            schema.FACES: ([schema.COUNT_DTYPE], (rows,)),
+        }
+        large = {
+            name: _checked(file, path, name, *kind)
+            for name, kind in wanted.items()
+            if name in file or name == schema.EMBEDDINGS
+        }
+        codes = {
+            name: _checked(file, path, name, [dtype], (rows,))[:].astype(dtype.newbyteorder("="), copy=False)
+            for name, dtype in schema.CODE_DTYPES.items()
+        }
+        subjects, videos = _names(file, path, schema.SUBJECTS, rows), _names(file, path, schema.VIDEOS, rows)
+        offsets = _checked(file, path, schema.SUBJECT_OFFSETS, [schema.OFFSETS_DTYPE], (len(subjects) + 1,))[:].astype(
+            np.int64
+        )
+        found = schema.PROMPTS in file
+        texts = _checked(file, path, schema.PROMPTS, [schema.FLOAT_DTYPE], (len(classes), dim))[:] if found else None
+    structure = Structure(
+        path, file, extractor, classes, neutral, rows, dim, digest, subjects, videos, offsets, codes, large, texts
+    )
+    _check_codes(structure)
+    return structure
+
+
+def _check_format(file: h5py.File, path: Path) -> None:
+    if schema.FORMAT_ATTR not in file.attrs:
+        raise CacheError(f"{path}: is HDF5 but no featlab cache (no attribute {schema.FORMAT_ATTR}); name another file")
+    found = read_attr(file, schema.FORMAT_ATTR)
+    if found == schema.SHARD_FORMAT:
+        raise CacheError(f"{path}: is one shard of an unfinished cache; run the same `featlab extract` again to finish")
+    if found != schema.FORMAT:
+        raise CacheError(
+            f"{path}: its {schema.FORMAT_ATTR} is {found!r}, expected {schema.FORMAT!r}; name another file"
+        )
+    version = read_attr(file, schema.VERSION_ATTR)
+    if not isinstance(version, int) or version < 1:
+        raise CacheError(f"{path}: its {schema.VERSION_ATTR} is {version!r}, expected a number from 1; {_AGAIN}")
+    if version > schema.FORMAT_VERSION:
+        raise CacheError(
+            f"{path}: is of format version {version}, this featlab reads up to {schema.FORMAT_VERSION}; update featlab"
+        )
+
+
+def _read_header(file: h5py.File, path: Path) -> tuple[ExtractorInfo, tuple[str, ...], str]:
+    texts = {name: str(read_attr(file, name)) for name in ("extractor", "classes", "neutral")}
+    extractor = ExtractorInfo.from_dict(parse_json(texts["extractor"]))
+    classes = parse_json(texts["classes"])
+    neutral = texts["neutral"]
+    fits = isinstance(classes, list) and all(isinstance(name, str) and name for name in classes)
+    if not fits or len(set(classes)) != len(classes) or neutral not in classes:
+        raise CacheError(f"{path}: its classes {classes!r} and neutral class {neutral!r} make no sense; {_AGAIN}")
+    return extractor, tuple(classes), neutral
+
+
+def _checked(
+    file: h5py.File, path: Path, name: str, dtypes: Sequence[np.dtype[Any]], shape: tuple[int | None, ...]
+) -> h5py.Dataset:
+    """Return a dataset of one of `dtypes` (none of them: fixed-length text) and of `shape` (None: any length)."""
+    dataset = get_dataset(file, path, name)
+    fits = dataset.dtype in dtypes if dtypes else dataset.dtype.kind == "S"
+    if not fits:
+        wanted = " or ".join(str(dtype) for dtype in dtypes) or "fixed-length text"
+        raise CacheError(f"{path}: dataset {name!r} is of type {dataset.dtype}, expected {wanted}; {_AGAIN}")
+    lengths = zip(shape, dataset.shape, strict=False)
+    if dataset.ndim != len(shape) or any(got == 0 or want not in {None, got} for want, got in lengths):
+        wanted = shape_text(shape)
+        raise CacheError(f"{path}: dataset {name!r} is of shape {dataset.shape}, expected {wanted}; {_AGAIN}")
+    # One that is larger than what the file holds of it would be read as zeros.
+    held = dataset.id.get_storage_size() * (_MOST_PACKED if dataset.compression else 1)
+    if held < dataset.nbytes:
+        raise CacheError(
+            f"{path}: dataset {name!r} promises {dataset.nbytes:,} bytes and holds at most {held:,}; it is incomplete, "
+            f"{_AGAIN}"
+        )
+    return dataset
+
+
+def _names(file: h5py.File, path: Path, name: str, rows: int) -> tuple[str, ...]:
+    dataset = _checked(file, path, name, (), (None,))
+    if len(dataset) > rows:
+        raise CacheError(f"{path}: dataset {name!r} holds {len(dataset)} names for {rows} rows; {_AGAIN}")
+    names = decode_names(dataset[:])
+    if "" in names or any(after <= before for before, after in pairwise(names)):
+        raise CacheError(f"{path}: dataset {name!r} holds an empty or repeated name, or is not sorted; {_AGAIN}")
+    if torn := next(filter(CONTROL.search, names), None):
+        raise CacheError(f"{path}: dataset {name!r} holds {torn!r}, which has a control character; {_AGAIN}")
+    return names
+
+
+def _check_codes(cache: Structure) -> None:
+    path = cache.path
+    limits = {
+        schema.LABEL: (schema.UNKNOWN_LABEL, len(cache.classes)),
+        schema.SUBJECT: (0, len(cache.subjects)),
+        schema.VIDEO: (0, len(cache.videos)),
+    }
+    for name, (lowest, count) in limits.items():
+        codes = cache.codes[name]
+        if codes.min() < lowest or codes.max() >= count:
+            raise CacheError(
+                f"{path}: dataset {name!r} holds codes from {codes.min()} to {codes.max()}, expected {lowest} to "
+                f"{count - 1}; {_AGAIN}"
+            )
+    keys = [cache.codes[name] for name in (schema.SUBJECT, schema.VIDEO, schema.FRAME)]
+    lengths = np.diff(cache.offsets)
+    ends = cache.offsets[0] == 0 and cache.offsets[-1] == cache.rows
+    if not ends or lengths.min() < 1 or np.any(np.repeat(np.arange(len(lengths)), lengths) != keys[0]):
+        raise CacheError(f"{path}: dataset 'subject_offsets' does not fit dataset 'subject'; {_AGAIN}")
+    row = first_disorder(*keys)
+    if row is not None:
+        here, before = cache.describe_row(row), cache.describe_row(row - 1)
+        problem = f"holds {here} twice" if here == before else f"holds {here} after {before}"
+        raise CacheError(f"{path}: {problem}; {_AGAIN}")
+
+
+def only_in_digest(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+    """Return the datasets of older files that nothing else reads."""
+    names = [POSE] if POSE in file else []
+    if LAYERS in file:
+        with guarded(path, f"group {LAYERS!r}"):
+            names += [f"{LAYERS}/{layer}/{part}" for layer in file[LAYERS] for part in file[LAYERS][layer]]
+    return {name: get_dataset(file, path, name) for name in names}

@@ -18,7 +18,7 @@ from featlab.cache.names import alike, one_form
 from featlab.cache.reader import CacheSummary, inspect_cache, open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable, closest_names, same_prompts
-from featlab.errors import CacheError
+from featlab.errors import CacheError, listed
 
 _SPELLED_OUT = 3
 
@@ -241,10 +241,12 @@ def _check_alike(summaries: Sequence[CacheSummary], rename: Mapping[str, str]) -
 def _check_disjoint(inputs: Sequence[MergedInput], prefix: bool) -> None:
     """Refuse a subject that two caches have."""
     for one, other in combinations(inputs, 2):
-        both = sorted(set(map(one_form, one.subjects)) & set(map(one_form, other.subjects)))
+        both = [*map(repr, sorted(set(map(one_form, one.subjects)) & set(map(one_form, other.subjects))))]
         if both:
             help_ = "rename one of the files" if prefix else "--prefix puts the cache's name before every subject"
-            raise CacheError(f"{one.path} and {other.path}: both have the subject {_spelled_few(both)}; {help_}")
+            raise CacheError(
+                f"{one.path} and {other.path}: both have the subject {listed(both, _SPELLED_OUT)}; {help_}"
+            )
 
 
 def _notes_of_optional_data(summaries: Sequence[CacheSummary]) -> Iterator[str]:
@@ -286,11 +288,6 @@ def _notes_of_classes(
 def _notes_of_subjects(inputs: Sequence[MergedInput]) -> Iterator[str]:
     """Tell of subjects whose names a list of one name a line, with # for comments, can't hold."""
     names = [name for each in inputs for name in each.subjects]
-    odd = [name for name in names if "#" in name or name != name.strip() or len(name.splitlines()) > 1]
+    odd = [repr(name) for name in names if "#" in name or name != name.strip() or len(name.splitlines()) > 1]
     if odd:
-        yield f"a file of subjects can't name {_spelled_few(odd)} ('#' starts a comment, blanks at the ends go)"
-
-
-def _spelled_few(names: Sequence[str]) -> str:
-    told = ", ".join(repr(name) for name in names[:_SPELLED_OUT])
-    return told + (f" and {len(names) - _SPELLED_OUT} more" if len(names) > _SPELLED_OUT else "")
+        yield f"a file of subjects can't name {listed(odd, _SPELLED_OUT)} ('#' starts a comment, blanks at the ends go)"

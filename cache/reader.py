@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import schema
-from featlab.cache.hdf5 import decode_names, guarded, open_file, stored_blocks
+from featlab.cache.hdf5 import Structure, decode_names, guarded, only_in_digest, open_file, read_structure
 from featlab.cache.schema import ContentDigest, ExtractorInfo
 from featlab.cache.table import LARGEST, FeatureTable, closest_names, usable
-from featlab.cache.verify import Structure, find_problems, only_in_digest, read_structure
+from featlab.cache.verify import find_problems
 from featlab.errors import CacheError
 
 _READ_BYTES, _LEARN_BYTES = 1 << 20, 16 << 20
@@ -129,7 +129,7 @@ class Cache(Structure):
 
         # What has been read is hashed beside what is being read.
         with ThreadPoolExecutor(1) as pool, guarded(self.path, f"dataset {name!r}"):
-            for raw in _blocks(dataset, ranges) if digest is None else stored_blocks(dataset):
+            for raw in _blocks(dataset, ranges) if digest is None else _stored_blocks(dataset):
                 block = out[at : at + len(raw)]
                 block[:] = raw
                 if name == schema.EMBEDDINGS and not (finite := usable(block)).all():
@@ -192,6 +192,19 @@ def _blocks(dataset: h5py.Dataset, ranges: list[tuple[int, int]]) -> Iterator[ND
     for start, stop in ranges:
         for first in range(start, stop, step):
             yield dataset[first : min(first + step, stop)]
+
+
+def _stored_blocks(dataset: h5py.Dataset) -> Iterator[NDArray[Any]]:
+    """Yield all rows as they lie there, a chunk at a time and without its checksum: for who checks a digest of them."""
+    chunk = dataset.chunks
+    if not dataset.fletcher32 or dataset.id.get_create_plist().get_nfilters() != 1 or chunk[1:] != dataset.shape[1:]:
+        # Not as `featlab.cache.encode.create_dataset` makes them.
+        yield dataset[:]
+        return
+    size = int(np.prod(chunk, dtype=np.int64))
+    for start in range(0, len(dataset), chunk[0]):
+        _, data = dataset.id.read_direct_chunk((start, *(0 for _ in chunk[1:])))
+        yield np.frombuffer(data, dataset.dtype, size).reshape(chunk)[: len(dataset) - start]
 
 
 def _join(column: NDArray[Any], ranges: list[tuple[int, int]]) -> NDArray[Any]:

@@ -194,6 +194,13 @@ class Rows:
         return len(self.embeddings)
 
 
+def codes_of(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Return the sorted names, each once, and each row's place among them."""
+    known = tuple(sorted(set(names)))
+    place = {name: code for code, name in enumerate(known)}
+    return known, np.array([place[name] for name in names], dtype=np.int32)
+
+
 def closest_names(name: str, known: Sequence[str]) -> str:
     """Return half a sentence for who mistyped a name: the closest known names, or the first few."""
     if hint := closest(name, known):

@@ -1,11 +1,12 @@
-"""Whether a cache can be trusted: its structure, checked whenever one is opened, and all of its content."""
+"""Whether all of a cache's content can be trusted, and whether rows in it are equal.
+
+Equal rows are one picture under two people or two labels, or there twice.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,56 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache import schema
-from featlab.cache.hdf5 import check_filled, decode_names, get_dataset, guarded, open_file, read_attr, refuse_link
-from featlab.cache.names import CONTROL
-from featlab.cache.repeats import Repeats
-from featlab.cache.schema import FORMAT_VERSION, ContentDigest, ExtractorInfo, first_disorder, parse_json
-from featlab.cache.table import LARGEST, shape_text, usable_rows
+from featlab.cache.hdf5 import LAYERS, POSE, Structure, decode_names, guarded, only_in_digest, open_file, read_structure
+from featlab.cache.schema import EMBEDDINGS, LABEL, LANDMARKS, PATHS, SUBJECT, VIDEO, ContentDigest
+from featlab.cache.table import LARGEST, usable_rows
 from featlab.errors import CacheError
 
-_AGAIN = "make it again with `featlab extract`"
 _BLOCK_BYTES = 8 << 20
-# Datasets of older files that only the digest covers: head pose (N, 3), statistics of layers (N, C).
-_POSE, _LAYERS = "pose", "layers"
-
-
-@dataclass(frozen=True, eq=False)
-class Structure:
-    """An open file, and the small part of its content in memory."""
-
-    path: Path
-    file: h5py.File
-    extractor: ExtractorInfo
-    classes: tuple[str, ...]
-    neutral: str
-    rows: int
-    dim: int
-    digest: str
-    subjects: tuple[str, ...]
-    videos: tuple[str, ...]
-    offsets: NDArray[np.int64]
-    codes: Mapping[str, NDArray[Any]]
-    large: Mapping[str, h5py.Dataset]
-    prompts: NDArray[np.float32] | None
-
-    @property
-    def has_landmarks(self) -> bool:
-        """Whether rows have landmarks."""
-        return schema.LANDMARKS in self.large
-
-    def describe_row(self, row: int) -> str:
-        """Say which row it is: "subject 's1', video 'v2', frame 3"."""
-        subject, video = self.subjects[self.codes[schema.SUBJECT][row]], self.videos[self.codes[schema.VIDEO][row]]
-        return f"subject {subject!r}, video {video!r}, frame {self.codes[schema.FRAME][row]}"
-
-    def new_digest(self) -> ContentDigest:
-        """Return a digest that has learnt all but the large datasets."""
-        digest = ContentDigest(self.extractor, self.classes, self.neutral, self.subjects, self.videos)
-        for name, codes in self.codes.items():
-            digest.update(name, codes)
-        if self.prompts is not None:
-            digest.update(schema.PROMPTS, self.prompts)
-        return digest
+_LOOKED_AT = 64
+_TELLING = 8
+"""So many different values of a row can't be equal by chance; a few action units, most of them 0, can."""
 
 
 def is_cache(path: Path) -> bool:
@@ -72,129 +32,6 @@ def is_cache(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         return file.read(8) == b"\x89HDF\r\n\x1a\n"
-
-
-def read_structure(file: h5py.File, path: Path) -> Structure:
-    """Read and check all that is cheap: attributes, lengths, types, links, names, codes, order."""
-    with guarded(path):
-        _check_format(file, path)
-        for name in file:
-            refuse_link(file, path, name)
-        extractor, classes, neutral = _read_header(file, path)
-        rows, dim, digest = read_attr(file, "rows"), read_attr(file, "dim"), read_attr(file, "digest")
-        if not isinstance(rows, int) or not isinstance(dim, int) or not isinstance(digest, str) or rows < 1 or dim < 1:
-            raise CacheError(f"{path}: rows, dim or digest make no sense ({rows!r}, {dim!r}, {digest!r}); {_AGAIN}")
-        wanted: dict[str, tuple[Sequence[np.dtype[Any]], tuple[int | None, ...]]] = {
-            schema.EMBEDDINGS: (list(schema.EMBEDDING_DTYPES.values()), (rows, dim)),
-            schema.LANDMARKS: ([schema.FLOAT_DTYPE], (rows, None, 2)),
-            schema.PATHS: ((), (rows,)),
-            schema.FACES: ([schema.COUNT_DTYPE], (rows,)),
-        }
-        large = {
-            name: _checked(file, path, name, *kind)
-            for name, kind in wanted.items()
-            if name in file or name == schema.EMBEDDINGS
-        }
-        codes = {
-            name: _checked(file, path, name, [dtype], (rows,))[:].astype(dtype.newbyteorder("="), copy=False)
-            for name, dtype in schema.CODE_DTYPES.items()
-        }
-        subjects, videos = _names(file, path, schema.SUBJECTS, rows), _names(file, path, schema.VIDEOS, rows)
-        offsets = _checked(file, path, schema.SUBJECT_OFFSETS, [schema.OFFSETS_DTYPE], (len(subjects) + 1,))[:].astype(
-            np.int64
-        )
-        found = schema.PROMPTS in file
-        texts = _checked(file, path, schema.PROMPTS, [schema.FLOAT_DTYPE], (len(classes), dim))[:] if found else None
-    structure = Structure(
-        path, file, extractor, classes, neutral, rows, dim, digest, subjects, videos, offsets, codes, large, texts
-    )
-    _check_codes(structure)
-    return structure
-
-
-def _check_format(file: h5py.File, path: Path) -> None:
-    if schema.FORMAT_ATTR not in file.attrs:
-        raise CacheError(f"{path}: is HDF5 but no featlab cache (no attribute {schema.FORMAT_ATTR}); name another file")
-    found = read_attr(file, schema.FORMAT_ATTR)
-    if found == schema.SHARD_FORMAT:
-        raise CacheError(f"{path}: is one shard of an unfinished cache; run the same `featlab extract` again to finish")
-    if found != schema.FORMAT:
-        raise CacheError(
-            f"{path}: its {schema.FORMAT_ATTR} is {found!r}, expected {schema.FORMAT!r}; name another file"
-        )
-    version = read_attr(file, schema.VERSION_ATTR)
-    if not isinstance(version, int) or version < 1:
-        raise CacheError(f"{path}: its {schema.VERSION_ATTR} is {version!r}, expected a number from 1; {_AGAIN}")
-    if version > FORMAT_VERSION:
-        raise CacheError(
-            f"{path}: is of format version {version}, this featlab reads up to {FORMAT_VERSION}; update featlab"
-        )
-
-
-def _read_header(file: h5py.File, path: Path) -> tuple[ExtractorInfo, tuple[str, ...], str]:
-    texts = {name: str(read_attr(file, name)) for name in ("extractor", "classes", "neutral")}
-    extractor = ExtractorInfo.from_dict(parse_json(texts["extractor"]))
-    classes = parse_json(texts["classes"])
-    neutral = texts["neutral"]
-    fits = isinstance(classes, list) and all(isinstance(name, str) and name for name in classes)
-    if not fits or len(set(classes)) != len(classes) or neutral not in classes:
-        raise CacheError(f"{path}: its classes {classes!r} and neutral class {neutral!r} make no sense; {_AGAIN}")
-    return extractor, tuple(classes), neutral
-
-
-def _checked(
-    file: h5py.File, path: Path, name: str, dtypes: Sequence[np.dtype[Any]], shape: tuple[int | None, ...]
-) -> h5py.Dataset:
-    """Return a dataset of one of `dtypes` (none of them: fixed-length text) and of `shape` (None: any length)."""
-    dataset = get_dataset(file, path, name)
-    fits = dataset.dtype in dtypes if dtypes else dataset.dtype.kind == "S"
-    if not fits:
-        wanted = " or ".join(str(dtype) for dtype in dtypes) or "fixed-length text"
-        raise CacheError(f"{path}: dataset {name!r} is of type {dataset.dtype}, expected {wanted}; {_AGAIN}")
-    lengths = zip(shape, dataset.shape, strict=False)
-    if dataset.ndim != len(shape) or any(got == 0 or want not in {None, got} for want, got in lengths):
-        wanted = shape_text(shape)
-        raise CacheError(f"{path}: dataset {name!r} is of shape {dataset.shape}, expected {wanted}; {_AGAIN}")
-    check_filled(dataset, path, name)
-    return dataset
-
-
-def _names(file: h5py.File, path: Path, name: str, rows: int) -> tuple[str, ...]:
-    dataset = _checked(file, path, name, (), (None,))
-    if len(dataset) > rows:
-        raise CacheError(f"{path}: dataset {name!r} holds {len(dataset)} names for {rows} rows; {_AGAIN}")
-    names = decode_names(dataset[:])
-    if "" in names or any(after <= before for before, after in pairwise(names)):
-        raise CacheError(f"{path}: dataset {name!r} holds an empty or repeated name, or is not sorted; {_AGAIN}")
-    if torn := next(filter(CONTROL.search, names), None):
-        raise CacheError(f"{path}: dataset {name!r} holds {torn!r}, which has a control character; {_AGAIN}")
-    return names
-
-
-def _check_codes(cache: Structure) -> None:
-    path = cache.path
-    limits = {
-        schema.LABEL: (schema.UNKNOWN_LABEL, len(cache.classes)),
-        schema.SUBJECT: (0, len(cache.subjects)),
-        schema.VIDEO: (0, len(cache.videos)),
-    }
-    for name, (lowest, count) in limits.items():
-        codes = cache.codes[name]
-        if codes.min() < lowest or codes.max() >= count:
-            raise CacheError(
-                f"{path}: dataset {name!r} holds codes from {codes.min()} to {codes.max()}, expected {lowest} to "
-                f"{count - 1}; {_AGAIN}"
-            )
-    keys = [cache.codes[name] for name in (schema.SUBJECT, schema.VIDEO, schema.FRAME)]
-    lengths = np.diff(cache.offsets)
-    ends = cache.offsets[0] == 0 and cache.offsets[-1] == cache.rows
-    if not ends or lengths.min() < 1 or np.any(np.repeat(np.arange(len(lengths)), lengths) != keys[0]):
-        raise CacheError(f"{path}: dataset 'subject_offsets' does not fit dataset 'subject'; {_AGAIN}")
-    row = first_disorder(*keys)
-    if row is not None:
-        here, before = cache.describe_row(row), cache.describe_row(row - 1)
-        problem = f"holds {here} twice" if here == before else f"holds {here} after {before}"
-        raise CacheError(f"{path}: {problem}; {_AGAIN}")
 
 
 def verify_cache(path: str | os.PathLike[str]) -> list[str]:
@@ -245,19 +82,12 @@ def find_problems(cache: Structure, repeats: Repeats | None = None) -> list[str]
             f"{cache.digest[:12]}); make it again with `featlab extract` or restore a copy"
         )
     names = schema.SUBJECTS, schema.VIDEOS, schema.SUBJECT_OFFSETS, schema.PROMPTS
-    known = {*cache.large, *schema.CODE_DTYPES, *names, _POSE, _LAYERS}
+    known = {*cache.large, *schema.CODE_DTYPES, *names, POSE, LAYERS}
     for name in sorted(set(file) - known):
-        problems.append(f"{path}: {name!r} is no part of format {FORMAT_VERSION} and no digest covers it; remove it")
+        problems.append(
+            f"{path}: {name!r} is no part of format {schema.FORMAT_VERSION} and no digest covers it; remove it"
+        )
     return problems
-
-
-def only_in_digest(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
-    """Return the datasets of older files that nothing else reads."""
-    names = [_POSE] if _POSE in file else []
-    if _LAYERS in file:
-        with guarded(path, f"group {_LAYERS!r}"):
-            names += [f"{_LAYERS}/{layer}/{part}" for layer in file[_LAYERS] for part in file[_LAYERS][layer]]
-    return {name: get_dataset(file, path, name) for name in names}
 
 
 def _problems_of(
@@ -294,3 +124,71 @@ def _bad_rows(name: str, block: NDArray[Any]) -> NDArray[np.bool_]:
     # A row of nothing but NaN says that no face was found.
     bad: NDArray[np.bool_] = ~np.isfinite(flat).all(axis=1) & ~np.isnan(flat).all(axis=1)
     return bad
+
+
+class Repeats:
+    """Learns which rows of a cache are equal while they are read or written: each dataset in blocks, in row order."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[str, list[NDArray[np.int64]]] = {EMBEDDINGS: [], LANDMARKS: [], PATHS: []}
+        self._telling: list[NDArray[np.bool_]] = []
+
+    def update(self, name: str, block: NDArray[Any]) -> None:
+        """Add the next rows of dataset `name`; text as a bytes array (dtype kind S)."""
+        if name not in self._hashes:
+            return
+        if block.dtype.kind != "S":
+            block = np.ascontiguousarray(block).reshape(len(block), -1)
+        # The bytes of each row; those of text without the NULs that fill it up.
+        rows = block if block.dtype.kind == "S" else block.view(f"V{block[:1].nbytes}").ravel()
+        self._hashes[name].append(np.fromiter(map(hash, rows.tolist()), np.int64, len(block)))
+        if name == EMBEDDINGS:
+            values = np.sort(block[:, :_LOOKED_AT], axis=1)
+            self._telling.append((values[:, 1:] != values[:, :-1]).sum(axis=1) + 1 >= _TELLING)
+
+    def find(self, cache: Structure) -> tuple[list[str], list[str]]:
+        """Return problems and warnings, a line each, of the cache whose rows were added.
+
+        One picture of two people, or with two labels, is a problem; one that is there twice is a warning, as are equal
+        rows of so few different values that they may be chance. Frames of one video may be equal: a recording can stand
+        still.
+        """
+        content, *points = (
+            np.concatenate(self._hashes[name]) for name in (EMBEDDINGS, LANDMARKS) if name in cache.large
+        )
+        for more in points:
+            content = content * 31 + more
+        order = np.argsort(content, kind="stable")
+        same = content[order[1:]] == content[order[:-1]]
+        one, other = order[:-1][same], order[1:][same]
+        in_order = np.argsort(other)
+        one, other = one[in_order], other[in_order]
+        subject, video, label = cache.codes[SUBJECT], cache.codes[VIDEO], cache.codes[LABEL]
+        people = subject[one] != subject[other]
+        still = ~people & (video[one] == video[other])
+        if PATHS in cache.large:
+            names = np.concatenate(self._hashes[PATHS])
+            still &= names[one] != names[other]
+        labels = ~people & ~still & (label[one] != label[other]) & (np.minimum(label[one], label[other]) >= 0)
+
+        def line(which: NDArray[np.bool_], what: str) -> list[str]:
+            if not which.any():
+                return []
+            first, second = (_row_name(cache, int(rows[which][0])) for rows in (one, other))
+            more = f", and {which.sum() - 1} more like it" if which.sum() > 1 else ""
+            return [f"{cache.path}: {what}: {first} and {second}{more}"]
+
+        sure = np.concatenate(self._telling)[one]
+        problems = line(people & sure, "the same picture is of two people")
+        problems += line(labels & sure, "the same picture has two labels")
+        warnings = line(~people & ~labels & ~still & sure, "the same picture is there twice")
+        chance = "equal rows of two people or labels (by chance, or one picture twice)"
+        return problems, warnings + line((people | labels) & ~sure, chance)
+
+
+def _row_name(cache: Structure, row: int) -> str:
+    path = ""
+    if PATHS in cache.large:
+        with guarded(cache.path):
+            path = f"{cache.large[PATHS][row].decode('utf-8', 'replace')}: "
+    return f"{path}{cache.describe_row(row)}, {[*cache.classes, 'no label'][cache.codes[LABEL][row]]}"

@@ -25,21 +25,20 @@ from numpy.typing import NDArray
 from featlab.cache import schema
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.atomic import make_folder
-from featlab.cache.encode import CodedRows, Columns, Header, encode_rows
-from featlab.cache.hdf5 import (
-    decode_names,
+from featlab.cache.encode import (
+    CodedRows,
+    Columns,
+    Header,
     encode_names,
-    get_dataset,
-    guarded,
+    encode_rows,
     new_file,
-    open_file,
-    read_attr,
     write_array,
     write_text_attr,
 )
-from featlab.cache.repeats import Repeats
+from featlab.cache.hdf5 import decode_names, get_dataset, guarded, open_file, read_attr
 from featlab.cache.schema import ExtractorInfo, Kinds
 from featlab.cache.table import Rows
+from featlab.cache.verify import Repeats
 from featlab.errors import CacheError, one_line
 
 Failure = Mapping[str, str]

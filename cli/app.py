@@ -43,14 +43,12 @@ class FeatlabGroup(TyperGroup):
         except KeyboardInterrupt as stop:
             raise typer.Exit(_say_stopped(stop)) from None
 
-    def main(
+    def main(  # type: ignore[override]
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
-        complete_var: str | None = None,
         standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
+        **options: Any,
     ) -> Any:
         """Run the command line and exit with its code.
 
@@ -58,9 +56,9 @@ class FeatlabGroup(TyperGroup):
         """
         TYPED.set(tuple(sys.argv[1:] if args is None else args))
         if not standalone_mode:
-            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            return super().main(args, prog_name, standalone_mode=False, **options)
         try:
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            code = super().main(args, prog_name, standalone_mode=False, **options)
         except FeatlabError as error:
             _refuse(error, str(error), REFUSED)
         except _UsageError as error:
@@ -138,7 +136,7 @@ COMMANDS = {
     "plot": (RESULTS, "plot:plot_app"),
     "complexity": (RESULTS, "explain:complexity"),
     "branches": (RESULTS, "explain:branches"),
-    "paper": (RESULTS, "paper:paper"),
+    "paper": (RESULTS, "explain:paper"),
     "report": (RESULTS, "explain:report"),
     "demo": (RESULTS, "explain:demo"),
 }

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import typer
 
-ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "share", "neutral", "sources", "contamination", "bn")
-"""The ablations, repeated here because to ask for them is to import torch."""
-
 
 def complete_subject(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the subjects of the cache that the flags so far name."""
@@ -39,7 +36,9 @@ def complete_methods(incomplete: str) -> list[str]:
 
 def complete_ablation(incomplete: str) -> list[str]:
     """Return the names of ablations."""
-    return [name for name in ABLATIONS if name.startswith(incomplete)]
+    from featlab.config.analysis import GRIDS
+
+    return [name for name in GRIDS if name.startswith(incomplete)]
 
 
 def complete_strategy(incomplete: str) -> list[str]:
@@ -65,6 +64,13 @@ def complete_layout(incomplete: str) -> list[str]:
 
         return [name for name in ("auto", *LAYOUTS.names()) if name.startswith(incomplete)]
     return []
+
+
+def complete_table(incomplete: str) -> list[str]:
+    """Return the names of published tables."""
+    from featlab.analysis.paper import published_tables
+
+    return [name for name in published_tables() if name.startswith(incomplete)]
 
 
 def _methods() -> list[str]:

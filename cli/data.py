@@ -14,6 +14,7 @@ from typer import Argument, Option
 from featlab.cli.flags import TABLE_FLAGS, PlotsOption
 from featlab.cli.output import print_error
 from featlab.cli.session import REFUSED, SKIPPED, Session, command, typed_command
+from featlab.errors import CacheError, InputError, listed
 
 if TYPE_CHECKING:
     from featlab.cache.merge import MergeReport
@@ -29,7 +30,6 @@ def init(
     """Start a workspace: write a featlab.toml that shows every setting."""
     from featlab.cache.atomic import atomic_write_text
     from featlab.config.load import Config, config_template
-    from featlab.errors import InputError
 
     path = folder / "featlab.toml"
     if path.exists() and not force:
@@ -44,7 +44,7 @@ def init(
     output.show(f"wrote {path}; next:", *(f"  {step}" for step in steps))
 
 
-@command(*TABLE_FLAGS, "merge_names", "json_mode", "quiet")
+@command(*TABLE_FLAGS, "merge_names", "json_mode", "quiet", then="featlab import {out}")
 def calibrate(
     session: Session,
     table: Annotated[Path, Argument(help="Features, as `featlab import` reads them; a column session is a visit.")],
@@ -63,7 +63,6 @@ def calibrate(
 ) -> None:
     """Give every feature as its distance from this person's own resting face. No model, no label but neutral."""
     from featlab.analysis import calibration
-    from featlab.errors import InputError
     from featlab.extraction.shards import list_path, write_list
     from featlab.extraction.tables.calibrate import calibrate as rest_of
     from featlab.extraction.tables.calibrate import cautions
@@ -92,8 +91,7 @@ def calibrate(
     for note in source.notes:
         output.note(f"calibrate: {note}")
     output.show(f"{out}: every row's distance from its person's rest; {rest_file}: the resting faces")
-    for line in dict.fromkeys((*rows.index.warnings, *resting.index.warnings)):
-        output.warn(line)
+    output.warn(*dict.fromkeys((*rows.index.warnings, *resting.index.warnings)))
     left_out = f"rows or files are left out; they are listed in {list_path(out)}"
     for what, each in (known | {left_out: failures}).items():
         output.warn_of_failures(each, what)
@@ -101,7 +99,7 @@ def calibrate(
         raise typer.Exit(SKIPPED)
 
 
-@command("cache", "workspace", "json_mode", "quiet", "bundle")
+@command("cache", "workspace", "json_mode", "quiet", "bundle", then="featlab evaluate{at}")
 def inspect(
     session: Session,
     file: Annotated[Path | None, Argument(metavar="[CACHE]", help="Default: the workspace's cache.")] = None,
@@ -145,7 +143,7 @@ def inspect(
 
 def _inspect_bundle(session: Session, folder: Path) -> None:
     from featlab.bundle.bundle import load_bundle
-    from featlab.bundle.card import membership_sentence
+    from featlab.bundle.files import membership_sentence
     from featlab.cli.stages import outlook
 
     bundle = load_bundle(folder)
@@ -167,7 +165,7 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
     session.then = "featlab personalise CLIP{bundle} --out person.onnx"
 
 
-@command("cache", "workspace", "json_mode", "quiet")
+@command("cache", "workspace", "json_mode", "quiet", then="featlab inspect{at}")
 def verify(
     session: Session,
     file: Annotated[
@@ -182,7 +180,6 @@ def verify(
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
     from featlab.cache.verify import check_cache, is_cache
-    from featlab.errors import CacheError, listed
 
     output, path = session.output, _cache(session, file)
     warnings: list[str] = []
@@ -201,8 +198,7 @@ def verify(
         except CacheError as error:
             findings = [str(error)]
     output.json({"path": path, "ok": not findings, "findings": findings, "warnings": warnings})
-    for warning in warnings:
-        output.warn(warning)
+    output.warn(*warnings)
     for finding in findings:
         print_error(finding)
     if findings:
@@ -213,8 +209,6 @@ def verify(
 
 
 def _cache(session: Session, file: Path | None) -> Path:
-    from featlab.errors import InputError
-
     path = session.cache_file(file or session["cache"])
     if not path.exists():
         raise InputError(f"{path}: no such cache; make one with `featlab extract SOURCE --out {path}`")
@@ -244,7 +238,6 @@ def merge(
 
 def _renames(items: Sequence[str]) -> dict[str, str]:
     from featlab.cache.names import one_form
-    from featlab.errors import InputError
 
     renames: dict[str, str] = {}
     for item in items:
@@ -262,8 +255,7 @@ def _show_merge(output: Output, report: MergeReport) -> None:
 
     for note in report.notes:
         output.note(f"merge: {note}")
-    for line in report.warnings:
-        output.warn(line)
+    output.warn(*report.warnings)
     summary = inspect_cache(report.path)
     *_, target = report.inputs
     words = ["featlab", "benchmark", "--scope", "dataset", "--cache", report.path, "--targets", target.subjects_file]

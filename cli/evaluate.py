@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from featlab.analysis.table import count_text
 from featlab.cli.complete import complete_method
 from featlab.cli.flags import FLAGS, PlotsOption
 from featlab.cli.output import Output
-from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, typed_command, workspace_command
+from featlab.cli.session import (
+    FAILED,
+    SKIPPED,
+    TO_REPORT,
+    Session,
+    command,
+    typed_command,
+    workspace_command,
+)
+from featlab.errors import InputError, listed
 
 if TYPE_CHECKING:
     from featlab.evaluation.results import EvaluationRow
-    from featlab.evaluation.summary import MethodSummary
     from featlab.methods.base import Method
     from featlab.workspace.workspace import Workspace
 
@@ -30,13 +39,13 @@ _SCORED = ("targets", "draws", "seeds", "methods", "sources", "pool", "smooth", 
 _SHOWN = ("strategy", "label_rule", "device", "jobs", "engine", "share", "collect", "wide")
 
 
-@workspace_command(*_SCORED, *_SHOWN, "dim")
+@workspace_command(*_SCORED, *_SHOWN, "dim", then=TO_REPORT)
 def evaluate(session: Session, name: NameOption = None, plots: PlotsOption = True) -> None:
     """Adapt to target subjects with the main methods and score them. Finished runs are kept and reused."""
     run_and_show(session, "evaluate", session.values({"protocol.methods": session["methods"]}), name=name, plots=plots)
 
 
-@workspace_command(*_SCORED, *_SHOWN, "scope")
+@workspace_command(*_SCORED, *_SHOWN, "scope", then=TO_REPORT)
 def benchmark(session: Session, name: NameOption = None, plots: PlotsOption = True) -> None:
     """Run every method on every target and seed, into one table. Resumable: finished runs are kept, failed retried."""
     from featlab.methods.registry import method_names
@@ -45,7 +54,10 @@ def benchmark(session: Session, name: NameOption = None, plots: PlotsOption = Tr
     run_and_show(session, "benchmark", values, name=name, plots=plots)
 
 
-@command("json_mode")
+@command(
+    "json_mode",
+    then="featlab methods NAME says where it comes from, how it departs from its paper, and its options",
+)
 def methods(
     session: Session,
     name: Annotated[
@@ -116,16 +128,14 @@ def _show_method(output: Output, method: type[Method]) -> None:
 def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, name: str | None, plots: bool) -> None:
     """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all."""
     if name is not None and (name in ("", ".", "..") or name != Path(name).name):
-        from featlab.errors import InputError
-
         raise InputError(f"--name {name}: is the name of one folder under results/; give it without slashes")
     whole = session["share"] == FLAGS["share"].default and not session["collect"]
     if whole and _show_finished(session, command, values, name, plots):
         return
     from featlab.analysis.evaluation.result import evaluation_result
+    from featlab.analysis.page import run_folder
     from featlab.evaluation.results import run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
-    from featlab.evaluation.summary import summarise
     from featlab.methods.registry import refuse_unread
     from featlab.workspace.workspace import tuned_on
 
@@ -145,24 +155,20 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
         done = run_tasks(tasks, **where)
     rows = [row for part in done for row in part.values()]
     if not rows:
-        from featlab.errors import InputError
-
         raise InputError(f"no run of this {command} has been made yet; run it without --collect first")
-    summaries = summarise(rows)
     seen = _tuned(tuned_on(session.workspace), rows)
     facts = run_facts(opened)
-    folder = session.workspace / "results" / (name or _run_key(command, facts))
+    folder = session.workspace / "results" / (name or run_folder(command, facts))
     failed = [row for row in rows if row.error]
     missing = runs - len(rows)
     result = evaluation_result(
         rows,
-        summaries,
         metadata=facts,
         kind=command,
         plots=plots,
         classes=opened.table.classes,
         smoothing=protocol.smoothing,
-        data=_data(rows, summaries, runs, reused),
+        runs={"all": runs, "reused": reused, "failed": len(failed), "missing": missing},
     )
     result = replace(result, summary=(*result.summary, *seen))
     output.show(f"{runs} runs: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else ""))
@@ -177,8 +183,8 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
 def _show_finished(session: Session, command: str, values: Mapping[str, Any], name: str | None, plots: bool) -> bool:
     """Show an evaluation that lies there, whole, without what runs methods; return whether one did."""
     from featlab.analysis.evaluation.stored import read_finished
+    from featlab.analysis.page import run_folder
     from featlab.evaluation.results import run_facts
-    from featlab.evaluation.summary import summarise
     from featlab.workspace.workspace import Workspace, tuned_on
 
     output, root = session.output, session.workspace
@@ -189,7 +195,7 @@ def _show_finished(session: Session, command: str, values: Mapping[str, Any], na
     protocol, facts = opened.config.protocol, run_facts(opened)
     draws = [opened.targets(draw) for draw in range(protocol.draws)]
     runs = sum(map(len, draws)) * protocol.seeds * len(protocol.methods)
-    folder = root / "results" / (name or _run_key(command, facts))
+    folder = root / "results" / (name or run_folder(command, facts))
     found = read_finished(folder, facts, runs, plots=plots)
     if found is None:
         return False
@@ -197,20 +203,11 @@ def _show_finished(session: Session, command: str, values: Mapping[str, Any], na
     session.warn_of_seen(opened.extractor, targets)
     session.warn_of_untested(Workspace.open(root, given, subjects=targets), targets, protocol.scope)
     output.note(_what_runs(command, (1, 1), opened, len(draws[0]), runs, runs))
-    rows, result, files = found
+    result, files = found
     output.show(f"{runs} runs: {runs} reused, 0 failed")
-    output.shown(folder, replace(result, data=_data(rows, summarise(rows), runs, runs)), files)
+    counts = {"all": runs, "reused": runs, "failed": 0, "missing": 0}
+    output.shown(folder, replace(result, data={**result.data, "runs": counts}), files)
     return True
-
-
-def _data(rows: Sequence[EvaluationRow], summaries: Sequence[MethodSummary], runs: int, reused: int) -> dict[str, Any]:
-    """Return what ``--json`` prints of an evaluation."""
-    failed = sum(bool(row.error) for row in rows)
-    return {
-        "results": [row.to_dict() for row in rows],
-        "summary": [item.to_dict() for item in summaries],
-        "runs": {"all": runs, "reused": reused, "failed": failed, "missing": runs - len(rows)},
-    }
 
 
 def _tuned(tuned: Mapping[str, Sequence[str]], rows: Sequence[EvaluationRow]) -> list[str]:
@@ -235,25 +232,13 @@ def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets
     share = "" if shares == (1, 1) else f", share {shares[0]} of {shares[1]}"
     return (
         f"{command}: {len(protocol.methods)} methods on {targets} targets ({unit}), "
-        f"{counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}{share}; "
+        f"{count_text(protocol.draws, 'draw')} x {count_text(protocol.seeds, 'seed')}{share}; "
         f"{reused} of {runs} runs are there already"
     )
 
 
-def _run_key(command: str, facts: Mapping[str, Any]) -> str:
-    """Return the folder name of a run: the same configuration on the same cache gives the same."""
-    import json
-
-    from featlab.seeding import stable_hash
-
-    # Grids of ablations and looks of pictures change nothing in an evaluation.
-    config = {name: part for name, part in facts["config"].items() if name not in ("ablate", "plot")}
-    return f"{command}-{stable_hash(json.dumps({**facts, 'config': config}, sort_keys=True))[:12]}"
-
-
 def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:
-    from featlab.errors import listed
-    from featlab.evaluation.scores import failure_reasons
+    from featlab.evaluation.results import failure_reasons
 
     for reason, rows in failure_reasons(failed).items():
         runs = [f"{row.method} on {row.subject}" for row in rows]

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from featlab.cli.backbone import network_device, recipe_of
 from featlab.cli.complete import complete_backbone, complete_subject
 from featlab.cli.output import Output, print_error
-from featlab.cli.pixels import network_device, recipe_of
 from featlab.cli.predict import open_person
 from featlab.cli.session import FAILED, Session, command, names_in, workspace_command
+from featlab.errors import InputError
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from featlab.exchange.export import ExportReport
 
 
-@workspace_command("method", "bundle", "weights", "layers", "options", "trust_code", "targets", "device")
+@workspace_command(
+    *("method", "bundle", "weights", "layers", "options", "trust_code", "targets", "device"),
+    then="featlab verify {out}",
+)
 def export(
     session: Session,
     out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The file to write.")],
@@ -139,7 +143,7 @@ def unpack(
 ) -> None:
     """Make the bundle's folder again, every digest in it checked. Compare the digest of the file with the sender's."""
     from featlab.bundle.pack import unpack_bundle
-    from featlab.cache.sums import sum_of
+    from featlab.cache.atomic import sum_of
 
     digest = sum_of(file) if file.is_file() else ""
     unpack_bundle(file, out)
@@ -148,7 +152,10 @@ def unpack(
 
 
 @bundle_app.command("import")
-@command("subjects", "targets", "methods", "seed", "json_mode", "quiet")
+@command(
+    *("subjects", "targets", "methods", "seed", "json_mode", "quiet"),
+    then="featlab adapt --subject ID --bundle {out}",
+)
 def import_checkpoints(
     session: Session,
     bottleneck: Annotated[Path, Option("--b", metavar="FILE", help="netB: .pt or .safetensors.")],
@@ -201,7 +208,6 @@ def _features(
 ) -> tuple[ExtractorInfo, FeatureTable | None, str]:
     """Return who made the features, the source subjects' rows, and the cache's digest."""
     from featlab.cache.reader import open_cache
-    from featlab.errors import InputError
     from featlab.exchange.checkpoints import read_extractor
     from featlab.protocol.splits import subjects_held_out
 
@@ -229,7 +235,6 @@ def _show_import(output: Output, imported: ImportedBundle, folder: Path, classes
     bundle = imported.bundle
     bank = bundle.bank.size if bundle.bank is not None else 0
     facts = {
-        "folder": folder,
         "classes": list(bundle.classes),
         "neutral": bundle.neutral,
         "extractor": bundle.extractor.id,
@@ -239,16 +244,12 @@ def _show_import(output: Output, imported: ImportedBundle, folder: Path, classes
         "source_subjects": len(bundle.source_subjects),
         "bank_subjects": bank,
         "prepared": sorted(bundle.extras),
-        "rows": imported.rows,
-        "accuracy": imported.accuracy,
     }
-    output.json({**facts, "files": imported.files})
-    hidden = ("folder", "rows", "accuracy")
-    shown = {name.replace("_", " "): value for name, value in facts.items() if name not in hidden}
-    shown |= {"classes": ", ".join(bundle.classes), "prepared": ", ".join(bundle.extras) or "nothing"}
+    said = {"classes": ", ".join(bundle.classes), "prepared": ", ".join(bundle.extras) or "nothing"}
     if imported.rows:
-        shown["source rows recognised"] = f"{100 * imported.accuracy:.1f} % of {imported.rows:,} labelled rows"
-    output.facts(str(folder), shown)
+        said["source rows recognised"] = f"{100 * imported.accuracy:.1f} % of {imported.rows:,} labelled rows"
+    more = {name: getattr(imported, name) for name in ("rows", "accuracy", "files")}
+    output.tell(str(folder), facts, said, folder=folder, **more)
     if classes is None:
         output.note(
             f"the outputs were taken to be {', '.join(bundle.classes)}, as in the cache; --classes gives another order"

@@ -1,42 +1,36 @@
-"""`featlab ablate`, `complexity`, `branches`, `report` and `demo`: what results mean, one page of them, all at once."""
+"""`featlab ablate`, `complexity`, `branches`, `paper`, `report`, `demo`: what results mean, one page, all at once."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
-from featlab.cli.complete import complete_ablation
-from featlab.cli.session import FAILED, SKIPPED, Session, command, counted, names_in, workspace_command
-
-_PROTOCOL, _RUNS = ("targets", "pool", "draws", "methods", "seeds"), ("jobs", "engine", "share", "collect")
-_LISTS = {
-    "dims": ("dims",),
-    "pairing": ("strategies",),
-    "losses": ("terms",),
-    "lambda": ("style", "expression", "alignment", "anchor"),
-    "layers": ("updates",),
-    "share": ("carried",),
-    "neutral": ("frames",),
-    "sources": ("counts",),
-    "contamination": ("shares",),
-    "bn": ("modes",),
-}
-"""Keys of ``[ablate]`` that ``--values`` sets."""
+from featlab.analysis.table import count_text
+from featlab.cli.complete import complete_ablation, complete_table
+from featlab.cli.session import FAILED, SKIPPED, TO_REPORT, Session, command, names_in, workspace_command
+from featlab.config.analysis import GRIDS
+from featlab.errors import InputError
 
 
-@command(*_PROTOCOL, "workspace", "caches", "settings", "seed", "device", *_RUNS, "json_mode", "quiet")
+@command(
+    *("targets", "pool", "draws", "methods", "seeds", "images", "workspace", "caches", "settings", "seed"),
+    *("device", "jobs", "engine", "share", "collect", "json_mode", "quiet"),
+    then=TO_REPORT,
+)
 def ablate(
     session: Session,
     what: Annotated[
         str,
         Argument(
-            metavar="dims|pairing|losses|lambda|layers|neutral|sources|contamination|bn",
+            metavar="|".join(GRIDS),
             help="dims: dimension of the features. pairing: how source rows are paired. losses: each term on and off. "
-            "lambda: weights of the losses. layers: which layers of T adapt. neutral: frames of the clip. sources: "
-            "source subjects. contamination: a clip that is not all neutral. bn: BatchNorm's mode.",
+            "lambda: weights of the losses. layers: which layers of T adapt. share: how much of the offset at rest is "
+            "taken. neutral: frames of the clip. sources: source subjects. contamination: a clip that is not all "
+            "neutral. bn: BatchNorm's mode.",
             autocompletion=complete_ablation,
         ),
     ],
@@ -48,33 +42,25 @@ def ablate(
         str | None,
         Option(metavar="NAME,…", help="dims: within, pca, truncate, random; a panel each. Default: features.reduce."),
     ] = None,
-    images: Annotated[
-        Path | None, Option(metavar="DIR", help="pairing: where the images are, for example pairs.")
-    ] = None,
 ) -> None:
     """Change one setting, see what it does to the score. Resumable: what is finished is kept."""
     from featlab.analysis.ablation.report import ablation_result, example_figures
     from featlab.analysis.ablation.run import ablate as run_ablation
-    from featlab.evaluation.runner import UnfinishedError
 
     output = session.output
     more: dict[str, object] = {"ablate.methods": session["methods"], "ablate.reductions": reduce}
     if grid is not None:
         zero = ("full", "all") if what in ("dims", "neutral", "sources") else ()
         values = ",".join("0" if word in zero else word for word in names_in(grid))
-        more |= dict.fromkeys((f"ablate.{key}" for key in _LISTS.get(what, ())), values)
+        more |= dict.fromkeys((f"ablate.{key}" for key in GRIDS.get(what, ())), values)
     with output.progress() as bars:
         opened = session.open(more)
         protocol = opened.config.protocol
         targets = sorted({name for draw in range(protocol.draws) for name in opened.targets(draw)})
         session.warn_of_untested(opened, targets, protocol.scope)
-        output.note(f"ablate {what}: {counted(protocol.draws, 'draw')} x {counted(protocol.seeds, 'seed')}")
-        try:
-            report = run_ablation(what, opened, **session.where(opened, bars.of(f"ablate {what}")))
-        except UnfinishedError as error:
-            session.tell_unfinished(error)
-            return
-    examples = example_figures(opened, images, output.note) if what == "pairing" else []
+        output.note(f"ablate {what}: {count_text(protocol.draws, 'draw')} x {count_text(protocol.seeds, 'seed')}")
+        report = run_ablation(what, opened, **session.where(opened, bars.of(f"ablate {what}")))
+    examples = example_figures(opened, session["images"], output.note) if what == "pairing" else []
     session.result(f"ablate-{what}", ablation_result(report, examples))
     rows = [row for point in report.points for row in point.rows]
     failed = [row for row in rows if row.error]
@@ -87,7 +73,7 @@ _FEW = 3
 """Targets that are measured where ``--targets`` isn't given: neutral clips are alike, and seconds add up."""
 
 
-@workspace_command("methods", "targets", "pool", "device", "wide")
+@workspace_command("methods", "targets", "pool", "device", "wide", then=TO_REPORT)
 def complexity(
     session: Session,
     repeat: Annotated[int, Option(min=1, metavar="R", help="Timed adaptations a subject.")] = 5,
@@ -100,7 +86,6 @@ def complexity(
     """
     from featlab.analysis.cost import measure_complexity
     from featlab.analysis.cost_figure import complexity_result
-    from featlab.evaluation.results import run_facts
     from featlab.methods.registry import get_method, method_names
 
     output = session.output
@@ -118,14 +103,14 @@ def complexity(
         report = measure_complexity(
             opened, subjects, names, measured=measured, repeat=repeat, batch=batch, on_method=bars.of("complexity")
         )
-    session.result(name, complexity_result(report, run_facts(opened, subjects)))
+    session.result(name, complexity_result(report), opened, subjects)
     failures = [(f"{cost.method} on {where}", why) for cost in report.costs for where, why in cost.failures]
     output.warn_of_failures(failures, "runs failed; the table's notes list them")
     if failures:
         raise typer.Exit(SKIPPED if any(cost.subjects for cost in report.costs) else FAILED)
 
 
-@workspace_command("draws", "targets", "pool", "sources", "device", "wide")
+@workspace_command("draws", "targets", "pool", "sources", "device", "wide", then=TO_REPORT)
 def branches(
     session: Session, name: Annotated[str, Option(metavar="NAME", help="Folder under results/.")] = "branches"
 ) -> None:
@@ -135,14 +120,69 @@ def branches(
     """
     from featlab.analysis.inside.branches import compare_branches
     from featlab.analysis.inside.branches_figure import branches_result
-    from featlab.evaluation.results import run_facts
 
     with session.output.progress() as bars:
         opened = session.open()
         report = compare_branches(opened, on_step=bars.of("branches"))
     people = sorted({person for draw in report.draws for person in draw})
     session.warn_of_seen(opened.extractor, people)
-    session.result(name, branches_result(report, run_facts(opened, people)))
+    session.result(name, branches_result(report), opened, people)
+
+
+@workspace_command(
+    *("targets", "pool", "sources", "draws", "seeds", "methods"),
+    *("device", "jobs", "engine", "share", "collect", "wide"),
+    then=TO_REPORT,
+)
+def paper(
+    session: Session,
+    name: Annotated[
+        str | None,
+        Argument(metavar="[NAME]", help="Which table; without it, all are listed.", autocompletion=complete_table),
+    ] = None,
+) -> None:
+    """Run a published table's protocol on your cache: its numbers beside yours, and every difference. Resumable."""
+    from featlab.analysis import paper as compare
+
+    output, tables = session.output, compare.published_tables()
+    if name is None:
+        output.json({"tables": [asdict(table) for table in tables.values()]})
+        listed = [(key, table.title, table.source["of"]) for key, table in tables.items()]
+        output.columns(("Name", "Table", "Of"), listed, text_columns=3)
+        session.then = "featlab paper NAME runs the protocol of one on the workspace's cache"
+        return
+    from featlab.analysis.page import run_folder
+    from featlab.config.options import check_choice
+    from featlab.evaluation.runner import plan, refuse_unfinished, run_tasks
+    from featlab.methods.registry import refuse_unread
+
+    check_choice("NAME", name, tuple(tables))
+    table, names = tables[name], names_in(session["methods"])
+    if table.kind != "branches":
+        names = names or list(dict.fromkeys(run.split()[0] for run in table.runs))
+    elif names or session["collect"] or session["share"] != "1/1":
+        raise InputError("branches is one comparison within one model; leave out --methods, --share and --collect")
+    with output.progress() as bars:
+        opened = compare.fitted(session.open({"protocol.methods": names or None, "protocol.scope": table.scope}), table)
+        refuse_unread(opened.config, names or ["pft"])
+        made = compare.methods_of(table, names, opened.config.adapt.options)
+        tasks = [replace(task, methods=made) for task in plan(opened)]
+        people, targets = sorted({who for task in tasks for who in task.targets}), tasks[0].targets
+        session.warn_of_seen(opened.extractor, people)
+        session.warn_of_untested(opened, people, table.scope)
+        sizes = f"{len(targets)} targets, {len(tasks[0].source.subjects)} source subjects"
+        say = output.warn if len(targets) < table.targets else output.note
+        say(f"paper {name}: {sizes}" + (f"; published: {table.targets} and {table.sources}" if table.targets else ""))
+        done = run_tasks(tasks, **session.where(opened, bars.of("evaluate")))
+        refuse_unfinished(tasks, done)
+        rows = {run: [row for part in done for key, row in part.items() if key.method == run] for run in made}
+        lines = compare.lines_of(table, made, compare.found_in(table, opened, rows, bars.of(table.kind)))
+    result = compare.paper_result(table, opened, people, lines, rows)
+    session.result(run_folder(f"paper-{name}", result.metadata), result)
+    errors = [row.error for mine in rows.values() for row in mine]
+    if any(errors):
+        output.warn("some runs failed; the notes of the table say why")
+        raise typer.Exit(FAILED if all(errors) else SKIPPED)
 
 
 @command("workspace", "json_mode", "quiet")
@@ -167,8 +207,8 @@ def report(
 
     Tables can be sorted, tables and figures saved; it reads on a phone and in print. The same results, the same bytes.
     """
+    from featlab.analysis.report import write_report
     from featlab.analysis.report.collect import find_pages, read_report
-    from featlab.analysis.report.page import write_report
 
     output = session.output
     path = out or session.workspace / "report.html"
@@ -182,9 +222,8 @@ def report(
     skipped = [{"folder": folder, "reason": reason} for folder, reason in made.skipped]
     output.json({"file": path, "bytes": size, "title": title, "sections": sections, "skipped": skipped})
     output.columns(("Section", "Folder"), [(item.page.title, item.folder) for item in made.pages], text_columns=2)
-    output.show(f"{path}: {counted(len(made.pages), 'section')}, {size / 1e6:.1f} MB; open it in a browser")
-    for line in made.warnings():
-        output.warn(line)
+    output.show(f"{path}: {count_text(len(made.pages), 'section')}, {size / 1e6:.1f} MB; open it in a browser")
+    output.warn(*made.warnings())
     if made.skipped:
         raise typer.Exit(SKIPPED)
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from featlab.cli.backbone import input_config, recipe_of
 from featlab.cli.complete import complete_backbone
-from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, TABLE_FLAGS, WRITE_FLAGS
+from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, TABLE_FLAGS, WRITE_FLAGS, SourceArgument
 from featlab.cli.output import Output
-from featlab.cli.pixels import input_config, recipe_of
 from featlab.cli.session import SKIPPED, Session, command
+from featlab.errors import listed
 
 if TYPE_CHECKING:
     from featlab.extraction.backbones import Backbone
@@ -26,14 +27,17 @@ if TYPE_CHECKING:
     from featlab.extraction.tables import ImportReport
 
 
+_MADE = "featlab inspect{dir}{cache} shows what it holds; featlab evaluate{dir}{cache} compares methods"
+
+
 @command(
-    *WRITE_FLAGS, *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "workspace", "device", "jobs", "engine", "json_mode", "quiet"
+    *(*WRITE_FLAGS, *INPUT_FLAGS, *NETWORK_FLAGS),
+    *("batch", "workspace", "device", "jobs", "engine", "json_mode", "quiet"),
+    then=_MADE,
 )
 def extract(
     session: Session,
-    source: Annotated[
-        Path, Argument(help="A manifest (.csv), a folder subject/label/\\[video/]image, or a data set's own folder.")
-    ],
+    source: SourceArgument,
     neutral: Annotated[str | None, Option(metavar="NAME", help="The neutral label; default: the layout's.")] = None,
     backbone: Annotated[
         str,
@@ -104,9 +108,7 @@ def _cluster(session: Session, recipe: Recipe, made: Backbone, out: Path) -> Els
 def _rates(now: Progress) -> str:
     """Return how fast the stages of an extraction are."""
     rates = " ".join(f"{stage} {now.rate(stage):.0f}/s" for stage in now.processes)
-    if now.failed:
-        rates += f", {now.failed} failed"
-    return rates
+    return rates + (f", {now.failed} failed" if now.failed else "")
 
 
 def _show(
@@ -114,15 +116,14 @@ def _show(
     report: ExtractionReport | ImportReport,
     warnings: Sequence[str],
     facts: Mapping[str, Any],
-    said: Mapping[str, Any],
+    said: dict[str, Any],
     left_out: str,
 ) -> None:
-    """Print the facts of a cache that was written, those ``said`` in words so; None is left out there."""
+    """Print the facts of a cache that was written, as `Output.tell`."""
     from featlab.cache.reader import inspect_cache
     from featlab.extraction.shards import list_path
 
-    for line in warnings:
-        output.warn(line)
+    output.warn(*warnings)
     summary, listed = inspect_cache(report.path), list_path(report.path) if report.failures else None
     facts = {
         "rows": report.rows,
@@ -135,10 +136,9 @@ def _show(
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
-    output.json({"path": report.path, **facts, "warnings": list(warnings), "failures_file": listed})
     words = {"classes": ", ".join(summary.classes), "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
-    shown = {name.replace("_", " "): value for name, value in {**facts, **words, **said}.items()}
-    output.facts(str(report.path), {name: value for name, value in shown.items() if value is not None})
+    more = {"path": report.path, "warnings": list(warnings), "failures_file": listed}
+    output.tell(str(report.path), facts, words | said, **more)
     output.warn_of_failures(report.failures, f"{left_out} {listed}")
 
 
@@ -166,12 +166,12 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
     warnings = [*inputs.warnings, *report.equal_rows]
     _show(output, report, warnings, facts, said, "pictures or folders have no row, listed in")
     unsure = (inputs.no_face, "no face was found", NO_FACE), (inputs.in_doubt, "the face is in doubt", DOUBT)
-    for listed, why, what in unsure:
-        if listed:
-            output.warn(f"{why} in {len(listed)} images; they are listed in {list_path(report.path, what)}")
+    for rows, why, what in unsure:
+        if rows:
+            output.warn(f"{why} in {len(rows)} images; they are listed in {list_path(report.path, what)}")
 
 
-@command(*WRITE_FLAGS, *TABLE_FLAGS, "workspace", "json_mode", "quiet")
+@command(*WRITE_FLAGS, *TABLE_FLAGS, "workspace", "json_mode", "quiet", then=_MADE)
 def import_features(
     session: Session,
     source: Annotated[
@@ -213,7 +213,6 @@ def import_features(
 
 def _show_import(output: Output, report: ImportReport) -> None:
     from featlab.cache.reader import inspect_cache
-    from featlab.errors import listed
 
     for note in report.notes:
         output.note(f"import: {note}")
@@ -235,7 +234,7 @@ def _show_import(output: Output, report: ImportReport) -> None:
     _show(output, report, report.warnings, facts, said, "rows or files are left out; they are listed in")
 
 
-@command("json_mode")
+@command("json_mode", then="featlab layouts NAME shows its tree; featlab extract SOURCE --layout NAME")
 def layouts(
     session: Session,
     name: Annotated[

@@ -7,9 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
-from featlab.cli.complete import complete_layout, complete_method, complete_methods, complete_strategy, complete_subject
+from featlab.cli.complete import (
+    complete_backbone,
+    complete_layout,
+    complete_method,
+    complete_methods,
+    complete_strategy,
+    complete_subject,
+)
 
 COMMON = "Common"  # Help panel of the flags that every command has.
 
@@ -148,7 +155,17 @@ FLAGS = {
     "pseudonymise": _flag(
         Path | None, "Keyed hashes in place of names; extract and import make a file that isn't there.", "KEYFILE"
     ),
-    "images": _flag(Path | None, "Where the images are.", "DIR", key="plot.images"),
+    "images": _flag(
+        Path | None,
+        "What the cache's image names are relative to, the manifest's folder; default: beside the cache.",
+        "DIR",
+    ),
+    "faces": _flag(
+        str | None,
+        "What stands for a face; landmarks are dots in which nobody is recognised.",
+        "photographs|landmarks|none",
+        key="plot.faces",
+    ),
     "caches": _common(list[Path] | None, "The embedding cache; repeat it for a panel each.", "FILE", flags="--cache"),
     "device": _common(str, "Where to compute.", "auto|cpu|cuda|mps", default="auto"),
     "jobs": _common(int, "Processes; 0 takes every core.", "N", flags="--jobs -j", default=0, min=0),
@@ -183,6 +200,12 @@ PIXEL_FLAGS = {
     ),
     "layout_options": _flag(
         list[str] | None, "An option of the layout; repeatable.", "KEY=VALUE", flags="--layout-option"
+    ),
+    "backbone": _backbone(
+        str | None,
+        "Who embeds images; default: the bundle's, where its name is enough.",
+        "NAME",
+        autocompletion=complete_backbone,
     ),
     "weights": _backbone(
         str | None, "Of a network: .safetensors or .pt, the library's own name for them, or random.", "FILE|NAME|random"
@@ -246,4 +269,7 @@ NETWORK_FLAGS = ("weights", "layers", "options", "amp", "mirror", "trust_code")
 
 FLAGS |= PIXEL_FLAGS
 
+SourceArgument = Annotated[
+    Path, Argument(help="A manifest (.csv), a folder subject/label/\\[video/]image, or a data set's own folder.")
+]
 PlotsOption = Annotated[bool, Option("--plots/--no-plots", help="Draw the figures.")]

@@ -9,12 +9,13 @@ import typer
 from typer import Option
 
 from featlab.cli.session import FAILED, Session, names_in, workspace_command
+from featlab.errors import InputError
 
 _SPELLED_OUT = 10
 """Files that are named; there may be thousands of a person's own pictures."""
 
 
-@workspace_command("pseudonymise", "device")
+@workspace_command("pseudonymise", "device", then="featlab verify{dir}")
 def forget(
     session: Session,
     subject: Annotated[str, Option(metavar="ID,ID,…", help="Whom; with --pseudonymise by their real names.")],
@@ -25,7 +26,6 @@ def forget(
 
     Reads every file again at the end; exit code 1 where one still holds a name or a row.
     """
-    from featlab.errors import InputError
     from featlab.extraction.items import read_pseudonyms
     from featlab.workspace.forget import plan_forgetting
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from featlab.cache.names import inert
 from featlab.errors import FeatlabError
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from featlab.analysis.table import Table
 
 _WIDE = 1000  # Columns where nobody reads along: a file or a pipe has no edge at which to cut a table.
-_READABLE = 90  # Letters on a line of running text.
-_UNBROKEN = 50  # Letters of a name up to which it is never broken.
 _SPELLED_OUT = 5  # Failures that are named; a list has all of them.
 
 
@@ -38,14 +36,14 @@ class Output:
         self.stdout = _console(width=None if terminal else _WIDE)
         self.stderr = _console(stderr=True)
 
-    def note(self, line: str) -> None:
-        """Say on stderr what is going on; one line."""
+    def note(self, *lines: str) -> None:
+        """Say on stderr what is going on, a line each."""
         if not self.quiet:
-            self._say(line)
+            self._say(*lines)
 
-    def warn(self, line: str) -> None:
+    def warn(self, *lines: str) -> None:
         """Say on stderr what the user should know, also with --quiet."""
-        self._say(f"featlab: warning: {line}")
+        self._say(*(f"featlab: warning: {line}" for line in lines))
 
     def warn_of_failures(self, failures: Sequence[tuple[str, str]], rest: str) -> None:
         """Spell the first few (what, why) out, then say how many there are and the ``rest``; nothing without any."""
@@ -83,15 +81,7 @@ class Output:
         said = f"{', '.join(pictures)} and {others} more files" if pictures else f"{others} files"
         self.show(f"{folder}: {said}")
 
-    def results(self, tables: Iterable[Table], words: Iterable[str], folder: Path, files: Sequence[Path]) -> None:
-        """Print what a command gave: tables, what they say, and where it is, if it could be written."""
-        for table in tables:
-            self.table(table)
-        self.show(*words)
-        if files:
-            self.files(folder, files)
-
-    def result(self, folder: Path, result: Result, command: str) -> list[Path]:
+    def result(self, folder: Path, result: Result, command: str) -> None:
         """Write a result into its folder and print it: tables, sentences and where the files are, or JSON."""
         from featlab.analysis.page import write_result
 
@@ -99,17 +89,30 @@ class Output:
             files = write_result(folder, result, command)
         except (FeatlabError, OSError):
             # What may have taken hours to compute is shown all the same.
-            self.results(result.shown(), result.summary, folder, [])
+            self._findings(result)
             raise
-        return self.shown(folder, result, files)
+        self.shown(folder, result, files)
 
-    def shown(self, folder: Path, result: Result, files: list[Path]) -> list[Path]:
+    def shown(self, folder: Path, result: Result, files: list[Path]) -> None:
         """Print a result whose files are there."""
-        for note in result.notes:
-            self.note(note)
+        self.note(*result.notes)
         self.json({**result.metadata, **result.data, "words": result.summary, "files": files})
-        self.results(result.shown(), result.summary, folder, files)
-        return files
+        self._findings(result)
+        self.files(folder, files)
+
+    def _findings(self, result: Result) -> None:
+        for table in result.shown():
+            self.table(table)
+        self.show(*result.summary)
+
+    def tell(self, title: str, facts: Mapping[str, Any], said: Mapping[str, Any], **more: Any) -> None:
+        """Print facts: with --json as they are, and ``more``; else a line each, some ``said`` in other words.
+
+        What is None, or is said to be, has no line.
+        """
+        self.json({**more, **facts})
+        shown = {**facts, **said}
+        self.facts(title, {name.replace("_", " "): value for name, value in shown.items() if value is not None})
 
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
         """Print names and values, one pair a line, under a title; a value of None is shown as a dash."""
@@ -122,22 +125,13 @@ class Output:
         ]
         self.show(Text(title, style="bold"), *lines)
 
-    def columns(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, text_columns: int = 1) -> None:
+    def columns(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, text_columns: int = 1) -> None:
         """Print a plain table: ``text_columns`` words on the left, numbers to the right."""
-        from rich import box
-        from rich.table import Table as RichTable
-        from rich.text import Text
+        from featlab.analysis.table import Table
 
-        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        for place, column in enumerate(columns):
-            words = place < text_columns
-            justify: Literal["left", "right"] = "left" if words else "right"
-            # Names to be typed again stay in one piece, where a line has room for them.
-            whole = all(" " not in (cell := str(row[place])) and len(cell) <= _UNBROKEN for row in rows)
-            table.add_column(Text(column), justify=justify, overflow="fold", max_width=_READABLE, no_wrap=whole)
-        for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
-        self.show(table)
+        cells = tuple(tuple(map(str, row)) for row in rows)
+        plain = ((False,) * len(columns),) * len(cells)
+        self.table(Table("", tuple(columns), cells, plain, text_columns=text_columns))
 
     def json(self, data: Mapping[str, Any]) -> None:
         """Print one JSON object on stdout with --json; NaN becomes null."""
@@ -180,8 +174,9 @@ class Output:
         with self.progress() as bars:
             yield StageProgress(bars)
 
-    def _say(self, line: str) -> None:
-        self.stderr.print(" ".join(line.splitlines()), soft_wrap=True)
+    def _say(self, *lines: str) -> None:
+        for line in lines:
+            self.stderr.print(" ".join(line.splitlines()), soft_wrap=True)
 
 
 def _console(**how: Any) -> Console:

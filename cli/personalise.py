@@ -8,16 +8,17 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from featlab.cli.complete import complete_backbone
+from featlab.cli.backbone import embed, network_device, recipe_of
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
 from featlab.cli.output import print_error
-from featlab.cli.pixels import embed, network_device, recipe_of
 from featlab.cli.session import FAILED, Session, command, typed_command
+from featlab.errors import ConfigError, InputError
 
-_FLAGS = (*INPUT_FLAGS, *NETWORK_FLAGS, "method", "batch", "jobs", "device", "settings", "json_mode", "quiet")
 
-
-@command(*_FLAGS)
+@command(
+    *(*INPUT_FLAGS, "backbone", *NETWORK_FLAGS),
+    *("method", "batch", "jobs", "device", "settings", "json_mode", "quiet"),
+)
 def personalise(
     session: Session,
     clips: Annotated[list[Path], Argument(metavar="CLIP…", help="Videos or pictures of the person at rest.")],
@@ -28,10 +29,6 @@ def personalise(
     subject: Annotated[str | None, Option(metavar="NAME", help="The person; default: the name of --out.")] = None,
     other: Annotated[
         Path | None, Option(metavar="CLIP", help="Another clip of the person, to see before and after on.")
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        Option(metavar="NAME", help="Default: the one that the bundle names.", autocompletion=complete_backbone),
     ] = None,
     force: Annotated[bool, Option("--force", help="Adapt to a clip that would be refused.")] = False,
 ) -> None:
@@ -44,14 +41,13 @@ def personalise(
     from featlab.analysis.inside.person import PersonPage, SeenClip, together
     from featlab.bundle.bundle import load_bundle
     from featlab.config.load import Config
-    from featlab.errors import ConfigError, InputError
     from featlab.exchange.export import ExportMismatch, export_model, format_of
     from featlab.exchange.formats import export_metadata
     from featlab.methods.base import base_model
     from featlab.methods.registry import make_method
     from featlab.model.networks import AdaptedModel
     from featlab.protocol.splits import Target
-    from featlab.seeding import run_seed
+    from featlab.workspace.adapt import adapt_to_clip
     from featlab.workspace.predict_images import default_backbone
 
     wanted, name = format_of(out), subject or out.stem
@@ -66,13 +62,12 @@ def personalise(
     for key in session.values():
         if key != "adapt.method" and not key.startswith(f"adapt.{method.name}."):
             raise ConfigError(f"{key} has no effect here: the bundle is made; set adapt.{method.name}.OPTION alone")
-    method = method.forced() if force else method
     if method.selection != "source-free":
         raise InputError(f"{method.name} needs labels or source rows beside the clip; it runs in featlab evaluate only")
     # What else it lacks is said before anything is embedded.
     count = np.zeros(method.minimum_rows(len(source.classes)), dtype=np.int32)
     method.check(source, Target(np.zeros((len(count), len(source.projection.mean)), dtype=np.float32), count, count))
-    where = backbone or default_backbone(source)
+    where = session["backbone"] or default_backbone(source)
     made = recipe_of(session, where, network_device(where, session["device"])).make()
     found = [embed(session, source, path, name, made) for path in paths]
     for path, each in zip(paths, found, strict=True):
@@ -84,11 +79,7 @@ def personalise(
         np.repeat(np.arange(len(clips), dtype=np.int32), lengths),
         np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
     )
-    model = method.adapt(source, target, seed=run_seed(source.seed, method.name, name))
-    if model.report is not None and model.report.refusal and not force:
-        raise InputError(
-            f"{', '.join(map(str, clips))}: {model.report.refusal}; give a longer or cleaner neutral clip, or --force"
-        )
+    model = adapt_to_clip(source, method, target, name, force=force)
     before = AdaptedModel(base_model(source))
     seen = [
         SeenClip(path.name, each.items, before.predict_proba(part), model.predict_proba(part), place < len(clips))
@@ -118,7 +109,6 @@ def personalise(
             "words": summary,
         }
     )
-    for line in summary:
-        output.show(line)
+    output.show(*summary)
     output.show(f"model: {out} (checked on {report.rows} frames: logits differ by {report.difference:.1e} at most)")
     output.show(f"page: {html}; open it in a browser next")

@@ -10,11 +10,11 @@ import typer
 from typer import Argument, Option
 
 from featlab.cli.complete import complete_subject
-from featlab.cli.session import SKIPPED, Session, command, names_in, workspace_command
+from featlab.cli.session import SKIPPED, TO_REPORT, Session, command, names_in, workspace_command
 from featlab.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from featlab.analysis.people import AdaptedPeople
+    from featlab.analysis.inside import AdaptedPeople
     from featlab.cli.output import Bars
     from featlab.workspace.workspace import Workspace
 
@@ -26,7 +26,7 @@ _SUBJECT = Option(
 )
 
 
-@workspace_command("methods", "targets", "pool", "device")
+@workspace_command("methods", "targets", "pool", "device", then=TO_REPORT)
 def tsne(
     session: Session,
     subject: Annotated[list[str] | None, _SUBJECT] = None,
@@ -43,11 +43,10 @@ def tsne(
 
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
+    from featlab.analysis.inside import MAPPED
     from featlab.analysis.inside.map import MapSettings, feature_map
     from featlab.analysis.inside.map_figure import map_result
     from featlab.analysis.page import folder_name
-    from featlab.analysis.people import MAPPED
-    from featlab.evaluation.results import run_facts
 
     how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
     with session.output.progress() as bars:
@@ -58,10 +57,10 @@ def tsne(
             maps.append(feature_map(people, person, how))
             bars(by, len(maps), len(people.people))
     folder = folder_name(f"plot-{by}", [item.subject for item in maps])
-    session.result(folder, map_result(maps, run_facts(opened)))
+    session.result(folder, map_result(maps), opened)
 
 
-@workspace_command("method", "targets", "pool", "device")
+@workspace_command("method", "targets", "pool", "device", then=TO_REPORT)
 def neighbours(
     session: Session,
     subject: Annotated[str | None, _SUBJECT] = None,
@@ -70,17 +69,16 @@ def neighbours(
     """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
     from featlab.analysis.inside.neighbours import neighbours_result, source_neighbours
     from featlab.analysis.page import folder_name
-    from featlab.evaluation.results import run_facts
 
     with session.output.progress() as bars:
         opened = session.open()
         name = opened.config.adapt.method
         people = _adapt(session, bars, opened, [subject] if subject else [], [name])
     found = source_neighbours(people, people.people[0], name, classes)
-    session.result(folder_name("plot-neighbours", [found.subject]), neighbours_result(found, run_facts(opened)))
+    session.result(folder_name("plot-neighbours", [found.subject]), neighbours_result(found), opened)
 
 
-@workspace_command("targets", "methods", "pool", "device", "wide")
+@workspace_command("targets", "methods", "pool", "device", "wide", then=TO_REPORT)
 def style(session: Session) -> None:
     """How far the targets are from the source's style, layer by layer, before and after adapting.
 
@@ -88,10 +86,9 @@ def style(session: Session) -> None:
     """
     from dataclasses import replace
 
+    from featlab.analysis.inside import adapt_people, can_be_split
     from featlab.analysis.inside.style_figure import style_result
     from featlab.analysis.inside.style_shift import style_shift
-    from featlab.analysis.people import adapt_people, can_be_split
-    from featlab.evaluation.results import run_facts
 
     names = _names(session["methods"] or "pft")
     output = session.output
@@ -104,9 +101,9 @@ def style(session: Session) -> None:
         session.warn_of_seen(opened.extractor, subjects)
         people = adapt_people(opened, subjects, names, kept_out=everyone, on_person=bars.of("adapt"))
     shifts = [style_shift(people, name, opened.config.protocol.gap) for name in names]
-    result = style_result(shifts, run_facts(opened))
+    result = style_result(shifts)
     result = replace(result, data={"subjects": subjects, "failures": failures, **result.data})
-    session.result("plot-style", result)
+    session.result("plot-style", result, opened)
     output.warn_of_failures(failures, f"of {len(everyone)} targets were left out")
     if failures:
         raise typer.Exit(SKIPPED)
@@ -116,7 +113,7 @@ def _adapt(
     session: Session, bars: Bars, opened: Workspace, subjects: Sequence[str], methods: Sequence[str]
 ) -> AdaptedPeople:
     """Adapt to the named subjects, or to the first target where none is named."""
-    from featlab.analysis.people import adapt_people
+    from featlab.analysis.inside import adapt_people
 
     subjects = list(dict.fromkeys(subjects))
     if not subjects:
@@ -145,53 +142,32 @@ def _source_rows(text: str) -> int:
     return int(text)
 
 
-ImagesOption = Annotated[
-    Path | None,
-    Option(
-        "--images",
-        metavar="DIR",
-        help="What the cache's image names are relative to, the manifest's folder; default: beside the cache.",
-    ),
-]
-FacesOption = Annotated[
-    str | None,
-    Option(
-        "--faces",
-        metavar="photographs|landmarks|none",
-        help="What stands for a face; landmarks are dots in which nobody is recognised.",
-    ),
-]
-
-
-@workspace_command("label_rule", "subjects", "targets")
+@workspace_command("label_rule", "subjects", "targets", "images", "faces", then=TO_REPORT)
 def pairs(
     session: Session,
     strategies: Annotated[
         str, Option(metavar="NAME,…", help="Of random, cosine, landmark; a strip each.")
     ] = "random,cosine,landmark",
     rows: Annotated[int, Option(min=1, max=12, metavar="N", help="Example rows, one a subject.")] = 8,
-    images: ImagesOption = None,
-    faces: FacesOption = None,
 ) -> None:
     """Example source rows with the reference that each pairing strategy chose; numbers over all rows."""
     from featlab.analysis.inside.faces import find_faces
     from featlab.analysis.inside.pairs import example_pairs, known_strategies, pairs_result
-    from featlab.evaluation.results import run_facts
 
     output = session.output
-    opened = session.open({"plot.faces": faces})
+    opened = session.open()
     shown, left_out = known_strategies(names_in(strategies), opened.table)
-    pictures = find_faces(opened, images)
+    pictures = find_faces(opened, session["images"])
     source = opened.source(session.held_out(opened, session["subjects"] or ()))
     with output.progress() as bars:
         examples = example_pairs(source, shown, rows, on_strategy=bars.of("pairs"))
-    result = pairs_result(examples, pictures, opened.config.pair.label_rule, run_facts(opened))
-    session.result("plot-pairs", result)
+    result = pairs_result(examples, pictures, opened.config.pair.label_rule)
+    session.result("plot-pairs", result, opened)
     if left_out:
         output.note(left_out)
 
 
-@workspace_command("method", "targets", "pool", "device")
+@workspace_command("method", "targets", "pool", "device", "images", "faces", then=TO_REPORT)
 def clip(
     session: Session,
     subject: Annotated[str | None, _SUBJECT] = None,
@@ -200,33 +176,28 @@ def clip(
     ] = "",
     shown: Annotated[str, Option("--class", metavar="NAME", help="Whose probability; default: all but neutral.")] = "",
     smooth: Annotated[int, Option(min=0, metavar="N", help="Average probabilities over N (odd) frames; 0: none.")] = 0,
-    images: ImagesOption = None,
-    faces: FacesOption = None,
 ) -> None:
     """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
     from featlab.analysis.inside.clip import clip_name, clip_over_time, clip_result
     from featlab.analysis.inside.faces import find_faces
     from featlab.config.sections import check_window
-    from featlab.evaluation.results import run_facts
 
     output = session.output
     check_window("--smooth", smooth)
     with output.stages() as progress:
-        opened = session.open({"plot.faces": faces}, on_epoch=progress)
-        pictures = find_faces(opened, images)
+        opened = session.open(on_epoch=progress)
+        pictures = find_faces(opened, session["images"])
         name = subject or opened.targets()[0]
         if subject is None:
             output.note(f"subject: {name}, the first target of the first draw (--subject takes another)")
         session.warn_of_seen(opened.extractor, [name])
         kept_out = session.held_out(opened, [name])
         made = clip_over_time(opened, name, kept_out, video=video, shown=shown, smoothing=smooth)
-    result = clip_result(made, pictures, run_facts(opened))
-    session.result(f"plot-clip-{clip_name(made)}", result)
-    for line in made.warnings:
-        output.warn(line)
+    session.result(f"plot-clip-{clip_name(made)}", clip_result(made, pictures), opened)
+    output.warn(*made.warnings)
 
 
-@command("methods", "workspace", "cache", "json_mode", "quiet")
+@command("methods", "workspace", "cache", "json_mode", "quiet", then=TO_REPORT)
 def confusion(
     session: Session,
     results: Annotated[

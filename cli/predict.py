@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
+from featlab.analysis.table import count_text
 from featlab.cache.names import one_form
-from featlab.cli.complete import complete_backbone
+from featlab.cli.backbone import embed, network_device, recipe_of
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
-from featlab.cli.pixels import embed, network_device, recipe_of
-from featlab.cli.session import REFUSED, SKIPPED, Session, counted, people_of, workspace_command
+from featlab.cli.session import REFUSED, SKIPPED, Session, people_of, workspace_command
+from featlab.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -38,8 +39,6 @@ class Person:
 
 def open_person(session: Session, spec: str) -> Person:
     """Return the model of the one person whom a text names, as `people_of`."""
-    from featlab.errors import InputError
-
     bundle, method = session["bundle"], session["method"]
     if needs_no_cache(session):
         from featlab.bundle.bundle import load_bundle
@@ -67,18 +66,8 @@ def needs_no_cache(session: Session) -> bool:
     return session["bundle"] is not None and session["cache"] is None and not session.cache_file(None).exists()
 
 
-def refuse_without_images(session: Session, backbone: str | None) -> None:
-    """Raise a ConfigError that names a flag which says nothing without ``--images``."""
-    from featlab.errors import ConfigError
-
-    given = [name for name in PIXEL_FLAGS if session[name] != PIXEL_FLAGS[name].default]
-    for name in [*(["backbone"] if backbone is not None else []), *given]:
-        flag = {"options": "option", "layout_options": "layout-option"}.get(name, name.replace("_", "-"))
-        raise ConfigError(f"--{flag} says how images are read and embedded; name them with --images SOURCE")
-
-
 def predict_from_images(
-    session: Session, person: Person, images: Path, out: Path, backbone: str | None, smooth: int, overlay: Path | None
+    session: Session, person: Person, images: Path, out: Path, smooth: int, overlay: Path | None
 ) -> None:
     """Embed and predict; write csv and video, and beside the csv the list of what could not be read (exit code 3)."""
     from featlab.evaluation.metrics import smooth_probabilities
@@ -87,7 +76,7 @@ def predict_from_images(
     from featlab.workspace.predict_images import default_backbone
 
     output = session.output
-    name = backbone if backbone is not None else default_backbone(person.bundle)
+    name = session["backbone"] or default_backbone(person.bundle)
     made = recipe_of(session, name, network_device(name, session["device"])).make()
     found = embed(session, person.bundle, images, person.subject, made)
     rows = found.table
@@ -181,7 +170,7 @@ def predict_rows(session: Session, out: Path, smooth: int) -> None:
     output.json(facts | {"people": predicted} | left_out(people, targets, refused))
     stored = sum(done["reused"] for done in predicted)
     shown = {
-        "predicted": f"{len(predicted)} of {counted(len(targets), 'subject')} ({stored} adapted to already)",
+        "predicted": f"{len(predicted)} of {count_text(len(targets), 'subject')} ({stored} adapted to already)",
         "rows": f"{sum(done['rows'] for done in predicted):,}",
         "written to": facts["path"],
     }
@@ -193,7 +182,7 @@ def targets_of(output: Output, bundle: Bundle, people: Sequence[str]) -> list[st
     """Return those of several people whom a bundle can be adapted to, and say how many it knows from the source."""
     targets = [name for name in people if name not in bundle.source_subjects]
     if len(targets) < len(people):
-        output.note(f"{counted(len(people) - len(targets), 'source subject')} of the bundle left out")
+        output.note(f"{count_text(len(people) - len(targets), 'source subject')} of the bundle left out")
     return targets
 
 
@@ -210,7 +199,10 @@ def end_with(output: Output, refused: Sequence[tuple[str, str]], *, done: bool) 
         raise typer.Exit(SKIPPED if done else REFUSED)
 
 
-@workspace_command("people", "method", "bundle", *INPUT_FLAGS, *NETWORK_FLAGS, "batch", "targets", "device", "jobs")
+@workspace_command(
+    *("people", "method", "bundle", *INPUT_FLAGS, "backbone", *NETWORK_FLAGS, "batch", "targets", "device", "jobs"),
+    then="featlab plot clip --subject ID{method}{targets}{at}",
+)
 def predict(
     session: Session,
     out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The csv to write.")] = Path("predictions.csv"),
@@ -218,15 +210,6 @@ def predict(
         Path | None,
         Option(
             metavar="SOURCE", help="Predict these and not the cache's: an image, a video, a folder of them, a manifest."
-        ),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        Option(
-            metavar="NAME",
-            help="With --images: who embeds; default: the bundle's, where its name is enough.",
-            autocompletion=complete_backbone,
-            rich_help_panel="Backbone",
         ),
     ] = None,
     smooth: Annotated[
@@ -238,7 +221,6 @@ def predict(
 ) -> None:
     """Predict every frame of people with their adaptations; adapts first where one is missing."""
     from featlab.config.sections import check_window
-    from featlab.errors import InputError
 
     check_window("--smooth", smooth)
     people = session["people"]
@@ -247,9 +229,12 @@ def predict(
 
         check_overlay(overlay, images)
     if images is not None:
-        predict_from_images(session, open_person(session, people), images, out, backbone, smooth, overlay)
+        predict_from_images(session, open_person(session, people), images, out, smooth, overlay)
         return
-    refuse_without_images(session, backbone)
+    given = [name for name in PIXEL_FLAGS if session[name] != PIXEL_FLAGS[name].default]
+    if given:
+        flag = {"options": "option", "layout_options": "layout-option"}.get(given[0], given[0].replace("_", "-"))
+        raise ConfigError(f"--{flag} says how images are read and embedded; name them with --images SOURCE")
     if needs_no_cache(session):
         raise InputError(f"there is no cache with rows of {people}; name one with --cache, or images with --images")
     predict_rows(session, out, smooth)

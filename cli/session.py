@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -16,41 +17,20 @@ import typer
 
 from featlab.cli.flags import FLAGS
 from featlab.cli.output import Output
+from featlab.errors import ConfigError, UnfinishedError, listed
 
 if TYPE_CHECKING:
     from featlab.analysis.page import Result
     from featlab.bundle.bundle import Bundle
     from featlab.cache.schema import ExtractorInfo
-    from featlab.evaluation.runner import OnStep, UnfinishedError, Where
+    from featlab.evaluation.runner import OnStep, Where
     from featlab.workspace.workspace import Workspace
 
 DONE, FAILED, REFUSED, SKIPPED = 0, 1, 2, 3
 """Exit codes: all well; a run failed; bad usage or input; done, but some items were skipped."""
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
-_RESULTS = "featlab report{dir} puts all results on one page"
-_MADE = "featlab inspect{dir}{cache} shows what it holds; featlab evaluate{dir}{cache} compares methods"
-_NEXT = {
-    "data:calibrate": "featlab import {out}",
-    "data:inspect": "featlab evaluate{at}",
-    "data:verify": "featlab inspect{at}",
-    "extract:extract": _MADE,
-    "extract:import_features": _MADE,
-    "extract:layouts": "featlab layouts NAME shows its tree; featlab extract SOURCE --layout NAME",
-    "forget:forget": "featlab verify{dir}",
-    "stages:train": "featlab pretrain{targets}{at}",
-    "stages:pair": "featlab pretrain{targets}{at}",
-    "stages:pretrain": "featlab adapt --subject ID{targets}{at}",
-    "stages:adapt": "featlab predict{people}{method}{bundle}{targets}{at}",
-    "predict:predict": "featlab plot clip --subject ID{method}{targets}{at}",
-    "exchange:export": "featlab verify {out}",
-    "exchange:import_checkpoints": "featlab adapt --subject ID --bundle {out}",
-    "evaluate:methods": "featlab methods NAME says where it comes from, how it departs from its paper, and its options",
-    "tune:tune": "featlab evaluate{at} with the flags above; the same with --apply writes them into featlab.toml",
-    **dict.fromkeys(("evaluate:evaluate", "evaluate:benchmark", "explain:ablate", "paper:paper"), _RESULTS),
-    **dict.fromkeys(("explain:complexity", "explain:branches", "plot:tsne", "plot:neighbours"), _RESULTS),
-    **dict.fromkeys(("plot:pairs", "plot:clip", "plot:confusion", "plot:style"), _RESULTS),
-}
-"""What may come after a command, by its module and function, where that doesn't say it itself."""
+TO_REPORT = "featlab report{dir} puts all results on one page"
+"""What comes after a command that wrote results."""
 _SILENT, _WITH_VALUE = (
     ("--json", "--quiet", "-q", "--wide", "--apply", "--collect"),
     ("--jobs", "-j", "--engine", "--share"),
@@ -63,12 +43,12 @@ _FILES_OR_NAMES = ("targets", "pool", "sources")
 class Session:
     """What was typed, as a command needs it: the flags, where to print, the workspace."""
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
+    def __init__(self, given: Mapping[str, Any], then: str) -> None:
         self.given = dict(given)  # Value of each shared flag.
         modes = {name: given.get(name, False) for name in ("json_mode", "quiet", "wide")}
         self.output = Output(**modes)
         self.workspace: Path = given.get("workspace", Path("."))
-        self.then = ""  # What may come next; flags in braces stand for what was typed.
+        self.then = then  # What may come next; flags in braces stand for what was typed.
 
     def __getitem__(self, name: str) -> Any:
         return self.given[name]
@@ -76,14 +56,12 @@ class Session:
     @property
     def jobs(self) -> int:
         """Return the number of processes: ``--jobs``, or every core that this process may use."""
-        from featlab.engine.run import usable_cores
+        from featlab.engine import usable_cores
 
         return self.given["jobs"] or usable_cores()
 
     def where(self, workspace: Workspace, on_step: OnStep) -> Where:
         """Return where the runs of a command are made, as `run_tasks` takes it."""
-        from featlab.errors import ConfigError
-
         text = self["share"]
         mine, slash, of = text.partition("/")
         if not (slash and mine.isdecimal() and of.isdecimal() and 1 <= int(mine) <= int(of)):
@@ -171,18 +149,27 @@ class Session:
         if self.then and not self.output.quiet:
             self.output.show(f"next: {self.then.format(**words)}")
 
-    def result(self, folder: str, result: Result) -> None:
-        """Write a result into a folder under ``results/``, with the command that was typed, and print it."""
+    def result(
+        self, folder: str, result: Result, workspace: Workspace | None = None, people: Sequence[str] = ()
+    ) -> None:
+        """Write a result into a folder under ``results/``, with the command that was typed, and print it.
+
+        What it was made of, by `run_facts` of the workspace and the people, goes with it.
+        """
+        if workspace is not None:
+            from featlab.evaluation.results import run_facts
+
+            result = replace(result, metadata=run_facts(workspace, people))
         self.output.result(self.workspace / "results" / folder, result, typed_command())
 
     def warn_of_seen(self, extractor: ExtractorInfo, targets: Sequence[str]) -> None:
         """Warn when targets are among the people whose images trained the backbone: it has seen them, with labels."""
         seen = sorted(set(targets) & set(extractor.trained_on))
         if seen:
-            names = ", ".join(seen[:8]) + (", …" if len(seen) > 8 else "")
             self.output.warn(
-                f"the backbone was trained on images of {len(seen)} of the {len(targets)} targets ({names}): their "
-                "scores say nothing about new people; train it with them held out (featlab backbone train --targets …)"
+                f"the backbone was trained on images of {len(seen)} of the {len(targets)} targets ({listed(seen)}): "
+                "their scores say nothing about new people; train it with them held out (featlab backbone train "
+                "--targets …)"
             )
 
     def warn_of_untested(self, workspace: Workspace, targets: Sequence[str], scope: str = "person") -> None:
@@ -191,11 +178,10 @@ class Session:
 
         found = untested_classes(workspace.table, targets, workspace.config.protocol.gap, scope)
         if found:
-            some = "; ".join(f"{', '.join(classes)} of {name}" for name, classes in [*found.items()][:8])
-            more = f" and of {len(found) - 8} more" if len(found) > 8 else ""
+            theirs = [f"{' and '.join(classes)} of {name}" for name, classes in found.items()]
             self.output.warn(
-                f"classes that are not tested, for no row of them is left beside the adapted ones: {some}{more}; give "
-                "each recording a video of its own, or a person more neutral ones"
+                f"classes that are not tested, for no row of them is left beside the adapted ones: {listed(theirs)}; "
+                "give each recording a video of its own, or a person more neutral ones"
             )
 
 
@@ -219,13 +205,16 @@ def _people_in(spec: str, subjects: Sequence[str]) -> tuple[str, ...]:
     return tuple(subjects) if everyone else named_subjects(subjects, spec, "--subject")
 
 
-def workspace_command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def workspace_command(*flags: str, then: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function, as `command` does, that has the flags of every command that opens a workspace."""
-    return command(*flags, *_EVERYWHERE)
+    return command(*flags, *_EVERYWHERE, then=then)
 
 
-def command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function of a `Session` and own flags; ``flags`` are those of `FLAGS` that it has too."""
+def command(*flags: str, then: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function of a `Session` and own flags; ``flags`` are those of `FLAGS` that it has too.
+
+    ``then`` says what may come next, as `Session.then`, which the function may change.
+    """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(function, include_extras=True)
@@ -245,10 +234,11 @@ def command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]
 
         @wraps(function)
         def run(**given: Any) -> None:
-            session = Session({name: given.pop(name) for name in flags})
-            session.then = _NEXT.get(f"{function.__module__.rpartition('.')[2]}:{function.__name__}", "")
+            session = Session({name: given.pop(name) for name in flags}, then)
             try:
                 function(session, **given)
+            except UnfinishedError as error:
+                session.tell_unfinished(error)
             except typer.Exit as end:
                 if end.exit_code == SKIPPED:
                     session.tell_next(given)
@@ -257,6 +247,7 @@ def command(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {item.name: item.annotation for item in parameters}
+        run.then = then  # type: ignore[attr-defined]
         return run
 
     return decorate
@@ -271,11 +262,6 @@ def typed_command() -> str:
             continue
         words.append(shlex.quote(word))
     return " ".join(words)
-
-
-def counted(number: int, thing: str) -> str:
-    """Return a number of things in words: 1 draw, 2 draws."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def names_in(text: str | None) -> list[str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from featlab.analysis.table import count_text
 from featlab.cli.output import Output
 from featlab.cli.predict import end_with, left_out, targets_of
-from featlab.cli.session import Session, counted, names_in, people_of, workspace_command
+from featlab.cli.session import Session, names_in, people_of, workspace_command
+from featlab.errors import listed
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
@@ -24,7 +26,7 @@ _TOP = 5
 """Reference subjects that are named."""
 
 
-@workspace_command("subjects", "targets", "dim", "device")
+@workspace_command("subjects", "targets", "dim", "device", then="featlab pretrain{targets}{at}")
 def train(session: Session) -> None:
     """Train the source head: bottleneck B and classifier C, on everyone who is no target."""
     from featlab.workspace.stages import train_stage
@@ -44,16 +46,15 @@ def train(session: Session) -> None:
         "final_loss": losses[-1] if losses else None,
         "carried_share": trained.share.value,
     }
-    output.json({"stage": "train", **_where(made), **facts})
-    shown = {
+    said = {
         "classes": ", ".join(source.table.classes),
-        "final_loss": f"{losses[-1]:.4f}" if losses else None,
+        "final_loss": f"{losses[-1]:.4f}" if losses else "–",
         "carried_share": trained.share.sentence(),
     }
-    _tell(output, "train", made, facts | shown)
+    output.tell(_title("train", made), facts, said, stage="train", **_where(made))
 
 
-@workspace_command("strategy", "label_rule", "index", "subjects", "targets")
+@workspace_command("strategy", "label_rule", "index", "subjects", "targets", then="featlab pretrain{targets}{at}")
 def pair(session: Session) -> None:
     """Give each source row a reference: a row of another subject."""
     from featlab.config.options import refuse_inert
@@ -70,29 +71,33 @@ def pair(session: Session) -> None:
     output.json({"stage": "pair", **_where(made), **summary})
     used = sorted(summary["references"].items(), key=lambda item: (-item[1], item[0]))[:_TOP]
     score, same = summary["median_score"], summary["same_label_share"]
+    found = None
+    if summary["recall"] is not None:
+        found = f"{100 * summary['recall']:.1f} % of the true ones, on a sample; {summary['searched_in_full']:,} rows "
+        found += "searched in full"
     shown = {
         "strategy": summary["strategy"],
-        "label_rule": summary["label_rule"],
+        "label rule": summary["label_rule"],
         "pairs": f"{summary['pairs']:,}",
         "rows without a reference": summary["skipped"],
-        "references that the index found": None
-        if summary["recall"] is None
-        else f"{100 * summary['recall']:.1f} % of the true ones, on a sample; {summary['searched_in_full']:,} rows "
-        "searched in full",
-        "median_score": None if score is None else f"{score:.4f}",
-        "same_label_share": None if same is None else f"{100 * same:.1f} %",
+        "references that the index found": found,
+        "median score": None if score is None else f"{score:.4f}",
+        "same label share": None if same is None else f"{100 * same:.1f} %",
         "different reference rows": f"{summary['reference_rows']:,}",
         "most used reference row": f"{summary['most_used_row']} times",
         "most used reference subjects": ", ".join(f"{name} ({count:,})" for name, count in used),
         "list": made.folder / "pairs.csv",
     }
-    _tell(output, "pair", made, shown)
+    output.facts(_title("pair", made), shown)
 
 
-@workspace_command("strategy", "label_rule", "index", "methods", "subjects", "targets", "dim", "device")
+@workspace_command(
+    *("strategy", "label_rule", "index", "methods", "subjects", "targets", "dim", "device"),
+    then="featlab adapt --subject ID{targets}{at}",
+)
 def pretrain(session: Session) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
-    from featlab.bundle.card import membership_sentence
+    from featlab.bundle.files import membership_sentence
     from featlab.methods.registry import refuse_unread
     from featlab.workspace.stages import bundle_stage
 
@@ -112,29 +117,27 @@ def pretrain(session: Session) -> None:
         "mlp_weight": pretrain.balance if pretrain.form == "joint" else None,
         "carried_share": bundle.share.value,
         "epochs" if pretrain.paired else "evaluations": len(bundle.history),
-        "first_loss": first.get("loss"),
-        "last_loss": last.get("loss"),
+        "translator_parameters": sum(item.numel() for item in bundle.translator.parameters()),
+    }
+    more = {
         "bank_subjects": bundle.bank.size if bundle.bank else 0,
         "extras": sorted(bundle.extras),
         "membership": dict(bundle.membership),
-        "translator_parameters": sum(item.numel() for item in bundle.translator.parameters()),
+        "first_loss": first.get("loss"),
+        "last_loss": last.get("loss"),
+        "first": dict(first),
+        "last": dict(last),
     }
-    output.json({"stage": "pretrain", **_where(made), **facts, "first": dict(first), "last": dict(last)})
-    terms = [name for name in last if name != "loss"]
-    shown: dict[str, object] = {
-        name: value for name, value in facts.items() if name not in ("first_loss", "last_loss", "extras", "membership")
+    said = {
+        "carried_share": bundle.share.sentence(),
+        "style bank": bundle.bank.sentence() if bundle.bank else "none",
+        "loss": f"{first['loss']:.4f} to {last['loss']:.4f}" if bundle.history else "–",
+        **{f"  {name}": f"{first[name]:.4f} to {last[name]:.4f}" for name in last if name != "loss"},
+        "prepared for": ", ".join(sorted(bundle.extras)) or None,
+        "membership test": membership_sentence(bundle.membership),
     }
-    del shown["bank_subjects"]
-    shown["style_bank"] = bundle.bank.sentence() if bundle.bank else "none"
-    shown["loss"] = f"{first['loss']:.4f} to {last['loss']:.4f}" if bundle.history else None
-    shown |= {f"  {name}": f"{first[name]:.4f} to {last[name]:.4f}" for name in terms}
-    if bundle.extras:
-        shown["prepared for"] = ", ".join(sorted(bundle.extras))
-    shown["carried_share"] = bundle.share.sentence()
-    shown["membership test"] = membership_sentence(bundle.membership)
-    _tell(output, "pretrain", made, shown)
-    for line in outlook(bundle, names):
-        output.show(line)
+    output.tell(_title("pretrain", made), facts, said, stage="pretrain", **_where(made), **more)
+    output.show(*outlook(bundle, names))
 
 
 def outlook(bundle: Bundle, methods: Iterable[str]) -> list[str]:
@@ -162,8 +165,7 @@ def _source(workspace: Workspace, session: Session) -> Source:
     if not kept_out and not workspace.config.protocol.sources:
         output.note(f"nobody is held out: all {len(source.subjects)} subjects are source (--targets holds some out)")
     elif kept_out:
-        names = ", ".join(kept_out[:8]) + (", …" if len(kept_out) > 8 else "")
-        output.note(f"held out: {names}; {len(source.subjects)} source subjects")
+        output.note(f"held out: {listed(kept_out, 8)}; {len(source.subjects)} source subjects")
     return source
 
 
@@ -171,12 +173,15 @@ def _where(made: StageOutput) -> dict[str, object]:
     return {"folder": made.folder, "reused": made.reused}
 
 
-def _tell(output: Output, stage: str, made: StageOutput, facts: dict[str, object]) -> None:
+def _title(stage: str, made: StageOutput) -> str:
     reused = " (reused: the same inputs were run before)" if made.reused else ""
-    output.facts(f"{stage}: {made.folder}{reused}", {name.replace("_", " "): value for name, value in facts.items()})
+    return f"{stage}: {made.folder}{reused}"
 
 
-@workspace_command("people", "method", "bundle", "targets", "device", "jobs", "engine")
+@workspace_command(
+    *("people", "method", "bundle", "targets", "device", "jobs", "engine"),
+    then="featlab predict{people}{method}{bundle}{targets}{at}",
+)
 def adapt(
     session: Session,
     force: Annotated[bool, Option("--force", help="Adapt to a clip that looks too short, or not neutral.")] = False,
@@ -204,28 +209,32 @@ def adapt(
 
 
 def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMetrics, SubjectMetrics] | None) -> None:
-    facts = {
-        "subject": done.subject,
-        "method": done.method,
-        "frames": done.frames,
-        "videos": list(done.videos),
-        "iterations": done.model.iterations,
-        "seconds": done.seconds,
-        "parameters": done.model.trainable,
-        "bundle": bundle,
-        "folder": done.folder,
-    }
-    before, after = (scores[0].macro_f1, scores[1].macro_f1) if scores else (None, None)
-    warnings = list(done.model.warnings)
+    report, gain, warnings = done.model.report, done.gain, list(done.model.warnings)
     if done.unlabelled:
         warnings.append(f"no row of {done.subject!r} has a label: all {done.frames} were taken to be neutral")
-    scored = {"macro_f1_before": before, "macro_f1_after": after, "test_rows": scores[0].frames if scores else 0}
-    report, gain = done.model.report, done.gain
-    found = {"report": asdict(report) if report else None, "expected_gain": asdict(gain) if gain else None}
-    output.json({**facts, **scored, **found, "warnings": warnings})
+    output.json(
+        {
+            "subject": done.subject,
+            "method": done.method,
+            "frames": done.frames,
+            "videos": done.videos,
+            "iterations": done.model.iterations,
+            "seconds": done.seconds,
+            "parameters": done.model.trainable,
+            "bundle": bundle,
+            "folder": done.folder,
+            "macro_f1_before": scores[0].macro_f1 if scores else None,
+            "macro_f1_after": scores[1].macro_f1 if scores else None,
+            "test_rows": scores[0].frames if scores else 0,
+            "report": asdict(report) if report else None,
+            "expected_gain": asdict(gain) if gain else None,
+            "warnings": warnings,
+        }
+    )
     shown = {
         "method": done.method,
-        "adapted on": f"{done.frames} neutral frames of {counted(len(done.videos), 'video')}: {', '.join(done.videos)}",
+        "adapted on": f"{done.frames} neutral frames of {count_text(len(done.videos), 'video')}: "
+        f"{', '.join(done.videos)}",
         "iterations": f"{done.model.iterations} in {done.seconds:.2f} s",
         "parameters changed": f"{done.model.trainable:,}",
         "written to": done.folder,
@@ -242,8 +251,7 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
             "frames (labels used for this line only, never by adapt)"
         )
     output.facts(f"adapt: {done.subject}", shown)
-    for warning in warnings:
-        output.warn(warning)
+    output.warn(*warnings)
 
 
 def _adapt_many(
@@ -264,33 +272,14 @@ def _adapt_many(
     found.sort(key=lambda done: place[done.subject])
     adapted = [done for done in found if isinstance(done, Stored)]
     refused = [(done.subject, done.reason) for done in found if not isinstance(done, Stored)]
-    output.json(
-        {
-            "method": opened.config.adapt.method,
-            "bundle": folder,
-            "people": [
-                {
-                    "subject": done.subject,
-                    "folder": done.folder,
-                    "frames": done.frames,
-                    "seconds": done.seconds,
-                    "reused": done.reused,
-                    "expected_gain": asdict(done.gain) if done.gain else None,
-                    "warnings": list(done.warnings),
-                }
-                for done in adapted
-            ],
-        }
-        | left_out(people, targets, refused)
-    )
+    facts: dict[str, Any] = {"method": opened.config.adapt.method}
+    done_to = {"bundle": folder, "people": [asdict(done) for done in adapted]}
+    output.json(facts | done_to | left_out(people, targets, refused))
     stored = sum(done.reused for done in adapted)
-    facts = {
-        "method": opened.config.adapt.method,
-        "adapted": f"{len(adapted)} of {counted(len(targets), 'subject')}"
-        + (f" ({stored} stored already, from the same clips)" if stored else ""),
-        "written to": folder / "subjects",
-    }
-    gains = [100 * done.gain.expected for done in adapted if done.gain]
+    facts["adapted"] = f"{len(adapted)} of {count_text(len(targets), 'subject')}"
+    facts["adapted"] += f" ({stored} stored already, from the same clips)" if stored else ""
+    facts["written to"] = folder / "subjects"
+    gains = [100 * done.expected_gain.expected for done in adapted if done.expected_gain]
     if gains:
         facts["expected gain"] = f"{sum(gains) / len(gains):+.0f} points of macro F1 on average (no label used)"
     output.facts("adapt", facts)

@@ -22,7 +22,10 @@ _TOP = 10
 """Candidates that are printed; the files have all of them."""
 
 
-@workspace_command("targets", "draws", "scope", "sources", "device", "jobs", "engine", "share", "collect", "wide")
+@workspace_command(
+    *("targets", "draws", "scope", "sources", "device", "jobs", "engine", "share", "collect", "wide"),
+    then="featlab evaluate{at} with the flags above; the same with --apply writes them into featlab.toml",
+)
 def tune(
     session: Session,
     method: Annotated[str, Argument(metavar="METHOD", help="See `featlab methods`.", autocompletion=complete_method)],
@@ -39,7 +42,7 @@ def tune(
     from featlab.analysis.evaluation.result import tuning_result
     from featlab.analysis.page import write_result
     from featlab.config.load import parse_settings
-    from featlab.evaluation.runner import UnfinishedError, count_finished
+    from featlab.evaluation.runner import count_finished
     from featlab.evaluation.tuning import open_sources, plan_tuning, run_tuning, search_space
     from featlab.evaluation.tuning_report import report_tuning
     from featlab.methods.registry import refuse_unread
@@ -67,11 +70,7 @@ def tune(
             _edited(session.workspace, method, {**searched.fixed, **dict(plan.candidates[0].values)})
         reused, runs = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
         _tell_plan(plan, reused, runs, output)
-        try:
-            rows = run_tuning(plan, **session.where(side.workspace, bars.of("tune")))
-        except UnfinishedError as error:
-            session.tell_unfinished(error)
-            return
+        rows = run_tuning(plan, **session.where(side.workspace, bars.of("tune")))
     report = report_tuning(plan, rows, command)
     whole = side.workspace.config.protocol.scope == "dataset"
     folder = session.workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"

@@ -7,40 +7,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from featlab.bundle.bundle import Bundle, load_bundle, save_bundle
-    from featlab.cache import FeatureTable, open_cache
-    from featlab.config.load import Config, load_config
-    from featlab.errors import FeatlabError
-    from featlab.evaluation.run import evaluate_subject
-    from featlab.evaluation.summary import summarise
-    from featlab.exchange.estimators import PersonalizedClassifier, StyleTranslator
-    from featlab.methods import make_method, method_names
-    from featlab.protocol.splits import Target, choose_targets, split_target, target_of
-    from featlab.workspace.build import build_bundle
+    from featlab.bundle.bundle import Bundle as Bundle
+    from featlab.bundle.bundle import load_bundle as load_bundle
+    from featlab.bundle.bundle import save_bundle as save_bundle
+    from featlab.cache import FeatureTable as FeatureTable
+    from featlab.cache import open_cache as open_cache
+    from featlab.config.load import Config as Config
+    from featlab.config.load import load_config as load_config
+    from featlab.errors import FeatlabError as FeatlabError
+    from featlab.evaluation.run import evaluate_subject as evaluate_subject
+    from featlab.evaluation.summary import summarise as summarise
+    from featlab.exchange.estimators import PersonalizedClassifier as PersonalizedClassifier
+    from featlab.exchange.estimators import StyleTranslator as StyleTranslator
+    from featlab.methods import make_method as make_method
+    from featlab.methods import method_names as method_names
+    from featlab.protocol.splits import Target as Target
+    from featlab.protocol.splits import choose_targets as choose_targets
+    from featlab.protocol.splits import split_target as split_target
+    from featlab.protocol.splits import target_of as target_of
+    from featlab.workspace.build import build_bundle as build_bundle
 
 __version__ = "0.2.0"
-
-__all__ = [
-    "Bundle",
-    "Config",
-    "FeatlabError",
-    "FeatureTable",
-    "PersonalizedClassifier",
-    "StyleTranslator",
-    "Target",
-    "build_bundle",
-    "choose_targets",
-    "evaluate_subject",
-    "load_bundle",
-    "load_config",
-    "make_method",
-    "method_names",
-    "open_cache",
-    "save_bundle",
-    "split_target",
-    "summarise",
-    "target_of",
-]
 
 _HOME = {
     "Bundle": "bundle.bundle",
@@ -63,6 +50,7 @@ _HOME = {
     "build_bundle": "workspace.build",
     "summarise": "evaluation.summary",
 }
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:

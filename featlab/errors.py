@@ -14,8 +14,22 @@ class CacheError(FeatlabError, ValueError):
     """A cache file that can't be trusted or written; names the file, the dataset and what to do."""
 
 
+class UnreadableError(FeatlabError):
+    """The system doesn't let the file be read (rights, drive, too many open files); nothing says it is damaged."""
+
+    def __init__(self, path: object, part: str, reason: str) -> None:
+        super().__init__(
+            f"{path}: {part}can't be read ({reason}); the file itself may be sound: see to its rights and its drive, "
+            "then try again"
+        )
+
+
 class InputError(FeatlabError, ValueError):
     """Bad input: a missing file, an unknown subject, rows that don't fit the task."""
+
+
+class UnfinishedError(InputError):
+    """Some runs are there, and others belong to other shares."""
 
 
 class ConfigError(FeatlabError, ValueError):

@@ -11,11 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from featlab.analysis import style
 from featlab.analysis.style import folded
-from featlab.errors import InputError
 
 Columns = Mapping[str, Sequence[Any]]  # As `featlab.analysis.ablation.report.ablation_data` gives them.
 Rows = list[dict[str, Any]]  # The lines of one panel, each a dict of the columns.
@@ -36,7 +34,7 @@ def plot_lines(data: Columns, *, axis: str) -> Figure:
     with style.house_style():
         drawn = style.figure(style.FULL, height)
         grid = _axes(drawn, panels, across)
-        for axes, rows in zip(grid, panels.values(), strict=False):
+        for axes, rows in zip(grid, panels.values(), strict=True):
             settings = _unique(row["setting"] for row in rows)
             for method, look, mine, places, score in _series(rows, "method", methods, "setting", settings, step):
                 axes.plot(places, score, markersize=3.5, label=method, **look)
@@ -59,7 +57,7 @@ def plot_bars(data: Columns) -> Figure:
     with style.house_style():
         drawn = style.figure(style.FULL, 0.25 + 1.95 * math.ceil(len(panels) / across))
         grid = _axes(drawn, panels, across, sharey=True)
-        for axes, rows in zip(grid, panels.values(), strict=False):
+        for axes, rows in zip(grid, panels.values(), strict=True):
             settings, methods = (_unique(row[name] for row in rows) for name in ("setting", "method"))
             thick = _BARS_WIDE / len(settings)
             for setting, look, mine, places, score in _series(rows, "setting", settings, "method", methods, thick):
@@ -121,7 +119,7 @@ def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]]) -> Fi
     with style.house_style():
         drawn = style.figure(style.FULL, 0.2 + math.ceil(len(panels) / across) * (0.42 * style.FULL / across + 0.75))
         grid = _axes(drawn, panels, across)
-        for axes, (title, rows) in zip(grid, panels.items(), strict=False):
+        for axes, (title, rows) in zip(grid, panels.items(), strict=True):
             places = [tuple(float(part) for part in row["at"].split(";")) for row in rows]
             upward, rightward = (sorted({place[part] for place in places}) for part in (0, 1))
             values = np.full((len(upward), len(rightward)), np.nan)
@@ -130,8 +128,9 @@ def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]]) -> Fi
             image = axes.imshow(values, cmap="cividis_r", vmin=low, vmax=high, origin="lower", aspect="auto")
             for (line, column), value in np.ndenumerate(values):
                 if not math.isnan(value):
-                    look = {"color": "white" if (value - low) / ((high - low) or 1.0) > _DARK else "black"}
-                    axes.text(column, line, f"{100 * value:.1f}", ha="center", va="center", fontsize=6.5, **look)
+                    colour = "white" if (value - low) / ((high - low) or 1.0) > _DARK else "black"
+                    number = f"{100 * value:.1f}"
+                    axes.text(column, line, number, ha="center", va="center", fontsize=6.5, color=colour)
             vertical, horizontal = weights[rows[0]["group"]]
             axes.set_xticks(np.arange(len(rightward)), [f"{value:g}" for value in rightward])
             axes.set_yticks(np.arange(len(upward)), [f"{value:g}" for value in upward])
@@ -140,7 +139,7 @@ def plot_surface(data: Columns, *, weights: Mapping[str, tuple[str, str]]) -> Fi
                 axes.set_title(f"At the {title}", loc="left", fontweight="bold")
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
-        bar = drawn.colorbar(image, ax=grid.tolist(), fraction=0.04, pad=0.02, label="Macro F1 (%)", extend="min")
+        bar = drawn.colorbar(image, ax=grid, fraction=0.04, pad=0.02, label="Macro F1 (%)", extend="min")
         style.in_percent(bar.ax.yaxis)
         bar.outline.set_visible(False)
     return drawn
@@ -174,8 +173,6 @@ def plot_modes(data: Columns) -> Figure:
 def _panels(data: Columns) -> dict[str, Rows]:
     """Return title to the rows of each panel: one a data set and group."""
     rows = [dict(zip(data, values, strict=True)) for values in zip(*data.values(), strict=True)]
-    if not rows:
-        raise InputError("no results to draw; run the ablation first")
     several = len(set(data["data"])) > 1
     panels: dict[str, Rows] = {}
     for row in rows:
@@ -196,14 +193,11 @@ def _series(
         yield name, look, mine, [ticks.index(row[along]) + shift for row in mine], [row[score] for row in mine]
 
 
-def _axes(drawn: Figure, panels: Mapping[str, Rows], across: int, **options: Any) -> NDArray[Any]:
-    """Return the axes, the first of them with the panels' titles, what is left over hidden."""
-    down = math.ceil(len(panels) / across)
-    grid: NDArray[Any] = drawn.subplots(down, across, squeeze=False, **options).ravel()
-    for axes, title in zip(grid, panels, strict=False):
+def _axes(drawn: Figure, panels: Mapping[str, Rows], across: int, **options: Any) -> list[Axes]:
+    """Return the axes, each with its panel's title."""
+    grid = style.panels(drawn, len(panels), across, **options)
+    for axes, title in zip(grid, panels, strict=True):
         axes.set_title(title, loc="left", fontweight="bold")
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
     return grid
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from featlab.analysis.ablation import figures
 from featlab.analysis.ablation.run import AblationReport, Difference, Point
-from featlab.analysis.evaluation.methods import competes
+from featlab.analysis.evaluation import competes
 from featlab.analysis.evaluation.summary import LEVEL
 from featlab.analysis.inside.faces import find_faces
 from featlab.analysis.inside.pairs import example_pairs, known_strategies, pairs_figure
 from featlab.analysis.page import DrawnFigure, Result
-from featlab.analysis.table import MISSING, Table, p_text
+from featlab.analysis.table import MISSING, Table, p_words
 from featlab.config.analysis import LOSS_TERMS
 from featlab.evaluation.summary import MethodSummary
 from featlab.workspace.workspace import Workspace
@@ -169,7 +169,7 @@ def _sentence(report: AblationReport, method: str, scored: Sequence[tuple[float,
     if not differences:
         return said
     clear = [
-        f"{label} ({100 * difference.value:+.1f}, p {_p(difference.p)})"
+        f"{label} ({100 * difference.value:+.1f}, {p_words(difference.p)})"
         for label, difference in differences.items()
         if difference.p < LEVEL
     ]
@@ -224,9 +224,4 @@ def _interval_text(value: float, ci95: tuple[float, float], sign: str = "") -> s
 def _difference_text(difference: Difference | None) -> str:
     if difference is None or math.isnan(difference.value):
         return MISSING
-    return f"{_interval_text(difference.value, difference.ci95, '+')} p {_p(difference.p)}"
-
-
-def _p(value: float) -> str:
-    shown = p_text(value)
-    return shown.replace("<", "< ") if shown.startswith("<") else f"= {shown}"
+    return f"{_interval_text(difference.value, difference.ci95, '+')} {p_words(difference.p)}"

@@ -9,13 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
-from featlab.analysis.ablation import Grid, Setting, Values
-from featlab.analysis.ablation.grids import ABLATIONS
+from featlab.analysis.ablation import ABLATIONS, Grid, Setting, Values
 from featlab.config.load import flat_values
 from featlab.errors import ConfigError, closest
-from featlab.evaluation.results import EvaluationRow, run_facts
+from featlab.evaluation.results import EvaluationRow, common_subject_means, run_facts
 from featlab.evaluation.runner import Task, Where, plan, refuse_unfinished, run_tasks
-from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import bootstrap_interval, holm, mean, paired_wilcoxon
 from featlab.evaluation.summary import MethodSummary, summarise
 from featlab.methods.registry import refuse_unread

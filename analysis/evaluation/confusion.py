@@ -16,14 +16,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, failure_notes, figure_name, method_name, rows_by_method
+from featlab.analysis.evaluation import failure_notes, figure_name, method_name, note_access, rows_by_method
 from featlab.analysis.evaluation.stored import StoredResults, class_names
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, columns_of, make_table, score_text, share_text
 from featlab.errors import InputError, closest
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import subject_means
+from featlab.evaluation.results import EvaluationRow, subject_means
 
 MOST_PANELS = 4  # Methods that go side by side.
 _DEFAULT = ("source-only", "pft")
@@ -164,65 +163,49 @@ _NAME_LETTERS = 14  # Longest line of a class's name.
 
 def plot_confusion(confusions: Sequence[Confusion], classes: Sequence[str]) -> Figure:
     """Draw one panel a method: true classes down, predicted ones across, shares of the true class in percent."""
-    if not confusions:
-        raise InputError("no confusions to draw; run the evaluation again")
-    if any(item.share.shape != (len(classes), len(classes)) for item in confusions):
-        raise InputError(f"{len(classes)} names for confusions of {confusions[0].share.shape[0]} classes")
     shown = [folded(name, _NAME_LETTERS) for name in classes]
-    look = _Layout.of(len(confusions), shown)
-    letters = max(15, int(look.panel / _TITLE_LETTER))
+    count, longest = len(shown), _LETTER * max(len(line) for name in shown for line in name.split("\n"))
+    width, across, cell = _sizes(len(confusions), count, longest)
+    down, side = math.ceil(len(confusions) / across), cell * count
+    # Names that are too long to lie side by side beneath a panel are tilted.
+    tilted = longest > cell
+    below = 0.3 + (0.75 * longest if tilted else 0.13 * max(1 + name.count("\n") for name in shown))
+    letters = max(15, int(side / _TITLE_LETTER))
     titles = [folded(figure_name(item.method, item.selection), letters) for item in confusions]
     above = 0.13 * max(1 + title.count("\n") for title in titles)
-    access = any(item.selection == "source-access" for item in confusions)
+    selections = [item.selection for item in confusions]
     with style.house_style():
-        drawn = style.figure(look.width, look.down * (look.panel + above + 0.12) + look.below + 0.12 * access)
-        axes = drawn.subplots(look.down, look.across, squeeze=False)
-        for place, (item, title) in enumerate(zip(confusions, titles, strict=True)):
-            panel = axes.flat[place]
-            mesh = _matrix(panel, item, decimals=1 if look.cell > _ROOM_FOR_DECIMALS else 0)
+        drawn = style.figure(width, down * (side + above + 0.12) + below + 0.12 * ("source-access" in selections))
+        panels = style.panels(drawn, len(confusions), across)
+        for place, (panel, item, title) in enumerate(zip(panels, confusions, titles, strict=True)):
+            mesh = _matrix(panel, item, decimals=1 if cell > _ROOM_FOR_DECIMALS else 0)
             panel.set_title(title, fontweight="bold", fontsize=7.5)
-            _name_classes(panel, shown, tilted=look.tilted)
+            panel.set_xticks(np.arange(count) + 0.5, shown)
+            panel.set_yticks(np.arange(count) + 0.5, shown)
+            if tilted:
+                for name in panel.get_xticklabels():
+                    name.set(rotation=45, ha="right", rotation_mode="anchor")
             # The names stand where no other panel follows to the left or beneath.
-            first, last = place % look.across == 0, place + look.across >= len(confusions)
+            first, last = place % across == 0, place + across >= len(confusions)
             panel.tick_params(labelleft=first, labelbottom=last)
             panel.set(xlabel="Predicted class" if last else "", ylabel="True class" if first else "")
-        for panel in axes.flat[len(confusions) :]:
-            panel.set_axis_off()
-        if access:
-            drawn.supxlabel(ACCESS_NOTE, fontsize=6.5, color="#444444", x=0.01, ha="left")
+        note_access(drawn, selections)
         # Inside the layout of a panel, so that it is as high as that.
-        beside = axes[0, -1].inset_axes((1 + 0.12 / look.panel, 0, 0.09 / look.panel, 1))
+        beside = panels[across - 1].inset_axes((1 + 0.12 / side, 0, 0.09 / side, 1))
         bar = drawn.colorbar(mesh, cax=beside, ticks=[0, 25, 50, 75, 100])
-        bar.set_label("Share of the true class (%)" if look.panel > 1.5 else "Share of the\ntrue class (%)")
+        bar.set_label("Share of the true class (%)" if side > 1.5 else "Share of the\ntrue class (%)")
         bar.outline.set_visible(False)
     return drawn
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Sizes, inches, and how many panels stand side by side and above one another."""
-
-    width: float  # Of the figure.
-    across: int  # Panels side by side.
-    down: int  # Rows of panels.
-    cell: float  # Side of a cell.
-    panel: float  # Side of a panel.
-    tilted: bool  # Whether the names beneath are too long to lie side by side.
-    below: float  # Height of what is written beneath the last row.
-
-    @classmethod
-    def of(cls, panels: int, names: Sequence[str]) -> _Layout:
-        """Choose them for so many panels and class names."""
-        count, longest = len(names), _LETTER * max(len(line) for name in names for line in name.split("\n"))
-        taken = longest + 0.95
-        width = style.COLUMN if style.COLUMN - taken >= panels * max(_COLUMN_CELL * count, _TITLED) else style.FULL
-        across = panels
-        while across > 1 and (width - taken) / across / count < _SMALLEST_CELL:
-            across = math.ceil(across / 2)
-        cell = min((width - taken) / across / count, _LARGEST_CELL, _LARGEST_PANEL / count)
-        tilted = longest > cell
-        below = 0.3 + (0.75 * longest if tilted else 0.13 * max(1 + name.count("\n") for name in names))
-        return cls(width, across, math.ceil(panels / across), cell, cell * count, tilted, below)
+def _sizes(panels: int, count: int, longest: float) -> tuple[float, int, float]:
+    """Return the figure's width, how many panels stand side by side, and the side of a cell; widths are in inches."""
+    taken = longest + 0.95
+    width = style.COLUMN if style.COLUMN - taken >= panels * max(_COLUMN_CELL * count, _TITLED) else style.FULL
+    across = panels
+    while across > 1 and (width - taken) / across / count < _SMALLEST_CELL:
+        across = math.ceil(across / 2)
+    return width, across, min((width - taken) / across / count, _LARGEST_CELL, _LARGEST_PANEL / count)
 
 
 def _matrix(axes: Axes, item: Confusion, decimals: int) -> QuadMesh:
@@ -247,12 +230,3 @@ def _matrix(axes: Axes, item: Confusion, decimals: int) -> QuadMesh:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return mesh
-
-
-def _name_classes(axes: Axes, names: Sequence[str], *, tilted: bool) -> None:
-    middle = np.arange(len(names)) + 0.5
-    axes.set_xticks(middle, names)
-    axes.set_yticks(middle, names)
-    if tilted:
-        for name in axes.get_xticklabels():
-            name.set(rotation=45, ha="right", rotation_mode="anchor")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name
+from featlab.analysis.evaluation import ACCESS_NOTE, figure_name
 from featlab.analysis.evaluation.tables import friedman_text
 from featlab.analysis.style import folded
 from featlab.analysis.table import count_text
@@ -58,83 +56,54 @@ def plot_ranks(compared: RankComparison, *, selections: Mapping[str, str] | None
     foot = 0.1 + 0.12 * len(notes)
     height = _HEAD + bars + lines + _PAD + foot
     margin = max(_width(line) for name in shown for line in name.split("\n")) + 3 * _PAD
-    line = _RankLine(margin, style.FULL - margin, height - _HEAD, len(shown))
+    # The line of ranks, inches: from the worst on the left to 1 on the right.
+    left, right, worst = margin, style.FULL - margin, len(shown)
+    y = height - _HEAD
+    unit = (right - left) / (worst - 1)
+
+    def at(rank: float) -> float:
+        return right - (rank - 1.0) * unit
+
     with style.house_style():
         drawn = style.figure(style.FULL, height)
         drawn.set_layout_engine("none")
         # One unit is one inch, so that what is measured in letters and lines is drawn as measured.
         axes = drawn.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0.0, style.FULL), ylim=(0.0, height))
         axes.set_axis_off()
-        _draw_line(axes, line)
-        _draw_difference(axes, line, compared.critical_difference)
+        axes.plot([left, right], [y] * 2, color="black", linewidth=0.8, label="_line")
+        step = math.ceil(_NUMBER / unit)
+        for rank in range(1, worst + 1):
+            numbered = (rank - 1) % step == 0
+            axes.plot([at(rank)] * 2, [y, y + (0.05 if numbered else 0.03)], color="black", linewidth=0.6)
+            if numbered:
+                axes.text(at(rank), y + 0.07, str(rank), ha="center", va="bottom", fontsize=6.5)
+        # With few subjects the difference may be more than there are ranks: then the whole line is all that is drawn.
+        whole = compared.critical_difference > worst - 1
+        above = y + 0.3
+        end = right if whole else left + compared.critical_difference * unit
+        axes.plot([left, end], [above] * 2, color=style.LOSS, linewidth=1.4, label="_difference")
+        axes.vlines([left, end], above - 0.035, above + 0.035, color=style.LOSS, linewidth=1.0)
+        said = f"CD = {compared.critical_difference:.2f}" + (" (more than the ranks span)" if whole else "")
+        axes.text(left, above + 0.07, said, va="bottom", fontsize=6.5)
         for (first, last), level in zip(compared.cliques, levels, strict=True):
-            ends = [line.at(compared.ranks[last]) - 0.035, line.at(compared.ranks[first]) + 0.035]
-            depth = line.y - _FIRST_BAR - _BAR * level
+            ends = [at(compared.ranks[last]) - 0.035, at(compared.ranks[first]) + 0.035]
+            depth = y - _FIRST_BAR - _BAR * level
             axes.plot(ends, [depth] * 2, color=style.COLOURS[0], linewidth=2.6, solid_capstyle="butt", label="_clique")
         for side, places in sides:
-            depth = line.y - bars
+            bottom = y - bars
+            end = right + _PAD if side > 0 else left - _PAD
+            # From a rank down, and out to the name; side is 1 on the right and -1 on the left.
             for place in places:
-                depth -= _height(shown[place])
-                middle = depth + _height(shown[place]) / 2
-                _draw_method(axes, line, side, middle, compared.ranks[place], shown[place], access[place])
+                bottom -= _height(shown[place])
+                depth = bottom + _height(shown[place]) / 2
+                line, letters = (style.MUTED, "#555555") if access[place] else ("black", "black")
+                path = [at(compared.ranks[place])] * 2 + [end], [y, depth, depth]
+                axes.plot(*path, color=line, linewidth=0.7, zorder=1, label="_method")
+                look: dict[str, Any] = {"ha": "left" if side > 0 else "right", "va": "center", "linespacing": 1.0}
+                axes.text(end + side * 0.04, depth, shown[place], color=letters, fontsize=_SIZE, **look)
         for place, note in enumerate(notes):
             axes.text(0.06, foot - 0.04 - 0.12 * place, note, fontsize=6.5, color="#444444", va="top")
     return drawn
-
-
-@dataclass(frozen=True)
-class _RankLine:
-    """Where the line of ranks lies, inches: from ``worst`` on the left to 1 on the right."""
-
-    left: float
-    right: float
-    y: float
-    worst: int
-
-    @property
-    def unit(self) -> float:
-        """Length of one rank."""
-        return (self.right - self.left) / (self.worst - 1)
-
-    def at(self, rank: float) -> float:
-        """Return where a rank is."""
-        return self.right - (rank - 1.0) * self.unit
-
-
-def _draw_line(axes: Axes, line: _RankLine) -> None:
-    axes.plot([line.left, line.right], [line.y] * 2, color="black", linewidth=0.8, label="_line")
-    step = math.ceil(_NUMBER / line.unit)
-    for rank in range(1, line.worst + 1):
-        numbered = (rank - 1) % step == 0
-        axes.plot([line.at(rank)] * 2, [line.y, line.y + (0.05 if numbered else 0.03)], color="black", linewidth=0.6)
-        if numbered:
-            axes.text(line.at(rank), line.y + 0.07, str(rank), ha="center", va="bottom", fontsize=6.5)
-
-
-def _draw_difference(axes: Axes, line: _RankLine, difference: float) -> None:
-    # With few subjects the difference may be more than there are ranks: then the whole line is all that can be drawn.
-    whole = difference > line.worst - 1
-    above, right = line.y + 0.3, line.right if whole else line.left + difference * line.unit
-    axes.plot([line.left, right], [above] * 2, color=style.LOSS, linewidth=1.4, label="_difference")
-    for end in (line.left, right):
-        axes.plot([end, end], [above - 0.035, above + 0.035], color=style.LOSS, linewidth=1.0)
-    text = f"CD = {difference:.2f}" + (" (more than the ranks span)" if whole else "")
-    axes.text(line.left, above + 0.07, text, va="bottom", fontsize=6.5)
-
-
-def _draw_method(axes: Axes, line: _RankLine, side: int, depth: float, rank: float, name: str, access: bool) -> None:
-    """Draw a line from a rank down to ``depth`` and out to its name; ``side`` is 1 on the right and -1 on the left."""
-    end = line.right + _PAD if side > 0 else line.left - _PAD
-    look: dict[str, Any] = {"ha": "left" if side > 0 else "right", "va": "center", "linespacing": 1.0}
-    axes.plot(
-        [line.at(rank)] * 2 + [end],
-        [line.y, depth, depth],
-        color=style.MUTED if access else "black",
-        linewidth=0.7,
-        zorder=1,
-        label="_method",
-    )
-    axes.text(end + side * 0.04, depth, name, color="#555555" if access else "black", fontsize=_SIZE, **look)
 
 
 def _levels(cliques: Sequence[tuple[int, int]]) -> list[int]:

@@ -13,13 +13,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name, rows_by_method
+from featlab.analysis.evaluation import ACCESS_NOTE, figure_name, note_access, rows_by_method
 from featlab.analysis.style import folded
 from featlab.analysis.table import columns_of, count_text
 from featlab.errors import InputError
 from featlab.evaluation.metrics import bin_edges, calibration_error
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import common_subject_means, pooled_reliability
+from featlab.evaluation.results import EvaluationRow, common_subject_means, pooled_reliability
 from featlab.evaluation.statistics import TOLERANCE, bootstrap_interval
 from featlab.evaluation.summary import MethodSummary
 
@@ -55,38 +54,28 @@ def plot_subjects(rows: Sequence[EvaluationRow]) -> Figure:
     selections = {row.method: row.selection for row in rows}
     with style.house_style():
         drawn = style.figure(style.FULL, 0.35 + (_TALL if down <= _FEW_ROWS else _LOW) * down)
-        axes = drawn.subplots(down, across, sharey=True, squeeze=False)
-        for place, method in enumerate(methods):
+        panels = style.panels(drawn, len(methods), across, sharey=True)
+        for panel, method in zip(panels, methods, strict=True):
             mine = [index for index, name in enumerate(data["method"]) if name == method]
             before = [data["source"][index] for index in mine]
             after = [data["score"][index] for index in mine]
-            _slopes(axes.flat[place], before, after)
+            _slopes(panel, before, after)
             name = folded(figure_name(method, selections[method]), letters)
-            axes.flat[place].set_title(name, fontweight="bold", fontsize=7.5, pad=14)
-        for panel in axes.flat[len(methods) :]:
-            panel.set_axis_off()
-        for panel in axes[:, 0]:
+            panel.set_title(name, fontweight="bold", fontsize=7.5, pad=14)
+        for panel in panels[::across]:
             panel.set_ylabel("Macro F1 (%)")
-        if "source-access" in [selections[method] for method in methods]:
-            drawn.supxlabel(ACCESS_NOTE, fontsize=6.5, color="#444444", x=0.01, ha="left")
+        note_access(drawn, [selections[method] for method in methods])
     return drawn
 
 
 def summary_data(summaries: Sequence[MethodSummary]) -> dict[str, list[Any]]:
     """Return the numbers of `plot_summary`: columns method, macro_f1, low, high (fractions), subjects."""
-    return {
-        "method": [item.method for item in summaries],
-        "macro_f1": [item.macro_f1 for item in summaries],
-        "low": [item.ci95[0] for item in summaries],
-        "high": [item.ci95[1] for item in summaries],
-        "subjects": [item.subjects for item in summaries],
-    }
+    lines = [(item.method, item.macro_f1, *item.ci95, item.subjects) for item in summaries]
+    return columns_of(("method", "macro_f1", "low", "high", "subjects"), lines)
 
 
 def plot_summary(summaries: Sequence[MethodSummary], *, width: float = style.COLUMN) -> Figure:
     """Draw each method's mean macro F1 with its 95 % interval; dashed lines mark source-only and the oracle."""
-    if not summaries:
-        raise InputError("no results to draw; run an evaluation first")
     data = summary_data(summaries)
     most = _NAME_LETTERS.get(width, int(6 * width))
     shown = [folded(figure_name(item.method, item.selection), most) for item in summaries]
@@ -110,14 +99,10 @@ def plot_summary(summaries: Sequence[MethodSummary], *, width: float = style.COL
                 axes.axvline(mean, color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1)
             axes.plot([low, high], [place, place], color=colour, solid_capstyle="round", label=f"_interval {method}")
             axes.plot([mean], [place], "D" if reference else "o", color=colour, label=f"_mean {method}")
-            axes.text(
-                1.02,
-                place,
-                _interval_text(mean, low, high),
-                transform=axes.get_yaxis_transform(),
-                va="center_baseline",
-                fontsize=6.5,
-            )
+            said = "failed" if math.isnan(mean) else f"{100 * mean:.1f}"
+            said += "" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
+            beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center_baseline"}
+            axes.text(1.02, place, said, fontsize=6.5, **beside)
         style.names_down(axes, shown)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         style.in_percent(axes.xaxis)
@@ -154,14 +139,6 @@ def _slopes(axes: Axes, before: Sequence[float], after: Sequence[float]) -> None
     axes.grid(axis="y")
 
 
-def _interval_text(mean: float, low: float, high: float) -> str:
-    if math.isnan(mean):
-        return "failed"
-    if math.isnan(low):
-        return f"{100 * mean:.1f}"
-    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
 _TITLE_LETTERS = 28
 _PANEL = 2.3  # Width of a panel, inches; three fill a page.
 
@@ -188,8 +165,6 @@ def reliability_data(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> d
 
 def plot_reliability(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> Figure:
     """Draw one panel a method: accuracy against confidence, and beneath how many frames are how sure."""
-    if not methods:
-        raise InputError("no results with confidences to draw; run the evaluation again")
     pooled = {method: _pooled(rows, method) for method in methods}
     selections = {row.method: row.selection for row in rows}
     edges = bin_edges()
@@ -202,45 +177,30 @@ def plot_reliability(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> F
             colour = style.COLOURS[place % len(style.COLOURS)]
             above, below = axes[0, place], axes[1, place]
             above.set_title(title, fontweight="bold", fontsize=7.5)
-            _diagram(above, share, confidence, accuracy, colour)
-            above.text(
-                0.04,
-                0.96,
-                f"ECE {100 * calibration_error(counts):.1f} %",
-                transform=above.transAxes,
-                va="top",
-                fontsize=7,
-            )
+            above.plot([0, 1], [0, 1], color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1, label="_diagonal")
+            full = share > 0
+            above.plot(confidence[full], accuracy[full], color=colour, linewidth=0.9, label="_curve")
+            look = {"color": colour, "zorder": 3, "linewidth": 0, "clip_on": False}
+            above.scatter(confidence[full], accuracy[full], s=6 + 60 * share[full], **look)
+            above.set(xlim=(0, 1), ylim=(-0.02, 1.02))
+            style.in_percent(above.xaxis)
+            style.in_percent(above.yaxis)
+            above.grid()
+            error = f"ECE {100 * calibration_error(counts):.1f} %"
+            above.text(0.04, 0.96, error, transform=above.transAxes, va="top", fontsize=7)
             below.bar(edges[:-1], share, width=np.diff(edges), align="edge", color=colour, alpha=0.75, linewidth=0)
             below.yaxis.set_major_locator(MaxNLocator(3))
             style.in_percent(below.yaxis)
             below.set_xlabel("Confidence (%)")
         axes[0, 0].set_ylabel("Accuracy (%)")
         axes[1, 0].set_ylabel("Frames (%)")
-        if "source-access" in [selections[method] for method in methods]:
-            drawn.supxlabel(ACCESS_NOTE, fontsize=6.5, color="#444444", x=0.01, ha="left")
+        note_access(drawn, [selections[method] for method in methods])
     return drawn
-
-
-def _diagram(
-    axes: Axes, share: NDArray[np.float64], confidence: NDArray[np.float64], accuracy: NDArray[np.float64], colour: str
-) -> None:
-    axes.plot([0, 1], [0, 1], color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1, label="_diagonal")
-    full = share > 0
-    axes.plot(confidence[full], accuracy[full], color=colour, linewidth=0.9, label="_curve")
-    area = 6 + 60 * share[full]
-    axes.scatter(confidence[full], accuracy[full], s=area, color=colour, zorder=3, linewidth=0, clip_on=False)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(-0.02, 1.02)
-    style.in_percent(axes.xaxis)
-    style.in_percent(axes.yaxis)
-    axes.grid()
 
 
 def _pooled(rows: Sequence[EvaluationRow], method: str) -> NDArray[np.float64]:
     counts = pooled_reliability([row for row in rows if row.method == method])
-    if counts is None:
-        raise InputError(f"{method!r} has no finished run with confidences; run the evaluation again")
+    assert counts is not None  # `reliability_methods` names those that have them
     return counts
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from featlab.analysis.evaluation.stored import RESULTS, printed_tables
+from featlab.analysis.evaluation.stored import RESULTS, evaluation_data, printed_tables
 from featlab.analysis.evaluation.summary import evaluation_summary
 from featlab.analysis.evaluation.tables import class_table, cost_table, per_subject_table, rank_table, summary_table
 from featlab.analysis.page import DrawnFigure, Result, json_lines
@@ -23,10 +23,9 @@ from featlab.analysis.table import (
     score_text,
 )
 from featlab.config.load import section_text
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import shared_scores
+from featlab.evaluation.results import EvaluationRow, shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks
-from featlab.evaluation.summary import MethodSummary
+from featlab.evaluation.summary import MethodSummary, summarise
 from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose, value_text
 
 _COLUMN_METHODS = 12  # Methods up to which a figure of the means stands in one column of a page.
@@ -34,17 +33,16 @@ _COLUMN_METHODS = 12  # Methods up to which a figure of the means stands in one 
 
 def evaluation_result(
     rows: Sequence[EvaluationRow],
-    summaries: Sequence[MethodSummary],
     *,
     metadata: Mapping[str, Any],
     kind: str = "evaluate",
     plots: bool = True,
     classes: Sequence[str] = (),
     smoothing: int = 0,
-    data: Mapping[str, Any] | None = None,
+    runs: Mapping[str, int] | None = None,
 ) -> Result:
     """Return the tables, figures and files that the rows have the numbers for."""
-    scores = shared_scores(rows)
+    summaries, scores = summarise(rows), shared_scores(rows)
     ranks = compare_ranks(scores) if len(scores) > 1 and all(scores.values()) else None
     tables = {
         "subjects": per_subject_table(rows),
@@ -65,7 +63,7 @@ def evaluation_result(
         tables=tables,
         figures=list(_figures(rows, summaries, ranks)) if plots else [],
         metadata=metadata,
-        data=data or {},
+        data=evaluation_data(rows, summaries) | ({"runs": runs} if runs else {}),
         files={
             RESULTS: json_lines(row.to_dict() for row in rows),
             "run.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from featlab.analysis.page import Result, figure_endings, read_page, read_table
+from featlab.cache.atomic import SUMS, check_sum, damages, read_sums
 from featlab.cache.reader import open_cache
-from featlab.cache.sums import SUMS, check_sum, damages, read_sums
 from featlab.config.load import load_config
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results
+from featlab.evaluation.summary import MethodSummary, summarise
 from featlab.workspace.workspace import CONFIG_FILE
 
 _WIDEST = 6  # Target subjects up to which the per-subject table is printed; the file has it always.
@@ -65,7 +67,11 @@ def class_names(
                 f"{cache} has {len(names)} classes, the results {count}; name the cache they were made from"
             )
         return names, ""
-    names = _table_classes(stored.path.parent / "table_classes.jsonl") or _workspace_classes(stored, root)
+    names = _table_classes(stored.path.parent / "table_classes.jsonl")
+    with suppress(FeatlabError):
+        if not names:
+            known, digest = _cache_classes(root / load_config(root / CONFIG_FILE).cache)
+            names = known if digest == stored.facts.get("cache_digest") else ()
     if len(names) == count:
         return names, ""
     numbered = tuple(f"Class {number}" for number in range(1, count + 1))
@@ -97,14 +103,6 @@ def _table_classes(path: Path) -> tuple[str, ...]:
     return tuple(first)[1:-1] if isinstance(first, dict) else ()
 
 
-def _workspace_classes(stored: StoredResults, root: Path) -> tuple[str, ...]:
-    try:
-        names, digest = _cache_classes(root / load_config(root / CONFIG_FILE).cache)
-    except FeatlabError:
-        return ()
-    return names if digest == stored.facts.get("cache_digest") else ()
-
-
 def _cache_classes(path: Path) -> tuple[tuple[str, ...], str]:
     with open_cache(path) as cache:
         return tuple(cache.classes), cache.digest
@@ -117,10 +115,15 @@ def printed_tables(rows: Sequence[EvaluationRow], kind: str, tables: Collection[
     return [name for name in names if name in tables]
 
 
+def evaluation_data(rows: Sequence[EvaluationRow], summaries: Sequence[MethodSummary]) -> dict[str, Any]:
+    """Return what ``--json`` prints of an evaluation's rows."""
+    return {"results": [row.to_dict() for row in rows], "summary": [item.to_dict() for item in summaries]}
+
+
 def read_finished(
     folder: Path, facts: Mapping[str, Any], runs: int, *, plots: bool
-) -> tuple[list[EvaluationRow], Result, list[Path]] | None:
-    """Return rows, result and files of an evaluation of which nothing is left to run, to count or to draw.
+) -> tuple[Result, list[Path]] | None:
+    """Return result and files of an evaluation of which nothing is left to run, to count or to draw.
 
     ``None`` if it isn't made of the very same (``facts``), or a run or a file isn't there.
     """
@@ -132,8 +135,9 @@ def read_finished(
     names = read_sums(folder / SUMS) if (folder / SUMS).is_file() else {}
     drawn = {f"{figure.name}.{ending}" for figure in page.figures for ending in figure_endings(facts)}
     same = page.metadata == json.loads(json.dumps(facts)) and bool(page.figures) >= plots and drawn <= names.keys()
-    if not same or not names or damages(folder / SUMS) or len(rows) != runs or any(row.error for row in rows):
+    if not same or not names or any(damages(folder / SUMS)) or len(rows) != runs or any(row.error for row in rows):
         return None
     printed = printed_tables(rows, page.kind, tables)
-    result = Result(page.kind, page.title, page.summary, tables, metadata=facts, printed=printed)
-    return rows, result, [folder / name for name in (*names, SUMS)]
+    data = evaluation_data(rows, summarise(rows))
+    result = Result(page.kind, page.title, page.summary, tables, metadata=facts, data=data, printed=printed)
+    return result, [folder / name for name in (*names, SUMS)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from featlab.analysis.evaluation.methods import (
+from featlab.analysis.evaluation import (
     best_notes,
     by_setting,
     competes,
@@ -27,12 +27,12 @@ from featlab.analysis.table import (
     make_table,
     number_text,
     p_text,
+    p_words,
     score_text,
 )
 from featlab.errors import InputError
 from featlab.evaluation.metrics import BINS
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import subject_means
+from featlab.evaluation.results import EvaluationRow, subject_means
 from featlab.evaluation.statistics import RankComparison, mean
 from featlab.evaluation.summary import MethodSummary
 
@@ -279,6 +279,5 @@ def _group_text(group: range) -> str:
 
 def friedman_text(compared: RankComparison) -> str:
     """Return the p value of Friedman's test, and that it does not speak for any difference where it does not."""
-    p = compared.friedman_p
-    shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return shown if p < compared.level else f"{shown}, no evidence that any two methods differ"
+    shown = p_words(compared.friedman_p)
+    return shown if compared.friedman_p < compared.level else f"{shown}, no evidence that any two methods differ"

@@ -1,1 +1,201 @@
-"""What happens inside a model: maps, neighbours, pairs, clips, branches, style."""
+"""People with their adapted models: what figures that look inside are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featlab.bundle.bundle import Bundle
+from featlab.cache.table import FeatureTable
+from featlab.errors import InputError
+from featlab.evaluation.run import adapted_model
+from featlab.methods.base import SourceFeatures, base_model
+from featlab.methods.pft.method import PFT
+from featlab.methods.registry import get_method, make_method
+from featlab.model.networks import AdaptedModel, Affine, PersonalModel, SourceHead, as_tensor
+from featlab.model.style_bank import SourceRows
+from featlab.protocol.splits import Split, check_known, split_target
+from featlab.seeding import run_seed
+from featlab.workspace.stages import bundle_stage
+from featlab.workspace.workspace import Workspace, bundle_folder
+
+MAPPED = ("pft", "sfda-it")
+"""What the picture of a plane compares by default."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedPerson:
+    """One target subject."""
+
+    subject: str
+    table: FeatureTable  # Their rows, with labels: to look at, no model has met them.
+    split: Split
+    models: Mapping[str, AdaptedModel]  # By method.
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedPeople:
+    """Target subjects and the source model that they were adapted from."""
+
+    bundle: Bundle
+    source: FeatureTable
+    people: tuple[AdaptedPerson, ...]
+
+
+def adapt_people(
+    workspace: Workspace,
+    subjects: Sequence[str],
+    methods: Sequence[str],
+    *,
+    kept_out: Sequence[str] = (),
+    splits: Mapping[str, Split] | None = None,
+    on_person: Callable[[int, int], None] | None = None,
+) -> AdaptedPeople:
+    """Adapt methods as an evaluation does (same splits, seeds, numbers), on one source model without ``kept_out``."""
+    config = workspace.config
+    made = [make_method(name, config.adapt.options) for name in methods]
+    check_known(subjects, workspace.table.subjects)
+    tables = {subject: workspace.table.rows_of(subject) for subject in subjects}
+    # Before anything is trained.
+    splits = splits or {subject: split_target(table, config.protocol.gap) for subject, table in tables.items()}
+    source = workspace.source(tuple(dict.fromkeys((*kept_out, *subjects))))
+    # The source model of an evaluation, or of another picture, is that of its methods one by one, too.
+    made_for = (methods, config.protocol.methods, (*methods, *MAPPED))
+    there = (more for more in made_for if set(methods) <= set(more) and bundle_folder(source, more).exists())
+    bundle, _ = bundle_stage(source, tuple(next(there, methods)))
+    needed = any(get_method(name).needs_source for name in methods)
+    rows = SourceFeatures.of(bundle, source.table) if needed else None
+    people = []
+    for done, subject in enumerate(subjects, start=1):
+        table, split = tables[subject], splits[subject]
+        models = {
+            method.name: adapted_model(bundle, table, split, method, rows, run_seed(bundle.seed, method.name, subject))
+            for method in made
+        }
+        people.append(AdaptedPerson(subject, table, split, models))
+        if on_person is not None:
+            on_person(done, len(subjects))
+    return AdaptedPeople(bundle, source.table, tuple(people))
+
+
+def can_be_split(workspace: Workspace, subjects: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """Return the subjects who can be split into adapt and test rows, and the others, each with why not."""
+    check_known(subjects, workspace.table.subjects)
+    fit, failures = [], []
+    for subject in subjects:
+        try:
+            split_target(workspace.table.rows_of(subject), workspace.config.protocol.gap)
+            fit.append(subject)
+        except InputError as error:
+            failures.append((subject, str(error)))
+    return tuple(fit), failures
+
+
+LAYERS = ("features", "bottleneck")
+EXTRACTED, UNADAPTED = "as extracted", "T, not adapted"  # Names of the views that belong to no method.
+_OWN_OFFSET, _THROUGH_T = "each with their own offset", "through T, each with their own offset"
+_BLOCK = 65536  # Rows at a time.
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The rows of one target and of the source at one layer."""
+
+    name: str  # A method's registry name, EXTRACTED or UNADAPTED.
+    source: NDArray[np.float32]  # (N, d)
+    target: NDArray[np.float32]  # (n, d)
+    reference: str  # What was done to the source rows, in words.
+
+
+def person_views(people: AdaptedPeople, person: AdaptedPerson, layer: str = "features") -> tuple[View, ...]:
+    """Return a target's views: as extracted, through T before it is adapted (if a method uses it), by each method."""
+    bundle, embeddings = people.bundle, person.table.embeddings
+    base, head = base_model(bundle), bundle.head
+
+    def target(name: str, model: PersonalModel) -> NDArray[np.float32]:
+        return _at_layer(model.head, features_of(model, embeddings), layer, name)
+
+    extracted = _at_layer(head, features_of(base, people.source.embeddings), layer, EXTRACTED)
+    views = [View(EXTRACTED, extracted, target(EXTRACTED, base), EXTRACTED)]
+    moved, centre = moved_source(bundle, people.source)
+    translated: NDArray[np.float32] | None = None
+    for name, adapted in person.models.items():
+        given, translator = target(name, adapted.model), adapted.model.translator
+        if issubclass(get_method(name), PFT):
+            if translated is None:
+                with torch.no_grad():
+                    passed: Tensor = bundle.translator(moved.to(bundle.projection.mean.device))
+                translated = _at_layer(head, passed, layer, name)
+                plain = PersonalModel(bundle.projection, bundle.translator, head)
+                views.append(View(UNADAPTED, translated, target(UNADAPTED, plain), _THROUGH_T))
+            views.append(View(name, translated, given, _THROUGH_T))
+        elif isinstance(translator, Affine) and torch.equal(translator.weight.cpu(), torch.eye(len(centre))):
+            # Onto the point to which the method moves the target's neutral clip.
+            place = features_of(adapted.model, embeddings[person.split.adapt]).mean(dim=0)
+            views.append(View(name, _at_layer(head, moved + (place - centre), layer, name), given, _OWN_OFFSET))
+        else:
+            views.append(View(name, extracted, given, EXTRACTED))
+    return tuple(views)
+
+
+def features_of(model: PersonalModel, embeddings: NDArray[np.float32]) -> Tensor:
+    """Return (n, D), what a model gives to B, of (n, D0) embeddings; computed block by block, on the CPU."""
+    device = model.projection.mean.device
+    starts = range(0, max(1, len(embeddings)), _BLOCK)
+    with torch.no_grad():
+        parts = [model.features(as_tensor(embeddings[start : start + _BLOCK], device)).cpu() for start in starts]
+    return torch.cat(parts)
+
+
+def moved_source(bundle: Bundle, source: FeatureTable) -> tuple[Tensor, Tensor]:
+    """Return (N, D) features, each source subject's moved by their own offset, and (D,) where neutral means lie."""
+    features = features_of(base_model(bundle), source.embeddings)
+    rows = SourceRows.of(source, features)
+    if not rows.subjects:
+        return features, torch.zeros(features.shape[1])
+    means = rows.subject_mean()
+    centre = means.mean(dim=0)
+    # The last one is for subjects without neutral rows, whose number is -1.
+    offsets = torch.cat([centre - means, torch.zeros(1, len(centre))])
+    return features + offsets[rows.row_subject], centre
+
+
+def pick_rows(groups: Sequence[NDArray[np.integer[Any]]], wanted: int) -> NDArray[np.intp]:
+    """Return about ``wanted`` rows (0: all), as many of each group, evenly spaced; the coarsest codes come first."""
+    count = len(groups[0])
+    if not wanted or count <= wanted:
+        return np.arange(count)
+    keys, group = np.unique(np.stack(groups, axis=1), axis=0, return_inverse=True)
+    picked = _evenly(np.arange(count), group.reshape(-1), max(1, wanted // len(keys)))
+    if len(keys) > wanted:
+        coarse, code = np.unique(groups[0], return_inverse=True)
+        picked = _evenly(picked, code.reshape(-1), max(1, wanted // len(coarse)))
+    return np.sort(picked)
+
+
+def _evenly(rows: NDArray[np.intp], group: NDArray[np.intp], wanted: int) -> NDArray[np.intp]:
+    """Return ``wanted`` of the rows of each group, evenly spaced; all of a smaller one."""
+    order = rows[np.argsort(group[rows], kind="stable")]
+    codes, first, sizes = np.unique(group[order], return_index=True, return_counts=True)
+    place = np.arange(len(order)) - np.repeat(first, sizes)
+    phase = np.repeat(np.arange(len(codes)) * sizes, sizes)
+    step, length = wanted * len(codes), np.repeat(sizes * len(codes), sizes)
+    return order[((place + 1) * step + phase) // length > (place * step + phase) // length]
+
+
+def _at_layer(head: nn.Module, features: Tensor, layer: str, name: str) -> NDArray[np.float32]:
+    if layer == "bottleneck":
+        if not isinstance(head, SourceHead):
+            raise InputError(f"{name} puts one linear map in place of B and C: it has no bottleneck; show its features")
+        with torch.no_grad():
+            features = head.bottleneck(features.to(head.norm.weight.device))
+    values: NDArray[np.float32] = features.cpu().numpy()
+    if not np.isfinite(values).all():
+        raise InputError(f"{name}: its features hold NaN or infinity; nothing to compare")
+    return values

@@ -18,14 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.analysis.people import AdaptedPeople, AdaptedPerson, adapt_people
+from featlab.analysis.inside import AdaptedPeople, AdaptedPerson, adapt_people
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.evaluation.runner import OnStep, plan
 from featlab.evaluation.statistics import bootstrap_interval, mean
 from featlab.methods.dsfda import train_disentangler
 from featlab.model.networks import as_tensor
-from featlab.model.style_bank import neutral_clips
+from featlab.model.style_bank import SourceRows
 from featlab.workspace.workspace import Workspace
 
 METHOD = "pft"  # What adapts T to each person.
@@ -207,7 +207,7 @@ def _identity_encoder(adapted: AdaptedPeople, source: Tensor) -> torch.nn.Module
     """Train DSFDA's networks on the labelled rows of source subjects with a neutral clip; B and C stay as they are."""
     table, bundle = adapted.source, adapted.bundle
     labels = torch.from_numpy(table.label.astype(np.int64)).to(source.device)
-    person = neutral_clips(table, source).row_subject.to(source.device)
+    person = SourceRows.of(table, source).row_subject.to(source.device)
     rows = torch.nonzero((person >= 0) & (labels >= 0)).squeeze(1)
     with torch.enable_grad():
         networks = train_disentangler(

@@ -53,11 +53,12 @@ _WORDS = {
     "expression": "expression",
     "identity": "identity",
 }
+_DOT: dict[str, Any] = {"linestyle": "none", "markersize": 4.5, "zorder": 3, "clip_on": False}
 _APART = 0.24  # Distance of the dots on a line, as a fraction of that of the lines.
 _LINE = 0.3  # Distance of two lines, inches.
 
 
-def branches_result(report: BranchReport, metadata: Mapping[str, Any]) -> Result:
+def branches_result(report: BranchReport) -> Result:
     """Return table, figure and the answer."""
     data = branches_data(report)
     caption = (
@@ -71,7 +72,6 @@ def branches_result(report: BranchReport, metadata: Mapping[str, Any]) -> Result
         summary=branches_sentences(report),
         tables={"branches": branches_table(report)},
         figures=[DrawnFigure("branches", "Identity and expression", caption, plot_branches(data), data)],
-        metadata=metadata,
         data=report.to_dict(),
     )
 
@@ -122,8 +122,7 @@ def branches_table(report: BranchReport) -> Table:
         return Column(head, lambda row: text(report.found[row[2]][measure]), wide=head.endswith("95 %"))
 
     def cosine_interval(measure: Measure) -> str:
-        low, high = cosine_text(measure.low), cosine_text(measure.high)
-        return MISSING if math.isnan(measure.low) else f"[{low}, {high}]"
+        return interval_text((measure.low, measure.high), cosine_text)
 
     return make_table(
         "Identity and expression in each representation",
@@ -207,8 +206,12 @@ def plot_branches(data: Mapping[str, Sequence[Any]]) -> Figure:
         for panel, measures in ((left, COSINES), (right, tuple(reversed(PROBES)))):
             for line in lines:
                 if line["measure"] in measures and math.isfinite(line["mean"]):
-                    place = ticks.index((line["group"], line["representation"]))
-                    _dot(panel, place + _APART * (measures.index(line["measure"]) - (len(measures) - 1) / 2), line)
+                    tick = ticks.index((line["group"], line["representation"]))
+                    place = tick + _APART * (measures.index(line["measure"]) - (len(measures) - 1) / 2)
+                    look, name = _LOOKS[line["measure"]], f"{line['measure']} {line['representation']}"
+                    ends = [line["low"], line["high"]]
+                    panel.plot(ends, [place, place], color=look["color"], linewidth=0.9, label=f"_span {name}")
+                    panel.plot([line["mean"]], [place], label=f"_mean {name}", **_DOT, **look)
             panel.grid(axis="x")
             panel.tick_params(axis="y", length=0)
             panel.spines["left"].set_visible(False)
@@ -232,15 +235,6 @@ def plot_branches(data: Mapping[str, Sequence[Any]]) -> Figure:
         style.in_percent(right.xaxis)
         right.set_xlabel("Read off by a linear probe (%)")
     return drawn
-
-
-def _dot(axes: Axes, place: float, line: Mapping[str, Any]) -> None:
-    look = _LOOKS[line["measure"]]
-    name = f"{line['measure']} {line['representation']}"
-    ends = [line["low"], line["high"]]
-    axes.plot(ends, [place, place], color=look["color"], linewidth=0.9, label=f"_span {name}")
-    dot: dict[str, Any] = {"linestyle": "none", "markersize": 4.5, "zorder": 3, "clip_on": False}
-    axes.plot([line["mean"]], [place], label=f"_mean {name}", **dot, **look)
 
 
 def _mark_guessing(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:

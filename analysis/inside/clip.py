@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from featlab.analysis.inside import adapt_people
 from featlab.analysis.inside.faces import Faces, Image, plot_clip
 from featlab.analysis.page import DrawnFigure, Result
-from featlab.analysis.people import adapt_people
 from featlab.analysis.table import Column, Table, make_table, number_text
 from featlab.cache.table import FeatureTable
 from featlab.errors import InputError, closest, listed
@@ -135,7 +135,7 @@ def video_rows(table: FeatureTable, split: Split, video: str = "") -> NDArray[np
     return ordered
 
 
-def clip_result(clip: Clip, faces: Faces, metadata: Mapping[str, Any]) -> Result:
+def clip_result(clip: Clip, faces: Faces) -> Result:
     """Return curves, frames and a table."""
     data = clip_columns(clip)
     decides = " The dotted line is where the decision flips." if len(clip.classes) == 2 else ""
@@ -153,7 +153,6 @@ def clip_result(clip: Clip, faces: Faces, metadata: Mapping[str, Any]) -> Result
         summary=[clip_sentence(clip)],
         tables={"clip": clip_table(clip)},
         figures=[DrawnFigure("clip", title, caption, drawn, data)],
-        metadata=metadata,
         data={
             "subject": clip.subject,
             "video": clip.video,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.analysis.people import (
+from featlab.analysis.inside import (
     EXTRACTED,
     LAYERS,
     UNADAPTED,
@@ -104,7 +104,10 @@ def feature_map(people: AdaptedPeople, person: AdaptedPerson, settings: MapSetti
         places, variances = _on_source_axes(list(clouds.values()), extracted.source)
     else:
         every = np.concatenate(list(clouds.values()))
-        perplexity = _perplexity(settings, len(every)) if settings.by == "tsne" else 0.0
+        if settings.by == "tsne":
+            perplexity = settings.perplexity or min(_PERPLEXITY, (len(every) - 1) / 3)
+        if perplexity >= len(every):
+            raise InputError(f"--perplexity {perplexity:g} must be below the {len(every)} rows of the map; lower it")
         seed = run_seed(people.bundle.seed, "feature map", person.subject)
         whole = plane(every, settings.by, perplexity=perplexity, seed=seed)
         places = np.split(whole, np.cumsum([len(cloud) for cloud in clouds.values()])[:-1])
@@ -162,16 +165,13 @@ def score_views(
             own = float((source_label[known][index] == labels[:, None]).mean())
             frequency = np.bincount(source_label[known], minlength=int(labels.max()) + 1) / len(known)
             chance = float(frequency[labels].mean())
-        silhouette = _silhouette(view.target[rows], labels)
+        silhouette = math.nan
+        if 2 <= len(np.unique(labels)) < len(rows):
+            from sklearn.metrics import silhouette_score
+
+            silhouette = float(silhouette_score(view.target[rows], labels))
         scores.append(ViewScore(view.name, view.reference, len(rows), own, chance, silhouette))
     return tuple(scores)
-
-
-def _perplexity(settings: MapSettings, rows: int) -> float:
-    """Return the perplexity; one that was asked for has to fit."""
-    if settings.perplexity >= rows:
-        raise InputError(f"--perplexity {settings.perplexity:g} must be below the {rows} rows of the map; lower it")
-    return settings.perplexity or min(_PERPLEXITY, (rows - 1) / 3)
 
 
 def _on_source_axes(
@@ -186,11 +186,3 @@ def _on_source_axes(
     axes = PCA(2, svd_solver="full").fit(source.astype(np.float64))
     first, second = axes.explained_variance_ratio_.tolist()
     return [axes.transform(cloud.astype(np.float64)) for cloud in clouds], (first, second)
-
-
-def _silhouette(rows: NDArray[np.float32], labels: Codes) -> float:
-    if not 2 <= len(np.unique(labels)) < len(rows):
-        return math.nan
-    from sklearn.metrics import silhouette_score
-
-    return float(silhouette_score(rows, labels))

@@ -13,10 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from featlab.analysis import style
-from featlab.analysis.evaluation.methods import ACCESS_NOTE, figure_name, method_name
+from featlab.analysis.evaluation import ACCESS_NOTE, figure_name, method_name
+from featlab.analysis.inside import EXTRACTED, UNADAPTED
 from featlab.analysis.inside.map import GROUPS, NEAREST, FeatureMap, ViewScore
 from featlab.analysis.page import DrawnFigure, Result, safe_name
-from featlab.analysis.people import EXTRACTED, UNADAPTED
 from featlab.analysis.style import folded, folded_name
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
 from featlab.methods.registry import get_method, make_method
@@ -34,7 +34,7 @@ _LETTER = 0.066  # Width of a letter of a panel's title, inches.
 _LOWEST, _TALLEST = 0.6, 1.0  # Height of a panel against its width.
 
 
-def map_result(maps: Sequence[FeatureMap], metadata: Mapping[str, Any]) -> Result:
+def map_result(maps: Sequence[FeatureMap]) -> Result:
     """Return the maps of several targets, all with the same methods and settings, drawn and scored."""
     methods = dict.fromkeys(name for item in maps for name in item.columns["panel"])
     selections = {name: make_method(name).selection for name in methods}
@@ -57,7 +57,6 @@ def map_result(maps: Sequence[FeatureMap], metadata: Mapping[str, Any]) -> Resul
             )
             for item in maps
         ],
-        metadata=metadata,
         data={
             "subjects": subjects,
             "scores": [{"subject": item.subject, **vars(score)} for item in maps for score in item.scores],
@@ -119,9 +118,8 @@ def plot_map(item: FeatureMap, *, names: Mapping[str, str], subtitles: Mapping[s
     height = style.FULL / across * float(np.clip(shape, _LOWEST, _TALLEST)) + 0.13 * (lines + 1)
     with style.house_style():
         drawn = style.figure(style.FULL, down * height + 0.4 + 0.16 * math.ceil(len(codes) / 4))
-        grid = drawn.subplots(down, across, squeeze=False)
-        for place, (name, head, rest) in enumerate(zip(panels, heads, beneath, strict=True)):
-            panel = grid.flat[place]
+        grid = style.panels(drawn, len(panels), across)
+        for place, (panel, name, head, rest) in enumerate(zip(grid, panels, heads, beneath, strict=True)):
             for group in GROUPS:
                 for code in codes:
                     mask = (data["panel"] == name) & (data["group"] == group) & (data["label"] == code)
@@ -130,8 +128,6 @@ def plot_map(item: FeatureMap, *, names: Mapping[str, str], subtitles: Mapping[s
             panel.set_title(head, fontweight="bold", pad=4 + 9 * (rest.count("\n") + 1 if rest else 0))
             panel.text(0.5, 1.01, rest, transform=panel.transAxes, ha="center", va="bottom", fontsize=7)
             _format_axes(panel, item, name, int(1.15 * letters), first=place % across == 0)
-        for panel in grid.flat[len(panels) :]:
-            panel.set_axis_off()
         _legend(drawn, item.classes, codes, folded_name(item.subject, 24))
     return drawn
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from featlab.analysis import style
+from featlab.analysis.inside import EXTRACTED, UNADAPTED, AdaptedPeople, AdaptedPerson, View, person_views
 from featlab.analysis.page import DrawnFigure, Result, safe_name
-from featlab.analysis.people import EXTRACTED, UNADAPTED, AdaptedPeople, AdaptedPerson, View, person_views
 from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
 from featlab.cache.table import FeatureTable
@@ -91,7 +91,7 @@ def source_neighbours(people: AdaptedPeople, person: AdaptedPerson, method: str,
     return Neighbours(person.subject, method, len(rows), views[method].reference, subjects, counts, before, after)
 
 
-def neighbours_result(found: Neighbours, metadata: Mapping[str, Any]) -> Result:
+def neighbours_result(found: Neighbours) -> Result:
     """Return figure, table and what they say."""
     caption = (
         f"Of {found.frames} test frames of {found.subject}, which were not adapted on, how many have their nearest "
@@ -111,7 +111,6 @@ def neighbours_result(found: Neighbours, metadata: Mapping[str, Any]) -> Result:
         summary=[_sentence(found)],
         tables={"spread": neighbours_table(found)},
         figures=[figure],
-        metadata=metadata,
         data=found.to_dict(),
     )
 

@@ -106,11 +106,6 @@ def first_references(pairs: Pairs, rows: Sequence[int] | Codes) -> NDArray[np.in
     return np.where(pairs.row[there] == rows, pairs.reference[there], -1).astype(np.intp)
 
 
-def rows_among(table: FeatureTable, source: FeatureTable) -> NDArray[np.intp]:
-    """Return where the rows of some subjects are in the table of everybody: both have them in the cache's order."""
-    return np.flatnonzero(np.isin(table.subject, np.unique(source.subject)))
-
-
 def agreement(pairs: Pairs, table: FeatureTable) -> Agreement:
     """Measure what source rows and their references have in common."""
     left, right = table.label[pairs.row], table.label[pairs.reference]
@@ -130,13 +125,11 @@ def pair_cosine(table: FeatureTable, row: Codes, reference: Codes) -> NDArray[np
     """Return (m,) the cosine similarity of rows and their references; NaN with a zero embedding."""
     similarity = np.empty(len(row))
     norms = lengths(table.embeddings)
+    norms = np.where(norms < SHORTEST, np.nan, norms)
     for start in range(0, len(row), _BLOCK):
         left, right = row[start : start + _BLOCK], reference[start : start + _BLOCK]
         product = np.einsum("nd,nd->n", table.embeddings[left], table.embeddings[right], dtype=np.float64)
-        directed = (norms[left] >= SHORTEST) & (norms[right] >= SHORTEST)
-        similarity[start : start + _BLOCK] = np.where(
-            directed, product / np.where(directed, norms[left] * norms[right], 1.0), np.nan
-        )
+        similarity[start : start + _BLOCK] = product / (norms[left] * norms[right])
     return similarity
 
 
@@ -149,7 +142,7 @@ def pair_disparity(table: FeatureTable, row: Codes, reference: Codes) -> NDArray
     return np.where(both, disparity(shapes[row], shapes[reference]), np.nan)
 
 
-def pairs_result(examples: ExamplePairs, faces: Faces, label_rule: str, metadata: Mapping[str, Any]) -> Result:
+def pairs_result(examples: ExamplePairs, faces: Faces, label_rule: str) -> Result:
     """Return the examples as strips of faces, and the numbers over all rows as a table."""
     caption = (
         "Source rows on top, and beneath each the reference that every strategy chose, always another subject: the "
@@ -162,7 +155,6 @@ def pairs_result(examples: ExamplePairs, faces: Faces, label_rule: str, metadata
         summary=[agreement_sentence(examples.agreements, label_rule)],
         tables={"pairs": agreement_table(examples.agreements)},
         figures=[figure],
-        metadata=metadata,
         data={"strategies": [asdict(item) for item in examples.agreements], "examples": figure.data},
         notes=[faces.note] if faces.note else [],
     )
@@ -170,7 +162,8 @@ def pairs_result(examples: ExamplePairs, faces: Faces, label_rule: str, metadata
 
 def pairs_figure(name: str, title: str, caption: str, examples: ExamplePairs, faces: Faces) -> DrawnFigure:
     """Return the figure of examples, with the faces of the workspace's rows."""
-    at = rows_among(faces.table, examples.source)
+    # Where their rows are in the table of everybody: both have them in the cache's order.
+    at = np.flatnonzero(np.isin(faces.table.subject, np.unique(examples.source.subject)))
     drawn = draw_pairs(examples, lambda row: faces.image(int(at[row])))
     return DrawnFigure(name, title, caption, drawn, example_columns(examples))
 

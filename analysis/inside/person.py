@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from featlab.analysis.inside.faces import THUMBNAILS, Image, plot_clip, shrunk
 from featlab.analysis.page import DrawnFigure, Result, write_result
+from featlab.analysis.report import write_report
 from featlab.analysis.report.collect import read_report
-from featlab.analysis.report.page import write_report
 from featlab.analysis.table import Column, Table, make_table, number_text
 from featlab.bundle.bundle import Bundle
 from featlab.evaluation.results import versions

@@ -31,7 +31,7 @@ _LOOKS: Mapping[str, dict[str, Any]] = {
 }
 
 
-def style_result(shifts: Sequence[StyleShift], metadata: Mapping[str, Any]) -> Result:
+def style_result(shifts: Sequence[StyleShift]) -> Result:
     """Return a figure a method, the table and what it says."""
     caption = (
         "Distance of each target's neutral style (mean; standard deviation) from the source's centre, before and after "
@@ -54,7 +54,6 @@ def style_result(shifts: Sequence[StyleShift], metadata: Mapping[str, Any]) -> R
             )
             for shift in shifts
         ],
-        metadata=metadata,
         data={"distances": {shift.method: shift.columns for shift in shifts}},
     )
 
@@ -123,7 +122,15 @@ def plot_style(shift: StyleShift) -> Figure:
             panels[0].set_ylim(bottom=0.0)
         for panel, layer in zip(grid[0], shift.layers, strict=True):
             panel.set_title(layer, fontweight="bold")
-        drawn.legend(handles=_handles(shift), loc="outside lower center", ncols=3, handlelength=1.8)
+        pairs = zip(*(shift.columns[name] for name in ("group", "before", "after")), strict=True)
+        kinds = {_kind(before, after) for group, before, after in pairs if group in _STARTS}
+        handles = [
+            *(Line2D([], [], **_SLOPE, **look, label=kind) for kind, look in _LOOKS.items() if kind in kinds),
+            Line2D([], [], color="black", marker="o", linewidth=1.8, label="median target"),
+            Patch(facecolor=_BAND, label="source people as they are (90 %)"),
+            Line2D([], [], color=style.COLOURS[2], marker="s", linewidth=2.4, label="source people moved (90 %)"),
+        ]
+        drawn.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.8)
     return drawn
 
 
@@ -158,17 +165,6 @@ def _draw_panel(panel: Axes, shift: StyleShift, key: Key) -> None:
     panel.set_xlim(-0.75, _MOVED + 0.15)
     panel.set_xticks([place for start in _STARTS.values() for place in (start, start + 1)], ["before", "after"] * 2)
     panel.yaxis.set_major_locator(MaxNLocator(5))
-
-
-def _handles(shift: StyleShift) -> list[Any]:
-    pairs = zip(*(shift.columns[name] for name in ("group", "before", "after")), strict=True)
-    found = {_kind(before, after) for group, before, after in pairs if group in _STARTS}
-    return [
-        *(Line2D([], [], **_SLOPE, **look, label=kind) for kind, look in _LOOKS.items() if kind in found),
-        Line2D([], [], color="black", marker="o", linewidth=1.8, label="median target"),
-        Patch(facecolor=_BAND, label="source people as they are (90 %)"),
-        Line2D([], [], color=style.COLOURS[2], marker="s", linewidth=2.4, label="source people moved (90 %)"),
-    ]
 
 
 def _kind(before: float, after: float) -> str:

@@ -1,8 +1,6 @@
 """How far targets are from the source's style, layer by layer, before and after a method: two distances a person.
 
-Style is the mean and the standard deviation of a person's neutral rows. One unit is what separates a typical source
-person from the source's centre before anything is moved: the median over source subjects. (The style bank has them
-moved by their own offsets, which puts everyone's mean onto the centre and leaves nothing to measure by.)
+One unit is what separates a typical source person's style from the source's centre before anything is moved.
 """
 
 from __future__ import annotations
@@ -18,20 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.analysis.people import AdaptedPeople, features_of
+from featlab.analysis.inside import AdaptedPeople, features_of
 from featlab.analysis.table import MISSING, columns_of
+from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.methods.base import base_model
 from featlab.methods.pft.method import PFT
 from featlab.methods.registry import get_method
 from featlab.model.losses import group_statistics, style_statistics
 from featlab.model.networks import Affine, PersonalModel, SourceHead, Translator, as_tensor
-from featlab.protocol.splits import split_target
+from featlab.protocol.splits import Split, split_target
 
 STATISTICS = {"mean": "mean", "std": "standard deviation"}
-GROUPS = ("adapted rows", "other rows", "source", "source moved")
-"""Whose distances: a target's rows that were adapted on, and its other neutral rows; the source people as they are; the
-same people, each moved by half of their neutral clips and measured on the others, as a target is."""
 SPREAD = 95.0  # Percentile of the source people's distances up to which someone is within the source's spread.
 
 _SMALLEST_UNIT = 1e-6  # Source people who are less apart than this do not differ.
@@ -46,7 +42,9 @@ class StyleShift:
 
     method: str
     layers: tuple[str, ...]  # features (before T), embedding (after it), bottleneck; without T no embedding.
-    columns: dict[str, list[Any]]  # A line a person, in units; source people as they are have no after (NaN).
+    # A line a person, in units, of four groups: a target's adapted rows, and other neutral rows; the source people as
+    # they are, who have no after (NaN); they again, moved as a target is and measured on their other clips.
+    columns: dict[str, list[Any]]
     units: Mapping[Key, float]  # To a distance; none where people don't differ.
 
     def values(self, key: Key, group: str, side: str = "after") -> NDArray[np.float64]:
@@ -83,11 +81,9 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
     centres = {layer: (mean.mean(dim=0), std.mean(dim=0)) for layer, (mean, std) in statistics.items()}
     if through:
         centres = {layer: bundle.bank.layers[layer] for layer in statistics}
-    moved_to, _ = bundle.bank.layers["features"]
-    cases = [*_of_targets(people, method), *_of_sources(people, through, gap, moved_to)]
     measured = [
         (group, subject, [_layers(part, rows, through) for part in (plain, model)])
-        for group, subject, rows, model in cases
+        for group, subject, rows, model in _cases(people, method, through, gap)
         if len(rows)
     ]
     lines: list[tuple[Any, ...]] = []
@@ -100,11 +96,11 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
             if not unit > _SMALLEST_UNIT:
                 continue
             units[layer, statistic] = unit
-            lines += [
-                (layer, statistic, who, subject, *(_distance(rows[layer], place, centre) / unit for rows in sides))
-                for who, subject, sides in measured
-                if all(layer in rows for rows in sides)
-            ]
+            for who, subject, sides in measured:
+                if all(layer in rows for rows in sides):
+                    styles = [style_statistics(rows[layer])[place] for rows in sides]
+                    far = [float(torch.linalg.vector_norm(each - centre)) / unit for each in styles]
+                    lines.append((layer, statistic, who, subject, *far))
             lines += [
                 (layer, statistic, "source", source.subjects[code], far / unit, math.nan)
                 for code, far in zip(codes, apart, strict=True)
@@ -115,32 +111,33 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
     return StyleShift(method, tuple(statistics), columns, units)
 
 
-def _of_targets(people: AdaptedPeople, method: str) -> Iterator[_Case]:
-    """Yield the neutral rows of each target."""
-    for person in people.people:
-        table, test = person.table, person.split.test
-        others = test[table.label[test] == table.neutral_code]
-        for group, rows in (("adapted rows", person.split.adapt), ("other rows", others)):
-            yield group, person.subject, table.embeddings[rows], person.models[method].model
-
-
-def _of_sources(people: AdaptedPeople, through: bool, gap: int, centre: Tensor) -> Iterator[_Case]:
-    """Yield those of each source subject who can play a target, moved by the mean of what would be adapted on."""
+def _cases(people: AdaptedPeople, method: str, through: bool, gap: int) -> Iterator[_Case]:
+    """Yield the neutral rows of each target, then of each source subject who can play one, moved as a target is."""
     bundle = people.bundle
+    for person in people.people:
+        table, model = person.table, person.models[method].model
+        yield "adapted rows", person.subject, table.embeddings[person.split.adapt], model
+        yield "other rows", person.subject, _others(table, person.split), model
+    assert bundle.bank is not None  # `style_shift` has looked
+    centre, _ = bundle.bank.layers["features"]
     for subject in people.source.subject_names_present():
         table = people.source.rows_of(subject)
         try:
             split = split_target(table, gap)
         except InputError:
             continue
-        others = split.test[table.label[split.test] == table.neutral_code]
         offset = centre - features_of(base_model(bundle), table.embeddings[split.adapt]).mean(dim=0)
         translator: Affine | Translator = Affine.shift(offset)
         if through:
             translator = copy.deepcopy(bundle.translator)
             translator.offset.data.copy_(offset)
-        moved = PersonalModel(bundle.projection, translator, bundle.head)
-        yield "source moved", subject, table.embeddings[others], moved
+        yield "source moved", subject, _others(table, split), PersonalModel(bundle.projection, translator, bundle.head)
+
+
+def _others(table: FeatureTable, split: Split) -> NDArray[np.float32]:
+    """Return the embeddings of the neutral rows that were not adapted on."""
+    rows: NDArray[np.float32] = table.embeddings[split.test[table.label[split.test] == table.neutral_code]]
+    return rows
 
 
 def _layers(model: PersonalModel, embeddings: NDArray[np.float32], through: bool) -> dict[str, Tensor]:
@@ -156,8 +153,3 @@ def _layers(model: PersonalModel, embeddings: NDArray[np.float32], through: bool
         with torch.no_grad():
             layers["bottleneck"] = model.head.bottleneck(given.to(model.head.norm.weight.device)).cpu()
     return layers
-
-
-def _distance(rows: Tensor, place: int, centre: Tensor) -> float:
-    """Return how far the mean (place 0) or the standard deviation (1) of some rows is from the centre's."""
-    return float(torch.linalg.vector_norm(style_statistics(rows)[place] - centre))

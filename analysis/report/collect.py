@@ -14,7 +14,7 @@ from PIL import Image
 
 from featlab.analysis.page import PAGE_FILE, Page, PageFigure, read_page, read_table
 from featlab.analysis.table import Table, count_text
-from featlab.cache.sums import check_sum
+from featlab.cache.atomic import check_sum
 from featlab.config.analysis import LARGEST_DRAWING
 from featlab.config.load import Config, flat_values
 from featlab.errors import InputError
@@ -90,16 +90,16 @@ def find_pages(results: Path) -> tuple[list[Path], list[Path]]:
     newest: dict[str, Path] = {}
     for folder in sorted(pages, key=lambda folder: (folder / PAGE_FILE).stat().st_mtime_ns):
         newest[_RUN_KEY.sub("", folder.name)] = folder
-    shown = sorted(newest.values(), key=_order)
+
+    def order(folder: Path) -> tuple[int, str]:
+        try:
+            kind = read_page(folder).kind
+        except InputError:
+            kind = folder.name.partition("-")[0]
+        return _index(_KINDS, kind), folder.name
+
+    shown = sorted(newest.values(), key=order)
     return shown, [folder for folder in pages if folder not in shown]
-
-
-def _order(folder: Path) -> tuple[int, str]:
-    try:
-        kind = read_page(folder).kind
-    except InputError:
-        kind = folder.name.partition("-")[0]
-    return _index(_KINDS, kind), folder.name
 
 
 def read_report(folders: Sequence[Path], title: str) -> Report:

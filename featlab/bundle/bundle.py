@@ -8,33 +8,65 @@ subjects/<id>/       what adapting to one person changed
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hmac
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from featlab.bundle.card import bundle_card
-from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
-from featlab.bundle.keyed import KeyedNames
-from featlab.bundle.older import upgraded
-from featlab.cache.atomic import atomic_folder, atomic_write_text
+from featlab.bundle.files import bundle_card, read_json, read_tensors, write_json, write_tensors
+from featlab.cache.atomic import atomic_folder, atomic_write_text, check_sum
+from featlab.cache.names import one_form
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.sums import check_sum
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError, one_line
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state, head_map
 from featlab.model.style_bank import LAYERS, CarriedShare, StyleBank
 from featlab.protocol.splits import check_disjoint
-from featlab.seeding import blank
+from featlab.seeding import blank, stable_hash
 
 BUNDLE_FORMAT = 3
 _MADE_BY = ("features", "head", "pair", "pretrain")
 """Sections of the configuration that make a bundle. The others name people and files, and stay at home."""
 BUNDLE_FILES = _MODEL, _META, _CARD = "model.safetensors", "bundle.json", "card.md"
+
+
+@dataclass(frozen=True)
+class KeyedNames:
+    """Names as HMAC-SHA256 under a key that lies beside them: whoever knows one can test it, and guess a short one."""
+
+    key: str
+    hashes: tuple[str, ...]  # 64 hex digits each, ascending.
+
+    @classmethod
+    def of(cls, names: Iterable[str], *made_of: object) -> Self:
+        """Return the hashes of some names, under a key that depends on what was made of their rows."""
+        key = stable_hash("source people", *made_of)[:32]
+        return cls(key, tuple(sorted({_hash(key, name) for name in names})))
+
+    @classmethod
+    def read(cls, stored: Any, *made_of: object) -> Self:
+        """Return what a bundle holds of its source people; those of format 2 hold their names."""
+        if isinstance(stored, list):
+            return cls.of(map(str, stored), *made_of)
+        return cls(str(stored["key"]), tuple(sorted(map(str, stored["hashes"]))))
+
+    def __contains__(self, name: str) -> bool:
+        wanted = _hash(self.key, name)
+        place = bisect_left(self.hashes, wanted)
+        return self.hashes[place : place + 1] == (wanted,)
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+
+def _hash(key: str, name: str) -> str:
+    return hmac.new(key.encode(), one_form(name).encode("utf-8", "surrogatepass"), "sha256").hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +89,7 @@ class Bundle:
         declared: What those tensors are, by method name.
         cache_digest: Of the cache that it was trained on.
         history: Mean losses of the pretraining, an entry an epoch.
-        membership: What a membership test told of it, see `featlab.model.membership`; empty where nothing.
+        membership: What a membership test told of it, see `featlab.model.style_bank`; empty where nothing.
     """
 
     projection: Projection
@@ -82,19 +114,10 @@ class Bundle:
         """The label code of the neutral class."""
         return self.classes.index(self.neutral)
 
-    @cached_property
-    def _behind(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps (D, K) of what T keeps and (hidden, K) of its hidden layer to logits, and their bias (K,)."""
-        last, (weight, bias) = self.translator.last, head_map(self.head)
-        with torch.no_grad():
-            hidden, bias = last.weight.cpu().double().T @ weight, bias + last.bias.cpu().double() @ weight
-            kept, device = weight if self.translator.residual else torch.zeros_like(weight), last.weight.device
-        return kept.float().to(device), hidden.float().to(device), bias.float().to(device)
-
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
         """Return C(B(T(f))), (n, K), of features (n, D): behind T's hidden layer all is one affine map, made once."""
-        kept, hidden, bias = self._behind
+        kept, hidden, bias = _behind(self.translator, self.head)
         shifted = features + self.translator.offset
         return torch.addmm(bias, shifted, kept).addmm_(torch.relu(self.translator.first(shifted)), hidden)
 
@@ -110,6 +133,15 @@ class Bundle:
                 f"made for {self.extractor.id!r} ({self.extractor.fingerprint[:12]}); extract with the same backbone, "
                 "weights and preprocessing, or train another bundle"
             )
+
+
+@lru_cache(maxsize=64)
+def _behind(translator: Translator, head: SourceHead) -> tuple[Tensor, Tensor, Tensor]:
+    """Return maps (D, K) of what T keeps and (hidden, K) of its hidden layer to logits, and their bias (K,)."""
+    last, (weight, bias) = translator.last, head_map(head)
+    hidden, bias = last.weight.cpu().double().T @ weight, bias + last.bias.cpu().double() @ weight
+    kept, device = weight if translator.residual else torch.zeros_like(weight), last.weight.device
+    return kept.float().to(device), hidden.float().to(device), bias.float().to(device)
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> Path:
@@ -154,7 +186,10 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         raise BundleError(f"{path}: format {version} is newer than this featlab's ({BUNDLE_FORMAT}); update featlab")
     tensors = read_tensors(folder / _MODEL, device, digest=meta.get("tensors"))
     try:
-        meta, tensors = upgraded(version, meta, tensors)
+        if version < BUNDLE_FORMAT:
+            from featlab.bundle.older import upgraded
+
+            meta, tensors = upgraded(version, meta, tensors)
         return _assemble(meta, tensors, device)
     except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise BundleError(f"{folder}: damaged or incomplete ({one_line(error)}); run featlab pretrain again") from error
@@ -224,7 +259,7 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         classes=tuple(meta["classes"]),
         neutral=str(meta["neutral"]),
         extractor=ExtractorInfo.from_dict(extractor),
-        source_subjects=KeyedNames(str(people["key"]), tuple(sorted(map(str, people["hashes"])))),
+        source_subjects=KeyedNames.read(people, meta["cache_digest"], meta["seed"]),
         config=Config().with_values(flat_values(meta["config"]), _META),
         seed=int(meta["seed"]),
         share=CarriedShare(float(share["value"]), int(share["people"]), tuple(map(float, share["losses"]))),

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featlab.bundle.keyed import KeyedNames
 from featlab.model.style_bank import CarriedShare
 
 Stored = tuple[dict[str, Any], dict[str, Tensor]]
@@ -18,10 +17,8 @@ _RETIRED = ("objective", "residual", "weight_decay", "noise", "label_smoothing")
 
 
 def upgraded(version: int, meta: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
-    """Return what a bundle holds in the newest format."""
-    if version == 1:
-        meta, tensors = _from_1(meta, tensors)
-    return _from_2(meta, tensors) if version <= 2 else (meta, tensors)
+    """Return what a bundle of format 1 or 2 holds in the newest one."""
+    return _from_2(*(_from_1(meta, tensors) if version == 1 else (meta, tensors)))
 
 
 def _from_1(meta: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
@@ -37,14 +34,12 @@ def _from_1(meta: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
 
 
 def _from_2(meta: dict[str, Any], tensors: dict[str, Tensor]) -> Stored:
-    """Source people were named, the bank held each of them at every layer, and the whole configuration was there."""
+    """Source people are named; the bank held each of them at every layer, and the whole configuration was there."""
     bank, config = meta["bank_subjects"], meta["config"]
     pretrain = config["pretrain"] | {"style_bank": "none" if bank is None else "people"}
-    names = KeyedNames.of(map(str, meta["source_subjects"]), meta["cache_digest"], meta["seed"])
     now = {
         "config": {name: config[name] for name in ("features", "head", "pair")} | {"pretrain": pretrain},
         "declared": meta.get("declared", {}),
-        "source_subjects": asdict(names),
         "bank": None if bank is None else {"people": len(bank)},
         "membership": {},
     }

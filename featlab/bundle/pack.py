@@ -7,8 +7,7 @@ from pathlib import Path
 from shutil import copyfileobj
 
 from featlab.bundle.bundle import BUNDLE_FILES, load_bundle
-from featlab.cache.atomic import atomic_folder, atomic_path
-from featlab.cache.sums import sum_of
+from featlab.cache.atomic import atomic_folder, atomic_path, sum_of
 from featlab.errors import BundleError
 
 

@@ -15,6 +15,19 @@ LARGEST_DRAWING = 450_000
 """Bytes of an SVG up to which a report shows it as it is; a larger one holds a cloud of dots, or photographs."""
 BN_MODES = ("train", "eval")
 ENGINES = ("local", "dask", "submitit")
+GRIDS = {
+    "dims": ("dims",),
+    "pairing": ("strategies",),
+    "losses": ("terms",),
+    "lambda": ("style", "expression", "alignment", "anchor"),
+    "layers": ("updates",),
+    "share": ("carried",),
+    "neutral": ("frames",),
+    "sources": ("counts",),
+    "contamination": ("shares",),
+    "bn": ("modes",),
+}
+"""Every ablation, and the keys of ``[ablate]`` that hold its grid."""
 
 _WEIGHTS = (0.0, 0.01, 0.1, 1.0, 10.0)
 

@@ -98,17 +98,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
 
 def flat_values(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``{"section.key": value}`` of what `Config.to_dict` gave, as `Config.with_values` takes it."""
-    values: dict[str, Any] = {}
-    for section, part in data.items():
-        if section == "adapt":
-            values["adapt.method"] = part["method"]
-            for method, options in part["options"].items():
-                values |= {f"adapt.{method}.{key}": value for key, value in options.items()}
-        elif isinstance(part, Mapping):
-            values |= {f"{section}.{key}": value for key, value in part.items()}
-        else:
-            values[section] = part
-    return values
+    return {key.replace("adapt.options.", "adapt.", 1): value for key, value in _flatten(data)}
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,15 +25,7 @@ from featlab.evaluation.metrics import (
 from featlab.evaluation.results import EvaluationRow
 from featlab.methods.base import Method, SourceFeatures
 from featlab.model.networks import AdaptedModel
-from featlab.protocol.splits import (
-    WHOLE_CLIP,
-    ClipConditions,
-    Split,
-    reduced_split,
-    split_dataset,
-    split_target,
-    target_of,
-)
+from featlab.protocol.splits import Split, reduced_split, split_dataset, split_target, target_of
 from featlab.seeding import run_seed
 
 
@@ -47,7 +39,8 @@ class RunNumbers:
     count_flops: bool = False  # Run every method once more to count its operations.
     smoothing: int = 0  # Window of the second macro F1 in frames, see `featlab.evaluation.metrics`; 1 or 0 for none.
     gap: int = 5  # See `featlab.protocol.splits`.
-    conditions: ClipConditions = WHOLE_CLIP  # A shorter clip, or one that is not all neutral; of one person.
+    frames: int = 0  # Adapt on at most that many frames of one person's clip; 0 takes all.
+    contamination: float = 0.0  # Fraction of them that is replaced by test frames of other classes.
 
 
 def evaluate_subject(
@@ -82,7 +75,8 @@ def evaluate_subject(
     if table.classes != bundle.classes:
         raise InputError(f"the rows have classes {', '.join(table.classes)}, the bundle {', '.join(bundle.classes)}")
     if numbers.scope == "person":
-        split = reduced_split(table, split_target(table, numbers.gap), numbers.conditions, bundle.seed)
+        split, seed = split_target(table, numbers.gap), bundle.seed
+        split = reduced_split(table, split, seed, frames=numbers.frames, contamination=numbers.contamination)
     else:
         split = split_dataset(table, numbers.gap)
     return [row for method in methods for row in _rows(bundle, table, split, method, source, numbers)]
@@ -249,7 +243,7 @@ def _row(
         video_balanced_accuracy=videos.balanced_accuracy,
         reliability=tuple(reliability_counts(probabilities, table.label[test]).ravel().tolist()),
         collapsed=scores.collapsed,
-        **asdict(scores),
+        **vars(scores),
         **cost,
     )
 

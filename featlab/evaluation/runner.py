@@ -17,13 +17,13 @@ from featlab.bundle.bundle import Bundle
 from featlab.bundle.files import read_json, write_json
 from featlab.cache.atomic import folders_synced_last
 from featlab.config.analysis import EngineConfig
-from featlab.engine.run import LOCAL, run_all
-from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.engine import LOCAL, run_all
+from featlab.errors import ConfigError, FeatlabError, InputError, UnfinishedError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.run import RunNumbers, evaluate_subject, failed_rows
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
-from featlab.protocol.splits import ClipConditions, reduced_split, split_target
+from featlab.protocol.splits import reduced_split, split_target
 from featlab.seeding import stable_hash
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Notify, Source, Workspace, bundle_folder
@@ -50,9 +50,7 @@ class Task:
     under ``results/`` which keeps the runs. ``count_flops`` counts the operations of every method on one target.
     """
 
-    workspace: Workspace
-    source_subjects: tuple[str, ...]
-    source_seed: int
+    source: Source
     targets: tuple[str, ...]
     methods: Mapping[str, Method]
     draw: int = 0
@@ -72,14 +70,19 @@ class Task:
         return bundle_folder(self.source, self.prepares)
 
     @property
-    def source(self) -> Source:
-        """What the source model is made from."""
-        return Source(self.workspace, self.source_subjects, self.source_seed)
+    def workspace(self) -> Workspace:
+        """Whose source and targets they are."""
+        return self.source.workspace
 
     @property
     def prepares(self) -> tuple[str, ...]:
         """Registry names of the methods, each once."""
         return tuple(dict.fromkeys(method.name for method in self.methods.values()))
+
+    @cached_property
+    def _made_from(self) -> dict[str, str]:
+        """What each method's runs start from, as if the source model were made for it alone: others change no run."""
+        return {name: bundle_folder(self.source, (name,)).name for name in self.prepares}
 
     @property
     def runs(self) -> list[Run]:
@@ -89,13 +92,11 @@ class Task:
     def path(self, run: Run) -> Path:
         """Return where a finished run is kept."""
         method, protocol = self.methods[run.method], self.workspace.config.protocol
-        # As if the source model were made for this method alone: other methods change no run.
-        made_from = bundle_folder(self.source, (method.name,)).name
         # In a data set every subject's rows are adapted on: all of them are part of each run.
         scope = (protocol.scope, *(self.targets if protocol.scope == "dataset" else ()))
         clip = (protocol.gap, protocol.frames, protocol.contamination, protocol.smoothing)
         what = (run.draw, run.seed, run.subject, method.name, method.config)
-        name = f"{stable_hash(RUN_FORMAT, made_from, *scope, *clip, *what)[:16]}.jsonl"
+        name = f"{stable_hash(RUN_FORMAT, self._made_from[method.name], *scope, *clip, *what)[:16]}.jsonl"
         # Not relative: a worker process may have been started in another folder.
         return self.workspace.root.resolve() / "results" / self.folder / method.name / name
 
@@ -108,10 +109,6 @@ class Where(TypedDict, total=False):
     share: tuple[int, int]
     collect: bool
     on_step: OnStep | None
-
-
-class UnfinishedError(InputError):
-    """Some runs are there, and others belong to other shares."""
 
 
 def plan(workspace: Workspace) -> list[Task]:
@@ -130,17 +127,17 @@ def plan(workspace: Workspace) -> list[Task]:
                 f"protocol.draws = {protocol.draws}, but the targets are named: every draw would be the same; "
                 "give --targets a number, or leave out --draws"
             )
-        conditions = ClipConditions(protocol.frames, protocol.contamination)
         for subject in workspace.targets() if protocol.scope == "person" else ():
             rows = workspace.table.rows_of(subject)
-            reduced_split(rows, split_target(rows, protocol.gap), conditions, protocol.seed)
+            clip = split_target(rows, protocol.gap)
+            reduced_split(rows, clip, protocol.seed, frames=protocol.frames, contamination=protocol.contamination)
     tasks = []
     for draw in range(protocol.draws):
         targets = workspace.targets(draw)
-        sources = workspace.source(targets).subjects
+        source = workspace.source(targets)
         for seed in range(protocol.seeds):
-            task = Task(workspace, sources, protocol.seed + seed, targets, methods, draw, seed)
-            tasks.append(replace(task, count_flops=draw == seed == 0))
+            seeded = replace(source, seed=protocol.seed + seed)
+            tasks.append(Task(seeded, targets, methods, draw, seed, count_flops=draw == seed == 0))
     return tasks
 
 
@@ -160,7 +157,7 @@ def run_tasks(
 ) -> list[dict[Run, EvaluationRow]]:
     """Run every task, and return run to row for each; what an earlier call finished is read, not run.
 
-    ``jobs`` and ``engine`` say where, see `featlab.engine.run.run_all`. ``share`` = (i, n) does the i-th of n parts of
+    ``jobs`` and ``engine`` say where, see `featlab.engine.run_all`. ``share`` = (i, n) does the i-th of n parts of
     the work, for n machines that share the folder; ``collect`` runs nothing. Both read other runs where they are there.
     A failed run is a row with its error, and is tried again; one that another share or a later call fills has no row.
     """
@@ -267,9 +264,9 @@ def _run(piece: _Piece) -> tuple[int, dict[Run, EvaluationRow]]:
     if len(done) == len(paths):
         return piece.place, done
     bundle, table = _bundle(task), task.workspace.table.rows_of(*piece.subjects)
-    clip = ClipConditions(protocol.frames, protocol.contamination)
-    how = (protocol.scope, piece.count_flops, protocol.smoothing, protocol.gap, clip)
-    numbers, method = RunNumbers(task.draw, task.seed, *how), task.methods[piece.method]
+    clip = (protocol.smoothing, protocol.gap, protocol.frames, protocol.contamination)
+    numbers = RunNumbers(task.draw, task.seed, protocol.scope, piece.count_flops, *clip)
+    method = task.methods[piece.method]
     source = _source_rows(task) if method.needs_source else None
     try:
         rows = evaluate_subject(bundle, table, [method], source=source, numbers=numbers)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from featlab.errors import InputError
 from featlab.evaluation.metrics import calibration_error
-from featlab.evaluation.results import EvaluationRow, jsonable
-from featlab.evaluation.scores import (
+from featlab.evaluation.results import (
+    EvaluationRow,
     common_subject_means,
     failure_reasons,
+    jsonable,
     pooled_reliability,
     shared_scores,
     subject_means,
@@ -85,7 +86,7 @@ class MethodSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict that JSON can hold; NaN becomes ``None``."""
-        return {name: jsonable(value) for name, value in asdict(self).items()}
+        return {name: jsonable(value) for name, value in vars(self).items()}
 
 
 _SOURCE, _ORACLE = "source-only", "oracle"  # What is compared with, and what marks the top of the gap.

@@ -198,7 +198,7 @@ class TuningPlan:
 
         def task(playing: tuple[str, ...]) -> Task:
             others = tuple(name for name in source.subjects if name not in playing)
-            return Task(workspace, others, source.seed, playing, methods, folder="tune-runs")
+            return Task(replace(source, subjects=others), playing, methods, folder="tune-runs")
 
         return [task(playing) for playing in self.folds.values()]
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from featlab.evaluation.results import jsonable, run_facts
-from featlab.evaluation.scores import failure_reasons
+from featlab.evaluation.results import failure_reasons, jsonable, run_facts
 from featlab.evaluation.statistics import (
     TOLERANCE,
     bootstrap_interval,

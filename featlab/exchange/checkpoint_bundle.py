@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featlab.bundle.bundle import Bundle, write_bundle
-from featlab.bundle.card import bundle_card
-from featlab.bundle.keyed import KeyedNames
+from featlab.bundle.bundle import Bundle, KeyedNames, write_bundle
+from featlab.bundle.files import bundle_card
 from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable

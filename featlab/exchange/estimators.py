@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -18,13 +18,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featlab.bundle.bundle import Bundle
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.table import FeatureTable
+from featlab.cache.table import FeatureTable, codes_of
 from featlab.compute import one_thread
 from featlab.config.load import Config
 from featlab.errors import ConfigError, InputError
 from featlab.exchange.arrays import frozen, in_blocks, row_names
 from featlab.extraction.columns import as_text
-from featlab.extraction.tables.index import codes_of
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method, make_method
 from featlab.model.networks import PersonalModel, head_from_state
@@ -114,8 +113,7 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         state = dict(super().__getstate__())
         if "bundle_" in state:
             # A weight-normalised module can't be pickled.
-            parts = {part.name: getattr(self.bundle_, part.name) for part in fields(Bundle)}
-            state["bundle_"] = parts | {"head": dict(self.bundle_.head.state_dict())}
+            state["bundle_"] = vars(self.bundle_) | {"head": dict(self.bundle_.head.state_dict())}
         return state
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -251,7 +249,7 @@ class StyleTranslator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SourceE
         source = SourceRows.of(table, self.bundle_.projection.of_rows(table.embeddings))
         means = source.neutral_means().double().numpy()
         self._centre: NDArray[np.float64] = means.mean(axis=0)
-        self._source_means = dict(zip(source.clips.subjects, means, strict=True))
+        self._source_means = dict(zip(source.subjects, means, strict=True))
         self._projection = frozen(self.bundle_.projection)
         self._translator = frozen(self.bundle_.translator)
         self.personal_: dict[str, NDArray[np.float64]] = {}

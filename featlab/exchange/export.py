@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featlab.cache.atomic import atomic_path, atomic_write_text
+from featlab.cache.atomic import SIDECAR, atomic_path, atomic_write_text, sum_of
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.sums import SIDECAR, sum_of
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.exchange import formats

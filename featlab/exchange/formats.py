@@ -103,8 +103,7 @@ def _head(part: nn.Module) -> _Map:
     if type(part) is nn.Linear:
         return _Map(_wide(part.weight).T, _wide(part.bias))
     if type(part) is SourceHead:
-        weight, bias = head_map(part)
-        return _Map(weight.cpu(), bias.cpu())
+        return _Map(*head_map(part))
     raise _unknown(part, "B and C, or a linear map")
 
 

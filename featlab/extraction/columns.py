@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ class Columns:
     notes: tuple[str, ...] = ()
 
 
-def check_packed(path: Path) -> None:
+def _check_packed(path: Path) -> None:
     """Refuse a zip archive that was packed to fill the memory: arrays of numbers don't become so small."""
     with ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
@@ -62,6 +62,29 @@ def check_packed(path: Path) -> None:
         raise InputError(
             f"{path} is small and unpacks to {size >> 20:,} MB, as no features do; save it without packing"
         )
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the array of a ``.npy``, under the name "", or those of a ``.npz``; pickled objects are never loaded."""
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        _check_packed(path)
+        with loaded:
+            arrays = dict(loaded)
+        # What is no array in the archive comes as bytes.
+        if all(isinstance(array, np.ndarray) for array in arrays.values()):
+            return arrays
+    except InputError:
+        raise
+    except Exception as error:
+        # NumPy lets through what zip and its header parser raise on a broken file (BadZipFile, SyntaxError, ...).
+        if "pickle" in str(error) and is_zipfile(path):
+            raise InputError(
+                f"{path} holds pickled objects, which are never loaded; save names as text: np.array(names, dtype=str)"
+            ) from None
+    raise InputError(f"{path} isn't a {path.suffix.lower()} array of numbers; save it with numpy.save or numpy.savez")
 
 
 def read_names(table: Columns, wanted: Sequence[str], neutral: str = "") -> dict[str, list[str]]:

@@ -220,12 +220,9 @@ _DIGITS = 6
 
 
 def decode_csv_pixels(path: Path, offset: int) -> NDArray[np.uint8]:
-    """Read the image that a line of a csv holds.
+    """Read the image that a line of a csv holds, grey in all three channels: uint8 (48, 48, 3).
 
-    Of the line's values, the one with several numbers in it is the image: 48 x 48 grey values from 0 to 255, row by
-    row, apart by blanks. Where in the line it stands doesn't matter, and neither do quotes around it.
-
-    Returns uint8 (48, 48, 3), the grey value in all three channels.
+    It is the value with several numbers in it, 48 x 48 from 0 to 255, row by row, apart by blanks, wherever it stands.
     """
     try:
         with path.open("rb") as file:

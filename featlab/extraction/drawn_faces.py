@@ -21,7 +21,7 @@ from PIL import Image
 
 from featlab.cache.atomic import atomic_path, atomic_write_text
 from featlab.config.options import Options, option
-from featlab.engine.run import run_in_order, worker_count
+from featlab.engine import run_in_order, worker_count
 from featlab.errors import InputError
 from featlab.extraction.drawn_people import EXPRESSIONS, RECIPES, UNITS, FloatArray, Person, sketch_face
 

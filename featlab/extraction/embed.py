@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from featlab.cache.table import LARGEST, Rows, usable_rows
 from featlab.cache.writer import CacheBuilder
 from featlab.config.analysis import EngineConfig
-from featlab.engine.run import died_near, run_all, run_in_order
+from featlab.engine import died_near, run_all, run_in_order
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation, make_backbone
 from featlab.extraction.decode import read_pixels

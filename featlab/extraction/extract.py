@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.reader import open_cache
-from featlab.cache.repeats import Repeats
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.verify import check_cache
+from featlab.cache.verify import Repeats, check_cache
 from featlab.cache.writer import CacheBuilder
 from featlab.config.options import Options, option
-from featlab.engine.run import worker_count
+from featlab.engine import worker_count
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import Elsewhere, OnProgress, Progress, embed_shards

@@ -4,31 +4,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from featlab.methods.base import Method, NoConfig, base_model, target_features
-    from featlab.methods.registry import get_method, make_method, method_names, prepare_extras, register
-    from featlab.model.networks import AdaptedModel, Affine, linear_head
+    from featlab.methods.base import Method as Method
+    from featlab.methods.base import NoConfig as NoConfig
+    from featlab.methods.base import base_model as base_model
+    from featlab.methods.base import target_features as target_features
+    from featlab.methods.registry import get_method as get_method
+    from featlab.methods.registry import make_method as make_method
+    from featlab.methods.registry import method_names as method_names
+    from featlab.methods.registry import prepare_extras as prepare_extras
+    from featlab.methods.registry import register as register
+    from featlab.model.networks import AdaptedModel as AdaptedModel
+    from featlab.model.networks import Affine as Affine
+    from featlab.model.networks import linear_head as linear_head
 
-__all__ = [
-    "AdaptedModel",
-    "Affine",
-    "Method",
-    "NoConfig",
-    "base_model",
-    "get_method",
-    "linear_head",
-    "make_method",
-    "method_names",
-    "prepare_extras",
-    "register",
-    "target_features",
-]
-
-_BASE = {"Method", "NoConfig", "base_model", "target_features"}
-_PERSONAL = {"AdaptedModel", "Affine", "linear_head"}
+_HOME = {
+    **dict.fromkeys(("Method", "NoConfig", "base_model", "target_features"), "methods.base"),
+    **dict.fromkeys(("AdaptedModel", "Affine", "linear_head"), "model.networks"),
+    **dict.fromkeys(("get_method", "make_method", "method_names", "prepare_extras", "register"), "methods.registry"),
+}
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "methods.base" if name in _BASE else "model.networks" if name in _PERSONAL else "methods.registry"
-    return getattr(import_module(f"featlab.{home}"), name)
+    return getattr(import_module(f"featlab.{_HOME[name]}"), name)

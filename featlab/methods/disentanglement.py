@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,20 +20,13 @@ from torch import Tensor, nn
 from featlab.model.training import Adam, Fit, Phase, Terms, train
 from featlab.seeding import seeded
 
+if TYPE_CHECKING:
+    from featlab.methods.dsfda import DSFDAConfig
+
 IDENTITY, NOISE, HIDDEN = 128, 256, 128
 """Widths: of an identity code, of the decoder's noise (as published), of every hidden layer."""
 FRESH = 10.0
 """How many times faster networks learn that start from nothing."""
-
-
-@dataclass(frozen=True)
-class GeneratorWeights:
-    """Weights of the generator's losses."""
-
-    identity: float = 0.2  # Of being classified as the person.
-    expression: float = 0.8  # Of being classified as the expression.
-    feature_matching: float = 1.0  # Of having the hidden values of the person's row in the identity discriminator.
-    cycle: float = 5.0  # Of giving the rows again when swapped back.
 
 
 class Discriminator(nn.Module):
@@ -92,7 +85,7 @@ def new_disentangler(dim: int, code: int, classes: int, identities: int, *, seed
 
 
 def generator_losses(
-    networks: Disentangler, swap: Swap, weights: GeneratorWeights, random: torch.Generator
+    networks: Disentangler, swap: Swap, weights: DSFDAConfig, random: torch.Generator
 ) -> dict[str, Tensor]:
     """Return what the encoders and the decoder minimise, weights included (TDGAN's losses with DSFDA's weights).
 
@@ -140,7 +133,7 @@ def take_turns(
     *,
     discriminators: Adam,
     generator: Adam,
-    weights: GeneratorWeights,
+    weights: DSFDAConfig,
     random: torch.Generator,
     advice: str,
 ) -> Fit:

@@ -16,7 +16,6 @@ from featlab.errors import InputError
 from featlab.methods.base import Method, ordered_features
 from featlab.methods.disentanglement import (
     Disentangler,
-    GeneratorWeights,
     Swap,
     adam,
     identity_discriminator_loss,
@@ -68,11 +67,6 @@ class DSFDAConfig(Options):
     )
     cycle: float = option(5.0, "Weight of both cycles.", minimum=0)
 
-    @property
-    def weights(self) -> GeneratorWeights:
-        """The weights of the generator's losses."""
-        return GeneratorWeights(self.identity, self.expression, self.feature_matching, self.cycle)
-
 
 class DSFDA(Method):
     """Disentangled source-free adaptation to a neutral clip (Sharafi et al., 2025)."""
@@ -103,10 +97,10 @@ class DSFDA(Method):
         """Return the decoder, the expression discriminator and the class Gaussians of the expression codes."""
         rows = source.seen_rows()
         labels, classes = source.labels[rows], len(bundle.classes)
-        subjects = source.clips.row_subject[rows]
+        subjects = source.row_subject[rows]
         shown = torch.bincount(torch.unique(subjects * classes + labels) % classes, minlength=classes)
         # What few people show would be theirs, and not a class's.
-        enough_people = shown >= min(LEAST_PEOPLE, len(source.clips.subjects))
+        enough_people = shown >= min(LEAST_PEOPLE, len(source.subjects))
         known = (torch.bincount(labels, minlength=classes) >= LEAST_ROWS) & enough_people
         if not known.any():
             raise InputError("dsfda needs labelled rows of source subjects with neutral ones; label the source rows")
@@ -174,7 +168,7 @@ class DSFDA(Method):
             generator=adam(
                 config.lr, [student.head.linear, student.head.norm, networks.decoder], [networks.identity_encoder]
             ),
-            weights=config.weights,
+            weights=config,
             random=random,
             advice=f"lower {config.key('lr')} ({config.lr})",
         )
@@ -219,7 +213,7 @@ def train_disentangler(
         discriminator_losses,
         discriminators=adam(SOURCE_LR, [networks.identity_discriminator, networks.expression_discriminator]),
         generator=adam(SOURCE_LR, [networks.identity_encoder, networks.decoder]),
-        weights=GeneratorWeights(),
+        weights=DSFDAConfig(),
         random=random,
         advice="check the source's features for outliers",
     )

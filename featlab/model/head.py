@@ -1,4 +1,4 @@
-"""Fit the projection from embeddings to features, on source rows only."""
+"""The projection from embeddings to features, and B and C on them: made of source rows only."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from featlab.compute import one_cycle
 from featlab.config.sections import FeatureConfig, HeadConfig
 from featlab.errors import InputError
 from featlab.model.networks import Projection, SourceHead
-from featlab.model.stacked import Heads, batches_of_each
-from featlab.model.training import Adam, History, OnEpoch, Phase, Terms, train
+from featlab.model.training import Adam, Heads, History, OnEpoch, Phase, Terms, batches_of_each, train
 from featlab.seeding import blank, generator, seeded, torch_generator
 
 _BLOCK = 16384  # rows in float64 at once

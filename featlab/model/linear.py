@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ FOLDS = 5
 LEAST_SUBJECTS = 8
 """Fewer say nothing about the next person: all of the offset is then taken."""
 _ITERATIONS = 60
+COLDEST, HOTTEST = 0.05, 20.0
+"""Of temperatures."""
 
 
 def fit_linear_translator(
@@ -63,9 +65,9 @@ def fit_linear_translator(
     Raises:
         InputError: No labelled row of a subject with neutral rows, or features that are not finite.
     """
-    rows, clips = source.episodic(), source.clips
+    rows = source.episodic()
     random = torch_generator(seed, "linear")
-    seen = torch.cat([clips.seen(source.features, rows, share, random) for _ in range(config.episodes)])
+    seen = torch.cat([source.seen(rows, share, random) for _ in range(config.episodes)])
     weight, bias = head_map(head)
     # From the source head on: along directions that no row decides, it stays.
     fitted = [weight.clone(), bias.clone()]
@@ -73,8 +75,8 @@ def fit_linear_translator(
         fitted,
         seen,
         source.labels[rows].repeat(config.episodes),
-        clips.tested_share(rows).repeat(config.episodes),
-        config.penalty / len(torch.unique(clips.row_video[rows])),
+        source.tested_share(rows).repeat(config.episodes),
+        config.penalty / len(torch.unique(source.row_video[rows])),
     )
     return linear_translator(head, *fitted), history
 
@@ -150,6 +152,22 @@ def minimise_convex(losses: Callable[[Tensor], tuple[float, Tensor]], values: Te
     return values
 
 
+def fit_temperature(sets: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Return the temperature with the least mean cross-entropy, each set weighing alike (Guo et al., 2017)."""
+    logits, labels = (torch.cat(parts) for parts in zip(*sets, strict=True))
+    logits = logits.double() - logits.gather(1, labels[:, None])
+    share = torch.cat([torch.full((len(labels),), 1 / len(labels) / len(sets)) for _, labels in sets]).to(logits)
+
+    def loss(sharpness: Tensor) -> tuple[float, Tensor]:
+        """Return the loss, which is convex in 1 / temperature, and its gradient."""
+        chances = torch.softmax(sharpness * logits, dim=1)
+        slope = share @ (chances * logits).sum(dim=1)
+        return float(share @ torch.logsumexp(sharpness * logits, dim=1)), slope[None]
+
+    sharpness = minimise_convex(loss, torch.ones(1, dtype=torch.float64), iterations=100)
+    return 1 / float(sharpness.clamp(1 / HOTTEST, 1 / COLDEST))
+
+
 def linear_translator(head: SourceHead, weight: Tensor, bias: Tensor) -> Translator:
     """Return the T for which C(B(T(g))) has the class probabilities softmax(g · weight + bias)."""
     source_weight, source_bias = head_map(head)
@@ -181,7 +199,7 @@ def learn_share(source: SourceRows, classes: int, penalty: float, *, seed: int) 
 
     The penalty is of the squared weights, for one source video; the seed is that of folds and episodes.
     """
-    people = len(source.clips.subjects)
+    people = len(source.subjects)
     if people < LEAST_SUBJECTS:
         return CarriedShare()
     scored: list[Tensor] = []  # (people of a fold, candidates) cross-entropy of each held-out person.
@@ -189,23 +207,23 @@ def learn_share(source: SourceRows, classes: int, penalty: float, *, seed: int) 
     for held_out in person_folds(people, seed):
         rest = source.without(held_out)
         train = rest.seen_rows()[::step]
-        test = torch.nonzero(torch.isin(source.clips.row_subject, held_out) & (source.labels >= 0)).squeeze(1)[::step]
+        test = torch.nonzero(torch.isin(source.row_subject, held_out) & (source.labels >= 0)).squeeze(1)[::step]
         if len(torch.unique(source.labels[train])) < 2:
             continue
-        _, person = torch.unique(source.clips.row_subject[test], return_inverse=True)
-        count = source.clips.tested_share(test).double()
+        _, person = torch.unique(source.row_subject[test], return_inverse=True)
+        count = source.tested_share(test).double()
         # Every person weighs alike, whatever the number of their rows.
         count = count / torch.zeros(int(person.max()) + 1).double().index_add(0, person, count)[person]
         fitted = [torch.zeros(source.features.shape[1], classes).double(), torch.zeros(classes).double()]
-        videos = len(torch.unique(source.clips.row_video[train]))
+        videos = len(torch.unique(source.row_video[train]))
         scored.append(torch.zeros(int(person.max()) + 1, len(CANDIDATES), dtype=torch.float64))
         for place, share in enumerate(CANDIDATES):
             random = torch_generator(seed, "carried share")
-            seen = rest.clips.seen(source.features, train, share, random)
-            counts = source.clips.tested_share(train)
+            seen = rest.seen(train, share, random)
+            counts = source.tested_share(train)
             fit_classifier(fitted, seen, source.labels[train], counts, penalty / videos, _ITERATIONS)
             # Seen from the others' centre, as a new person would be.
-            shown = source.features[test] + share * (rest.clips.centre - source.clips.episode_mean(test, random))
+            shown = source.features[test] + share * (rest.centre - source.episode_mean(test, random))
             entropy = F.cross_entropy(shown.double() @ fitted[0] + fitted[1], source.labels[test], reduction="none")
             scored[-1][:, place].index_add_(0, person, count * entropy)
     if not scored:

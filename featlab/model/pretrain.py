@@ -34,9 +34,19 @@ from featlab.model.losses import (
     style_statistics,
 )
 from featlab.model.networks import SourceHead, Translator
-from featlab.model.stacked import Heads, Translators, batches_of_each, limit_gradients
 from featlab.model.style_bank import SourceRows, StyleBank
-from featlab.model.training import Adam, History, OnEpoch, Phase, Terms, train
+from featlab.model.training import (
+    Adam,
+    Heads,
+    History,
+    OnEpoch,
+    Phase,
+    Terms,
+    Translators,
+    batches_of_each,
+    limit_gradients,
+    train,
+)
 from featlab.seeding import seeded, torch_generator
 
 MAX_GRADIENT = 5.0
@@ -121,16 +131,15 @@ def make_style_bank(
 
     Single people with ``least_rows`` neutral rows or more are kept too; ``None`` keeps nobody.
     """
-    clips = source.clips
-    if not clips.subjects:
+    if not source.subjects:
         raise InputError(
             "no source subject has neutral rows: there is no style to bank; set pretrain.style_bank = none"
         )
     neutral, group = source.neutral()
-    means = clips.subject_mean()
+    means = source.subject_mean()
     with torch.no_grad():
         features = source.features[neutral]
-        translated = translator(features + share * (clips.centre - means)[group])
+        translated = translator(features + share * (source.centre - means)[group])
         layers = {"features": features, "embedding": translated, "bottleneck": head.bottleneck(translated)}
         statistics = {name: group_statistics(values, group, len(means)) for name, values in layers.items()}
     people = None
@@ -220,7 +229,7 @@ def episodic_pairs(source: SourceRows) -> Tensor:
     assert source.pairs is not None  # made where `reads_pairs` says so
     usable = source.episodic()
     row, reference = torch.from_numpy(source.pairs.row), torch.from_numpy(source.pairs.reference)
-    kept = torch.isin(row, usable) & (source.clips.row_subject[reference] >= 0)
+    kept = torch.isin(row, usable) & (source.row_subject[reference] >= 0)
     pairs = torch.stack([row[kept], reference[kept]], dim=1)
     alone = usable[~torch.isin(usable, pairs[:, 0])]
     return torch.cat([pairs, torch.stack([alone, torch.full_like(alone, -1)], dim=1)])
@@ -239,11 +248,11 @@ class _Episode:
 
     @classmethod
     def of(cls, source: SourceRows, pairs: Tensor, share: float, random: torch.Generator, *, style: bool) -> _Episode:
-        rows, clips = pairs[:, 0], source.clips
+        rows = pairs[:, 0]
         paired = (pairs[:, 1] >= 0) & style
-        seen = clips.seen(source.features, torch.cat([rows, pairs[paired, 1]]), share, random)
+        seen = source.seen(torch.cat([rows, pairs[paired, 1]]), share, random)
         seen, references = seen[: len(rows)], seen[len(rows) :]
-        return cls(source.features[rows], source.labels[rows], clips.tested_share(rows), seen, paired, references)
+        return cls(source.features[rows], source.labels[rows], source.tested_share(rows), seen, paired, references)
 
 
 def _losses(

@@ -1,4 +1,11 @@
-"""What pretraining sees of the source, and what of it leaves the source site: the carried share and the style bank."""
+"""What pretraining sees of the source, and what of it leaves the source site: the carried share and the style bank.
+
+And whether someone who has another clip of a person can tell that this person was among the source people. People are
+dealt into thirds, again and again: those *in*, of whom one half of their videos makes the statistics, those *out*, and
+*others*, whose mean the attacker knows. The attack has the other half of a person's videos (or of the frames of the
+only one). The area under the ROC curve is 0.5 for a guess and 1 for a certainty; a third of the people is easier to
+tell than all of them.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.cache.table import FeatureTable
+from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
 from featlab.model.losses import group_statistics
+from featlab.seeding import torch_generator
 
 if TYPE_CHECKING:
     from featlab.pairing.pairs import Pairs
@@ -69,36 +79,55 @@ class StyleBank:
 
 
 @dataclass(frozen=True, eq=False)
-class NeutralClips:
-    """Neutral clips of source subjects: each can play the clip through which a target subject would be seen."""
+class SourceRows:
+    """What pretraining sees of the source: rows, and the neutral clips that each of their subjects can be seen through.
 
+    Each neutral clip can play the one through which a target subject would be seen.
+    """
+
+    features: Tensor  # (N, D) projected rows.
+    labels: Tensor  # (N,) int64 codes; -1 unknown.
     subjects: tuple[str, ...]  # S names, those with at least one neutral row.
-    # (N,) int64, the subject of each row of the table as an index into ``subjects``; -1 without one.
-    row_subject: Tensor
+    row_subject: Tensor  # (N,) int64, the subject of each row as an index into ``subjects``; -1 without one.
     row_video: Tensor  # (N,) int64, the video of each row, whatever it shows; no two subjects share a code.
     row_clip: Tensor  # (N,) int64, the clip that a row belongs to if it is neutral, else -1.
     clip_mean: Tensor  # (M, D) mean of each clip's features.
     clips: Tensor  # (S, C) int64, each subject's clips; filled up by repeating them.
     count: Tensor  # (S,) int64, how many clips the subject has.
+    pairs: Pairs | None = None  # (row, reference) indices into the rows; ``None`` where nothing is trained on pairs.
+
+    @classmethod
+    def of(cls, table: FeatureTable, features: Tensor, pairs: Pairs | None = None) -> SourceRows:
+        """Gather the rows of a source table, and group the neutral ones into clips: one a (subject, video)."""
+        neutral = np.flatnonzero(table.label == table.neutral_code)
+        keys = np.stack([table.subject[neutral], table.video[neutral]], axis=1)
+        unique, clip_of = np.unique(keys, axis=0, return_inverse=True)
+        clip_of = clip_of.reshape(-1)
+        codes, first, count = np.unique(unique[:, 0], return_index=True, return_counts=True)
+        place = np.full(len(table.subjects), -1, dtype=np.int64)
+        place[codes] = np.arange(len(codes))
+        width = int(count.max(initial=1))
+        clips = first[:, None] + np.arange(width)[None, :] % count[:, None]
+        row_clip = np.full(len(table), -1, dtype=np.int64)
+        row_clip[neutral] = clip_of
+        clip_mean, _ = group_statistics(features[neutral], torch.from_numpy(clip_of.astype(np.int64)), len(unique))
+        return cls(
+            features,
+            labels=torch.from_numpy(table.label.astype(np.int64)),
+            subjects=tuple(table.subjects[code] for code in codes),
+            row_subject=torch.from_numpy(place[table.subject]),
+            row_video=torch.from_numpy(table.subject.astype(np.int64) * len(table.videos) + table.video),
+            row_clip=torch.from_numpy(row_clip),
+            clip_mean=clip_mean,
+            clips=torch.from_numpy(clips.astype(np.int64)),
+            count=torch.from_numpy(count.astype(np.int64)),
+            pairs=pairs,
+        )
 
     @cached_property
     def centre(self) -> Tensor:
         """(D,): the mean over subjects of their neutral means."""
         return self.subject_mean().mean(dim=0)
-
-    def without(self, people: Tensor) -> NeutralClips:
-        """Return the clips of the other subjects; rows of those left out have no subject."""
-        left = torch.ones(len(self.subjects), dtype=torch.bool)
-        left[people] = False
-        # The last place is that of rows without a subject, which -1 finds.
-        place = torch.cat([torch.where(left, left.cumsum(0) - 1, -1), torch.tensor([-1])])
-        return replace(
-            self,
-            subjects=tuple(name for name, kept in zip(self.subjects, left.tolist(), strict=True) if kept),
-            row_subject=place[self.row_subject],
-            clips=self.clips[left],
-            count=self.count[left],
-        )
 
     def subject_mean(self) -> Tensor:
         """Return (S, D): the mean over each subject's clips of their means, whatever the clips' lengths."""
@@ -124,12 +153,12 @@ class NeutralClips:
         sums = [(self.clip_mean[self.clips[who]] * taken[..., None]).sum(dim=1) for who, taken in parts]
         return torch.cat(sums) / adapted.sum(dim=1, keepdim=True)
 
-    def seen(self, features: Tensor, rows: Tensor, share: float, random: torch.Generator) -> Tensor:
+    def seen(self, rows: Tensor, share: float, random: torch.Generator) -> Tensor:
         """Return (n, D) rows as they are seen in a random episode: f + share · (centre − mean of other neutral clips).
 
         As the target stage does to a new person's rows: T meets there what it met in training.
         """
-        return features[rows] + share * (self.centre - self.episode_mean(rows, random))
+        return self.features[rows] + share * (self.centre - self.episode_mean(rows, random))
 
     def tested_share(self, rows: Tensor) -> Tensor:
         """Return (n,): in what share of its subject's episodes a row is tested rather than adapted on.
@@ -140,25 +169,9 @@ class NeutralClips:
         neutral = torch.where(count > 1, (count + 1) // 2 / count, torch.full((len(rows),), 0.5))
         return torch.where(self.row_clip[rows] >= 0, neutral, torch.ones(len(rows)))
 
-
-@dataclass(frozen=True, eq=False)
-class SourceRows:
-    """What pretraining sees of the source."""
-
-    features: Tensor  # (N, D) projected rows.
-    labels: Tensor  # (N,) int64 codes; -1 unknown.
-    clips: NeutralClips  # Their neutral clips.
-    pairs: Pairs | None = None  # (row, reference) indices into the rows; ``None`` where nothing is trained on pairs.
-
-    @classmethod
-    def of(cls, table: FeatureTable, features: Tensor, pairs: Pairs | None = None) -> SourceRows:
-        """Gather the rows of a labelled source table."""
-        labels = torch.from_numpy(table.label.astype(np.int64))
-        return cls(features, labels, neutral_clips(table, features), pairs)
-
     def seen_rows(self) -> Tensor:
         """Return the rows that can be seen in an episode: labelled ones of subjects with neutral rows."""
-        return torch.nonzero((self.clips.row_subject >= 0) & (self.labels >= 0)).squeeze(1)
+        return torch.nonzero((self.row_subject >= 0) & (self.labels >= 0)).squeeze(1)
 
     def episodic(self) -> Tensor:
         """Return `seen_rows`; fewer than two are an InputError."""
@@ -169,43 +182,104 @@ class SourceRows:
 
     def neutral(self) -> tuple[Tensor, Tensor]:
         """Return the n neutral rows of subjects, as (n,) indices, and whose they are, (n,) places in their names."""
-        rows = torch.nonzero((self.clips.row_clip >= 0) & (self.clips.row_subject >= 0)).squeeze(1)
-        return rows, self.clips.row_subject[rows]
+        rows = torch.nonzero((self.row_clip >= 0) & (self.row_subject >= 0)).squeeze(1)
+        return rows, self.row_subject[rows]
 
     def neutral_means(self) -> Tensor:
         """Return (S, D): the mean of each subject's neutral rows."""
         rows, subject = self.neutral()
-        return group_statistics(self.features[rows], subject, len(self.clips.subjects))[0]
+        return group_statistics(self.features[rows], subject, len(self.subjects))[0]
 
     def without(self, people: Tensor) -> SourceRows:
-        """Return the rows without those of some subjects (places in ``clips.subjects``).
+        """Return the rows without those of some subjects (places in ``subjects``), which then have no subject.
 
         Pairs stay as they are: those of rows that are left out are in no episode (see `featlab.model.pretrain`).
         """
-        outside = torch.isin(self.clips.row_subject, people)
-        return replace(self, labels=self.labels.masked_fill(outside, -1), clips=self.clips.without(people))
+        left = torch.ones(len(self.subjects), dtype=torch.bool)
+        left[people] = False
+        # The last place is that of rows without a subject, which -1 finds.
+        place = torch.cat([torch.where(left, left.cumsum(0) - 1, -1), torch.tensor([-1])])
+        return replace(
+            self,
+            labels=self.labels.masked_fill(torch.isin(self.row_subject, people), -1),
+            subjects=tuple(name for name, kept in zip(self.subjects, left.tolist(), strict=True) if kept),
+            row_subject=place[self.row_subject],
+            clips=self.clips[left],
+            count=self.count[left],
+        )
 
 
-def neutral_clips(table: FeatureTable, features: Tensor) -> NeutralClips:
-    """Group the neutral rows of a table into clips: one a (subject, video)."""
-    neutral = np.flatnonzero(table.label == table.neutral_code)
-    keys = np.stack([table.subject[neutral], table.video[neutral]], axis=1)
-    unique, clip_of = np.unique(keys, axis=0, return_inverse=True)
-    clip_of = clip_of.reshape(-1)
-    codes, first, count = np.unique(unique[:, 0], return_index=True, return_counts=True)
-    place = np.full(len(table.subjects), -1, dtype=np.int64)
-    place[codes] = np.arange(len(codes))
-    width = int(count.max(initial=1))
-    clips = first[:, None] + np.arange(width)[None, :] % count[:, None]
-    row_clip = np.full(len(table), -1, dtype=np.int64)
-    row_clip[neutral] = clip_of
-    clip_mean, _ = group_statistics(features[neutral], torch.from_numpy(clip_of.astype(np.int64)), len(unique))
-    return NeutralClips(
-        subjects=tuple(table.subjects[code] for code in codes),
-        row_subject=torch.from_numpy(place[table.subject]),
-        row_video=torch.from_numpy(table.subject.astype(np.int64) * len(table.videos) + table.video),
-        row_clip=torch.from_numpy(row_clip),
-        clip_mean=clip_mean,
-        clips=torch.from_numpy(clips.astype(np.int64)),
-        count=torch.from_numpy(count.astype(np.int64)),
-    )
+SPLITS, HEADS = 30, 3
+"""How often people are dealt, and how often a head is trained for it."""
+LEAST_PEOPLE = 12
+
+
+def membership_test(
+    source: SourceRows, bank: StyleBank | None, config: HeadConfig, *, classes: int, seed: int
+) -> dict[str, float]:
+    """Attack what a bundle with such a style bank and a head trained like that would hold.
+
+    Returns:
+        ``people``, how many were dealt, and the area under the curve of each attack: ``centre`` (inner product of a
+        person's neutral mean and the bank's centre, both from the others' mean), ``head`` (the loss of the person's
+        rows) and ``single`` (distance to the nearest of the bank's people). Empty with fewer than `LEAST_PEOPLE` people
+        who have neutral rows in both halves.
+    """
+    if len(source.subjects) < LEAST_PEOPLE:
+        return {}
+    # A bundle is read without what trains one.
+    from featlab.model.head import train_heads
+
+    rows = source.seen_rows()
+    features, labels, neutral = source.features[rows], source.labels[rows], source.row_clip[rows] >= 0
+    person, count = source.row_subject[rows], len(source.subjects)
+    other = torch.from_numpy(_other_half(*(part.numpy() for part in (person, labels, source.row_video[rows]))))
+    known, held = (_means(features, person, neutral & half, count) for half in (~other, other))
+    dealt = torch.nonzero(torch.isfinite(known[:, 0] + held[:, 0])).squeeze(1)
+    if len(dealt) < LEAST_PEOPLE:
+        return {}
+    random, found = torch_generator(seed, "membership"), dict[str, list[float]](centre=[], head=[], single=[])
+    for split in range(SPLITS):
+        inside, outside, others = dealt[torch.randperm(len(dealt), generator=random)].tensor_split(3)
+        scores: dict[str, Tensor] = {}
+        if bank is not None:
+            base = held[others].mean(dim=0)
+            scores["centre"] = (held - base) @ (known[inside].mean(dim=0) - base)
+        if bank is not None and bank.people is not None and split < HEADS:
+            scores["single"] = -torch.cdist(held, known[inside]).min(dim=1).values
+        seen = torch.isin(person, inside) & ~other
+        if config.classifier == "trained" and split < HEADS and len(torch.unique(labels[seen])) > 1:
+            codes = labels[seen].numpy().astype(np.int16)
+            (head,) = train_heads(features[seen], [codes], classes, config, seed=seed + split)
+            with torch.no_grad():
+                likely = torch.log_softmax(head(features), dim=1).gather(1, labels[:, None])
+            scores["head"] = _means(likely, person, other, count).squeeze(1)
+        for name, score in scores.items():
+            found[name].append(_area(score[inside], score[outside]))
+    return {"people": float(len(dealt))} | {name: float(np.mean(areas)) for name, areas in found.items() if areas}
+
+
+def _other_half(person: NDArray[np.int64], label: NDArray[np.int64], video: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which rows are of the second half of a person's videos of a class, or of the frames of the only one."""
+    videos = int(video.max()) + 1
+    group = (person * (int(label.max()) + 1) + label) * videos + video
+    clip, of_clip, frames = np.unique(group, return_inverse=True, return_counts=True)
+    first, last = (np.searchsorted(clip // videos, clip // videos, side=side) for side in ("left", "right"))
+    later = np.arange(len(clip)) - first >= (last - first + 1) // 2
+    frame = np.empty(len(group), dtype=np.int64)
+    frame[np.argsort(of_clip, kind="stable")] = np.arange(len(group)) - np.repeat(np.cumsum(frames) - frames, frames)
+    half: NDArray[np.bool_] = np.where((last - first)[of_clip] > 1, later[of_clip], frame >= (frames[of_clip] + 1) // 2)
+    return half
+
+
+def _means(values: Tensor, person: Tensor, taken: Tensor, people: int) -> Tensor:
+    """Return (S, D): the mean of each person's rows that are taken; NaN for whom there are none."""
+    sums = values.new_zeros(people, values.shape[1]).index_add(0, person[taken], values[taken])
+    return sums / torch.bincount(person[taken], minlength=people)[:, None]
+
+
+def _area(inside: Tensor, outside: Tensor) -> float:
+    """Return how often a score of those inside is the higher one of two, ties as half."""
+    scores, theirs = inside.numpy(), np.sort(outside.numpy())
+    below = np.searchsorted(theirs, scores) + np.searchsorted(theirs, scores, side="right")
+    return float(below.mean() / 2 / len(theirs))

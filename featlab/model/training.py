@@ -1,15 +1,18 @@
-"""The one training loop, and the one minimiser over all rows at once."""
+"""The one training loop, the one minimiser over all rows at once, and several models of one form trained side by side.
+
+A step of small models takes little longer for five than for one. Each has rows and an order of its own, and takes the
+steps that it would take alone; as many as the one with the most rows, and those with fewer begin again. A tensor
+(F, …) has a place for each of F models.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
@@ -203,62 +206,67 @@ def _parameters(optimiser: Optimizer | Adam) -> list[nn.Parameter]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
-PARTS, MINIMUM = 10, 5
-"""The running median takes a tenth of the losses, 5 at least: batches of other rows make a loss jump about."""
-TOLERANCE = 0.05
-"""Share of the whole fall within which a loss counts as settled."""
+class Stack:
+    """The tensors of F modules of one form, (F, …) each, by their names."""
 
-CONVERGENCE_RULE = (
-    f"the first iteration from which on the loss, smoothed by a centred median over 1/{PARTS} of the iterations "
-    f"({MINIMUM} at least), stays within {100 * TOLERANCE:g} % of its whole fall around its last level"
-)
-"""The rule, for tables."""
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        states = [module.state_dict() for module in modules]
+        self.tensors = {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
+    def write(self, modules: Sequence[nn.Module]) -> None:
+        """Give the modules these tensors, and freeze them."""
+        for place, module in enumerate(modules):
+            module.load_state_dict({name: tensor[place] for name, tensor in self.tensors.items()})
+            module.eval().requires_grad_(False)
 
-def converged_at(losses: Sequence[float], *, window: int | None = None, tolerance: float = TOLERANCE) -> int | None:
-    """Return the number of the iteration from which on a loss stays where it ends.
-
-    The loss is smoothed by a centred running median, narrower at the beginning, so that a loss that falls steadily is
-    left as it is. Its last level is the last full median; its fall is that of the highest of the first smoothed values
-    down to there. A loss that still falls at the end counts as converged in its last iterations only. There is one loss
-    an iteration, computed before its step; ``window`` is the odd number of them in a median.
-
-    Returns:
-        A number from 1 to ``len(losses)``; 0 without any loss (a closed form). ``None`` for a loss that ends higher
-        than it began, or that is not finite: it has not converged.
-    """
-    values = np.asarray(losses, dtype=np.float64)
-    if not len(values):
-        return 0
-    if not np.isfinite(values).all():
-        return None
-    if window is None:
-        window = max(MINIMUM, len(values) // PARTS)
-    half = min(window // 2, (len(values) - 1) // 2)
-    smooth = _running_median(values, half)
-    if smooth[-1] > smooth[0]:
-        return None
-    fall = smooth[: 2 * half + 1].max() - smooth[-1]
-    away = np.flatnonzero(np.abs(smooth - smooth[-1]) > tolerance * fall)
-    return int(away[-1]) + 2 if len(away) else 1
+    def linear(self, name: str, inputs: Tensor) -> Tensor:
+        """Return (F, n, ·), a linear layer of its own for each (n, ·) inputs."""
+        weight, bias = (self.tensors[f"{name}.{kind}"] for kind in ("weight", "bias"))
+        return torch.baddbmm(bias[:, None], inputs, weight.mT)
 
 
-def iterations_to_converge(history: Sequence[Mapping[str, float]], iterations: int) -> int | None:
-    """Return how many of its iterations an adaptation needed until its loss had settled, by `converged_at`.
+class Heads(Stack):
+    """Source heads."""
 
-    A method of several stages has a loss a stage, told apart by the names of its terms; their iterations are added up.
-    0 for a closed form; ``None`` when a stage has not converged, or when losses were not logged once an iteration (a
-    line search computes several).
-    """
-    if len(history) != iterations or any("loss" not in entry for entry in history):
-        return None
-    counts = [converged_at([entry["loss"] for entry in stage]) for _, stage in groupby(history, key=frozenset)]
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+    def bottleneck(self, features: Tensor, *, training: bool = False) -> Tensor:
+        """Return B of (F, n, D) rows, (F, n, H)."""
+        values = self.linear("linear", features)
+        # A channel for each unit of each model.
+        names = ("running_mean", "running_var", "weight", "bias")
+        mean, variance, scale, shift = (self.tensors[f"norm.{name}"].view(-1) for name in names)
+        rows = values.transpose(0, 1).flatten(1)
+        normed = F.batch_norm(rows, mean, variance, scale, shift, training=training)
+        return normed.view(values.shape[1], len(values), -1).transpose(0, 1)
+
+    def classify(self, bottleneck: Tensor) -> Tensor:
+        """Return C of (F, n, H) rows, (F, n, K)."""
+        length, direction = (self.tensors[f"classifier.parametrizations.weight.original{part}"] for part in (0, 1))
+        weight = torch._weight_norm(direction.flatten(0, 1), length.flatten(0, 1)).view_as(direction)
+        return torch.baddbmm(self.tensors["classifier.bias"][:, None], bottleneck, weight.mT)
 
 
-def _running_median(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
-    """Return the median of 2 ``half`` + 1 values around each but the last ``half``, narrower around the first ones."""
-    inner = np.median(np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1), axis=1)
-    first = [np.median(values[: 2 * place + 1]) for place in range(half)]
-    return np.concatenate([first, inner])
+class Translators(Stack):
+    """Residual translators without an offset."""
+
+    def translate(self, features: Tensor, dropout: float) -> Tensor:
+        """Return T of (F, n, D) rows in training, with one draw of dropout for all models."""
+        hidden = torch.relu(self.linear("first", features))
+        return features + self.linear("last", hidden * F.dropout(torch.ones_like(hidden[0]), dropout))
+
+
+def batches_of_each(
+    rows: Sequence[int], batch: int, epochs: int, randoms: Sequence[torch.Generator]
+) -> Iterator[Tensor]:
+    """Yield (F, batch) places among each model's rows, a step at a time."""
+    passes = [endless_batches(count, batch, batch, random) for count, random in zip(rows, randoms, strict=True)]
+    for _ in range(epochs * (max(rows) // batch)):
+        yield torch.stack([next(own) for own in passes])
+
+
+def limit_gradients(parameters: Sequence[Tensor], largest: float) -> None:
+    """Scale the gradients of (F, …) parameters so that no model's has a larger norm."""
+    slopes = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = torch.stack([slope.flatten(1).norm(dim=1) for slope in slopes]).norm(dim=0)
+    scale = (largest / (norms + 1e-6)).clamp_max(1)
+    for slope in slopes:
+        slope.mul_(scale.view(-1, *[1] * (slope.ndim - 1)))

@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.pairing.index import find
 from featlab.pairing.nearest import Neighbours, Rows, Space
-from featlab.pairing.search import product_error
+from featlab.pairing.search import find, product_error
 
 _FLAT = 1e-6  # float32 pixels can't tell points apart that are nearer than this part of their coordinates
 _BLOCK = 4096  # rows whose shapes are made at once: results don't depend on it
@@ -95,23 +94,10 @@ def search_shapes(
     chosen: tuple[Rows, Rows] | None = None,
     index: str = "",
 ) -> Neighbours:
-    """Find each query's k base shapes of least disparity; ties go to the lowest row.
+    """Find each query's k base shapes of least disparity, as `featlab.pairing.search.search` finds embeddings.
 
-    Args:
-        queries: n shapes.
-        base: m shapes.
-        k: Neighbours a query, 1 to m.
-        backend: As in `featlab.pairing.search.search`, and so are the others.
-        skip: Base rows [start, stop) that each query may not have.
-        chosen: Rows of ``queries`` and of ``base``, all valid; all by default.
-        index: Of faiss.
-
-    Returns:
-        Disparities as scores, lowest first, inf where there are fewer than k.
-
-    Raises:
-        InputError: Different numbers of points, or a k that is not between 1 and m.
-        ConfigError: As in `featlab.pairing.search.search`.
+    Scores are disparities, lowest first, inf where there are fewer than k. Rows that are ``chosen`` must be valid.
+    Different numbers of points are an InputError.
     """
     points = queries.landmarks.shape[1]
     if base.landmarks.shape[1] != points:

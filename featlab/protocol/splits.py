@@ -248,19 +248,10 @@ def _split_in_time(table: FeatureTable, clip: int, is_neutral: NDArray[np.bool_]
     return Split(np.sort(adapt), np.sort(np.concatenate([others, later])))
 
 
-@dataclass(frozen=True)
-class ClipConditions:
-    """What an evaluation does to every target's neutral clip before it adapts; `featlab adapt` takes it as it is."""
-
-    frames: int = 0  # Adapt on at most that many, the first in time; 0 takes all.
-    contamination: float = 0.0  # Fraction of them, in [0, 1), that is replaced by test frames of other classes.
-
-
-WHOLE_CLIP = ClipConditions()
-
-
-def reduced_split(table: FeatureTable, split: Split, conditions: ClipConditions, seed: int) -> Split:
-    """Shorten one subject's clip, then replace some of its frames by frames of other classes.
+def reduced_split(
+    table: FeatureTable, split: Split, seed: int, *, frames: int = 0, contamination: float = 0.0
+) -> Split:
+    """Shorten one subject's clip to so many frames (0: all), then replace a fraction of them, in [0, 1), by others.
 
     Frames are taken in time: videos in name order, frames in theirs. Those left out are neither adapted on nor tested.
     Then round(contamination × frames) random frames of the clip give way to as many random test rows with a known
@@ -268,9 +259,9 @@ def reduced_split(table: FeatureTable, split: Split, conditions: ClipConditions,
     one seed.
     """
     adapt, test = split.adapt, split.test
-    if conditions.frames:
-        adapt = _in_time(table, adapt)[: conditions.frames]
-    replaced = round(conditions.contamination * len(adapt))
+    if frames:
+        adapt = _in_time(table, adapt)[:frames]
+    replaced = round(contamination * len(adapt))
     if replaced:
         name = table.subject_names_present()[0]
         label = table.label[test]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featlab.bundle.adaptation import adaptation_folder, has_adaptation, load_adaptation, save_adaptation
 from featlab.bundle.bundle import Bundle, load_bundle
@@ -19,9 +20,10 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
 from featlab.errors import BundleError, FeatlabError, InputError, closest
+from featlab.methods.base import Method
 from featlab.methods.registry import make_method, refuse_unread
 from featlab.model.networks import AdaptedModel, GainEstimate
-from featlab.protocol.splits import split_target, target_of
+from featlab.protocol.splits import Target, split_target, target_of
 from featlab.seeding import run_seed
 from featlab.workspace.workspace import Workspace, bundle_folder, load_made_bundle
 
@@ -52,8 +54,8 @@ class Adapted:
     reused: bool = False  # Whether it was stored already, of the same clip by the same method.
 
 
-def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
-    """Return the rows of one subject to adapt on, and whether they were taken to be neutral without a label.
+def adapt_rows(table: FeatureTable, gap: int) -> tuple[NDArray[np.intp], bool]:
+    """Return which rows of one subject to adapt on, and whether they were taken to be neutral without a label.
 
     Labelled subjects follow the protocol's split. Of a subject without any label every row is taken: a new person's
     neutral clip has no labels.
@@ -62,8 +64,8 @@ def adapt_rows(table: FeatureTable, gap: int) -> tuple[FeatureTable, bool]:
         InputError: Labelled rows, none of them neutral.
     """
     if (table.label < 0).all():
-        return table, True
-    return table.take(split_target(table, gap).adapt), False
+        return np.arange(len(table)), True
+    return split_target(table, gap).adapt, False
 
 
 def adapt_subject(
@@ -90,24 +92,17 @@ def adapt_subject(
         raise InputError(f"unknown subject {subject!r}{closest(subject, table.subjects)}")
     bundle.check_new([subject])
     bundle.check_extractor(extractor, "cache")
-    rows, unlabelled = adapt_rows(table.rows_of(subject), config.protocol.gap)
+    everything = table.rows_of(subject)
+    places, unlabelled = adapt_rows(everything, config.protocol.gap)
+    rows = everything.take(places)
     method = make_method(config.adapt.method, config.adapt.options)
-    if force:
-        method = method.forced()
+    how = f"run featlab adapt --subject {subject} --force"
     start = time.perf_counter()
-    model = method.adapt(bundle, target_of(rows), seed=run_seed(bundle.seed, method.name, subject))
+    model = adapt_to_clip(bundle, method, target_of(rows), subject, force=force, how=how)
     seconds = time.perf_counter() - start
-    if model.report is not None and model.report.refusal and not force:
-        raise InputError(
-            f"{subject}: {model.report.refusal}; give a longer or cleaner neutral clip, or run featlab adapt "
-            f"--subject {subject} --force"
-        )
-    gain = None
-    if model.report is not None:
-        # From the person's rows of other videos than the adapted ones; their labels are not looked at.
-        everything = table.rows_of(subject)
-        others = np.isin(everything.video, rows.video, invert=True)
-        gain = method.expected_gain(bundle, model.model, everything.embeddings[others])
+    # From the person's rows of other videos than the adapted ones; their labels are not looked at.
+    others = np.isin(everything.video, rows.video, invert=True)
+    gain = method.expected_gain(bundle, model.model, everything.embeddings[others])
     folder = adaptation_folder(root, subject)
     videos = rows.video_names_present()
     meta = {
@@ -127,6 +122,21 @@ def adapt_subject(
     return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds, gain)
 
 
+def adapt_to_clip(
+    bundle: Bundle, method: Method, clip: Target, subject: str, *, force: bool = False, how: str = "--force"
+) -> AdaptedModel:
+    """Return a person's model of a neutral clip; nothing is written.
+
+    Raises:
+        InputError: A clip that the method refuses, which ``force`` adapts to all the same; ``how`` says how to.
+    """
+    method = method.forced() if force else method
+    model = method.adapt(bundle, clip, seed=run_seed(bundle.seed, method.name, subject))
+    if model.report is not None and model.report.refusal and not force:
+        raise InputError(f"{subject}: {model.report.refusal}; give a longer or cleaner neutral clip, or {how}")
+    return model
+
+
 @dataclass(frozen=True)
 class Stored:
     """What is told of one of many people who were adapted to; the model is in the folder."""
@@ -136,7 +146,7 @@ class Stored:
     frames: int  # Neutral rows that were adapted on.
     seconds: float
     reused: bool  # Whether it was stored already, of the same clip by the same method.
-    gain: GainEstimate | None  # See `Adapted`.
+    expected_gain: GainEstimate | None  # See `Adapted`.
     warnings: tuple[str, ...]
 
 
@@ -145,12 +155,12 @@ def adapt_people(
 ) -> Iterator[Stored | Refused]:
     """Adapt the bundle in ``root`` to many people, as `adapt_subject`; what is stored of the same clip is not redone.
 
-    ``jobs`` and ``[engine]`` say where, see `featlab.engine.run.run_all`.
+    ``jobs`` and ``[engine]`` say where, see `featlab.engine.run_all`.
 
     Yields:
         What became of a person, or why there is no adaptation, as they finish. The others go on.
     """
-    from featlab.engine.run import run_all
+    from featlab.engine import run_all
 
     # Not relative: a worker process may have been started in another folder.
     # A worker of a cluster lives on, and a bundle may be replaced by another one.
@@ -208,8 +218,8 @@ def _stored_of(
         return None
     bundle.check_extractor(extractor, "cache")
     model, meta, _ = stored_adaptation(folder, bundle, subject, config)
-    clip, _ = adapt_rows(rows, config.protocol.gap)
-    if model is None or meta.get("clip") != clip_digest(clip):
+    places, _ = adapt_rows(rows, config.protocol.gap)
+    if model is None or meta.get("clip") != clip_digest(rows.take(places)):
         return None
     gain = None if meta["gain"] is None else GainEstimate(**meta["gain"])
     done = (subject, meta["method"], int(meta["frames"]), tuple(meta["videos"]), bool(meta["unlabelled"]))

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from featlab.bundle.bundle import Bundle
-from featlab.bundle.keyed import KeyedNames
+from featlab.bundle.bundle import Bundle, KeyedNames
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.config.load import Config
@@ -17,10 +16,9 @@ from featlab.errors import InputError
 from featlab.methods.registry import prepare_extras, reads_pairs
 from featlab.model.head import fit_projection, prompt_head, train_heads
 from featlab.model.linear import learn_share
-from featlab.model.membership import membership_test
 from featlab.model.networks import Projection, SourceHead
 from featlab.model.pretrain import make_style_bank, new_translator, pretrain_translators
-from featlab.model.style_bank import CarriedShare, SourceRows
+from featlab.model.style_bank import CarriedShare, SourceRows, membership_test
 from featlab.model.training import History
 from featlab.pairing.pairs import Pairs, make_pairs
 from featlab.workspace.workspace import OnEpoch

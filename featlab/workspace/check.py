@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from featlab.bundle.files import check_own_digest
-from featlab.cache.sums import SIDECAR, SUMS, damages, files_in, read_sums
+from featlab.cache.atomic import SIDECAR, SUMS, damages, read_sums
 from featlab.cache.verify import verify_cache
 from featlab.errors import FeatlabError
 
@@ -39,3 +40,15 @@ def check_files(path: Path) -> tuple[list[str], list[str]]:
         except (FeatlabError, OSError, ValueError) as error:
             found[each] = str(error) if str(each) in str(error) else f"{each}: damaged ({error})"
     return [*found.values()], [*map(str, without)]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return all files in a folder, sorted, also where links lead."""
+    found, seen = [], set()
+    for top, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(top)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [path for name in names if (path := Path(top, name)).is_file()]
+    return sorted(found)

@@ -15,12 +15,12 @@ from featlab.bundle.bundle import load_bundle
 from featlab.cache.atomic import atomic_write_bytes
 from featlab.cache.forget import Traces, remove_subjects
 from featlab.cache.reader import open_cache
-from featlab.cache.sums import files_in
 from featlab.errors import BundleError, InputError, closest
+from featlab.workspace.check import files_in
+from featlab.workspace.predict import holds_predictions
 from featlab.workspace.workspace import TUNED_FILE, tuned_on, write_tuned
 
 _LISTS = (".failures.jsonl", ".no_face.jsonl", ".doubt.jsonl", ".subjects.txt", ".images.txt")
-_PREDICTIONS = (b"subject,video,frame,predicted,", b"subject,video,frame,adapted_on,predicted,")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _of_workspace(root: Path, subjects: Sequence[str], traces: Traces) -> Iterat
     for path in sorted(path for path in root.glob("*") if path.is_file() and traces.named_in(path)):
         if path.name == TUNED_FILE or path.name.endswith(_LISTS):
             yield Holder(path, "lines that name them", lines=True)
-        elif path.suffix == ".csv" and any(head in next(iter(_lines(path)), b"") for head in _PREDICTIONS):
+        elif holds_predictions(path):
             yield Holder(path, "predictions of theirs", lines=True)
         elif path.suffix == ".html":
             yield Holder(path, "a report that names them")

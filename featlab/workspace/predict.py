@@ -19,9 +19,11 @@ from featlab.cache.names import as_cell
 from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError, FeatlabError
 from featlab.model.networks import AdaptedModel
-from featlab.protocol.splits import split_target
 from featlab.workspace.adapt import Refused, adapt_rows, adapt_subject, clip_digest, stored_adaptation
 from featlab.workspace.workspace import Workspace
+
+_COLUMNS = ("path", "subject", "video", "frame", "adapted_on", "predicted")
+_OPTIONAL = ("path", "adapted_on")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +62,10 @@ def predict_one(workspace: Workspace, bundle: Bundle, folder: Path, subject: str
 
 
 def _adapted_on(rows: FeatureTable, gap: int) -> NDArray[np.bool_]:
-    """Return (n,) which rows of one person `adaptation_of` adapts on; none where it takes a clip from elsewhere."""
-    unlabelled = bool((rows.label < 0).all())
-    taken = np.full(len(rows), unlabelled)
-    if not unlabelled and (rows.label == rows.neutral_code).any():
-        taken[split_target(rows, gap).adapt] = True
+    """Return (n,) which rows of one person `adaptation_of` adapts on; none where they hold no neutral clip."""
+    taken = np.zeros(len(rows), dtype=np.bool_)
+    if (rows.label < 0).all() or (rows.label == rows.neutral_code).any():
+        taken[adapt_rows(rows, gap)[0]] = True
     return taken
 
 
@@ -82,11 +83,10 @@ def adaptation_of(workspace: Workspace, bundle: Bundle, bundle_folder: Path, sub
         model, meta, why = stored_adaptation(folder, bundle, subject, config)
         if model is not None:
             rows = workspace.table.rows_of(subject)
-            neutral, unlabelled = bool((rows.label == rows.neutral_code).any()), bool((rows.label < 0).all())
-            clip = adapt_rows(rows, config.protocol.gap)[0] if neutral or unlabelled else None
-            if clip is not None and meta.get("clip") in (None, clip_digest(clip)):
+            taken = _adapted_on(rows, config.protocol.gap)
+            if taken.any() and meta.get("clip") in (None, clip_digest(rows.take(taken))):
                 return model, True
-            if not neutral:
+            if not (rows.label == rows.neutral_code).any():
                 told = f"{meta['frames']} neutral frames of {', '.join(meta['videos'])}"
                 workspace.notify(f"adapt: the stored adaptation of {subject} is used; it was made from {told}")
                 return model, True
@@ -115,9 +115,8 @@ def write_predictions(path: str | os.PathLike[str], predicted: Iterable[Predicte
     for first in parts:
         with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            stored = ["path"] if first.rows.paths is not None else []
-            known = ["adapted_on"] if first.adapted_on is not None else []
-            start = [*stored, "subject", "video", "frame", *known, "predicted"]
+            lacking = {"path": first.rows.paths is None, "adapted_on": first.adapted_on is None}
+            start = [name for name in _COLUMNS if not lacking.get(name)]
             writer.writerow([*start, *(f"p_{name}" for name in classes)])
             for done in chain([first], parts):
                 table, winner = done.rows, done.probabilities.argmax(axis=1)
@@ -127,6 +126,16 @@ def write_predictions(path: str | os.PathLike[str], predicted: Iterable[Predicte
                     used = [] if done.adapted_on is None else ["yes" if done.adapted_on[row] else "no"]
                     named = map(as_cell, (*whose, *used, classes[winner[row]]))
                     writer.writerow([*named, *(f"{value:.6f}" for value in line)])
+
+
+def holds_predictions(path: Path) -> bool:
+    """Return whether a file has the head that `write_predictions` writes."""
+    if path.suffix != ".csv":
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        head = file.readline().rstrip().split(",")
+    start = [name for name in _COLUMNS if name in head or name not in _OPTIONAL]
+    return head[: len(start)] == start
 
 
 def video_shares(table: FeatureTable, probabilities: NDArray[np.float32]) -> list[tuple[str, int, NDArray[np.float64]]]:

@@ -22,8 +22,7 @@ import torch
 
 from featlab.bundle.bundle import Bundle, write_bundle
 from featlab.bundle.files import read_tensors, write_tensors
-from featlab.cache.atomic import atomic_folder, atomic_write_text
-from featlab.cache.sums import check_sum
+from featlab.cache.atomic import atomic_folder, atomic_write_text, check_sum
 from featlab.cache.table import FeatureTable
 from featlab.compute import choose_device
 from featlab.errors import BundleError

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.analysis.ablation.figures import plot_lines
-from featlab.analysis.ablation.grids import ABLATIONS
+from featlab.analysis.ablation import ABLATIONS
 from featlab.analysis.ablation.report import (
     ablation_result,
     ablation_sentences,
@@ -18,9 +17,9 @@ from featlab.analysis.ablation.report import (
 from featlab.analysis.ablation.run import ablate, make_grid, with_values
 from featlab.analysis.page import read_page, write_result
 from featlab.cache import ExtractorInfo, write_table
-from featlab.errors import ConfigError, InputError
+from featlab.errors import ConfigError
+from featlab.evaluation.results import common_subject_means
 from featlab.evaluation.runner import plan, run_tasks
-from featlab.evaluation.scores import common_subject_means
 from featlab.evaluation.statistics import holm, paired_wilcoxon
 from featlab.evaluation.summary import summarise
 from featlab.methods import make_method
@@ -221,5 +220,3 @@ def test_what_can_not_be_ablated_is_refused(workspace):
     ):
         with pytest.raises(ConfigError, match=words):
             ablate(name, with_values(workspace, values))
-    with pytest.raises(InputError, match="no results"):
-        plot_lines({"data": [], "group": []}, axis="")

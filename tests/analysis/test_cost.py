@@ -159,8 +159,6 @@ def test_a_subject_without_a_neutral_clip_fails_alone_and_a_clip_may_be_one_fram
     for subject, method, kind in (("s01", "shott", ConfigError), ("nobody", "pft", InputError)):
         with pytest.raises(kind, match="unknown"):
             measure_complexity(workspace, (subject,), (method,))
-    with pytest.raises(InputError, match="no method could be run"):
-        complexity_data(replace(REPORT, costs=(replace(COSTS[2], subjects=0, failures=(("ann", "no"),)),)))
 
 
 USUAL = {"trainable": 100, "parameters": 2000, "carried": 10, "adapt_flops": 2.5e6, "predict_flops": 1000.0}
@@ -218,7 +216,7 @@ def test_the_sentence_says_what_is_quicker_and_by_how_much_also_when_the_method_
 
 
 def test_the_page_holds_the_numbers_of_the_figure(stored):
-    result = complexity_result(REPORT, {"versions": {}})
+    result = complexity_result(REPORT)
     page, data = stored(result), complexity_data(REPORT)
     assert (page.kind, page.tables, result.figures[0].data) == ("complexity", ("complexity",), data)
     assert (data["method"][0], data["seconds"]) == ("source-only", sorted(data["seconds"]))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from featlab.analysis.inside import adapt_people
 from featlab.analysis.inside.branches import (
     COSINES,
     PROBES,
@@ -30,7 +31,6 @@ from featlab.analysis.inside.branches_figure import (
     cosine_text,
     plot_branches,
 )
-from featlab.analysis.people import adapt_people
 from featlab.errors import ConfigError, InputError
 
 TARGETS = ("s02", "s03", "s04", "s05")
@@ -240,7 +240,7 @@ def test_the_sentences_say_plainly_what_changed():
 
 
 def test_the_page_holds_the_numbers_of_the_figure(report, stored, readable):
-    data, result = branches_data(report), branches_result(report, {})
+    data, result = branches_data(report), branches_result(report)
     stored(result)
     readable(result.figures[0].drawn)
     assert result.figures[0].data == data

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featlab.analysis.inside import adapt_people
 from featlab.analysis.inside.clip import (
     choose_video,
     clip_columns,
@@ -15,7 +16,6 @@ from featlab.analysis.inside.clip import (
     draw_clip,
     video_rows,
 )
-from featlab.analysis.people import adapt_people
 from featlab.cache import FeatureTable
 from featlab.errors import InputError
 from featlab.evaluation.metrics import smooth_probabilities

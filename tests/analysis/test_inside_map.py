@@ -12,10 +12,10 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_samples
 from sklearn.neighbors import NearestNeighbors
 
+from featlab.analysis.inside import EXTRACTED, UNADAPTED, View, adapt_people, person_views, pick_rows
 from featlab.analysis.inside import map as module
 from featlab.analysis.inside.map import MapSettings, feature_map, plane, score_views
 from featlab.analysis.inside.map_figure import map_result, plot_map, scores_sentence
-from featlab.analysis.people import EXTRACTED, UNADAPTED, View, adapt_people, person_views, pick_rows
 from featlab.errors import ConfigError, InputError
 
 METHODS = ("pft", "sfda-it", "neutral-shift", "referenced")
@@ -218,7 +218,7 @@ def test_the_figure_fits_whatever_it_holds(adapted, drawn_map, readable):
 
 
 def test_the_result_says_what_the_panels_are(adapted, drawn_map, stored):
-    result = map_result([drawn_map], {})
+    result = map_result([drawn_map])
     page = stored(result)
     assert (page.figures[0].name, result.figures[0].data) == (f"tsne-{TARGET}", drawn_map.columns)
     rows = f"{len(adapted.people[0].split.test)} test rows of {TARGET}"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
+from featlab.analysis.inside import adapt_people, person_views
 from featlab.analysis.inside.neighbours import (
     KINDS,
     SIDES,
@@ -16,7 +17,6 @@ from featlab.analysis.inside.neighbours import (
     plot_neighbours,
     source_neighbours,
 )
-from featlab.analysis.people import adapt_people, person_views
 from featlab.errors import InputError
 
 TARGET = "s00"
@@ -95,7 +95,7 @@ def test_labels_place_nothing_and_without_them_nothing_is_right_or_wrong(adapted
     assert swapped.after.same_class == pytest.approx(1 - given.after.same_class)
     assert np.isnan(unknown.after.same_class)
     assert unknown.counts[:, :, 2].sum() == 2 * unknown.frames
-    result = neighbours_result(unknown, {})
+    result = neighbours_result(unknown)
     assert "without labels" in result.summary[0]
     assert result.tables["spread"].rows[0][-1] == "–"
     readable(result.figures[0].drawn)
@@ -125,7 +125,7 @@ def test_the_largest_on_either_side_are_named_and_the_rest_is_one_line(found):
 def test_the_page_holds_the_columns_and_the_sentence_has_the_numbers_of_the_sides(found, readable, stored):
     after = replace(found.after, effective=1.0, same_class=0.6)
     found = replace(found, before=replace(found.before, effective=2.04, same_class=0.8), after=after)
-    result, data = neighbours_result(found, {}), neighbours_data(found)
+    result, data = neighbours_result(found), neighbours_data(found)
     page = stored(result)
     assert (page.figures[0].name, result.figures[0].data) == (f"neighbours-{TARGET}", data)
     assert "2.0 effective subjects of 6 as extracted and of 1.0 after" in page.summary[0]

@@ -148,7 +148,7 @@ def test_the_folder_holds_the_numbers_and_pictures_are_of_the_cache_s_rows(opene
     workspace = opened(rows_of())
     examples = example_pairs(workspace.source((workspace.table.subjects[0],)), ("random",), 2)
     faces, asked = find_faces(workspace), []
-    result = pairs_result(examples, faces, "any", {})
+    result = pairs_result(examples, faces, "any")
     readable(result.figures[0].drawn)
     stored(result)
     assert (result.kind, result.figures[0].data) == ("plot", example_columns(examples))
@@ -160,7 +160,7 @@ def test_the_folder_holds_the_numbers_and_pictures_are_of_the_cache_s_rows(opene
         def image(self, row):
             asked.append(row)
 
-    assert pairs_result(examples, Asked(), "any", {}).notes == []
+    assert pairs_result(examples, Asked(), "any").notes == []
     seen = workspace.table.take(np.array(asked, dtype=np.intp))
     wanted = examples.source.embeddings[np.concatenate([examples.references["random"], examples.rows])]
     assert sorted(seen.embeddings.tolist()) == sorted(wanted.tolist())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from featlab.analysis.inside import adapt_people, can_be_split
 from featlab.analysis.inside.style_figure import plot_style, style_result, style_sentence, style_table
-from featlab.analysis.inside.style_shift import GROUPS, STATISTICS, StyleShift, style_shift
-from featlab.analysis.people import adapt_people, can_be_split
+from featlab.analysis.inside.style_shift import STATISTICS, StyleShift, style_shift
 from featlab.analysis.table import columns_of
 from featlab.errors import InputError
 
@@ -16,6 +16,7 @@ TARGETS = ("s00", "s01")
 METHODS = ("pft", "sfda-it", "neutral-shift", "referenced")
 GAP = 5
 NEUTRAL = 1
+GROUPS = ("adapted rows", "other rows", "source", "source moved")
 
 
 def rows(people, frames=5):
@@ -171,7 +172,7 @@ def lines(panel, label):
 
 def test_the_page_holds_the_columns_and_the_sentences(shifts, stored):
     wanted = [shifts["pft"], shifts["sfda-it"]]
-    result = style_result(wanted, {})
+    result = style_result(wanted)
     assert [figure.name for figure in stored(result).figures] == ["style-pft", "style-sfda-it"]
     assert [figure.data for figure in result.figures] == [shift.columns for shift in wanted]
     assert result.summary == [style_sentence(shift) for shift in wanted]

@@ -10,10 +10,9 @@ import pytest
 from rich.console import Console
 
 from featlab.analysis.evaluation.tables import class_table, cost_table, per_subject_table, summary_table
-from featlab.analysis.render import to_csv, to_json, to_jsonl, to_latex, to_markdown, write_table
+from featlab.analysis.render import to_csv, to_json, to_jsonl, to_latex, to_markdown
 from featlab.analysis.table import Table
 from featlab.cli.output import Output
-from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.summary import summarise
 from featlab.methods import make_method, method_names
@@ -25,7 +24,6 @@ NASTY = Table(
     bold=((False, True), (False, False)),
     notes=("50 % of s_1",),
 )
-RENDERED = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex, ".json": to_json, ".jsonl": to_jsonl}
 
 
 def printed(width, table, wide=False, **options):
@@ -126,13 +124,7 @@ def test_nothing_makes_an_empty_table_in_every_format():
         assert to_jsonl(table) == ""
 
 
-def test_a_table_is_written_in_the_format_of_its_name_and_in_no_other(tmp_path):
-    for suffix, render in RENDERED.items():
-        write_table(tmp_path / f"table{suffix}", NASTY)
-        assert (tmp_path / f"table{suffix}").read_bytes().decode() == render(NASTY)
-    with pytest.raises(InputError, match=r"\.xlsx"):
-        write_table(tmp_path / "table.xlsx", NASTY)
-    assert len(list(tmp_path.iterdir())) == len(RENDERED)
+def test_a_terminal_shows_the_narrow_columns_and_files_have_all():
     table = replace(NASTY, columns=("Method", "a", "b"), rows=(("m", "1", "2"),), bold=((False,) * 3,), narrow=(0, 2))
     assert "1" not in printed(80, table).replace("100 %", "").replace("s_1", "")
     assert to_csv(table).splitlines()[1] == "m,1,2"

@@ -18,13 +18,11 @@ from featlab.analysis import style
 from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.page import DrawnFigure, Page, Result, write_result
 from featlab.analysis.render import to_csv, to_latex
-from featlab.analysis.report import collect
+from featlab.analysis.report import collect, render_report, write_report
 from featlab.analysis.report.collect import find_pages, protocol_summary, read_report
-from featlab.analysis.report.page import render_report, write_report
 from featlab.analysis.table import Table
 from featlab.config.load import Config
 from featlab.errors import InputError
-from featlab.evaluation.summary import summarise
 
 NASTY = "<b>&\"'s</b>"
 VOID = {"meta", "link", "img", "wbr"}
@@ -115,7 +113,7 @@ def folders(tmp_path_factory, result):
     scores = {"source-only": (0.5, 0.6, 0.4), "referenced": (0.6, 0.7, 0.3), "pft": (0.7, 0.5, 0.5)}
     rows = [result(name, f"s{n}{NASTY}", score) for name, of in scores.items() for n, score in enumerate(of)]
     folder = root / "evaluate-0123456789ab"
-    found = evaluation_result(rows, summarise(rows), metadata=FACTS, plots=False)
+    found = evaluation_result(rows, metadata=FACTS, plots=False)
     write_result(folder, found, "featlab evaluate --cache <c>")
     return folder, page(root / "ablate-dims")
 

@@ -13,7 +13,7 @@ from featlab.analysis.page import DrawnFigure, PageFigure, Result, read_page, re
 from featlab.analysis.report.collect import read_report
 from featlab.analysis.style import figure
 from featlab.analysis.table import Table
-from featlab.cache.sums import damages
+from featlab.cache.atomic import damages
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.results import EvaluationRow, read_results
 from featlab.evaluation.statistics import holm
@@ -147,7 +147,7 @@ def rows(result):
 
 
 def evaluated(rows, **options):
-    return evaluation_result(rows, summarise(rows), metadata={"seed": 0}, **options)
+    return evaluation_result(rows, metadata={"seed": 0}, **options)
 
 
 def dicts(rows):

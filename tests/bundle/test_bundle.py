@@ -8,8 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import featlab.bundle.bundle
-from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, load_bundle, save_bundle
-from featlab.bundle.keyed import KeyedNames
+from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, KeyedNames, load_bundle, save_bundle
 from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
 from featlab.errors import BundleError

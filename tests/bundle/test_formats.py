@@ -10,8 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from featlab.bundle.adaptation import load_adaptation
-from featlab.bundle.bundle import load_bundle, save_bundle
-from featlab.bundle.keyed import KeyedNames
+from featlab.bundle.bundle import KeyedNames, load_bundle, save_bundle
 from featlab.cache import ExtractorInfo
 from featlab.errors import InputError
 from featlab.methods import make_method

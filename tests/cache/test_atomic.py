@@ -11,14 +11,15 @@ from contextlib import nullcontext, suppress
 import pytest
 
 from featlab.cache.atomic import (
+    SUMS,
     _sweep,
     atomic_folder,
     atomic_path,
     atomic_write_bytes,
     atomic_write_text,
+    check_sum,
     folders_synced_last,
 )
-from featlab.cache.sums import SUMS, check_sum
 from featlab.errors import CacheError, FeatlabError
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from featlab.cache import CacheBuilder, ExtractorInfo, Rows, open_cache, write_table
-from featlab.cache.repeats import Repeats
-from featlab.cache.verify import check_cache
+from featlab.cache.verify import Repeats, check_cache
 
 CLASSES = ("neutral", "happy", "pain")
 PEOPLE, LABELS, TWICE, CHANCE = "of two people", "two labels", "there twice", "by chance"

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from featlab.cache import CacheError, open_cache, verify_cache
-from featlab.cache.hdf5 import UnreadableError, guarded
+from featlab.cache.hdf5 import guarded
+from featlab.errors import UnreadableError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, open_cache
-from featlab.cache.hdf5 import UnreadableError
+from featlab.errors import UnreadableError
 
 NO_ROWS = Rows(np.empty((0, 8), np.float32), [], [], [], [])
 

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from featlab import __version__
-from featlab.analysis.ablation.grids import ABLATIONS
+from featlab.analysis.ablation import ABLATIONS
 from featlab.cli import complete
 from featlab.cli.app import make_app
-from featlab.cli.explain import _LISTS
 from featlab.cli.session import typed_command
+from featlab.config.analysis import GRIDS
 from featlab.methods import method_names
 
 HEAVY = ("torch", "faiss", "h5py", "sklearn", "matplotlib", "skimage", "scipy", "numpy", "PIL")
@@ -97,7 +97,7 @@ def test_the_values_that_are_completed_are_those_of_the_registries(folder, tmp_p
     assert complete.complete_method("") == list(method_names())
     assert complete.complete_methods("pft,clup") == ["pft,clup-swav", "pft,clup-deepcluster"]
     assert complete.complete_ablation("la") == ["lambda", "layers"]
-    assert list(complete.ABLATIONS) == list(ABLATIONS) == list(_LISTS)
+    assert list(ABLATIONS) == list(GRIDS)
     for words, expected in (
         ("featlab adapt --subject s04", {f"s04{number}" for number in range(6)}),
         ("featlab adapt --subject s041 --method pf", {"pft", "pft-poster"}),
@@ -155,7 +155,7 @@ for line in sys.argv[1:]:
 
 def test_a_command_imports_what_it_needs_and_no_more(trained, quickly):
     bundle = next(folder for folder in Path("bundles").iterdir() if (folder / "subjects" / "s041").exists())
-    one = ("registry", "base", "pft", "pft.method", "pft.adapt", "pft.reliability")
+    one = ("registry", "base", "pft", "pft.method", "pft.adapt")
     words = f"--subject s041 {' '.join(quickly)}"
     for lines, allowed in (
         (["methods", "layouts", "TAB featlab adapt --method p", "TAB featlab pair --strategy l"], ()),

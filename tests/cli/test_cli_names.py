@@ -13,9 +13,9 @@ import pytest
 
 from featlab.analysis import render, style
 from featlab.analysis.table import Table
-from featlab.bundle.card import bundle_card
+from featlab.bundle.files import bundle_card
 from featlab.cache import open_cache, write_table
-from featlab.cache.hdf5 import write_array
+from featlab.cache.encode import write_array
 from featlab.cache.names import as_cell, from_cell, inert
 from featlab.cli.output import Output
 from featlab.extraction.tables import ImportConfig, import_features

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from featlab.cache import verify_cache, write_table
-from featlab.cache.hdf5 import write_array
+from featlab.cache.encode import write_array
 from featlab.cache.table import LARGEST
 from featlab.errors import FeatlabError
 

@@ -1,5 +1,6 @@
 """`featlab paper`: every published table once, on drawn trees and tables, and what it says of the two protocols."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featlab.analysis.paper import methods_of
-from featlab.analysis.published import published_tables
+from featlab.analysis.paper import methods_of, published_tables
 from featlab.cache import write_table
 from featlab.methods import method_names
 
@@ -140,7 +140,11 @@ def test_costs_and_branches_are_those_of_their_commands(workspace, run_json, qui
     assert "here smile, calm" in data["differences"][0]
     # Nobody is named in these tables, and `forget` knows whom they count.
     gone = {Path(path).name for path, _ in run_json("forget", "--subject", data["targets"][0], "--dry-run")["goes"]}
+    gone = {re.sub("-[0-9a-f]{12}$", "", name) for name in gone}
     assert gone >= {"paper-complexity", "paper-branches", "complexity", "branches"}
+    # A run with other targets has a folder of its own.
+    run_json("paper", "branches", "--targets", "2", *words)
+    assert len([*Path("results").glob("paper-branches-*")]) == 2
 
 
 def test_tables_of_clup_adapt_to_a_data_set(workspace, run_json, quickly):

@@ -18,7 +18,7 @@ def test_pair_runs_as_typed_says_what_it_made_and_reuses_it(folder, run_well, ru
 
 
 def test_pair_by_an_index_says_what_it_found_and_a_bad_one_is_one_line(folder, run_well, run, monkeypatch):
-    monkeypatch.setattr("featlab.pairing.index.SMALLEST", 0)
+    monkeypatch.setattr("featlab.pairing.search.SMALLEST", 0)
     result = run_well("pair", "--strategy", "cosine", "--index", "IVF4,Flat")
     assert "100.0 % of the true ones, on a sample; 0 rows searched in full" in " ".join(result.stdout.split())
     (summary,) = folder.glob("stages/pair-*/summary.json")

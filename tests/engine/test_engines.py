@@ -18,7 +18,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from featlab.cache import open_cache, write_table
 from featlab.config.analysis import EngineConfig
-from featlab.engine.run import run_all
+from featlab.engine import run_all
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.runner import plan, run_tasks
 from featlab.extraction.embed import Cluster, Recipe
@@ -143,7 +143,7 @@ def test_no_worker_outlives_a_run_that_is_stopped_or_killed_and_none_prints_anyt
     # Where the tests run in the background, a shell has switched Ctrl-C off.
     code = (
         "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from featlab.engine.run import run_all; list(run_all(time.sleep, [60] * 4, jobs=2))"
+        "from featlab.engine import run_all; list(run_all(time.sleep, [60] * 4, jobs=2))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, process_group=0) as running:
         time.sleep(3)

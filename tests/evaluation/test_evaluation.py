@@ -11,7 +11,7 @@ from featlab.evaluation.metrics import reliability_counts, smooth_probabilities,
 from featlab.evaluation.run import RunNumbers, evaluate_subject, oracle_probabilities
 from featlab.methods import AdaptedModel, Method, get_method, make_method, method_names
 from featlab.methods.base import SourceFeatures
-from featlab.protocol.splits import ClipConditions, reduced_split, split_dataset, split_target, target_of
+from featlab.protocol.splits import reduced_split, split_dataset, split_target, target_of
 from featlab.seeding import run_seed
 
 NAMES = method_names()
@@ -129,9 +129,9 @@ def test_labels_of_a_data_set_change_no_prediction_but_the_oracles(bundle, stran
 
 def test_a_method_is_given_the_adapt_rows_only_also_of_a_short_and_unclean_clip(bundle, mine, given):
     whole = split_target(mine)
-    conditions = ClipConditions(frames=6, contamination=0.5)
-    short = reduced_split(mine, whole, conditions, bundle.seed)
-    for split, options in ((whole, {}), (short, {"conditions": conditions})):
+    clip = {"frames": 6, "contamination": 0.5}
+    short = reduced_split(mine, whole, bundle.seed, **clip)
+    for split, options in ((whole, {}), (short, clip)):
         numbers = RunNumbers(draw=3, seed=2, **options)
         (row,) = evaluate_subject(bundle, mine, methods("source-only"), numbers=numbers)
         target, seed = given.pop()

@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from featlab.errors import InputError
-from featlab.evaluation.results import EvaluationRow
-from featlab.evaluation.scores import (
+from featlab.evaluation.results import (
+    EvaluationRow,
     common_subject_means,
     pooled_reliability,
     shared_scores,

@@ -22,7 +22,7 @@ from featlab.exchange.checkpoints import (
     read_parts,
     translator_of,
 )
-from featlab.extraction.backbones.hubs import resnet18
+from featlab.extraction.backbones.modules import resnet18
 from featlab.extraction.backbones.weights import file_sha256
 from featlab.methods import AdaptedModel, base_model, get_method, make_method, method_names
 from featlab.protocol.splits import target_of

@@ -70,7 +70,7 @@ def libraries(monkeypatch):
     """Put stand-ins where the imports find them: torchvision with its ResNet-18, timm with one network of its own."""
     from torch import nn
 
-    from featlab.extraction.backbones.hubs import ResNet
+    from featlab.extraction.backbones.modules import ResNet
 
     class Headed(ResNet):
         def __init__(self):

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from featlab.methods.disentanglement import (
-    GeneratorWeights,
     Swap,
     adam,
     generator_losses,
@@ -16,6 +15,7 @@ from featlab.methods.disentanglement import (
     new_disentangler,
     take_turns,
 )
+from featlab.methods.dsfda import DSFDAConfig
 from featlab.seeding import seeded
 
 HALF = 3
@@ -77,11 +77,11 @@ def by_hand(networks, swap, weights, seed):
 
 @pytest.mark.parametrize("drawn", [False, True])
 def test_every_term_equals_its_definition_and_all_together_reach_every_tensor_of_encoders_and_decoder(drawn):
-    published = GeneratorWeights()
+    published = DSFDAConfig()
     assert (published.identity, published.expression, published.feature_matching, published.cycle) == (0.2, 0.8, 1, 5)
     networks, encode = new_disentangler(6, HALF, 4, 2, seed=0), nn.Linear(6, HALF)
     swap = swap_of(networks, normal(9, 6), normal(9, 6, seed=1), encode, drawn=drawn)
-    weights = GeneratorWeights(0.3, 0.7, 1.5, 4.0)
+    weights = DSFDAConfig(identity=0.3, expression=0.7, feature_matching=1.5, cycle=4.0)
     terms = generator_losses(networks, swap, weights, random(7))
     expected = by_hand(networks, swap, weights, 7)
     assert terms.keys() == expected.keys()
@@ -127,7 +127,7 @@ def test_each_side_moves_its_own_tensors_and_nobody_elses():
         discriminator_losses,
         discriminators=adam(1e-3, [judge]),
         generator=adam(1e-3, [networks.decoder, encode], [networks.identity_encoder]),
-        weights=GeneratorWeights(1.0, 1.0, 1.0, 1.0),
+        weights=DSFDAConfig(identity=1.0, expression=1.0, feature_matching=1.0, cycle=1.0),
         random=random(),
         advice="lower x.lr",
     )

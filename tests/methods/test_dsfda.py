@@ -13,7 +13,7 @@ from featlab.evaluation.run import evaluate_subject
 from featlab.methods import get_method, make_method
 from featlab.methods.dsfda import _drawn, train_disentangler
 from featlab.model.head import train_heads
-from featlab.model.style_bank import SourceRows, neutral_clips
+from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import target_of
 
 CLASSES = 3
@@ -27,8 +27,7 @@ def adapted(bundle, rows, *, seed=0, **options):
 def prepare(table, bundle):
     with torch.no_grad():
         features = bundle.projection(torch.from_numpy(table.embeddings))
-    labels = torch.from_numpy(table.label.astype(np.int64))
-    return get_method("dsfda").prepare(SourceRows(features, labels, neutral_clips(table, features), None), bundle)
+    return get_method("dsfda").prepare(SourceRows.of(table, features), bundle)
 
 
 def test_a_bundle_carries_what_is_declared_and_gaussians_of_the_source_codes_class_by_class(bundle, table):

@@ -12,18 +12,9 @@ from scipy import stats
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.exchange.formats import fold
 from featlab.methods import make_method
-from featlab.methods.pft.adapt import align_style
-from featlab.methods.pft.reliability import (
-    ClipStatistics,
-    Episode,
-    clip_statistics,
-    confidence_gap,
-    fit_reliability,
-    fit_temperature,
-    source_odds,
-)
-from featlab.methods.pft.validation import BALANCES
-from featlab.model.linear import LEAST_SUBJECTS
+from featlab.methods.pft.adapt import ClipStatistics, align_style, clip_statistics, confidence_gap, source_odds
+from featlab.methods.pft.validation import BALANCES, Episode, fit_reliability
+from featlab.model.linear import LEAST_SUBJECTS, fit_temperature
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import target_of
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from featlab.bundle.bundle import Bundle
-from featlab.bundle.keyed import KeyedNames
+from featlab.bundle.bundle import Bundle, KeyedNames
 from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
-from featlab.methods.pft.adapt import NEAREST, WEIGHTINGS, align_style, bank_centre
+from featlab.methods.pft.adapt import NEAREST, align_style, bank_centre
+from featlab.methods.pft.method import WEIGHTINGS
 from featlab.model.networks import Projection, SourceHead, Translator
 from featlab.model.style_bank import CarriedShare, StyleBank
 

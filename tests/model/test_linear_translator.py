@@ -73,7 +73,7 @@ def test_t_moves_features_along_the_directions_that_c_tells_apart_alone(head):
 @pytest.mark.parametrize("penalty", [1.0, 12.0])
 def test_it_is_the_logistic_regression_that_scikit_learn_fits(penalty, rows, head):
     """The same episodes, the same weights, the same penalty: another program, another solver."""
-    features, labels, clips = rows.features, rows.labels, rows.clips
+    features, labels, clips = rows.features, rows.labels, rows
     config = config_of(penalty=penalty, episodes=1)
     translator, history = fit_linear_translator(rows, head, config, share=0.8, seed=3)
     from featlab.seeding import run_seed

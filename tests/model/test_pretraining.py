@@ -11,9 +11,8 @@ from featlab.errors import FeatlabError, InputError
 from featlab.methods.pft.poster import poster_style
 from featlab.model.networks import Translator
 from featlab.model.pretrain import episodic_pairs, make_style_bank, new_translator, part_of, pretrain_translators
-from featlab.model.stacked import Translators
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Adam
+from featlab.model.training import Adam, Translators
 from featlab.pairing.pairs import make_pairs
 from featlab.workspace.build import build_bundle, train_source_head
 
@@ -158,7 +157,7 @@ def test_an_episode_takes_the_person_out_of_the_rows(source, trained, monkeypatc
 
     monkeypatch.setattr(Translators, "translate", spy)
     pretrained(source, trained, epochs=1, batch=len(source.features), style=0.0)
-    centre = source.clips.centre
+    centre = source.centre
     # What is left of a row without its person's mean is its expression; the person is the larger part.
     assert (seen[0] - centre).square().mean() < 0.7 * (source.features - centre).square().mean()
 
@@ -271,7 +270,7 @@ def test_a_source_subject_without_neutral_rows_is_left_out_of_pairs_and_bank(tab
     assert make_style_bank(source, result.translator, trained.head).size == 3
     assert np.isfinite([entry["loss"] for entry in result.history]).all()
     # Their rows are in the table, and change nothing.
-    other = replace(source, features=torch.where(source.clips.row_subject[:, None] >= 0, source.features, 99.0))
+    other = replace(source, features=torch.where(source.row_subject[:, None] >= 0, source.features, 99.0))
     assert not changed(pretrained(other, trained).translator, result.translator)
 
 
@@ -356,9 +355,9 @@ def test_the_expression_loss_is_against_what_c_makes_of_the_row_as_it_is(source,
 
 
 def test_a_person_who_is_left_out_is_in_no_pair_of_an_episode(source):
-    person = source.clips.row_subject[torch.from_numpy(source.pairs.reference)].mode().values
+    person = source.row_subject[torch.from_numpy(source.pairs.reference)].mode().values
     rest = source.without(person[None])
-    gone = torch.nonzero(source.clips.row_subject == person).squeeze(1)
+    gone = torch.nonzero(source.row_subject == person).squeeze(1)
     pairs = episodic_pairs(rest)
     assert len(pairs) == len(source.features) - len(gone)
     assert not torch.isin(pairs, gone).any()

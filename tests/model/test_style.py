@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from featlab.model.style_bank import neutral_clips
+from featlab.model.style_bank import SourceRows
 
 
 def clips_of(table):
-    return neutral_clips(table, torch.from_numpy(table.embeddings))
+    return SourceRows.of(table, torch.from_numpy(table.embeddings))
 
 
 def neutral_rows(table, subject, video=None):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from featlab.analysis.cost import converged_at, iterations_to_converge
 from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
 from featlab.model.head import train_heads
-from featlab.model.stacked import limit_gradients
-from featlab.model.training import Adam, Phase, converged_at, iterations_to_converge, minimise, shuffled_batches, train
+from featlab.model.training import Adam, Phase, limit_gradients, minimise, shuffled_batches, train
 
 FAST = HeadConfig(bottleneck=8, epochs=15, batch=16, lr=1e-2)
 

@@ -1,7 +1,9 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-import featlab.pairing.index as index_module
+import featlab.pairing.search as search_module
 from featlab.config.sections import PairConfig
 from featlab.errors import ConfigError
 from featlab.pairing.pairs import make_pairs, pairs_from_arrays, pairs_summary, pairs_to_arrays
@@ -9,7 +11,7 @@ from featlab.pairing.pairs import make_pairs, pairs_from_arrays, pairs_summary, 
 
 @pytest.fixture(autouse=True)
 def _indexed(monkeypatch):
-    monkeypatch.setattr(index_module, "SMALLEST", 20)
+    monkeypatch.setattr(search_module, "SMALLEST", 20)
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +82,26 @@ def test_an_index_that_faiss_cannot_make_or_search_by_the_rules_is_refused(table
     monkeypatch.setenv("FEATLAB_NO_FAISS", "1")
     with refused(ConfigError, "pair.index = Flat needs faiss"):
         make_pairs(table, PairConfig("cosine", index="Flat"), seed=0)
+
+
+def test_an_index_is_trained_on_a_few_tiles_and_no_more_are_made_for_it():
+    made, rows = [], 20 * (64 << 20) // (4 * 512)
+    index = SimpleNamespace(train=lambda vectors: made.append("trained"), add=lambda vectors: None)
+    faiss = SimpleNamespace(
+        index_factory=lambda *_: index, METRIC_INNER_PRODUCT=0, try_extract_index_ivf=lambda index: None
+    )
+    tile = rows // 20
+
+    def right(part):
+        made.append(len(range(rows)[part]))
+        return np.empty((made[-1], 1))
+
+    space = SimpleNamespace(
+        width=512,
+        base=rows,
+        tiles=lambda count: (slice(first, first + tile) for first in range(0, count, tile)),
+        right=right,
+    )
+    search_module._filled(faiss, space, "Flat")
+    before = made[: made.index("trained")]
+    assert 0 < sum(before) <= search_module._TRAINED_ON * tile

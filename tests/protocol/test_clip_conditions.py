@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featlab.errors import InputError
-from featlab.protocol.splits import WHOLE_CLIP, ClipConditions, reduced_split, split_target
+from featlab.protocol.splits import reduced_split, split_target
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def mine(people):
 
 
 def reduced(table, seed=0, **conditions):
-    return reduced_split(table, split_target(table), ClipConditions(**conditions), seed)
+    return reduced_split(table, split_target(table), seed, **conditions)
 
 
 def frames_of(table, rows):
@@ -24,7 +24,7 @@ def frames_of(table, rows):
 
 def test_the_whole_clip_is_the_split_as_it_was(mine):
     split = split_target(mine)
-    same = reduced_split(mine, split, WHOLE_CLIP, 0)
+    same = reduced_split(mine, split, 0)
     assert np.array_equal(same.adapt, split.adapt)
     assert np.array_equal(same.test, split.test)
 

@@ -9,7 +9,7 @@ from featlab.bundle.adaptation import save_adaptation
 from featlab.bundle.bundle import save_bundle
 from featlab.bundle.files import write_json
 from featlab.cache import write_table
-from featlab.cache.sums import SIDECAR, SUMS
+from featlab.cache.atomic import SIDECAR, SUMS
 from featlab.exchange.export import export_model
 from featlab.methods import make_method
 from featlab.methods.base import base_model

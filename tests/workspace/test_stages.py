@@ -323,11 +323,11 @@ def test_adapting_writes_what_it_returns(method, adapt, people):
 def test_adapting_follows_the_protocols_split(adapt, people):
     table = people()
     mine = table.rows_of("s04")
-    rows, unlabelled = adapt_rows(mine, 5)
+    places, unlabelled = adapt_rows(mine, 5)
     assert not unlabelled
-    assert np.array_equal(rows.embeddings, mine.embeddings[split_target(mine).adapt])
+    assert np.array_equal(places, split_target(mine).adapt)
     done, bundle = adapt(values={"adapt.method": "neutral-shift"})
-    expected = make_method("neutral-shift").adapt(bundle, target_of(rows))
+    expected = make_method("neutral-shift").adapt(bundle, target_of(mine, places))
     assert np.array_equal(done.model.predict_proba(table.embeddings), expected.predict_proba(table.embeddings))
 
 

@@ -88,10 +88,10 @@ BACKBONES: Registry[Factory] = Registry(
         "onnx": f"{__name__}.onnx_file:build",
         "pt2": f"{__name__}.exported_program:build",
         "pyfeat": f"{__name__}.named:build_pyfeat",
-        "python": f"{__name__}.python_factory:build",
-        "resnet18": f"{__name__}.hubs:build_resnet18",
-        "timm": f"{__name__}.hubs:build_timm",
-        "torchvision": f"{__name__}.hubs:build_torchvision",
+        "python": f"{__name__}.modules:build_python",
+        "resnet18": f"{__name__}.modules:build_resnet18",
+        "timm": f"{__name__}.modules:build_timm",
+        "torchvision": f"{__name__}.modules:build_torchvision",
     },
 )
 

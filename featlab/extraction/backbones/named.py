@@ -30,7 +30,7 @@ from featlab.extraction.backbones import (
     require_argument,
 )
 from featlab.extraction.backbones.network import NetworkBackbone, module_backbone
-from featlab.extraction.backbones.weights import file_sha256, load_state_dict, read_state_dict, seeded
+from featlab.extraction.backbones.weights import built, file_sha256, load_state_dict, read_state_dict
 
 _PATIENCE = 60  # Seconds without a byte after which a server is given up.
 _MADE = "make it with `python benchmarks/small_networks.py FOLDER`"
@@ -87,7 +87,7 @@ def build_pyfeat(argument: str | None, options: Mapping[str, Any]) -> NetworkBac
     config = transformers.ConvNextV2Config(
         hidden_sizes=[len(trunk[keys[0]]) for keys in stages], depths=[len(keys) for keys in stages]
     )
-    module: nn.Module = seeded(lambda: transformers.ConvNextV2Model(config))
+    module: nn.Module = built(lambda: transformers.ConvNextV2Model(config))
     # The file has no norm after the mean: py-feat's heads have their own.
     module.layernorm = nn.Identity()
     renamed = {}

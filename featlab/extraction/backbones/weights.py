@@ -52,7 +52,7 @@ def state_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def seeded(build: Callable[[], Built], seed: int = 0) -> Built:
+def built(build: Callable[[], Built], seed: int = 0) -> Built:
     """Call ``build`` with torch's generator at ``seed``, and leave the generator as it was."""
     with from_seed(seed):
         return build()
@@ -67,7 +67,7 @@ def module_with_weights(
             f"{name} has no weights: name a file with --weights FILE ({_SUFFIXES}), or ask for random ones with "
             f"--weights {RANDOM}"
         )
-    module = seeded(build)
+    module = built(build)
     if weights == RANDOM:
         return module, state_sha256(module)
     path = Path(weights)

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.atomic import atomic_write_bytes
-from featlab.cache.sums import sum_of
-from featlab.engine.run import OnProgress, died_near, run_in_order, worker_count
+from featlab.cache.atomic import atomic_write_bytes, sum_of
+from featlab.engine import OnProgress, died_near, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,38 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import InputError
-from featlab.extraction.columns import check_packed, is_missing, numbers
+from featlab.errors import InputError, listed
+from featlab.extraction.columns import is_missing, load_arrays, numbers
 from featlab.extraction.faces import as_points
 from featlab.extraction.items import IMAGE_SUFFIXES
 from featlab.extraction.text import open_delimited, read_lines
 
 # The names under which featlab's own detections lie in a .npz: the largest faces, all faces, how many a row has.
 ARRAY, FACES, COUNTS = "landmarks", "faces", "counts"
-
-
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    """Read a ``.npy``, or all arrays of a ``.npz``; the only one there is has the name `ARRAY`, too."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            return {ARRAY: loaded}
-        check_packed(path)
-        with loaded:
-            names = loaded.files
-            if ARRAY in names or len(names) == 1:
-                landmarks = loaded[ARRAY if ARRAY in names else names[0]]
-                beside: dict[str, NDArray[Any]] = {}
-                # What lies beside them may be of objects, which are not read.
-                with suppress(Exception):
-                    beside = dict(loaded)
-                return {**beside, ARRAY: landmarks}
-    except InputError:
-        raise
-    except Exception:
-        # NumPy lets through what zip and its header parser raise on a broken file (BadZipFile, SyntaxError, ...).
-        raise InputError(f"{path} isn't a {path.suffix.lower()} array of numbers; save it with numpy.save") from None
-    raise InputError(f"{path} holds the arrays {', '.join(names[:5]) or 'none'}; one of them must be called {ARRAY!r}")
 
 
 _POINT_X = re.compile(r"x_(\d+)")
@@ -76,10 +51,12 @@ def read_landmark_table(path: Path, *, of_one: bool = False) -> LandmarkTable:
         return LandmarkTable((read_pts if suffix == ".pts" else read_tem)(path)[None])
     if suffix not in (".npy", ".npz"):
         raise InputError(f"{path}: landmarks come as .npy, .npz or .csv, or as a folder with .csv, .npy, .pts or .tem")
-    stored = _load(path)
+    stored = load_arrays(path)
     if {FACES, COUNTS} <= stored.keys():
         return LandmarkTable(stored[FACES], stored[COUNTS])
-    array = stored[ARRAY]
+    if ARRAY not in stored and len(stored) != 1:
+        raise InputError(f"{path} holds the arrays {listed([*stored]) or 'none'}; one of them must be called {ARRAY!r}")
+    array = stored.get(ARRAY, next(iter(stored.values())))
     points = as_points(array[None] if of_one and array.ndim == 2 and array.shape[1] == 2 else array, str(path))
     named = [array for array in stored.values() if array.dtype.kind == "U" and array.shape == (len(points),)]
     return LandmarkTable(points, paths=tuple(map(_forward, named[0].tolist())) if len(named) == 1 else None)
@@ -149,19 +126,10 @@ _COUNT = re.compile(r"n_points\s*:\s*(\d{1,9})")
 
 
 def read_pts(path: Path) -> NDArray[np.float32]:
-    """Read a ``.pts``, the format of the iBUG annotations (300-W and others).
+    """Read a ``.pts``, the format of the iBUG annotations (300-W and others): float32 (P, 2).
 
-        version: 1
-        n_points: 68
-        {
-        446.000 91.000
-        ...
-        }
-
-    Its upper left pixel is (1, 1), as in Matlab, with which these annotations were made, so 1 is taken off; menpo does
-    the same.
-
-    Returns float32 (P, 2).
+    Above the points, which stand in braces, a line says ``n_points: 68``. The upper left pixel is (1, 1), as in Matlab,
+    with which these annotations were made, so 1 is taken off; menpo does the same.
     """
     lines = read_lines(path)
     count: int | None = None
@@ -190,16 +158,10 @@ def read_pts(path: Path) -> NDArray[np.float32]:
 
 
 def read_tem(path: Path) -> NDArray[np.float32]:
-    """Read a ``.tem``, the template of webmorph and Psychomorph: the number of points, the points, line definitions.
+    """Read a ``.tem``, the template of webmorph and Psychomorph: float32 (P, 2).
 
-        189
-        511.2<tab>623.9
-        ...
-
-    The upper left pixel is (0, 0). The line definitions after the points are not needed and not read. In the 189 points
+    The number of points comes first; lines after them are not read. The upper left pixel is (0, 0). In the 189 points
     of the Face Research Lab's template, 0 and 1 are the pupils.
-
-    Returns float32 (P, 2).
     """
     lines = read_lines(path)
     first = lines[0][1]

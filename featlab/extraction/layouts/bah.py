@@ -10,9 +10,7 @@ from pathlib import Path, PurePosixPath
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts import register_layout
-from featlab.extraction.layouts.tree import check_present, child, descendant, first_line, mismatch, numbered, relative
-from featlab.extraction.text import read_lines
+from featlab.extraction.layouts import register_layout, tree
 from featlab.extraction.video import Sampling
 
 EXPECTED = (
@@ -56,8 +54,8 @@ class _Entry:
 
 def _base(root: Path) -> Path:
     """Return the folder that holds the lists: the root, or the one that the archive makes in it."""
-    for folder in (root, child(root, "data"), child(root, "BAH_DB")):
-        if folder is not None and folder.is_dir() and descendant(folder, *_FRAME_LISTS, *_VIDEO_LISTS) is not None:
+    for folder in (root, tree.child(root, "data"), tree.child(root, "BAH_DB")):
+        if folder is not None and folder.is_dir() and tree.descendant(folder, *_FRAME_LISTS, *_VIDEO_LISTS) is not None:
             return folder
     return root
 
@@ -66,11 +64,11 @@ def _recognises(root: Path) -> bool:
     if not root.is_dir():
         return False
     base = _base(root)
-    if descendant(base, "Videos", *_FACES) is None:
+    if tree.descendant(base, "Videos", *_FACES) is None:
         return False
-    lists = [(descendant(base, *_FRAME_LISTS), _FRAME), (descendant(base, *_VIDEO_LISTS), _VIDEO)]
+    lists = [(tree.descendant(base, *_FRAME_LISTS), _FRAME), (tree.descendant(base, *_VIDEO_LISTS), _VIDEO)]
     return any(
-        pattern.fullmatch(first_line(path)) is not None
+        pattern.fullmatch(tree.first_line(path)) is not None
         for folder, pattern in lists
         for path in _lists(folder, BAHOptions())
     )
@@ -105,20 +103,20 @@ def read_bah(root: Path, options: BAHOptions) -> list[Item]:
     A listed file that isn't on disk fails at extraction and is listed.
     """
     base = _base(root)
-    frame_lists, video_lists = descendant(base, *_FRAME_LISTS), descendant(base, *_VIDEO_LISTS)
+    frame_lists, video_lists = tree.descendant(base, *_FRAME_LISTS), tree.descendant(base, *_VIDEO_LISTS)
     by_frame = options.level == "frame" or (
-        options.level == "auto" and _lists(frame_lists, options) and descendant(base, *_FACES) is not None
+        options.level == "auto" and _lists(frame_lists, options) and tree.descendant(base, *_FACES) is not None
     )
     lists = _lists(frame_lists if by_frame else video_lists, options)
     if not lists:
-        raise mismatch(root, EXPECTED, base)
+        raise tree.mismatch(root, EXPECTED, base)
     entries = [entry for path in lists for entry in _entries(path, _FRAME if by_frame else _VIDEO)]
     if by_frame:
         items = _frame_items(entries, root, base, options.every)
     else:
         items = [_item(entry, base, root, entry.path.name, 0) for entry in entries]
-    check_present(items, root, relative(lists[0], root))
-    return numbered(items)
+    tree.check_present(items, root, tree.relative(lists[0], root))
+    return tree.numbered(items)
 
 
 def _lists(folder: Path | None, options: BAHOptions) -> list[Path]:
@@ -127,17 +125,14 @@ def _lists(folder: Path | None, options: BAHOptions) -> list[Path]:
 
 
 def _entries(path: Path, pattern: re.Pattern[str]) -> Iterator[_Entry]:
-    for number, line in read_lines(path):
-        match = pattern.fullmatch(line)
-        if match is None:
-            form = "IMAGE,LABEL" if pattern is _FRAME else "VIDEO,LABEL,TRANSCRIPT"
-            raise InputError(f"{path}, line {number}: expected {form} with the label 0 or 1, found {line[:60]!r}")
+    form = "IMAGE,LABEL" if pattern is _FRAME else "VIDEO,LABEL,TRANSCRIPT"
+    for where, match in tree.matches(path, pattern, f"{form} with the label 0 or 1"):
         name = match["path"].replace("\\", "/").lstrip("/")
-        yield _Entry(f"{path}, line {number}", PurePosixPath(name), CLASSES[int(match["label"])])
+        yield _Entry(where, PurePosixPath(name), CLASSES[int(match["label"])])
 
 
 def _frame_items(entries: list[_Entry], root: Path, base: Path, every: int) -> list[Item]:
-    faces = descendant(base, *_FACES)
+    faces = tree.descendant(base, *_FACES)
     folders = [base] if faces is None else [faces, base]
     sample = entries[:: max(1, len(entries) // 50)]
     home = next((folder for folder in folders for entry in sample if (folder / entry.path).exists()), folders[0])
@@ -164,4 +159,4 @@ def _item(entry: _Entry, home: Path, root: Path, video: str, frame: int) -> Item
     if not 0 < place < len(parts) - 1:
         raise InputError(f"{entry.where}: expected a path Videos/SUBJECT/…, found {str(entry.path)[:80]!r}")
     path = home / entry.path
-    return Item(path, relative(path, root), parts[place], entry.label, video, frame, row=-1)
+    return Item(path, tree.relative(path, root), parts[place], entry.label, video, frame, row=-1)

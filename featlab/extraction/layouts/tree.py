@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from featlab.errors import InputError
 from featlab.extraction.items import IMAGE_SUFFIXES, Item, item_order, natural_key
-from featlab.extraction.text import check_columns, open_delimited
+from featlab.extraction.text import check_columns, open_delimited, read_lines
 from featlab.extraction.video.frames import is_video
 
 _SHOWN = 4
@@ -186,6 +187,16 @@ _MARKS = "\t;,"
 _FIRST_BYTES = 4096
 
 
+def matches(path: Path, pattern: re.Pattern[str], form: str) -> Iterator[tuple[str, re.Match[str]]]:
+    """Yield where each line of a list is, and its parts; an InputError says which ``form`` it should have."""
+    for number, line in read_lines(path):
+        where = f"{path}, line {number}"
+        match = pattern.fullmatch(line)
+        if match is None:
+            raise InputError(f"{where}: expected {form}, found {line[:60]!r}")
+        yield where, match
+
+
 Row = tuple[dict[str, str], Callable[[], str]]
 """A row of a table by its columns, and what says where it is."""
 
@@ -249,11 +260,3 @@ RAF_DB = _by_number(1, SURPRISE, FEAR, DISGUST, HAPPINESS, SADNESS, ANGER, NEUTR
 """By RAF-DB's own number."""
 AFF_WILD2 = _by_number(0, NEUTRAL, ANGER, DISGUST, FEAR, HAPPINESS, SADNESS, SURPRISE, OTHER)
 """By Aff-Wild2's own number; earlier releases have the first seven."""
-
-
-def class_of(text: str, classes: Mapping[str, str], where: str) -> str:
-    """Return the class whose number a list gives."""
-    if text not in classes:
-        first, *_, last = classes
-        raise InputError(f"{where}: {text[:40]!r} isn't a whole number from {first} to {last}")
-    return classes[text]

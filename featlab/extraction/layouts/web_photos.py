@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,14 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts import register_layout, tree
 from featlab.extraction.layouts.tree import FER2013, RAF_DB
-from featlab.extraction.text import check_columns, read_lines
+from featlab.extraction.text import check_columns
 
 _EXPW_TREE = "label/label.lst (IMAGE FACE TOP LEFT RIGHT BOTTOM CONFIDENCE LABEL) and image/origin/IMAGE"
 SUBJECT = "expw"
 _LISTS = ("label/label.lst", "label.lst", "data/label/label.lst", "data/label.lst")
 _IMAGES = ("image/origin", "data/image/origin", "image", "origin", "data/image", "images")
-_VALUES = 8
+_EXPW_LINE = re.compile(r"(?P<image>\S+)(?P<numbers>(\s+-?\d+(\.\d*)?){6})\s+(?P<label>[0-6])")
+_EXPW_FORM = "image face top left right bottom confidence label, six numbers and a label from 0 to 6"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
     folder = tree.descendant(root, *_IMAGES)
     if table is None or folder is None or not folder.is_dir():
         raise tree.mismatch(root, _EXPW_TREE, None if table is None or table.parent == root else table.parent)
-    faces = [_face(line, f"{table}, line {number}") for number, line in read_lines(table)]
+    faces = [_face(*found) for found in tree.matches(table, _EXPW_LINE, _EXPW_FORM)]
     items: list[Item] = []
     place = tree.relative(folder, root)
     for image, number, box, confidence, label in sorted(faces, key=lambda face: (natural_key(face[0]), face[1])):
@@ -74,21 +76,13 @@ def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
     return tree.counted(items)
 
 
-def _face(line: str, where: str) -> tuple[str, int, tuple[int, int, int, int], float, str]:
+def _face(where: str, match: re.Match[str]) -> tuple[str, int, tuple[int, int, int, int], float, str]:
     """Return the image, the number of the face, its box, the box's confidence and the class."""
-    cells = line.split()
-    if len(cells) != _VALUES:
-        raise InputError(
-            f"{where}: {len(cells)} values, expected {_VALUES}: image face top left right bottom confidence label"
-        )
-    try:
-        number, top, left, right, bottom = (int(float(cell)) for cell in cells[1:6])
-        confidence = float(cells[6])
-    except (ValueError, OverflowError):
-        raise InputError(f"{where}: a value isn't a number: {' '.join(cells[1:])[:60]}") from None
+    *whole, confidence = map(float, match["numbers"].split())
+    number, top, left, right, bottom = map(int, whole)
     if right <= left or bottom <= top:
         raise InputError(f"{where}: the box is empty (top {top}, left {left}, right {right}, bottom {bottom})")
-    return cells[0], number, (left, top, right, bottom), confidence, tree.class_of(cells[7], FER2013, where)
+    return match["image"], number, (left, top, right, bottom), confidence, FER2013[match["label"]]
 
 
 _FER2013_TREE = "fer2013.csv (emotion,pixels,Usage), Kaggle's icml_face_data.csv, or train.csv and test.csv"
@@ -168,11 +162,13 @@ def _rows(table: Path) -> list[tuple[int, str | None, str]]:
             where = f"{table}, line {number}"
             if len(cells) != len(names):
                 raise InputError(f"{where}: {len(cells)} values under {len(names)} columns")
-            label = None if emotion is None else tree.class_of(_plain(cells[emotion]), FER2013, where)
+            code = None if emotion is None else _plain(cells[emotion])
+            if code is not None and code not in FER2013:
+                raise InputError(f"{where}: the emotion {code[:20]!r} isn't a whole number from 0 to 6")
             split = table.stem if usage is None else _plain(cells[usage])
             if not split:
                 raise InputError(f"{where}: the Usage is empty, not Training, PublicTest or PrivateTest")
-            rows.append((file.tell() - len(line), label, split))
+            rows.append((file.tell() - len(line), code and FER2013[code], split))
     if not rows:
         raise InputError(f"{table} has a header and no rows")
     return rows
@@ -190,6 +186,7 @@ _RAF_DB_TREE = (
 _RAF_DB_LISTS = tuple(
     f"{place}list_patition_label.txt" for place in ("EmoLabel/", "", "basic/EmoLabel/", "basic/", "raf-basic/EmoLabel/")
 )
+_RAF_DB_LINE = re.compile(r"(?P<image>(?P<split>train|test)_\S+)\s+(?P<label>[1-7])")
 _SPLITS = {"train": ("train", "train_set"), "test": ("test", "test_set", "val_set", "val")}
 
 
@@ -267,17 +264,10 @@ def _folder_of_images(root: Path, table: Path, kind: str) -> Path:
 
 def _listed_faces(table: Path, folder: Path, kind: str) -> Iterator[tuple[Path, str, str]]:
     """Yield the file of each image, its split and its class."""
-    for number, line in read_lines(table):
-        cells = line.split()
-        where = f"{table}, line {number}"
-        if len(cells) != 2:
-            raise InputError(f"{where}: expected an image and a number, found {line[:60]!r}")
-        name = Path(cells[0])
-        split = name.stem.partition("_")[0]
-        if split not in _SPLITS:
-            raise InputError(f"{where}: the image {cells[0]!r} begins neither with train_ nor with test_")
+    for _, match in tree.matches(table, _RAF_DB_LINE, "train_… or test_… and a number from 1 to 7"):
+        name = Path(match["image"])
         file = f"{name.stem}_aligned{name.suffix}" if kind == "aligned" else name.name
-        yield folder / file, split, tree.class_of(cells[1], RAF_DB, where)
+        yield folder / file, match["split"], RAF_DB[match["label"]]
 
 
 def _numbered_folders(root: Path) -> Path | None:

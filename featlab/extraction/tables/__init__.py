@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from featlab.cache.assemble import write_table
 from featlab.cache.reader import Cache, open_cache
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.table import LARGEST, FeatureTable, usable
+from featlab.cache.table import LARGEST, FeatureTable, codes_of, usable
 from featlab.config.options import check_choice
-from featlab.engine.run import OnProgress
+from featlab.engine import OnProgress
 from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces import order_problem, unit_problem
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import Failure, IfExists, Pseudonyms, class_names, stays
 from featlab.extraction.shards import StorageError, read_failures, storage_error, write_list
-from featlab.extraction.tables.index import RowIndex, codes_of, telltales
+from featlab.extraction.tables.index import RowIndex, telltales
 from featlab.extraction.tables.rows import ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
 

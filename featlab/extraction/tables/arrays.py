@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.extraction.columns import Columns, as_text, check_packed
+from featlab.extraction.columns import Columns, as_text, load_arrays
 from featlab.extraction.faces import as_points
 from featlab.extraction.tables.rows import INDEX_COLUMNS
 from featlab.extraction.text import check_once
@@ -23,22 +22,18 @@ _BATCH = 4096
 
 def open_npy(path: Path) -> Columns:
     """Open features alone, numbers (N, D): a manifest has to say what the rows are."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception:
-        # NumPy lets through whatever its parser of headers stumbles over; so it does below.
-        raise InputError(f"{path} isn't a .npy array of numbers; save it with numpy.save") from None
-    if not isinstance(array, np.ndarray):
+    array = load_arrays(path).get("")
+    if array is None:
         raise InputError(f"{path} holds several arrays; call it .npz")
     return _columns(path, {"features": _matrix(array, str(path))})
 
 
 def open_npz(path: Path) -> Columns:
     """Open ``embeddings`` (or ``features``, or ``X``) and whatever else a ``.npz`` says about the rows."""
-    arrays = _load(path)
+    arrays = load_arrays(path)
     held = [name for name in FEATURE_ARRAYS if name in arrays]
     if len(held) != 1:
-        found = ", ".join(arrays) or "nothing"
+        found = ", ".join(filter(None, arrays)) or "nothing by name"
         raise InputError(f"{path} holds {found}; expected one array of features: {', '.join(FEATURE_ARRAYS)}")
     features = _matrix(arrays.pop(held[0]), f"{path}, {held[0]}")
     rows, width = features.shape
@@ -132,26 +127,6 @@ def _columns(path: Path, arrays: Mapping[str, NDArray[Any]], **more: Any) -> Col
             yield [cells(columns[place][start : start + _BATCH]) for place in places]
 
     return Columns(path, header, rows, batches, lambda row: f"{path}, row {row}", **more)
-
-
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InputError(f"{path} isn't a .npz; save it with numpy.savez")
-            check_packed(path)
-            arrays = {name: file[name] for name in file.files}
-            if other := next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None):
-                raise InputError(f"{path}: {other!r} is no array; save it with numpy.savez")
-            return arrays
-    except InputError:
-        raise
-    except Exception as error:
-        if "pickle" in str(error) and zipfile.is_zipfile(path):
-            raise InputError(
-                f"{path} holds pickled objects, which are never loaded; save names as text: np.array(names, dtype=str)"
-            ) from None
-        raise InputError(f"{path} isn't a .npz that can be read; save it with numpy.savez") from None
 
 
 def _matrix(array: NDArray[Any], what: str) -> NDArray[Any]:

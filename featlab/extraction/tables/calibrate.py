@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from featlab.extraction.tables.index import RowIndex, codes_of
+from featlab.cache.table import codes_of
+from featlab.extraction.tables.index import RowIndex
 
 Floats = NDArray[np.float64]
 

@@ -141,13 +141,6 @@ def make_index(
     return RowIndex(subject, label, video, frame, paths, session, tuple(notes))
 
 
-def codes_of(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """Return the sorted names, and each row's place among them."""
-    known = tuple(sorted(set(names)))
-    place = {name: code for code, name in enumerate(known)}
-    return known, np.array([place[name] for name in names], dtype=np.int32)
-
-
 def _frames(
     texts: Sequence[str], subject: Sequence[str], video: Sequence[str], paths: Sequence[str] | None, where: Where
 ) -> NDArray[np.int32]:

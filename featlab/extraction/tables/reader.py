@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.engine.run import OnProgress
+from featlab.engine import OnProgress
 from featlab.errors import InputError, listed
 from featlab.extraction.columns import (
     Columns,

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.engine.run import OnProgress
+from featlab.engine import OnProgress
 from featlab.errors import InputError
 from featlab.extraction.columns import Columns, read_names
 from featlab.extraction.items import Failure

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featlab.engine.run import OnProgress
+from featlab.engine import OnProgress
 from featlab.errors import InputError, closest
 from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
 from featlab.extraction.decode import read_pixels

@@ -19,10 +19,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from featlab.engine.run import OnProgress
+from featlab.engine import OnProgress
 from featlab.errors import ConfigError, InputError, closest, one_line
 from featlab.extraction.backbones.exported_program import load_program
-from featlab.extraction.backbones.hubs import TAPS, bare_network, resnet18, small_resnet
+from featlab.extraction.backbones.modules import TAPS, bare_network, resnet18, small_resnet
 from featlab.extraction.backbones.network import check_layers, position_axes
 from featlab.extraction.backbones.weights import file_sha256, load_state_dict, read_state_dict, state_sha256
 from featlab.extraction.items import Failure, Item, class_names, item_order, stays

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from featlab.engine.run import OnProgress, run_in_order, worker_count
+from featlab.engine import OnProgress, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Failure, Item
 from featlab.extraction.video.frames import OpenVideo, decode_packets, import_av, is_video, open_video, read_packets

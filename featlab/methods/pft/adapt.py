@@ -1,4 +1,4 @@
-"""Fit a translator to one person: what is minimised, and the closed form of the default.
+"""Adapt a translator to one person in closed form; and what the bundle says of the clip.
 
 The offset that moves the mean of a clip onto the bank's centre is their difference, of which the carried share is
 taken. A "neutral" clip that holds other expressions has its mean in the wrong place, so frames are weighted by how
@@ -7,151 +7,51 @@ neutral C calls them once they are aligned, and the two steps alternate, from th
     offset = share · (centre − Σ pᵢ fᵢ / Σ pᵢ)        pᵢ = softmax(C(B(T(fᵢ + offset))))[neutral]
 
 On a clip whose frames are all alike this is the mean (SFDA-PFT's L_style over means, at its minimum).
+
+What a bundle knows of its own reliability was learnt on source subjects only (`featlab.methods.pft.validation`):
+
+- **Temperature**: the one number that logits are divided by so that a probability is a frequency (Guo et al., 2017).
+- **Limits** of what a neutral clip looks like: how much the log-odds of neutral vary within it once it is aligned
+  (*spread*), and where they lie before, among the source subjects (*position*).
+- **Gain** in macro F1. From the clip alone nobody can tell whom adapting will help (measured: docs/why.md); from
+  unlabelled frames of the person something can be told: the more of them the personal model decides otherwise, and the
+  surer it is of that, the more it gained on source subjects.
+- **Frames needed**: the fewest frames that keep nine tenths of the gain.
 """
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.config.options import Options, option
-from featlab.config.sections import UPDATES
-from featlab.errors import ConfigError, InputError
 from featlab.methods.base import base_model, ordered_features
-from featlab.methods.pft.reliability import Reliability, clip_statistics
-from featlab.model.networks import AdaptedModel, PersonalModel, Translator
+from featlab.model.networks import AdaptedModel, ClipReport, GainEstimate, PersonalModel, SourceGain
 from featlab.model.style_bank import StyleBank
 from featlab.protocol.splits import Target
 
-WEIGHTINGS = ("neutral", "mean", "median")
-BANKS = ("all", "nearest", "weighted")
+if TYPE_CHECKING:
+    from featlab.methods.pft.method import TranslatorAdaptation
+
 NEAREST = 5
 """Source subjects that ``nearest`` takes."""
 TOLERANCE = 1e-4
 """Largest change of the clip's centre, in features of unit variance, at which the alternation has ended."""
-OPTIMISERS = ("closed", "lbfgs", "adam")
-STYLE_LAYERS = ("features", "embedding", "bottleneck")
+WARN, REFUSE = 0.95, 3.0
+"""A clip is remarked on above this share of source clips, and refused this many standard deviations away from them."""
+SHARE_KEPT = 0.9
+"""Of the gain of a whole clip, what the fewest frames must keep."""
+INTERVAL = (0.1, 0.9)
+"""Between these shares of the source clips lies what is given as a range."""
 
 
-_GRADIENT = "optimiser = lbfgs or optimiser = adam"
-
-
-@dataclass(frozen=True)
-class TranslatorAdaptation(Options):
-    """Adaptation of T to one person."""
-
-    removed = {"shrinkage": "the carried share is chosen at the source; see pretrain.share"}  # noqa: RUF012
-
-    iterations: int = option(50, "Most steps; the last iterate is kept.", minimum=0)
-    optimiser: str = option(
-        "closed",
-        "`closed` (the means of the features alone, whose minimum is known), `lbfgs` (all frames at once, a line "
-        "search, stops when converged) or `adam` (a fixed budget).",
-        choices=OPTIMISERS,
-    )
-    weighting: str = option(
-        "auto",
-        "Which frames of the clip count: `neutral` (as far as C calls them neutral), "
-        "`mean` (all alike), `median`, or `auto`: the mean of a clip that is as uniform as the source "
-        "subjects' neutral clips, `neutral` for any other, and where the bundle does not know theirs.",
-        choices=("auto", *WEIGHTINGS),
-        search=("auto", "neutral", "mean"),
-        only="optimiser = closed",
-    )
-    bank: str = option(
-        "all",
-        "Where the clip is moved to: the centre of `all` source subjects or, with `pretrain.style_bank = people`, of "
-        "the `nearest` five, or of all `weighted` by how near they are.",
-        choices=BANKS,
-        only="optimiser = closed",
-    )
-    lr: float = option(1e-2, "Peak learning rate.", minimum=0, only="optimiser = adam")
-    batch: int = option(0, "Frames in a step; 0 takes them all.", minimum=0, only="optimiser = adam")
-    update: str = option(
-        "offset",
-        "Which tensors of T move: its `offset`, its `last` layer, or `all`.",
-        choices=UPDATES,
-    )
-    style: float = option(1.0, "Weight of the style alignment with the bundle's style bank.", minimum=0, only=_GRADIENT)
-    std: float = option(0.0, "Weight of the standard deviations in it; the means weigh 1.", minimum=0)
-    layers: tuple[str, ...] = option(
-        ("features",),
-        "Where style is aligned: the offset `features`, the translated `embedding`, the `bottleneck`.",
-        choices=STYLE_LAYERS,
-    )
-    consistency: float = option(0.0, "Weight of the prediction consistency between two frames.", minimum=0)
-    anchor: float = option(0.0, "Weight of KL to the source model's own predictions.", minimum=0)
-    guard: bool = option(
-        True,
-        "Use the source model as it is where adapting did not help source people who were held out; `--force` adapts "
-        "all the same.",
-    )
-
-    def check_together(self) -> None:
-        """Refuse losses that the optimiser can't minimise, and losses that see nothing of what moves."""
-        alone = self.layers == ("features",) and self.style and not (self.std or self.consistency or self.anchor)
-        if self.optimiser == "closed" and not (alone and self.update == "offset"):
-            raise ConfigError(
-                f"{self.key('optimiser')} = closed: only the means of the features have a closed form, over the "
-                "offset; for std, consistency, anchor, another update or other layers set "
-                f"{self.key('optimiser')} = lbfgs (or adam)"
-            )
-        seen = self.update == "offset" or any(layer != "features" for layer in self.layers)
-        if not (self.consistency or self.anchor or (self.style and self.layers and seen)):
-            raise ConfigError(
-                f"{self.key('update')} = {self.update}: nothing to minimise; give style (with layers that the "
-                "update changes), consistency or anchor a weight"
-            )
-
-
-def adapt_translator(
-    bundle: Bundle,
-    translator: Translator,
-    target: Target,
-    config: TranslatorAdaptation,
-    *,
-    seed: int,
-    reliability: Reliability | None = None,
-) -> AdaptedModel:
-    """Adapt a T on a target's neutral frames; return the model, with the loss terms of every step.
-
-    The seed is that of the frames' order and pairs; ``reliability``, what source subjects told of the bundle, is read
-    in closed form.
-
-    Raises:
-        InputError: A loss that is not finite, or a style term without a style bank.
-    """
-    if config.style and bundle.bank is None:
-        raise InputError(f"{config.key('style')} needs a style bank, and this bundle has none; set it to 0")
-    if config.bank != "all" and (bundle.bank is None or bundle.bank.people is None):
-        raise InputError(
-            f"{config.key('bank')} = {config.bank} needs single people in the style bank, and this bundle has none; "
-            "pretrain with pretrain.style_bank = people"
-        )
-    if config.optimiser == "closed":
-        own = bundle if translator is bundle.translator else replace(bundle, translator=translator)
-        return _aligned(own, target, config, reliability if config.iterations else None)
-    # Only the closed form does without what trains networks.
-    from featlab.methods.pft.gradient import minimise_losses
-
-    features, translator = ordered_features(bundle, target), copy.deepcopy(translator)
-    iterations, history, trained = minimise_losses(bundle, translator.eval(), features, config, seed)
-    model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head)
-    return AdaptedModel(
-        model,
-        iterations=iterations,
-        trainable=trained,
-        history=tuple(history),
-        warnings=_warnings(bundle, model.head(model.translator(features))),
-    )
-
-
-def _aligned(
+def adapt_in_closed_form(
     bundle: Bundle, target: Target, config: TranslatorAdaptation, reliability: Reliability | None
 ) -> AdaptedModel:
     """Set the offset in closed form, and the temperature, and say what the bundle knows of such a clip."""
@@ -174,7 +74,7 @@ def _aligned(
         aligned = align_style(features, bundle, weighting=weighting, bank=config.bank, iterations=config.iterations)
     temperature = float(reliability.temperature) if reliability else 1.0
     model = PersonalModel(bundle.projection, bundle.translator.moved(aligned.offset), bundle.head, temperature)
-    warnings = (*_warnings(bundle, bundle.logits(features + aligned.offset)), *_doubts(reliability))
+    warnings = (*neutral_warnings(bundle, bundle.logits(features + aligned.offset)), *_doubts(reliability))
     return AdaptedModel(
         model,
         iterations=len(aligned.history),
@@ -193,7 +93,7 @@ def _doubts(reliability: Reliability | None) -> tuple[str, ...]:
     return (f"adapting may not help: {gain.sentence()}",) if gain is not None and gain.low <= 0 else ()
 
 
-def _warnings(bundle: Bundle, logits: Tensor) -> tuple[str, ...]:
+def neutral_warnings(bundle: Bundle, logits: Tensor) -> tuple[str, ...]:
     """Say so when the adapted model does not recognise the neutral clip itself."""
     share = float((logits.argmax(dim=1) == bundle.neutral_code).float().mean())
     if share >= 0.5:
@@ -257,3 +157,125 @@ def _history(steps: Sequence[tuple[Tensor, Tensor]]) -> tuple[Mapping[str, float
     styles = torch.stack([left for left, _ in steps]).square().mean(dim=1).tolist()
     means = torch.stack([weight for _, weight in steps]).mean(dim=1).tolist()
     return tuple({"style": style, "neutral": mean, "loss": style} for style, mean in zip(styles, means, strict=True))
+
+
+@dataclass(frozen=True)
+class ClipStatistics:
+    """What can be seen of a clip without labels."""
+
+    frames: int  # How many there are.
+    spread: float  # Standard deviation, over the aligned frames, of the log-odds of neutral; 0 for one frame.
+    # Mean log-odds of neutral of the frames before they are aligned, in standard deviations from the source subjects'
+    # neutral means.
+    position: float
+
+    def log_spread(self) -> float:
+        """Return the logarithm of the spread, in which it is nearly normal over people."""
+        return math.log(self.spread + 1e-3)
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """What held-out source subjects told of a bundle."""
+
+    temperature: Tensor  # Divides the logits.
+    spread_mean: Tensor  # Mean log-spread of the source clips.
+    spread_std: Tensor  # Its standard deviation.
+    spread_limit: Tensor  # The log-spread that `WARN` of the source clips stay below.
+    position_limit: Tensor  # The position that `WARN` of them stay above.
+    gains: Tensor  # (E,) gain of each source clip, ascending.
+    gain: Tensor  # (2,) intercept and slope of the gain on `confidence_gap`.
+    residuals: Tensor  # (E,) what that leaves of each gain, ascending.
+    before: Tensor  # Mean macro F1 of the source model.
+    after: Tensor  # Mean macro F1 of the adapted models.
+    # (2,) mean and standard deviation over source subjects of the log-odds of neutral of their neutral means.
+    odds: Tensor
+    frames_needed: Tensor  # Fewest frames that keep `SHARE_KEPT` of the gain.
+    people: Tensor  # Source subjects that were held out; 0 in a bundle of an older featlab, which doesn't say.
+    mean_gain: Tensor  # (3,) mean gain over people, and the interval that holds it four times in five.
+
+    @property
+    def source_gain(self) -> SourceGain | None:
+        """What adapting gained on them; ``None`` in a bundle of an older featlab, which doesn't say."""
+        mean, low, high = self.mean_gain.tolist()
+        return SourceGain(mean, low, high, int(self.people)) if int(self.people) else None
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Reliability | None:
+        """Return what a bundle carries; ``None`` where it had too few source subjects to learn it from."""
+        return cls(**{name: tensors[name].cpu() for name in cls.__dataclass_fields__}) if tensors else None
+
+    def report(self, clip: ClipStatistics) -> ClipReport:
+        """Return what is to be said of a clip."""
+        usual = float(self.spread_mean)
+        unusual = (clip.log_spread() - usual) / float(self.spread_std)
+        needed = int(self.frames_needed)
+        uniform = clip.frames == 1 or clip.log_spread() <= float(self.spread_limit)
+        remarks, refusal = [], ""
+        if clip.frames < needed:
+            refusal = (
+                f"{clip.frames} neutral {'frame is' if clip.frames == 1 else 'frames are'} too few: source subjects "
+                f"needed {needed} to keep {SHARE_KEPT:.0%} of the gain"
+            )
+        if clip.frames > 1 and unusual > REFUSE:
+            refusal = (
+                f"the clip does not look neutral: the log-odds of neutral vary by {clip.spread:.2f} within it, and by "
+                f"{math.exp(usual):.2f} in a source subject's neutral clip"
+            )
+        elif not uniform:
+            remarks.append(
+                f"the clip is less uniform than {WARN:.0%} of the source subjects' neutral clips: other expressions "
+                "may be in it (such frames count less)"
+            )
+        if clip.position < float(self.position_limit):
+            remarks.append(
+                f"before adaptation this face looks less neutral than those of {WARN:.0%} of the source subjects: "
+                "a resting face of its own, or a clip that is not neutral as a whole"
+            )
+        return ClipReport(clip=asdict(clip), uniform=uniform, remarks=tuple(remarks), refusal=refusal)
+
+    def estimate(self, gap: float | None, frames: int = 0) -> GainEstimate:
+        """Return the gain that is expected."""
+        if gap is None:
+            expected, around = float(self.gains.mean()), self.gains.numpy() - float(self.gains.mean())
+        else:
+            # A line knows no end: nobody is expected to gain more, or lose more, than any source person did.
+            most, least = float(self.gains.max()), float(self.gains.min())
+            expected, around = min(max(float(self.gain[0] + self.gain[1] * gap), least), most), self.residuals.numpy()
+        low, high = (expected + np.quantile(around, INTERVAL)).tolist()
+        return GainEstimate(expected, low, high, float(np.mean(around + expected >= 0)), frames)
+
+
+def confidence_gap(logits: Tensor, source_logits: Tensor) -> float:
+    """Return by how much the personal model believes itself to be more accurate than the source model, in [0, 1].
+
+    The mean over frames of its probability of its own choice minus its probability of the source model's.
+    """
+    probability = torch.softmax(logits, dim=1)
+    other = probability.gather(1, source_logits.argmax(dim=1, keepdim=True)).squeeze(1)
+    return float((probability.max(dim=1).values - other).mean())
+
+
+def clip_statistics(features: Tensor, offset: Tensor, bundle: Bundle, source: Tensor) -> ClipStatistics:
+    """Return what can be seen of a clip that an offset aligns; ``source`` is the `source_odds` of the bundle's T."""
+    # At once: of few rows, what takes time is to read the weights.
+    own, moved = _log_odds(torch.cat([features, features + offset]), bundle).chunk(2)
+    return ClipStatistics(
+        frames=len(features),
+        spread=float(moved.std(correction=0)),
+        position=float((own.mean() - source[0]) / source[1]),
+    )
+
+
+def source_odds(means: Tensor, bundle: Bundle) -> Tensor:
+    """Return (2,): mean and standard deviation of the log-odds of neutral of source subjects' neutral means (S, D)."""
+    odds = _log_odds(means, bundle)
+    return torch.stack([odds.mean(), odds.std(correction=0).clamp_min(1e-6)])
+
+
+def _log_odds(features: Tensor, bundle: Bundle) -> Tensor:
+    """Return (n,) log p(neutral) / (1 − p(neutral)) of features (n, D) through T, B and C."""
+    logits, neutral = bundle.logits(features), bundle.neutral_code
+    others = torch.cat([logits[:, :neutral], logits[:, neutral + 1 :]], dim=1)
+    odds: Tensor = logits[:, neutral] - torch.logsumexp(others, dim=1)
+    return odds

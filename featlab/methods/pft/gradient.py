@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,32 +11,41 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.compute import one_cycle
+from featlab.methods.base import ordered_features
+from featlab.methods.pft.adapt import neutral_warnings
 from featlab.model.losses import expression_loss, layer_values, style_loss, style_statistics
-from featlab.model.networks import SourceHead, Translator
-from featlab.model.training import Adam, Phase, Terms, minimise, train
+from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead, Translator
+from featlab.model.training import Adam, History, Phase, Terms, minimise, train
+from featlab.protocol.splits import Target
 from featlab.seeding import torch_generator
 
 if TYPE_CHECKING:
-    from featlab.methods.pft.adapt import TranslatorAdaptation
+    from featlab.methods.pft.method import TranslatorAdaptation
 
 Goals = Mapping[str, tuple[Tensor, Tensor]]
 """Mean and standard deviation to align to, by layer."""
 
 
-def minimise_losses(
-    bundle: Bundle, translator: Translator, features: Tensor, config: TranslatorAdaptation, seed: int
-) -> tuple[int, Sequence[Mapping[str, float]], int]:
-    """Change T in place; return the iterations, the loss terms, and how many parameters were trained."""
+def adapt_by_gradient(
+    bundle: Bundle, translator: Translator, target: Target, config: TranslatorAdaptation, seed: int
+) -> AdaptedModel:
+    """Adapt a copy of T, by the optimiser that the configuration names."""
+    features, translator = ordered_features(bundle, target), copy.deepcopy(translator).eval()
     trained, random = _trained(translator, config.update), torch_generator(seed, "adapt")
     goals = _goals(bundle, translator, features, config) if config.style else {}
-    parameters = sum(tensor.numel() for tensor in trained)
-    if not config.iterations:
-        return 0, [], parameters
+    iterations = 0
+    history: History = []
 
     def losses(frames: Tensor, others: Tensor) -> Terms:
         return _losses(bundle, translator, frames, others, config, goals)
 
-    if config.optimiser == "lbfgs":
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        batch = min(config.batch or len(features), len(features))
+        for _ in range(config.iterations):
+            order = torch.randperm(len(features), generator=random)
+            yield features[order[:batch]], features[order.roll(1)[:batch]]
+
+    if config.iterations and config.optimiser == "lbfgs":
         # Over all frames at once: people are further apart than any fixed step, and a line search finds out.
         others = features[torch.randperm(len(features), generator=random)]
         iterations, history = minimise(
@@ -45,22 +55,24 @@ def minimise_losses(
             iterations=config.iterations,
             tolerance_change=1e-9,
         )
-        return iterations, history, parameters
-    batch = min(config.batch or len(features), len(features))
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for _ in range(config.iterations):
-            order = torch.randperm(len(features), generator=random)
-            yield features[order[:batch]], features[order.roll(1)[:batch]]
-
-    # Adam on batches of frames, as published.
-    fit = train(
-        [Phase(Adam(trained, lr=config.lr), lambda frames: losses(*frames))],
-        batches(),
-        advice=f"lower {config.key('lr')} ({config.lr})",
-        rate=lambda step: one_cycle(step, config.iterations),
+    elif config.iterations:
+        # Adam on batches of frames, as published.
+        fit = train(
+            [Phase(Adam(trained, lr=config.lr), lambda frames: losses(*frames))],
+            batches(),
+            advice=f"lower {config.key('lr')} ({config.lr})",
+            rate=lambda step: one_cycle(step, config.iterations),
+            history=history,
+        )
+        iterations = fit.iterations
+    model = PersonalModel(bundle.projection, translator.requires_grad_(False), bundle.head)
+    return AdaptedModel(
+        model,
+        iterations=iterations,
+        trainable=sum(tensor.numel() for tensor in trained),
+        history=tuple(history),
+        warnings=neutral_warnings(bundle, model.head(model.translator(features))),
     )
-    return fit.iterations, fit.history, parameters
 
 
 def _trained(translator: Translator, update: str) -> list[torch.nn.Parameter]:

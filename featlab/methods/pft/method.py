@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,12 +10,121 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.config.options import Options, option
+from featlab.config.sections import UPDATES
+from featlab.errors import ConfigError, InputError
 from featlab.methods.base import Method
-from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
-from featlab.methods.pft.reliability import Reliability, confidence_gap, source_odds
+from featlab.methods.pft.adapt import Reliability, adapt_in_closed_form, confidence_gap, source_odds
 from featlab.model.networks import AdaptedModel, GainEstimate, PersonalModel, SourceGain, Translator, as_tensor
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
+
+WEIGHTINGS = ("neutral", "mean", "median")
+BANKS = ("all", "nearest", "weighted")
+OPTIMISERS = ("closed", "lbfgs", "adam")
+STYLE_LAYERS = ("features", "embedding", "bottleneck")
+_GRADIENT = "optimiser = lbfgs or optimiser = adam"
+
+
+@dataclass(frozen=True)
+class TranslatorAdaptation(Options):
+    """Adaptation of T to one person."""
+
+    removed = {"shrinkage": "the carried share is chosen at the source; see pretrain.share"}  # noqa: RUF012
+
+    iterations: int = option(50, "Most steps; the last iterate is kept.", minimum=0)
+    optimiser: str = option(
+        "closed",
+        "`closed` (the means of the features alone, whose minimum is known), `lbfgs` (all frames at once, a line "
+        "search, stops when converged) or `adam` (a fixed budget).",
+        choices=OPTIMISERS,
+    )
+    weighting: str = option(
+        "auto",
+        "Which frames of the clip count: `neutral` (as far as C calls them neutral), "
+        "`mean` (all alike), `median`, or `auto`: the mean of a clip that is as uniform as the source "
+        "subjects' neutral clips, `neutral` for any other, and where the bundle does not know theirs.",
+        choices=("auto", *WEIGHTINGS),
+        search=("auto", "neutral", "mean"),
+        only="optimiser = closed",
+    )
+    bank: str = option(
+        "all",
+        "Where the clip is moved to: the centre of `all` source subjects or, with `pretrain.style_bank = people`, of "
+        "the `nearest` five, or of all `weighted` by how near they are.",
+        choices=BANKS,
+        only="optimiser = closed",
+    )
+    lr: float = option(1e-2, "Peak learning rate.", minimum=0, only="optimiser = adam")
+    batch: int = option(0, "Frames in a step; 0 takes them all.", minimum=0, only="optimiser = adam")
+    update: str = option(
+        "offset",
+        "Which tensors of T move: its `offset`, its `last` layer, or `all`.",
+        choices=UPDATES,
+    )
+    style: float = option(1.0, "Weight of the style alignment with the bundle's style bank.", minimum=0, only=_GRADIENT)
+    std: float = option(0.0, "Weight of the standard deviations in it; the means weigh 1.", minimum=0)
+    layers: tuple[str, ...] = option(
+        ("features",),
+        "Where style is aligned: the offset `features`, the translated `embedding`, the `bottleneck`.",
+        choices=STYLE_LAYERS,
+    )
+    consistency: float = option(0.0, "Weight of the prediction consistency between two frames.", minimum=0)
+    anchor: float = option(0.0, "Weight of KL to the source model's own predictions.", minimum=0)
+    guard: bool = option(
+        True,
+        "Use the source model as it is where adapting did not help source people who were held out; `--force` adapts "
+        "all the same.",
+    )
+
+    def check_together(self) -> None:
+        """Refuse losses that the optimiser can't minimise, and losses that see nothing of what moves."""
+        alone = self.layers == ("features",) and self.style and not (self.std or self.consistency or self.anchor)
+        if self.optimiser == "closed" and not (alone and self.update == "offset"):
+            raise ConfigError(
+                f"{self.key('optimiser')} = closed: only the means of the features have a closed form, over the "
+                "offset; for std, consistency, anchor, another update or other layers set "
+                f"{self.key('optimiser')} = lbfgs (or adam)"
+            )
+        seen = self.update == "offset" or any(layer != "features" for layer in self.layers)
+        if not (self.consistency or self.anchor or (self.style and self.layers and seen)):
+            raise ConfigError(
+                f"{self.key('update')} = {self.update}: nothing to minimise; give style (with layers that the "
+                "update changes), consistency or anchor a weight"
+            )
+
+
+def adapt_translator(
+    bundle: Bundle,
+    translator: Translator,
+    target: Target,
+    config: TranslatorAdaptation,
+    *,
+    seed: int,
+    reliability: Reliability | None = None,
+) -> AdaptedModel:
+    """Adapt a T on a target's neutral frames; return the model, with the loss terms of every step.
+
+    The seed is that of the frames' order and pairs; ``reliability``, what source subjects told of the bundle, is read
+    in closed form.
+
+    Raises:
+        InputError: A loss that is not finite, or a style term without a style bank.
+    """
+    if config.style and bundle.bank is None:
+        raise InputError(f"{config.key('style')} needs a style bank, and this bundle has none; set it to 0")
+    if config.bank != "all" and (bundle.bank is None or bundle.bank.people is None):
+        raise InputError(
+            f"{config.key('bank')} = {config.bank} needs single people in the style bank, and this bundle has none; "
+            "pretrain with pretrain.style_bank = people"
+        )
+    if config.optimiser == "closed":
+        own = bundle if translator is bundle.translator else replace(bundle, translator=translator)
+        return adapt_in_closed_form(own, target, config, reliability if config.iterations else None)
+    # Only the closed form does without what trains networks.
+    from featlab.methods.pft.gradient import adapt_by_gradient
+
+    return adapt_by_gradient(bundle, translator, target, config, seed)
 
 
 class PFT(Method):
@@ -47,12 +156,7 @@ class PFT(Method):
         # Here and below: what trains T is imported where it is trained, and not to adapt it.
         from featlab.methods.pft.validation import validate_on_source
 
-        found = validate_on_source(source, bundle)
-        if found is None:
-            return {}
-        known = found.known.items()
-        tensors = {f"{form}.{key}": value for form, item in known for key, value in item.tensors().items()}
-        return tensors | {"balance": torch.tensor(found.balance)}
+        return validate_on_source(source, bundle)
 
     @classmethod
     def adopt(cls, source: SourceRows, bundle: Bundle) -> Bundle:

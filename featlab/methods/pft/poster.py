@@ -12,7 +12,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
 from featlab.errors import InputError
 from featlab.methods.base import Method
-from featlab.methods.pft.adapt import TranslatorAdaptation, adapt_translator
+from featlab.methods.pft.method import TranslatorAdaptation, adapt_translator
 from featlab.model.losses import expression_loss, layer_values, style_statistics
 from featlab.model.networks import AdaptedModel, SourceHead, Translator
 from featlab.model.style_bank import SourceRows

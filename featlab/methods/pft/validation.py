@@ -7,8 +7,10 @@ out are a few numbers for the bundle: no row of anyone, and nothing of a target.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -16,10 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.methods.pft.adapt import align_style, bank_centre
-from featlab.methods.pft.reliability import Episode, Reliability, clip_statistics, fit_reliability, source_odds
+from featlab.methods.pft.adapt import (
+    SHARE_KEPT,
+    WARN,
+    ClipStatistics,
+    Reliability,
+    align_style,
+    bank_centre,
+    clip_statistics,
+    confidence_gap,
+    source_odds,
+)
 from featlab.model.head import train_heads
-from featlab.model.linear import LEAST_SUBJECTS, person_folds
+from featlab.model.linear import LEAST_SUBJECTS, fit_temperature, person_folds
 from featlab.model.networks import Translator
 from featlab.model.pretrain import make_style_bank, part_of, pretrain_translators, weighed
 from featlab.model.style_bank import SourceRows
@@ -28,59 +39,50 @@ BALANCES = (0.5, 0.25, 0.75)
 """Weights of the MLP part that are tried."""
 LENGTHS = (1, 2, 4, 8, 16)
 """Frames of a clip with which the gain is measured again, to learn how few will do."""
+UNKNOWN = 1e6
+"""A log-spread that no clip reaches."""
 
 
-@dataclass(frozen=True, eq=False)
-class Validation:
-    """What came of it."""
+def validate_on_source(source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
+    """Adapt to held-out source subjects and return what that tells of T and of each of its parts, for the bundle.
 
-    known: Mapping[str, Reliability]  # By ``joint``, ``linear`` and ``mlp``, those that T has.
-    balance: float  # Weight of the MLP part with which source people scored best.
-
-
-def validate_on_source(source: SourceRows, bundle: Bundle) -> Validation | None:
-    """Adapt to held-out source subjects and summarise how that went, for T and for each of its parts.
-
-    The projection and the carried share are the bundle's own, of all source rows. ``None`` where there are too few
-    source subjects.
+    The projection and the carried share are the bundle's own, of all source rows. By ``joint``, ``linear`` and ``mlp``,
+    those that T has, the tensors of a `Reliability`; and ``balance``, the weight of the MLP part with which source
+    people scored best. Empty where there are too few source subjects.
     """
-    people = len(source.clips.subjects)
+    people = len(source.subjects)
     if people < LEAST_SUBJECTS:
-        return None
+        return {}
     folds = [(held_out, source.without(held_out)) for held_out in person_folds(people, bundle.seed)]
     folds = [
         (held_out, rest)
         for held_out, rest in folds
-        if len(torch.unique(rest.labels[rest.labels >= 0])) > 1 and rest.clips.subjects
+        if len(torch.unique(rest.labels[rest.labels >= 0])) > 1 and rest.subjects
     ]
     if not folds:
-        return None
+        return {}
     played: list[_Played] = []
     for (held_out, rest), model in zip(folds, _fold_models([rest for _, rest in folds], bundle), strict=True):
-        models, means = (
-            {form: replace(model, translator=each) for form, each in forms_of(model).items()},
-            rest.neutral_means(),
-        )
+        models = {form: replace(model, translator=each) for form, each in forms_of(model).items()}
+        means = rest.neutral_means()
         odds = {form: source_odds(means, own) for form, own in models.items()}
         for subject in held_out.tolist():
             for adapt, test in _splits(source, subject):
                 played.append(_play(source, subject, adapt, test, models, odds))
     if len({item.subject for item in played}) < LEAST_SUBJECTS:
-        return None
+        return {}
     forms = forms_of(bundle)
     # Of equal ones the first: no weight is chosen for nothing.
     balances = [form for form in forms if isinstance(form, float)]
     balance = max(balances, key=lambda form: np.mean([item.after[form][-1] for item in played]), default=0.0)
-    names = {form: "joint" if form == balance else form for form in forms}
-    known = {
-        name: fit_reliability(
-            [item.episode(form) for item in played],
-            source_odds(source.neutral_means(), replace(bundle, translator=forms[form])),
-        )
-        for form, name in names.items()
-        if isinstance(name, str)
-    }
-    return Validation(known, balance)
+    tensors = {"balance": torch.tensor(balance)}
+    for form, translator in forms.items():
+        if isinstance(form, str) or form == balance:
+            odds_of_all = source_odds(source.neutral_means(), replace(bundle, translator=translator))
+            found = fit_reliability([item.episode(form) for item in played], odds_of_all)
+            name = form if isinstance(form, str) else "joint"
+            tensors |= {f"{name}.{key}": tensor for key, tensor in vars(found).items()}
+    return tensors
 
 
 def forms_of(bundle: Bundle) -> Mapping[str | float, Translator]:
@@ -115,12 +117,11 @@ def _fold_models(folds: Sequence[SourceRows], bundle: Bundle) -> list[Bundle]:
 
 def _splits(source: SourceRows, subject: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the rows that a subject is adapted on and those that are tested, for each half of their neutral clips."""
-    clips = source.clips
-    mine = torch.nonzero((clips.row_subject == subject) & (source.labels >= 0)).squeeze(1)
-    count = int(clips.count[subject])
+    mine = torch.nonzero((source.row_subject == subject) & (source.labels >= 0)).squeeze(1)
+    count = int(source.count[subject])
     half = max(1, count // 2)
     for places in ({*range(half)}, {*range(count - half, count)}) if count > 1 else ({0},):
-        adapt = mine[torch.isin(clips.row_clip[mine], clips.clips[subject, sorted(places)])]
+        adapt = mine[torch.isin(source.row_clip[mine], source.clips[subject, sorted(places)])]
         if count == 1:
             # As the protocol does: half of the only clip is adapted on.
             adapt = adapt[: (len(adapt) + 1) // 2]
@@ -201,3 +202,87 @@ def _macro_f1(labels: NDArray[np.int64], logits: Tensor, bundle: Bundle) -> floa
     )
     f1 = 2.0 * right / np.maximum(shown + found, 1)
     return float(f1[shown > 0].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """A held-out source subject, adapted to one neutral clip."""
+
+    subject: int  # Who.
+    logits: Tensor  # (m, K) of the adapted model on the subject's other rows.
+    source_logits: Tensor  # (m, K) of the source model.
+    labels: Tensor  # (m,) their codes.
+    before: float  # Macro F1 of the source model on them.
+    after: float  # That of the adapted model.
+    after_short: Mapping[int, float]  # The same with fewer frames of the clip, by number of frames.
+    clip: ClipStatistics  # What could be seen of the clip.
+
+
+def fit_reliability(episodes: Sequence[Episode], odds: Tensor) -> Reliability:
+    """Summarise episodes; each subject's episodes weigh alike, whatever the clips' lengths.
+
+    ``odds`` are those of all source subjects, `source_odds`.
+    """
+    # One frame has no spread; where no source clip has two, nothing is known of it, and every clip passes.
+    spread = np.array([item.clip.log_spread() for item in episodes if item.clip.frames > 1] or [UNKNOWN])
+    position = np.array([episode.clip.position for episode in episodes])
+    gains = np.array([episode.after - episode.before for episode in episodes])
+    temperature = fit_temperature([(item.logits, item.labels) for item in episodes])
+    gap = np.array([confidence_gap(item.logits / temperature, item.source_logits) for item in episodes])
+    # Where no personal model differs from its source model, the slope is 0.
+    slope = float(((gap - gap.mean()) * gains).sum() / max(((gap - gap.mean()) ** 2).sum(), 1e-12))
+    intercept = float(gains.mean() - slope * gap.mean())
+    return Reliability(
+        temperature=_tensor(temperature),
+        spread_mean=_tensor(spread.mean()),
+        spread_std=_tensor(max(spread.std(), 1e-3)),
+        spread_limit=_tensor(np.quantile(spread, WARN)),
+        position_limit=_tensor(np.quantile(position, 1 - WARN)),
+        gains=_tensor(np.sort(gains)),
+        gain=_tensor([intercept, slope]),
+        residuals=_tensor(np.sort(gains - intercept - slope * gap)),
+        before=_tensor(np.mean([episode.before for episode in episodes])),
+        after=_tensor(np.mean([episode.after for episode in episodes])),
+        odds=odds,
+        frames_needed=torch.tensor(_frames_needed(episodes)),
+        people=torch.tensor(len({episode.subject for episode in episodes})),
+        mean_gain=_tensor(_mean_gain(episodes)),
+    )
+
+
+def _mean_gain(episodes: Sequence[Episode]) -> tuple[float, float, float]:
+    """Return the mean gain over people and its 80 % interval (Student's t)."""
+    gains: dict[int, list[float]] = {}
+    for episode in episodes:
+        gains.setdefault(episode.subject, []).append(episode.after - episode.before)
+    means = np.array([np.mean(values) for values in gains.values()])
+    mean, around = float(means.mean()), 0.0
+    if len(means) > 1:
+        # Abramowitz and Stegun 26.7.5, right to five digits from eight people on: SciPy takes longer to import.
+        z, degrees = NormalDist().inv_cdf(0.9), len(means) - 1
+        terms = (
+            z,
+            (z**3 + z) / 4,
+            (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+            (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        )
+        quantile = sum(term / degrees**power for power, term in enumerate(terms))
+        around = quantile * float(means.std(ddof=1)) / math.sqrt(len(means))
+    return mean, mean - around, mean + around
+
+
+def _frames_needed(episodes: Sequence[Episode]) -> int:
+    """Return the fewest frames that keep enough of the mean gain, among the lengths that were tried."""
+    lengths = sorted({length for episode in episodes for length in episode.after_short})
+    for length in lengths:
+        tried = [episode for episode in episodes if length in episode.after_short]
+        whole = np.mean([episode.after - episode.before for episode in tried])
+        short = np.mean([episode.after_short[length] - episode.before for episode in tried])
+        if short >= SHARE_KEPT * whole:
+            return length
+    # Nothing shorter than the clips that there were: one frame where none was tried.
+    return min((episode.clip.frames for episode in episodes), default=1) if lengths else 1
+
+
+def _tensor(values: object) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32)

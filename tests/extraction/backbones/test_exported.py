@@ -14,7 +14,7 @@ from torch import nn
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import InputSpec, NetworkOptions, make_backbone
 from featlab.extraction.backbones.network import module_backbone
-from featlab.extraction.backbones.weights import seeded
+from featlab.extraction.backbones.weights import built
 from featlab.extraction.training.export import BackboneMeta, export_backbone, export_onnx
 
 SIZE, MEAN, STD = 20, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -40,7 +40,7 @@ class Small(nn.Module):
 
 
 def network(change=None):
-    return seeded(lambda: Small(change)).eval()
+    return built(lambda: Small(change)).eval()
 
 
 def maps(self, images, vectors):

@@ -9,8 +9,8 @@ from torch import nn
 
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import APPENDED, make_backbone
-from featlab.extraction.backbones.hubs import remove_head
-from featlab.extraction.backbones.weights import seeded
+from featlab.extraction.backbones.modules import remove_head
+from featlab.extraction.backbones.weights import built
 
 
 @pytest.mark.usefixtures("libraries")
@@ -37,7 +37,7 @@ def test_the_head_is_gone_and_the_librarys_input_and_weights_are_used(images):
 
 def test_the_shot_layout_and_a_full_checkpoint_load(libraries, tmp_path, images):
     # SHOT's ResBase: torchvision's ResNet-18 without fc, saved as netF.state_dict().
-    state, path = seeded(libraries.models.Headed, 3).state_dict(), tmp_path / "source_F.pt"
+    state, path = built(libraries.models.Headed, 3).state_dict(), tmp_path / "source_F.pt"
     embedded = []
     for left_out in ("nothing", "fc."):
         torch.save({key: value for key, value in state.items() if not key.startswith(left_out)}, path)

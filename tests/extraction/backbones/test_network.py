@@ -16,9 +16,9 @@ from featlab.extraction.backbones import (
     make_backbone,
     network_options,
 )
-from featlab.extraction.backbones.hubs import resnet18
+from featlab.extraction.backbones.modules import resnet18
 from featlab.extraction.backbones.network import Taps, channel_statistics, module_backbone, position_axes
-from featlab.extraction.backbones.weights import seeded, state_sha256
+from featlab.extraction.backbones.weights import built, state_sha256
 
 SIZE = 24
 
@@ -36,7 +36,7 @@ class Small(nn.Module):
 
 
 def small(change=None, **options):
-    module = seeded(lambda: Small(change))
+    module = built(lambda: Small(change))
     return module_backbone("small", module, NetworkOptions(**options), InputSpec(size=SIZE), id="s", weights="w")
 
 
@@ -52,7 +52,7 @@ def close(rows, expected):
 
 
 def test_embeddings_and_statistics_are_those_of_the_modules_own_maps(images):
-    batch, module = images(4, SIZE), seeded(Small).eval()
+    batch, module = images(4, SIZE), built(Small).eval()
     before = state_sha256(module)
     with torch.no_grad():
         values, maps = module(normalised(batch)).numpy(), module.conv(normalised(batch))
@@ -86,7 +86,7 @@ def test_the_built_in_resnet18_fits_the_protocol_and_the_batch_changes_nothing_b
     batch = images(7)
     together = backbone.embed(batch, None)
     with torch.no_grad():
-        expected = seeded(resnet18).eval()(normalised(batch))
+        expected = built(resnet18).eval()(normalised(batch))
     np.testing.assert_allclose(together[:, :512], expected.numpy(), atol=1e-5)
     close(np.concatenate([backbone.embed([image], None) for image in batch]), together)
     close(backbone.embed(batch[::-1], None)[::-1], together)

@@ -94,7 +94,7 @@ def test_what_does_not_work_is_one_line(module, refused):
         ("no_such_module_here:f", {}, "no module 'no_such_module_here', neither installed nor in"),
         ("M_broken:f", {}, "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("M:traned", {}, "has no 'traned'; did you mean 'trained'"),
-        ("M:trained", {"depth": 3}, "(width=4) can't be called with these options: "),
+        ("M:trained", {"depth": 3}, "trained() got an unexpected keyword argument 'depth'"),
         ("M:broken", {}, "failed: ValueError: no such checkpoint"),
         ("M:nothing", {}, "returned a int; it must return a torch.nn.Module"),
         ("M:number", {}, "is a int; it must be a function"),

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import NetworkOptions
 from featlab.extraction.backbones.exported_program import load_program
-from featlab.extraction.backbones.hubs import small_resnet
+from featlab.extraction.backbones.modules import small_resnet
 from featlab.extraction.backbones.weights import (
+    built,
     load_state_dict,
     module_with_weights,
     read_state_dict,
-    seeded,
     state_sha256,
 )
 from featlab.extraction.shards import read_failures
@@ -28,7 +28,7 @@ Tiny = partial(small_resnet, (4, 5, 6, 7))
 
 @pytest.fixture
 def state():
-    return {key: value.clone() for key, value in seeded(Tiny, 5).state_dict().items()}
+    return {key: value.clone() for key, value in built(Tiny, 5).state_dict().items()}
 
 
 def same(module, state):
@@ -177,7 +177,7 @@ def test_of_two_networks_in_a_file_one_is_asked_for(tmp_path, state, refused):
 
 
 def test_where_one_network_fits_or_both_are_the_same_nothing_is_asked_and_the_start_is_said(state):
-    wider = under("d.", seeded(partial(small_resnet, (8, 5, 6, 7))).state_dict())
+    wider = under("d.", built(partial(small_resnet, (8, 5, 6, 7))).state_dict())
     half = {key: value for key, value in under("ema.", state).items() if "running" not in key}
     for content, says in (
         (under("module.", state | {"fc.weight": torch.zeros(7, 5)}), "takes the weights under 'module.'"),

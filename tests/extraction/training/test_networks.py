@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.extraction.backbones.hubs import TAPS, resnet18, small_resnet
+from featlab.extraction.backbones.modules import TAPS, resnet18, small_resnet
 from featlab.extraction.training.export import BackboneMeta, export_backbone, export_onnx, read_card
 from featlab.extraction.training.train import build_network, default_size, load_weights
 

@@ -1,21 +1,26 @@
-"""Networks by their names, without a head: ``resnet18`` (built in), ``torchvision:NAME`` and ``timm:NAME``.
+"""Networks that are modules of torch: ``resnet18`` (built in), ``torchvision:NAME``, ``timm:NAME``, the user's own.
 
-``timm:hf-hub:OWNER/NAME`` is a model of the Hugging Face hub in timm's form; ``@REVISION`` at the end pins a version.
+The libraries' lose their head. ``timm:hf-hub:OWNER/NAME`` is a model of the Hugging Face hub in timm's form;
+``@REVISION`` at the end pins a version. ``python:MODULE:FACTORY`` is what a function of the user's returns.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from featlab.errors import ConfigError, closest, one_line
+from featlab.errors import ConfigError, FeatlabError, closest, one_line
 from featlab.extraction.backbones import (
     INTERPOLATIONS,
+    Backbone,
     InputSpec,
     NetworkOptions,
     library,
@@ -23,7 +28,7 @@ from featlab.extraction.backbones import (
     require_argument,
 )
 from featlab.extraction.backbones.network import NetworkBackbone, module_backbone
-from featlab.extraction.backbones.weights import RANDOM, module_with_weights, state_sha256
+from featlab.extraction.backbones.weights import RANDOM, built, module_with_weights, state_sha256
 
 PRETRAINED = "pretrained"
 # Where torchvision's families keep the layers after pooling.
@@ -42,9 +47,8 @@ def build_resnet18(argument: str | None, options: Mapping[str, Any]) -> NetworkB
 def remove_head(name: str, module: nn.Module) -> nn.Module:
     """Replace the last linear layer by the identity, so that the network returns what that layer reads.
 
-    In ``fc``, ``classifier``, ``head`` or ``heads``, whichever the family has. Only that layer goes: what is before it
-    (ConvNeXt's norm and flatten, VGG's first two linear layers, dropout) belongs to the embedding. SqueezeNet has a
-    convolution there.
+    What is before it (ConvNeXt's norm and flatten, VGG's first two linear layers, dropout) belongs to the embedding.
+    SqueezeNet has a convolution there.
     """
     for head in _HEADS:
         root = getattr(module, head, None)
@@ -88,8 +92,12 @@ def build_torchvision(argument: str | None, options: Mapping[str, Any]) -> Netwo
     own = {weights.name: weights for weights in torchvision.models.get_model_weights(network)}
     default = torchvision.models.get_model_weights(network).DEFAULT if own else None
     wanted = {"DEFAULT": default, PRETRAINED: default, **own}.get(chosen.weights or "")
-    spec = _torchvision_spec(wanted or default)
-    return _backbone(name, torchvision, chosen, list(own), wanted, lambda module: spec)
+    spec, published = InputSpec(), wanted or default
+    if published is not None:
+        made = published.transforms()
+        size, interpolation = int(made.crop_size[0]), made.interpolation.value
+        spec = InputSpec(size, tuple(made.mean), tuple(made.std), interpolation=interpolation)
+    return _backbone(name, chosen, list(own), wanted, lambda module: spec)
 
 
 def build_timm(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
@@ -98,10 +106,14 @@ def build_timm(argument: str | None, options: Mapping[str, Any]) -> NetworkBackb
     timm, _ = _library(name)
 
     def spec(module: nn.Module) -> InputSpec:
-        return _timm_spec(timm.data.resolve_data_config({}, model=module))
+        # Its crop is left to the user, as faces come cropped.
+        own = timm.data.resolve_data_config({}, model=module)
+        made = InputSpec(int(own["input_size"][-1]), tuple(own["mean"]), tuple(own["std"]))
+        interpolation = str(own.get("interpolation"))
+        return replace(made, interpolation=interpolation) if interpolation in INTERPOLATIONS else made
 
     wanted = PRETRAINED if chosen.weights == PRETRAINED else None
-    return _backbone(name, timm, chosen, [PRETRAINED], wanted, spec)
+    return _backbone(name, chosen, [PRETRAINED], wanted, spec)
 
 
 def _named(hub: str, argument: str | None, options: Mapping[str, Any], example: str) -> tuple[str, NetworkOptions]:
@@ -127,15 +139,10 @@ def _library(name: str) -> tuple[Any, str]:
 
 
 def _backbone(
-    name: str,
-    hub: Any,
-    chosen: NetworkOptions,
-    own: Sequence[str],
-    wanted: Any,
-    spec: Callable[[nn.Module], InputSpec],
+    name: str, chosen: NetworkOptions, own: Sequence[str], wanted: Any, spec: Callable[[nn.Module], InputSpec]
 ) -> NetworkBackbone:
     """Make a backbone of a library's network with what is ``wanted`` of its own weights, or else with others."""
-    weights = chosen.weights
+    (hub, _), weights = _library(name), chosen.weights
     offered = f"a file, {RANDOM}, or {hub.__name__}'s own: {', '.join(own) or 'it has none'}"
     if wanted is not None:
         module = bare_network(name, wanted)
@@ -152,31 +159,8 @@ def _backbone(
     )
 
 
-def _torchvision_spec(weights: Any) -> InputSpec:
-    """Return the size and the normalisation that the network's published weights were made with."""
-    if weights is None:
-        return InputSpec()
-    transforms = weights.transforms()
-    spec = InputSpec(size=int(transforms.crop_size[0]), mean=tuple(transforms.mean), std=tuple(transforms.std))
-    return replace(spec, interpolation=transforms.interpolation.value)
-
-
-def _timm_spec(config: Mapping[str, Any]) -> InputSpec:
-    """Return timm's input of a network; its crop is left to the user, as faces come cropped."""
-    interpolation = str(config.get("interpolation", "bilinear"))
-    return InputSpec(
-        size=int(config["input_size"][-1]),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        interpolation=interpolation if interpolation in INTERPOLATIONS else "bilinear",
-    )
-
-
 TAPS = ("maxpool", "layer1", "layer2", "layer3", "layer4")
 """Layers whose channel statistics say something about style: the stem's pooling and the four stages."""
-
-SMALL_WIDTHS = (16, 32, 64, 128)
-"""Channels of the four stages of `small_resnet`."""
 
 
 class BasicBlock(nn.Module):
@@ -214,10 +198,8 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(widths[0], widths[0], blocks[0], stride=1)
-        self.layer2 = _stage(widths[0], widths[1], blocks[1], stride=2)
-        self.layer3 = _stage(widths[1], widths[2], blocks[2], stride=2)
-        self.layer4 = _stage(widths[2], widths[3], blocks[3], stride=2)
+        stages = zip((widths[0], *widths), widths, blocks, (1, 2, 2, 2), strict=False)
+        self.layer1, self.layer2, self.layer3, self.layer4 = (_stage(*stage) for stage in stages)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -235,11 +217,84 @@ def resnet18() -> ResNet:
     return ResNet()
 
 
-def small_resnet(widths: Sequence[int] = SMALL_WIDTHS) -> ResNet:
+def small_resnet(widths: Sequence[int] = (16, 32, 64, 128)) -> ResNet:
     """Build a net that a CPU trains in minutes on 96 px: 5x5 stem, one block a stage; D = the last width."""
     return ResNet(widths, (1, 1, 1, 1), stem=5)
 
 
 def _stage(channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
-    rest = [BasicBlock(width, width, 1) for _ in range(blocks - 1)]
-    return nn.Sequential(BasicBlock(channels, width, stride), *rest)
+    return nn.Sequential(BasicBlock(channels, width, stride), *(BasicBlock(width, width, 1) for _ in range(blocks - 1)))
+
+
+_FUNCTION = "a module and a function in it, for example python:my_networks:face_net"
+
+
+def build_python(argument: str | None, options: Mapping[str, Any]) -> Backbone:
+    """Build ``python:MODULE:FACTORY``."""
+    module_name, colon, attribute = require_argument("python", argument, _FUNCTION).rpartition(":")
+    if not colon or not module_name or not attribute:
+        raise ConfigError(f"python:{argument}: what follows the colon is {_FUNCTION}")
+    name = f"python:{module_name}:{attribute}"
+    known = {entry.name for entry in fields(NetworkOptions)}
+    own = {key: value for key, value in options.items() if key not in known}
+    ours = {key: value for key, value in options.items() if key in known}
+    factory = _find_factory(name, module_name, attribute)
+    made = _call_factory(name, factory, own, seed=0)
+    if isinstance(made, nn.Module):
+        return _of_module(name, factory, made, own, network_options(name, NetworkOptions, ours))
+    if isinstance(made, Backbone):
+        if ours:
+            raise ConfigError(f"{name} returns a backbone, which has no option {next(iter(ours))!r}")
+        return made
+    raise ConfigError(f"{name} returned a {type(made).__name__}; it must return a torch.nn.Module or a Backbone")
+
+
+def _of_module(name: str, factory: Any, module: nn.Module, own: Mapping[str, Any], options: NetworkOptions) -> Backbone:
+    if options.weights is None:
+        sha = state_sha256(module)
+        if sha != state_sha256(_call_factory(name, factory, own, seed=1)):
+            raise ConfigError(
+                f"{name} gives other weights at every call: load them in the function, name a file with --weights, "
+                f"or ask for random ones with --weights {RANDOM}"
+            )
+    else:
+        module, sha = module_with_weights(name, lambda: module, options.weights, options.prefix)
+    # The folders that a file is in go into no cache and no bundle.
+    files = {key: Path(value).name for key, value in own.items() if isinstance(value, str) and os.path.exists(value)}
+    notes = tuple(f"{key} {value}" for key, value in sorted({**own, **files}.items()))
+    return module_backbone(name, module, options, InputSpec(), id=name, weights=sha, notes=notes)
+
+
+def _find_factory(name: str, module_name: str, attribute: str) -> Any:
+    here = os.getcwd()
+    if here not in sys.path:
+        # As `python -m` does. It stays: a module may import others when it is called.
+        sys.path.insert(0, here)
+    try:
+        module = import_module(module_name)
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or "?")
+        why = f"{type(error).__name__}: {one_line(error)}"
+        if missing:
+            why = f"no module {module_name!r}, neither installed nor in {here}"
+        raise ConfigError(f"{name} can't be imported: {why}") from (None if missing else error)
+    if not hasattr(module, attribute):
+        known = [entry for entry in dir(module) if not entry.startswith("_")]
+        raise ConfigError(f"{name}: the module {module_name} has no {attribute!r}{closest(attribute, known)}")
+    return getattr(module, attribute)
+
+
+def _call_factory(name: str, factory: Any, arguments: Mapping[str, Any], *, seed: int) -> Any:
+    """Call the factory with torch's generator at ``seed``; a network or a backbone stands for itself."""
+    if isinstance(factory, nn.Module) or (isinstance(factory, Backbone) and not isinstance(factory, type)):
+        if arguments:
+            raise ConfigError(f"{name} is no function, so it has no option {next(iter(arguments))!r}")
+        return factory
+    if not callable(factory):
+        raise ConfigError(f"{name} is a {type(factory).__name__}; it must be a function that returns a torch.nn.Module")
+    try:
+        return built(lambda: factory(**arguments), seed)
+    except FeatlabError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{name} failed: {type(error).__name__}: {one_line(error)}") from error
