@@ -233,7 +233,12 @@ def test_where_adapting_did_not_help_source_people_the_source_model_is_used_unle
 def test_the_parts_are_weighed_as_they_did_best_on_held_out_source_people(table, bundle, small_bundle):
     chosen = float(bundle.extras["pft"]["balance"])
     assert chosen == bundle.config.pretrain.balance
-    assert make_method("pft").source_gain(bundle).sentence().endswith(f"{1 - chosen:.0%} linear, {chosen:.0%} MLP")
+    assert (
+        make_method("pft")
+        .source_gain(bundle)
+        .sentence()
+        .endswith(f"{100 - 100 * chosen:.0f} % linear, {100 * chosen:.0f} % MLP")
+    )
     assert make_method("pft-mlp").source_gain(bundle).sentence().endswith("held out")
     assert chosen in BALANCES
     scores = {}

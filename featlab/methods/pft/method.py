@@ -212,7 +212,9 @@ class PFT(Method):
         if gain is None or self.part or not chosen:
             return gain
         weight = float(bundle.extras[PFT.name].get("balance", config.balance))
-        return replace(gain, chose=f"; they chose T's parts: {1 - weight:.0%} linear, {weight:.0%} MLP")
+        return replace(
+            gain, chose=f"; they chose T's parts: {100 - 100 * weight:.0f} % linear, {100 * weight:.0f} % MLP"
+        )
 
     def expected_gain(
         self, bundle: Bundle, model: PersonalModel, embeddings: NDArray[np.float32]
