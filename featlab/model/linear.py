@@ -213,10 +213,11 @@ def learn_share(source: SourceRows, classes: int, penalty: float, *, seed: int) 
         _, person = torch.unique(source.row_subject[test], return_inverse=True)
         count = source.tested_share(test).double()
         # Every person weighs alike, whatever the number of their rows.
-        count = count / torch.zeros(int(person.max()) + 1).double().index_add(0, person, count)[person]
+        held = int(person.max()) + 1
+        count = count / torch.zeros(held).double().index_add(0, person, count)[person]
         fitted = [torch.zeros(source.features.shape[1], classes).double(), torch.zeros(classes).double()]
         videos = len(torch.unique(source.row_video[train]))
-        scored.append(torch.zeros(int(person.max()) + 1, len(CANDIDATES), dtype=torch.float64))
+        scored.append(torch.zeros(held, len(CANDIDATES), dtype=torch.float64))
         for place, share in enumerate(CANDIDATES):
             random = torch_generator(seed, "carried share")
             seen = rest.seen(train, share, random)

@@ -211,7 +211,7 @@ class PFT(Method):
         chosen = config.form == "joint" and config.learn_balance and config.epochs
         if gain is None or self.part or not chosen:
             return gain
-        weight = float(bundle.extras[PFT.name].get("balance", config.balance))
+        weight = config.balance  # As `adopt` left it.
         return replace(
             gain, chose=f"; they chose T's parts: {100 - 100 * weight:.0f} % linear, {100 * weight:.0f} % MLP"
         )
