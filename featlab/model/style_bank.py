@@ -166,8 +166,8 @@ class SourceRows:
         1 for rows of other expressions; for a row of one of m neutral clips ceil(m / 2) / m, and a half when m = 1.
         """
         count = self.count[self.row_subject[rows]]
-        neutral = torch.where(count > 1, (count + 1) // 2 / count, torch.full((len(rows),), 0.5))
-        return torch.where(self.row_clip[rows] >= 0, neutral, torch.ones(len(rows)))
+        neutral = torch.where(count > 1, (count + 1) // 2 / count, 0.5)
+        return torch.where(self.row_clip[rows] >= 0, neutral, 1.0)
 
     def seen_rows(self) -> Tensor:
         """Return the rows that can be seen in an episode: labelled ones of subjects with neutral rows."""

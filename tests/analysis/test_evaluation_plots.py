@@ -59,7 +59,7 @@ def words(figure):
     return list(dict.fromkeys(" ".join(text.get_text().split()) for text in figure.findobj(Text)))
 
 
-def test_every_slope_is_a_row_of_the_data_and_losses_are_counted(rows, result):
+def test_every_slope_is_a_row_of_the_data_losses_are_counted_and_without_source_only_there_is_none(rows, result):
     data, figure = subjects_data(rows), plot_subjects(rows)
     panels = [axes for axes in figure.axes if axes.axison]
     slopes = [[line for line in axes.get_lines() if list(line.get_xdata()) == [0, 1]] for axes in panels]
@@ -69,6 +69,8 @@ def test_every_slope_is_a_row_of_the_data_and_losses_are_counted(rows, result):
     assert data["score"][:4] == list(SCORES["neutral-shift"])
     assert "1/4 worse" in [text.get_text() for text in panels[0].texts]
     assert "stranger" not in subjects_data([*rows, result("pft", "stranger", 0.1)])["subject"]
+    with pytest.raises(InputError, match="source-only"):
+        plot_subjects([result("pft", "a", 0.5)])
 
 
 def test_the_means_and_intervals_are_those_of_the_summaries(rows, readable):
@@ -131,11 +133,6 @@ def test_source_only_pft_and_the_best_of_the_others_with_confidences_are_drawn(s
     broken = EvaluationRow.failure("pft", "a", 0, 0, selection="source-free", error="no")
     assert reliability_methods(summarise([*sure[:2], broken, result("coral", "a", 0.99)])) == ("source-only",)
     assert reliability_methods([]) == ()
-
-
-def test_what_can_not_be_compared_is_refused(result):
-    with pytest.raises(InputError, match="source-only"):
-        plot_subjects([result("pft", "a", 0.5)])
 
 
 def test_the_reliability_diagram_is_its_numbers(sure, readable):

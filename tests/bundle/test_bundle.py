@@ -161,11 +161,15 @@ def test_features_of_another_extractor_are_refused_and_library_versions_make_no_
             bundle.check_extractor(other, "cache.h5")
 
 
-def test_what_is_no_bundle_is_refused(tmp_path, refused):
+def test_what_is_no_bundle_is_refused_and_so_is_a_folder_that_can_not_be_made(tmp_path, refused):
     for make in (lambda path: None, lambda path: path.write_text("x")):
         make(tmp_path / "model")
         with refused(BundleError, str(tmp_path / "model"), "no model bundle there", "featlab pretrain"):
             load_bundle(tmp_path / "model")
+    (tmp_path / "model").write_text("a file in the way")
+    for where in ("model", "model/deep"):
+        with refused(BundleError, where, "can't be written"):
+            save_bundle(tmp_path / where, make_bundle())
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "bundle.json"])
@@ -285,10 +289,3 @@ def test_a_kill_while_writing_leaves_the_old_bundle_and_nothing_that_looks_like_
         assert [path.name for path in saved.parent.iterdir()] == ["model"]
         with refused(BundleError, "no model bundle there"):
             load_bundle(new)
-
-
-def test_a_folder_that_can_not_be_made_is_refused(tmp_path, refused):
-    (tmp_path / "model").write_text("a file in the way")
-    for where in ("model", "model/deep"):
-        with refused(BundleError, where, "can't be written"):
-            save_bundle(tmp_path / where, make_bundle())
