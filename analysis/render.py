@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from featlab.analysis.table import MISSING, Table, narrowed, number_of
-from featlab.cache.names import as_cell, as_markdown
+from featlab.cache.schema import as_cell, as_markdown
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

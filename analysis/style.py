@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from featlab.cache.atomic import atomic_path, atomic_write_text
-from featlab.cache.names import as_cell
+from featlab.cache.schema import as_cell
 from featlab.config.analysis import FIGURE_FORMATS, LARGEST_DRAWING
 
 COLUMN = 3.4  # Width of a paper's column, inches.

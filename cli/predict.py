@@ -11,7 +11,7 @@ import typer
 from typer import Option
 
 from featlab.analysis.table import count_text
-from featlab.cache.names import one_form
+from featlab.cache.schema import one_form
 from featlab.cli.backbone import embed, network_device, recipe_of
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output

@@ -17,7 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from featlab.cache.names import Names, one_form, one_name_each
+from featlab.cache.names import Names, one_name_each
+from featlab.cache.schema import one_form
 from featlab.config.options import check_choice
 from featlab.errors import InputError, closest, listed, one_line
 

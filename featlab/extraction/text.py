@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-from featlab.cache.names import from_cell
+from featlab.cache.schema import from_cell
 from featlab.errors import InputError, closest, listed
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 import unicodedata
 
-from featlab.cache.names import alike, one_form, spellings
+from featlab.cache.names import alike, spellings
+from featlab.cache.schema import one_form
 
 APART = unicodedata.normalize("NFD", "Zoë")
 

@@ -20,7 +20,7 @@ from featlab.cache import (
     verify_cache,
     write_table,
 )
-from featlab.cache.names import CONTROL
+from featlab.errors import CONTROL
 
 
 def same_rows(table, rows):

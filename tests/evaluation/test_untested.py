@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from featlab.evaluation.metrics import smooth_probabilities, untested_classes
+from featlab.evaluation.metrics import smooth_probabilities
+from featlab.protocol.splits import untested_classes
 
 
 def joined(table, *videos):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from featlab.compute import seeded
 from featlab.methods.disentanglement import (
     Swap,
     adam,
@@ -16,7 +17,6 @@ from featlab.methods.disentanglement import (
     take_turns,
 )
 from featlab.methods.dsfda import DSFDAConfig
-from featlab.seeding import seeded
 
 HALF = 3
 """Width of an expression code; a feature has twice as many values."""

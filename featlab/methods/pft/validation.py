@@ -14,7 +14,6 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
@@ -34,6 +33,7 @@ from featlab.model.linear import LEAST_SUBJECTS, fit_temperature, person_folds
 from featlab.model.networks import Translator
 from featlab.model.pretrain import make_style_bank, part_of, pretrain_translators, weighed
 from featlab.model.style_bank import SourceRows
+from featlab.protocol.splits import macro_f1
 
 BALANCES = (0.5, 0.25, 0.75)
 """Weights of the MLP part that are tried."""
@@ -172,6 +172,7 @@ def _play(
     model = next(iter(models.values()))
     assert model.bank is not None  # made for the fold
     clip, rows, labels = source.features[adapt], source.features[test], source.labels[test].numpy()
+    classes = len(model.classes)
     lengths = (*(length for length in LENGTHS if length < len(adapt)), len(adapt))
     # A source subject's clip is what it says, so that all its frames count: the offset is the same for every T.
     means = torch.stack([clip[:length].mean(dim=0) for length in lengths])
@@ -188,20 +189,13 @@ def _play(
         odds=odds,
         source_logits=source_logits,
         logits={form: values[-1] for form, values in logits.items()},
-        before=_macro_f1(labels, source_logits, model),
+        before=macro_f1(labels, source_logits.argmax(dim=1).numpy(), classes),
         lengths=lengths,
-        after={form: tuple(_macro_f1(labels, one, model) for one in values) for form, values in logits.items()},
+        after={
+            form: tuple(macro_f1(labels, one, classes) for one in values.argmax(dim=2).numpy())
+            for form, values in logits.items()
+        },
     )
-
-
-def _macro_f1(labels: NDArray[np.int64], logits: Tensor, bundle: Bundle) -> float:
-    """Return the mean F1 over the classes that are shown, as an evaluation scores a subject."""
-    predicted, classes = logits.argmax(dim=1).numpy(), len(bundle.classes)
-    shown, found, right = (
-        np.bincount(codes, minlength=classes) for codes in (labels, predicted, labels[labels == predicted])
-    )
-    f1 = 2.0 * right / np.maximum(shown + found, 1)
-    return float(f1[shown > 0].mean())
 
 
 @dataclass(frozen=True, eq=False)
