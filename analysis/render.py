@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from featlab.analysis.table import MISSING, Table, narrowed, number_of
-from featlab.cache.schema import as_cell, as_markdown
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -74,6 +73,7 @@ def to_rich(table: Table, *, wide: bool = False) -> RichTable:
 
 def to_markdown(table: Table) -> str:
     """Return a GitHub table; the best in ``**``."""
+    from featlab.cache.schema import as_markdown
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -91,6 +91,8 @@ def to_markdown(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """Return the columns and rows alone, every cell filled: for a program or a spreadsheet."""
+    from featlab.cache.schema import as_cell
+
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows(map(as_cell, row) for row in (table.columns, *table.rows))

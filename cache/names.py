@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from featlab.cache.schema import one_form
 from featlab.errors import CONTROL, InputError
 
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
@@ -43,6 +42,8 @@ class Names:
 
     def neutral(self, name: str) -> str:
         """Return what the neutral label of that name is now called."""
+        from featlab.cache.schema import one_form
+
         return self.labels.get(one_form(name), one_form(name))
 
 
@@ -53,6 +54,8 @@ def one_name_each(
 
     Where two recordings of what is now one person have one name, and a frame in common, the later ones get a number.
     """
+    from featlab.cache.schema import one_form  # To list layouts takes no NumPy.
+
     who, what, clips = (
         {name: one_form(name) for name in set(names) if name is not None} for names in (subject, label, video)
     )
