@@ -1,17 +1,26 @@
-"""Files with digests: damage is found, and so are files that don't belong together."""
+"""Files of a bundle: damage is found, nobody is named, older formats open as they did, and it travels as one file."""
 
-from contextlib import suppress
+import shutil
+import zipfile
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from featlab.bundle.adaptation import load_adaptation, save_adaptation
+from featlab.bundle.bundle import KeyedNames, load_bundle, save_bundle
 from featlab.bundle.files import TENSORS_FORMAT, read_json, read_tensors, write_json, write_tensors
-from featlab.errors import BundleError
+from featlab.bundle.pack import pack_bundle, unpack_bundle
+from featlab.cache import ExtractorInfo
+from featlab.errors import BundleError, InputError
 from featlab.methods import make_method
-from featlab.protocol.splits import target_of
+from featlab.protocol.splits import Target, target_of
+from featlab.workspace.predict_images import default_backbone
 
 TENSORS = {
     "matrix": torch.arange(12, dtype=torch.float32).reshape(3, 4).T,
@@ -116,3 +125,92 @@ def test_an_adaptation_is_one_file_that_a_kill_leaves_old_or_new_and_no_turned_b
             continue
         assert meta == known, place
         assert np.array_equal(model.predict_proba(rows), models["coral"].predict_proba(rows)), place
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_bundle_of_an_older_format_opens_and_adapts_as_it_did(version, tmp_path):
+    """1: its T is linear, all of the offset is taken. 2: it named its people and files, and held every one's mean."""
+    folder = Path(__file__).parents[1] / "data" / f"bundle_format_{version}"
+    bundle, clip = load_bundle(folder), dict(np.load(folder / "clip.npz"))
+    again = load_bundle(save_bundle(tmp_path / "now", bundle))
+    target = Target(*(clip[name][clip["neutral"]] for name in ("embeddings", "video", "frame")))
+    for name in ("pft", "pft-linear", "pft-mlp")[: version + 1]:
+        for read in (bundle, again):
+            model = make_method(name, {name: {"guard": False}}).adapt(read, target)
+            expected = clip[name] if version == 2 else clip["probabilities"]
+            np.testing.assert_allclose(model.predict_proba(clip["embeddings"]), expected, atol=1e-5)
+            if version == 2:
+                assert model.report.clip["position"] == pytest.approx(float(clip[f"{name}.position"]), rel=1e-3)
+    nearest = make_method("pft", {"pft": {"guard": False, "bank": "nearest"}}).adapt(again, target)
+    if version == 1:
+        assert (bundle.share.value, make_method("pft").source_gain(bundle)) == (1.0, None)
+        # What is stored in format 1 is two files.
+        stored, meta = load_adaptation(folder / "subjects" / "s9", bundle)
+        now = make_method("neutral-shift").adapt(bundle, target)
+        assert meta["subject"] == "s9"
+        np.testing.assert_allclose(*(each.predict_proba(clip["embeddings"]) for each in (stored, now)), atol=1e-6)
+    else:
+        np.testing.assert_allclose(nearest.predict_proba(clip["embeddings"]), clip["nearest"], atol=1e-5)
+    assert ("s00" in again.source_subjects, "s99" in again.source_subjects) == (True, False)
+
+
+def test_what_is_written_names_no_person_no_target_and_no_file(tmp_path, people, small_bundle, refused):
+    table = people(subjects=9)
+    named = replace(table, subjects=tuple(f"patient {name}" for name in table.subjects))
+    settings = {"cache": "/home/ward/cache.h5", "protocol.targets": "patient s08", "pretrain.bank_rows": 2}
+    for bank in ("centre", "people"):
+        bundle = small_bundle(named.without("patient s08"), settings | {"pretrain.style_bank": bank})
+        bundle = replace(bundle, extractor=replace(bundle.extractor, trained_on=("patient s01",)))
+        folder = save_bundle(tmp_path / bank, bundle)
+        written = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+        assert not any(words in written for words in (b"patient", b"ward", b"s08"))
+        again = load_bundle(folder)
+        assert [name in again.source_subjects for name in named.subjects] == [True] * 8 + [False]
+        assert ("bank.people" in load_file(folder / "model.safetensors")) == (bank == "people")
+        clip = target_of(named.rows_of("patient s08"))
+        with nullcontext() if bank == "people" else refused(InputError, "adapt.pft.bank", "style_bank = people"):
+            make_method("pft", {"pft": {"bank": "nearest"}}).adapt(again, clip)
+    # The same inputs give the same hashes; those of another cache can't be matched with them.
+    assert KeyedNames.of(["a"], "1") == KeyedNames.of([" a"], "1")
+    assert not set(KeyedNames.of(["a"], "1").hashes) & set(KeyedNames.of(["a"], "2").hashes)
+
+
+def test_a_bundle_names_no_code_no_file_and_no_hub(refused):
+    def named(name):
+        return default_backbone(SimpleNamespace(extractor=ExtractorInfo(name, "none", "as it is")))
+
+    for name in ("hog", "geometry", "resnet18", "timm:resnet18.a1_in1k", "torchvision:resnet50"):
+        assert named(name) == name
+    for name in ("python:os:abort", "pt2", "onnx", "hf:vit", "timm:hf-hub:a/b", "timm:local-dir:/x", "mine", "hog\n"):
+        with refused(InputError, "--backbone", name.strip()):
+            named(name)
+
+
+def test_a_bundle_travels_as_one_file(tmp_path, people, small_bundle):
+    bundle, folder, packed = small_bundle(people()), tmp_path / "b", tmp_path / "b.zip"
+    save_bundle(folder, bundle)
+    (folder / "subjects").mkdir()
+    digest = pack_bundle(folder, packed)
+    assert digest == pack_bundle(folder, tmp_path / "again.zip")
+    unpack_bundle(packed, tmp_path / "there")
+    for name in ("model.safetensors", "bundle.json", "card.md"):
+        assert (tmp_path / "there" / name).read_bytes() == (folder / name).read_bytes()
+    assert not (tmp_path / "there/subjects").exists()
+    content = bytearray(packed.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "flipped.zip").write_bytes(content)
+    (tmp_path / "cut.zip").write_bytes(content[:-100])
+    for name, part in (("other.zip", "../x"), ("more.zip", "more.txt")):
+        shutil.copy(packed, tmp_path / name)
+        with zipfile.ZipFile(tmp_path / name, "a") as archive:
+            archive.writestr(part, "x")
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("model.safetensors", "bundle.json", "card.md"):
+            archive.writestr(name, bytes(1 << 20))
+    for name in ("flipped.zip", "cut.zip", "other.zip", "more.zip", "bomb.zip", "gone.zip"):
+        with pytest.raises(BundleError, match=name):
+            unpack_bundle(tmp_path / name, tmp_path / "no")
+        assert not (tmp_path / "no").exists()
+    with pytest.raises(BundleError, match="already"):
+        unpack_bundle(packed, folder)
+    assert not list(tmp_path.glob("*.partial"))
