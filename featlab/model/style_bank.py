@@ -259,6 +259,15 @@ def membership_test(
     return {"people": float(len(dealt))} | {name: float(np.mean(areas)) for name, areas in found.items() if areas}
 
 
+def membership_sentence(found: Mapping[str, float]) -> str:
+    """Return what `membership_test` found, for people."""
+    if not found:
+        return "not measured: too few people, or nobody was held out (pretrain.validation)"
+    names = {"centre": "the style bank's centre", "head": "the source model", "single": "the bank's single people"}
+    areas = ", ".join(f"{found[name]:.2f} from {words}" for name, words in names.items() if name in found)
+    return f"{areas} (0.5 is a guess, 1 a certainty; a third of {found['people']:.0f} people in)"
+
+
 def _other_half(person: NDArray[np.int64], label: NDArray[np.int64], video: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell which rows are of the second half of a person's videos of a class, or of the frames of the only one."""
     videos = int(video.max()) + 1
