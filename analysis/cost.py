@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featlab.analysis.inside import AdaptedPerson, can_be_split
-from featlab.bundle.bundle import Bundle
 from featlab.compute import count_flops, one_thread
 from featlab.errors import FeatlabError, one_line
 from featlab.evaluation.run import adapted_model
@@ -43,7 +42,6 @@ class MethodCost:
     setting: str  # Its group in tables.
     trainable: int = 0  # Parameters that are updated for one person.
     parameters: int = 0  # Numbers in the model that predicts.
-    carried: int = 0  # Numbers of the bundle that are for this method alone, or that it reads beside the model.
     adapt_flops: float = math.nan  # Floating-point operations of one adaptation, as `featlab.compute` counts them.
     predict_flops: float = math.nan  # Those of predicting one frame.
     iterations: float = math.nan  # Optimiser steps, the median over subjects; 0 for a closed form.
@@ -105,7 +103,7 @@ def measure_complexity(
     costs = []
     with one_thread():
         for done, method in enumerate(made, start=1):
-            costs.append(_cost(timed, bundle, method, people, unfit, repeat, batch))
+            costs.append(_cost(timed, method, people, unfit, repeat, batch))
             on_method(done, len(made))
     rows, width = features.features.shape
     device = features.features.device.type
@@ -117,18 +115,6 @@ def model_values(model: nn.Module) -> int:
     return sum(tensor.numel() for tensor in model.state_dict().values() if tensor.is_floating_point())
 
 
-def carried_values(bundle: Bundle, method: Method) -> int:
-    """Return how many numbers the bundle holds for a method beside the model: its extras, the bank if it reads it."""
-    extras = sum(tensor.numel() for tensor in bundle.extras.get(method.name, {}).values())
-    if bundle.bank is None or not (method.needs_style_bank or method.needs_labels):
-        return extras
-    return (
-        extras
-        + sum(part.numel() for layer in bundle.bank.layers.values() for part in layer)
-        + (0 if bundle.bank.people is None else bundle.bank.people.numel())
-    )
-
-
 def with_batch(method: Method, batch: int) -> Method:
     """Return a method with every option that is a batch size set to ``batch``; itself if it has none."""
     sizes = [item.name for item in fields(method.config) if item.name == "batch" or item.name.endswith("_batch")]
@@ -137,7 +123,6 @@ def with_batch(method: Method, batch: int) -> Method:
 
 def _cost(
     timed: _Timed,
-    bundle: Bundle,
     method: Method,
     people: Sequence[AdaptedPerson],
     unfit: Sequence[tuple[str, str]],
@@ -171,15 +156,17 @@ def _cost(
     row = as_tensor(finished[0].table.embeddings[:1], models[0].model.projection.mean.device)
     with torch.no_grad():
         predict_flops = count_flops(partial(models[0].model, row))
+    counts = [iterations_to_converge(model.history, model.iterations) for model in models]
+    # One that has not converged takes longer than any other.
+    converged = statistics.median(math.inf if count is None else count for count in counts)
     return replace(
         cost,
         trainable=models[0].trainable,
         parameters=model_values(models[0].model),
-        carried=carried_values(bundle, method),
         adapt_flops=adapt_flops,
         predict_flops=predict_flops,
         iterations=statistics.median(model.iterations for model in models),
-        converged=_converged(models),
+        converged=converged if math.isfinite(converged) else math.nan,
         seconds=statistics.median(seconds),
         fastest=min(seconds),
         slowest=max(seconds),
@@ -200,13 +187,6 @@ def _batch_seconds(timed: _Timed, method: Method, person: AdaptedPerson, batch: 
         steps.append(seconds / max(1, model.iterations))
         spent += seconds
     return statistics.median(steps)
-
-
-def _converged(models: Sequence[AdaptedModel]) -> float:
-    """Return the median over adaptations; one that has not converged takes longer than any other."""
-    counts = [iterations_to_converge(model.history, model.iterations) for model in models]
-    middle = statistics.median(math.inf if count is None else count for count in counts)
-    return middle if math.isfinite(middle) else math.nan
 
 
 PARTS, MINIMUM = 10, 5

@@ -86,7 +86,6 @@ def complexity_table(report: ComplexityReport) -> Table:
         Column("Method", lambda cost: method_name(cost.method, cost.selection), text=True),
         Column("Trainable", lambda cost: str(cost.trainable) if cost.subjects else FAILED),
         Column("Model", lambda cost: str(cost.parameters) if cost.subjects else MISSING, wide=True),
-        Column("Carried", lambda cost: str(cost.carried) if cost.subjects else MISSING, wide=True),
         Column("Adapt (MFLOPs)", lambda cost: flops_text(cost.adapt_flops)),
         Column("Frame (MFLOPs)", lambda cost: flops_text(cost.predict_flops), wide=True),
         Column("Iterations", lambda cost: _steps_text(cost.iterations)),
@@ -178,8 +177,7 @@ def _notes(report: ComplexityReport) -> list[str]:
         f"first subject's clip, repeated or cut to {report.batch} rows, over its iterations. Every batch size is "
         f"{report.batch}; a method without one takes as many rows as it is made to.",
         "Trainable: parameters that are updated for one person. Model: all floating-point numbers of the model that "
-        "predicts: projection, T or what stands in its place, B and C, BatchNorm statistics included. Carried: numbers "
-        "in the bundle beside it: what the method prepared at the source, and the style bank where it is read.",
+        "predicts: projection, T or what stands in its place, B and C, BatchNorm statistics included.",
         "MFLOPs: millions of floating-point operations in matrix products, of one adaptation and of predicting one "
         "frame. What is done by elements, by decompositions or by other libraries is not counted: 0 is not nothing.",
         f"Converged: {CONVERGENCE_RULE}; – where it ends higher than it began. The stages of a method are added up.",

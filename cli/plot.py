@@ -33,39 +33,30 @@ def tsne(
     by: Annotated[
         str, Option(metavar="tsne|pca|umap", help="What makes a plane of them; umap needs its extra.")
     ] = "tsne",
-    perplexity: Annotated[float, Option(min=0.0, metavar="P", help="Of t-SNE; 0: 30, or a third of few rows.")] = 0.0,
-    sources: Annotated[str, Option(metavar="N|all", help="Source rows, evenly over classes and subjects.")] = "700",
-    layer: Annotated[
-        str, Option(metavar="features|bottleneck", help="What is shown: what B is given, or C.")
-    ] = "features",
 ) -> None:
     """A target among the source rows in one plane, as extracted and translated: a panel a method.
 
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
     from featlab.analysis.inside import MAPPED
-    from featlab.analysis.inside.map import MapSettings, feature_map
+    from featlab.analysis.inside.map import check_plane, feature_map
     from featlab.analysis.inside.map_figure import map_result
     from featlab.analysis.page import folder_name
 
-    how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
+    check_plane(by)
     with session.output.progress() as bars:
         opened = session.open()
         people = _adapt(session, bars, opened, subject or [], _names(session["methods"] or ",".join(MAPPED)))
         maps = []
         for person in people.people:
-            maps.append(feature_map(people, person, how))
+            maps.append(feature_map(people, person, by))
             bars(by, len(maps), len(people.people))
     folder = folder_name(f"plot-{by}", [item.subject for item in maps])
     session.result(folder, map_result(maps), opened)
 
 
 @workspace_command("method", "targets", "pool", "device", then=TO_REPORT)
-def neighbours(
-    session: Session,
-    subject: Annotated[str | None, _SUBJECT] = None,
-    classes: Annotated[str, Option(metavar="all|NAME,…", help="Only the target's frames of these classes.")] = "all",
-) -> None:
+def neighbours(session: Session, subject: Annotated[str | None, _SUBJECT] = None) -> None:
     """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
     from featlab.analysis.inside.neighbours import neighbours_result, source_neighbours
     from featlab.analysis.page import folder_name
@@ -74,7 +65,7 @@ def neighbours(
         opened = session.open()
         name = opened.config.adapt.method
         people = _adapt(session, bars, opened, [subject] if subject else [], [name])
-    found = source_neighbours(people, people.people[0], name, classes)
+    found = source_neighbours(people, people.people[0], name)
     session.result(folder_name("plot-neighbours", [found.subject]), neighbours_result(found), opened)
 
 
@@ -129,17 +120,6 @@ def _names(methods: str | None) -> list[str]:
     if not names:
         raise ConfigError("--methods names no method; see featlab methods")
     return list(dict.fromkeys(names))
-
-
-def _source_rows(text: str) -> int:
-    if text == "all":
-        return 0
-    if not text.isdecimal() or not int(text):
-        raise ConfigError(
-            f"--sources {text}: expected a number of source rows, or all; to choose source subjects, use "
-            "--set protocol.sources=…"
-        )
-    return int(text)
 
 
 @workspace_command("label_rule", "subjects", "targets", "images", "faces", then=TO_REPORT)
@@ -197,7 +177,7 @@ def clip(
     output.warn(*made.warnings)
 
 
-@command("methods", "workspace", "cache", "json_mode", "quiet", then=TO_REPORT)
+@command("methods", "workspace", "json_mode", "quiet", then=TO_REPORT)
 def confusion(
     session: Session,
     results: Annotated[
@@ -217,8 +197,7 @@ def confusion(
     stored = open_results(session.workspace, results)
     if results is None:
         output.note(f"results: {stored.path.parent}, the newest")
-    found = confusion_result(stored, names_in(session["methods"]), session.workspace, session["cache"])
-    session.result(f"plot-confusion-{stored.name}", found)
+    session.result(f"plot-confusion-{stored.name}", confusion_result(stored, names_in(session["methods"])))
 
 
 plot_app = typer.Typer(name="plot", no_args_is_help=True, help="Pictures of what happens inside, as SVG, PDF and PNG.")

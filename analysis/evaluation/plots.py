@@ -10,20 +10,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from featlab.analysis import style
 from featlab.analysis.evaluation import ACCESS_NOTE, figure_name, note_access, rows_by_method
 from featlab.analysis.style import folded
 from featlab.analysis.table import columns_of, count_text
 from featlab.errors import InputError
-from featlab.evaluation.metrics import bin_edges, calibration_error
-from featlab.evaluation.results import EvaluationRow, common_subject_means, pooled_reliability
+from featlab.evaluation.results import EvaluationRow, common_subject_means
 from featlab.evaluation.statistics import TOLERANCE, bootstrap_interval
 from featlab.evaluation.summary import MethodSummary
 
 _LETTER = 0.075  # Width of a bold letter of a panel's title, inches.
-_SOURCE, _ORACLE, _OURS = "source-only", "oracle", "pft"
+_SOURCE, _ORACLE = "source-only", "oracle"
 _PANELS_ACROSS = 6
 _TALL, _LOW, _FEW_ROWS = 1.9, 1.65, 3
 """Height of a row of panels, inches: lower where there are more than a few, so that all go onto one page."""
@@ -137,75 +135,3 @@ def _slopes(axes: Axes, before: Sequence[float], after: Sequence[float]) -> None
     axes.yaxis.set_major_locator(MaxNLocator(6))
     style.in_percent(axes.yaxis)
     axes.grid(axis="y")
-
-
-_TITLE_LETTERS = 28
-_PANEL = 2.3  # Width of a panel, inches; three fill a page.
-
-
-def reliability_methods(summaries: Sequence[MethodSummary]) -> tuple[str, ...]:
-    """Return source-only, pft and the best other source-free method, as far as they have a calibration error."""
-    there = [item for item in summaries if item.ece == item.ece]
-    others = [item for item in there if item.selection == "source-free" and item.method not in (_SOURCE, _OURS)]
-    best = [max(others, key=lambda item: item.macro_f1).method] if others else []
-    known = [name for name in (_SOURCE, _OURS) if any(item.method == name for item in there)]
-    return (*known, *best)
-
-
-def reliability_data(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the numbers of `plot_reliability`: columns method, low, high, share, confidence, accuracy (fractions)."""
-    edges = bin_edges()
-    lines = [
-        (method, *line)
-        for method in methods
-        for line in np.stack([edges[:-1], edges[1:], *_curve(_pooled(rows, method))], axis=1).tolist()
-    ]
-    return columns_of(("method", "low", "high", "share", "confidence", "accuracy"), lines)
-
-
-def plot_reliability(rows: Sequence[EvaluationRow], methods: Sequence[str]) -> Figure:
-    """Draw one panel a method: accuracy against confidence, and beneath how many frames are how sure."""
-    pooled = {method: _pooled(rows, method) for method in methods}
-    selections = {row.method: row.selection for row in rows}
-    edges = bin_edges()
-    with style.house_style():
-        drawn = style.figure(max(style.COLUMN, _PANEL * len(methods)), 2.9)
-        axes = drawn.subplots(2, len(methods), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
-        for place, (method, counts) in enumerate(pooled.items()):
-            share, confidence, accuracy = _curve(counts)
-            title = folded(figure_name(method, selections[method]), _TITLE_LETTERS)
-            colour = style.COLOURS[place % len(style.COLOURS)]
-            above, below = axes[0, place], axes[1, place]
-            above.set_title(title, fontweight="bold", fontsize=7.5)
-            above.plot([0, 1], [0, 1], color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1, label="_diagonal")
-            full = share > 0
-            above.plot(confidence[full], accuracy[full], color=colour, linewidth=0.9, label="_curve")
-            look = {"color": colour, "zorder": 3, "linewidth": 0, "clip_on": False}
-            above.scatter(confidence[full], accuracy[full], s=6 + 60 * share[full], **look)
-            above.set(xlim=(0, 1), ylim=(-0.02, 1.02))
-            style.in_percent(above.xaxis)
-            style.in_percent(above.yaxis)
-            above.grid()
-            error = f"ECE {100 * calibration_error(counts):.1f} %"
-            above.text(0.04, 0.96, error, transform=above.transAxes, va="top", fontsize=7)
-            below.bar(edges[:-1], share, width=np.diff(edges), align="edge", color=colour, alpha=0.75, linewidth=0)
-            below.yaxis.set_major_locator(MaxNLocator(3))
-            style.in_percent(below.yaxis)
-            below.set_xlabel("Confidence (%)")
-        axes[0, 0].set_ylabel("Accuracy (%)")
-        axes[1, 0].set_ylabel("Frames (%)")
-        note_access(drawn, [selections[method] for method in methods])
-    return drawn
-
-
-def _pooled(rows: Sequence[EvaluationRow], method: str) -> NDArray[np.float64]:
-    counts = pooled_reliability([row for row in rows if row.method == method])
-    assert counts is not None  # `reliability_methods` names those that have them
-    return counts
-
-
-def _curve(counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return (15,) share of the frames, mean confidence and accuracy; NaN where a bin is empty."""
-    share = counts[:, 0]
-    there = np.where(share > 0, share, np.nan)
-    return share, counts[:, 1] / there, counts[:, 2] / there

@@ -101,16 +101,6 @@ def _figures(
             plots.plot_subjects(rows),
             plots.subjects_data(rows),
         )
-    confident = plots.reliability_methods(summaries)
-    if confident:
-        yield DrawnFigure(
-            "reliability",
-            "Confidence and accuracy",
-            "Accuracy against confidence, and below how many frames are how sure, every subject weighing the same. On "
-            "the dashed diagonal a method is right as often as it is sure; below it, less often.",
-            plots.plot_reliability(rows, confident),
-            plots.reliability_data(rows, confident),
-        )
     if ranks:
         yield DrawnFigure(
             "ranks",

@@ -22,6 +22,7 @@ from featlab.analysis.table import (
     MISSING,
     Column,
     Table,
+    count_text,
     flops_text,
     interval_text,
     make_table,
@@ -259,9 +260,8 @@ def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table
         Column("Groups", lambda line: _group_text(line[2])),
     ]
     lines = list(zip(compared.methods, compared.ranks, compared.groups(), strict=True))
-    subjects = "1 subject" if compared.subjects == 1 else f"{compared.subjects} subjects"
     notes = [
-        f"1 is the best. Over the {subjects} that all methods finished; oracles left out.",
+        f"1 is the best. Over {count_text(compared.subjects, 'subject')} that all methods finished; oracles left out.",
         "Methods with a group in common differ by less than the critical difference of "
         f"{compared.critical_difference:.2f} (Nemenyi, {compared.level:g}).",
     ]

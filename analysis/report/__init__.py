@@ -119,7 +119,6 @@ def _figure_view(folder: Path, figure: collect.ReportFigure) -> View:
         "uri": svg_uri(figure.shown) if drawn else data_uri(figure.media, figure.shown),
         "drawing": f"{saved}.svg" if drawn else "",
         "files": [_file(saved, ending, data) for ending, data in figure.files.items()],
-        "left_out": [f"{folder.as_posix()}/{figure.page.name}.{ending}" for ending in figure.left_out],
         # Width and height on a screen that has room for them; a large one scrolls on a phone.
         "pixels": [round(inches * _SCREEN) for inches in figure.size],
         "large": figure.size[0] >= _LARGE,

@@ -28,7 +28,7 @@ _RUN_KEY = re.compile(r"-[0-9a-f]{12}$")
 
 SVG = "image/svg+xml"
 LARGEST_FILE = 450_000
-"""Bytes of a file up to which it can be saved from the report; of a larger one the report says where it is."""
+"""Bytes of a file up to which it can be saved from the report."""
 _SIZE = re.compile(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"')
 _UNKNOWN = "nobody knows where"
 
@@ -40,8 +40,7 @@ class ReportFigure:
     page: PageFigure  # Its name, title and caption.
     shown: bytes  # The picture.
     media: str  # Its media type: `SVG` where the drawing itself is shown.
-    files: Mapping[str, bytes]  # What can be saved beside the drawing: ending to bytes.
-    left_out: tuple[str, ...]  # Endings of the files that are too large for that.
+    files: Mapping[str, bytes]  # What can be saved beside the drawing, where it is not too large: ending to bytes.
     size: tuple[float, float]  # Width and height, inches.
 
 
@@ -155,9 +154,7 @@ def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
             f"({getattr(error, 'strerror', None) or 'damaged picture'}); run the command again"
         ) from error
     files = {ending: data for ending, data in found.items() if ending != "svg" and len(data) <= LARGEST_FILE}
-    saved = {*files, *(["svg"] if media == SVG else [])}
-    left_out = tuple(ending for ending in found if ending not in saved)
-    return ReportFigure(figure, shown, media, files, left_out, (width / 72, height / 72))
+    return ReportFigure(figure, shown, media, files, (width / 72, height / 72))
 
 
 def jpeg_of(png: Path) -> bytes:

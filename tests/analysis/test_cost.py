@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
 from featlab.analysis.cost import (
     ComplexityReport,
@@ -98,17 +97,8 @@ def test_the_numbers_of_a_model_counted_by_hand(report):
     assert "num_batches_tracked" in module.state_dict()
 
 
-def test_what_a_bundle_carries_is_in_its_file(workspace, report):
-    bundle, stage = bundle_stage(workspace.source(TARGETS), METHODS)
-    tensors = load_file(stage.folder / "model.safetensors")
-
-    def size(prefix):
-        return sum(tensor.size for name, tensor in tensors.items() if name.startswith(prefix))
-
-    assert of(report, "source-only").carried == of(report, "shot").carried == 0
-    assert of(report, "neutral-shift").carried == of(report, "oracle").carried == size("bank.") > 0
-    assert of(report, "pft-poster").carried == size("extras.pft-poster.") > 0
-    assert of(report, "pft").carried == size("extras.pft.") + size("bank.")
+def test_all_numbers_of_the_model_are_counted(workspace, report):
+    bundle, _ = bundle_stage(workspace.source(TARGETS), METHODS)
     assert model_values(base_model(bundle)) == of(report, "source-only").parameters
 
 

@@ -85,10 +85,6 @@ BESIDE_A_CACHE = {
         "--subject s0": "unknown subject 's0'",
     },
     "plot tsne --quiet": {
-        "--by pca --perplexity 9": "leave it out",
-        "--sources s041,s042": "protocol.sources",
-        "--sources 0": "a number of source rows",
-        "--layer pixels": "features, bottleneck",
         "--methods ,": "names no method",
         "--subject s04": "unknown subject 's04'",
         "--subject s040 --methods ptf": "did you mean 'pft'",

@@ -127,7 +127,7 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path, items, refused, sta
     found = [{"path": failure.path, "reason": failure.reason} for failure in report.failures]
     assert found == [
         {"path": "s0/neutral/img1.png", "reason": "the file is empty"},
-        {"path": "s1/smile/img2.png", "reason": "no such file"},
+        {"path": "s1/smile/img2.png", "reason": "No such file or directory"},
     ]
     assert [json.loads(line) for line in (tmp_path / "c.failures.jsonl").read_text().splitlines()] == found
     assert report.rows == 10

@@ -146,7 +146,7 @@ class ModuleNetwork:
     name: str
     module: nn.Module
     taps: Taps
-    layers: tuple[str, ...]
+    layers: tuple[str, ...]  # Appended; those without a tap by what the module returns
     device: torch.device
     amp: bool
     memory: torch.memory_format = torch.contiguous_format  # How the images lie in it
@@ -162,11 +162,8 @@ class ModuleNetwork:
         """Embed as many images as the module takes, in whatever mode torch is in; an export traces it."""
         with self.taps.collect() as statistics:
             output = self.module(images)
-        return self.finish(output, statistics, images.shape[0])
-
-    def finish(self, output: Any, statistics: Mapping[str, Statistics], rows: int) -> Tensor:
-        """Return the embedding of what the module returned, with the statistics of its layers."""
-        return appended(as_embedding(self.name, self.pick(output), rows), self.layers, statistics)
+        embedding = as_embedding(self.name, self.pick(output), images.shape[0])
+        return appended(embedding, [layer for layer in self.layers if layer in statistics], statistics)
 
 
 def module_backbone(

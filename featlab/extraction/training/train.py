@@ -169,15 +169,8 @@ def train_backbone(
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     checkpoint = Checkpoint(out.with_suffix(".training"), request, overwrite=if_exists == "overwrite")
-    images = load_images(
-        source,
-        people,
-        classes,
-        size=size,
-        ram_mb=config.ram_mb,
-        spill=checkpoint.folder / "pixels.uint8",
-        on_image=on_image,
-    )
+    pixels = checkpoint.folder / "pixels.uint8"
+    images = load_images(source, people, classes, size=size, file=pixels, on_image=on_image)
     train = partial(
         fit, model, images, config=config, seed=seed, device=device, checkpoint=checkpoint, on_epoch=on_epoch
     )
@@ -204,9 +197,6 @@ def _request(
     weights: Path | None,
 ) -> dict[str, Any]:
     """Return everything that decides what comes out, JSON-ready; images by name, label, size and time of change."""
-    settings = flat(config)
-    # Where the pixels are kept changes no value of theirs.
-    del settings["ram_mb"]
     digest = hashlib.sha256()
     for item in source:
         size, changed, _ = file_stamp(item.path)
@@ -214,7 +204,7 @@ def _request(
         entry = [item.name, item.subject, item.label, item.video, item.frame, item.at, file]
         digest.update(json.dumps(entry).encode())
     return {
-        **settings,
+        **flat(config),
         "seed": seed,
         "weights": None if weights is None else file_sha256(weights),
         "classes": list(classes),

@@ -107,8 +107,6 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
         )
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError("no such file") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"not a video that can be read: {one_line(error)}") from None
     with container:

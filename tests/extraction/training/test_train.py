@@ -121,7 +121,7 @@ def test_the_same_request_keeps_the_file_and_another_is_refused(make_source, tmp
     out = tmp_path / "net.pt2"
     train_backbone(items, QUICK, out)
     before = out.stat().st_mtime_ns
-    report = train_backbone(items, replace(QUICK, ram_mb=7), out)
+    report = train_backbone(items, QUICK, out)
     assert (report.resumed, out.stat().st_mtime_ns) == (1, before)
     for change, words in (
         ({"config": replace(QUICK, lr=0.5)}, r"lr was 0\.\d+ and is 0\.5"),
