@@ -91,7 +91,7 @@ def style(session: Session) -> None:
             raise InputError(f"none of the {len(everyone)} targets can be adapted to, the first: {failures[0][1]}")
         session.warn_of_seen(opened.extractor, subjects)
         people = adapt_people(opened, subjects, names, kept_out=everyone, on_person=bars.of("adapt"))
-    shifts = [style_shift(people, name, opened.config.protocol.gap) for name in names]
+    shifts = [style_shift(people, name) for name in names]
     result = style_result(shifts)
     result = replace(result, data={"subjects": subjects, "failures": failures, **result.data})
     session.result("plot-style", result, opened)

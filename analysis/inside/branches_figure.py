@@ -175,11 +175,11 @@ def _notes(report: BranchReport) -> list[str]:
             f"All rows are {report.classes[0]!r}: without a second expression there is nothing to compare it with, and "
             "no expression to probe for."
         )
-    if report.single:
-        each = ", ".join(f"{kind} of {count}" for kind, count in report.single.items())
-        notes.append(f"Left out of the identity probe, as the subject's only video of a class: {each} subjects.")
-    if report.unprobed:
-        notes.append(f"Not in the identity probe at all: {', '.join(report.unprobed)}.")
+    probed = len(report.found["features-before"]["identity"].by_subject)
+    if probed < len(people):
+        notes.append(
+            f"The identity probe is of {probed} subjects: those with two videos of a class, to fit and to test."
+        )
     return notes
 
 

@@ -21,7 +21,6 @@ from featlab.analysis.table import Column, Table, make_table, number_text
 _SAME = 0.005
 """A change that is too small to see is none: an offset leaves standard deviations as they are, but for rounding."""
 _STARTS = {"adapted rows": 0.0, "other rows": 2.6}  # Where on the x axis the slopes of a group begin; they are 1 wide.
-_MOVED = 4.5  # Where the source people who were moved stand.
 _BAND = "#DDDDDD"
 _SLOPE: dict[str, Any] = {"linewidth": 0.8, "marker": "o", "markersize": 2}
 _LOOKS: Mapping[str, dict[str, Any]] = {
@@ -36,8 +35,7 @@ def style_result(shifts: Sequence[StyleShift]) -> Result:
     caption = (
         "Distance of each target's neutral style (mean; standard deviation) from the source's centre, before and after "
         "{}; 1 is a typical source person. Left in a panel the rows that were adapted on, right the other neutral "
-        "rows. Grey: 90 % of the source people as they are; green: 90 % of them, each moved by half of their neutral "
-        "clips and measured on the others."
+        "rows. Grey: 90 % of the source people."
     )
     return Result(
         kind="plot",
@@ -88,15 +86,13 @@ def style_table(shifts: Sequence[StyleShift]) -> Table:
             median("Adapted rows, after", "adapted rows", "after", wide=True),
             median("Other rows, before", "other rows", "before"),
             median("Other rows, after", "other rows", "after"),
-            median("Source people, moved", "source moved", "after"),
             Column("Within, before", lambda line: line[0].within(line[1], "before")),
             Column("Within, after", lambda line: line[0].within(line[1], "after")),
         ],
         [(shift, key) for shift in shifts for key in shift.units],
         notes=(
-            "Medians over targets; 1 is the distance of a typical source person, as they are.",
+            "Medians over targets; 1 is the distance of a typical source person.",
             "Adapted rows come near by construction; the other neutral rows of a target the method has never seen.",
-            "Source people moved: each by half of their neutral clips, measured on the others.",
             f"Within: targets no farther away, in their other rows, than {SPREAD:g} % of the source people.",
         ),
         grouped=True,
@@ -127,16 +123,14 @@ def plot_style(shift: StyleShift) -> Figure:
         handles = [
             *(Line2D([], [], **_SLOPE, **look, label=kind) for kind, look in _LOOKS.items() if kind in kinds),
             Line2D([], [], color="black", marker="o", linewidth=1.8, label="median target"),
-            Patch(facecolor=_BAND, label="source people as they are (90 %)"),
-            Line2D([], [], color=style.COLOURS[2], marker="s", linewidth=2.4, label="source people moved (90 %)"),
+            Patch(facecolor=_BAND, label="source people (90 %)"),
         ]
         drawn.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.8)
     return drawn
 
 
 def _draw_panel(panel: Axes, shift: StyleShift, key: Key) -> None:
-    ends = [100 - SPREAD, SPREAD]
-    low, high = np.percentile(shift.values(key, "source", "before"), ends)
+    low, high = np.percentile(shift.values(key, "source", "before"), [100 - SPREAD, SPREAD])
     panel.axhspan(low, high, color=_BAND, alpha=0.6, linewidth=0, zorder=0, label="_band")
     panel.axhline(1.0, color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1, label="_unit")
     for group, start in _STARTS.items():
@@ -156,13 +150,7 @@ def _draw_panel(panel: Axes, shift: StyleShift, key: Key) -> None:
         for place, value, away, side in zip(places, medians, (-3, 3), ("right", "left"), strict=True):
             look: dict[str, Any] = {"ha": side, "va": "bottom", "fontsize": 6.5, "fontweight": "bold", "zorder": 5}
             panel.annotate(f"{value:.2f}", (place, value), (away, -1), textcoords="offset points", **look)
-    moved = shift.values(key, "source moved")
-    if len(moved):
-        look = {"color": style.COLOURS[2], "zorder": 3, "clip_on": False}
-        low, high = np.percentile(moved, ends)
-        panel.plot([_MOVED, _MOVED], [low, high], linewidth=2.4, solid_capstyle="butt", label="_moved", **look)
-        panel.plot([_MOVED], [float(np.median(moved))], "s", markersize=4, label="_moved median", **look)
-    panel.set_xlim(-0.75, _MOVED + 0.15)
+    panel.set_xlim(-0.75, max(_STARTS.values()) + 1.75)
     panel.set_xticks([place for start in _STARTS.values() for place in (start, start + 1)], ["before", "after"] * 2)
     panel.yaxis.set_major_locator(MaxNLocator(5))
 

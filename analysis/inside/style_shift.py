@@ -5,9 +5,8 @@ One unit is what separates a typical source person's style from the source's cen
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +17,12 @@ from torch import Tensor
 
 from featlab.analysis.inside import AdaptedPeople, features_of
 from featlab.analysis.table import MISSING, columns_of
-from featlab.cache.table import FeatureTable
 from featlab.errors import InputError
 from featlab.methods.base import base_model
 from featlab.methods.pft.method import PFT
 from featlab.methods.registry import get_method
 from featlab.model.losses import group_statistics, style_statistics
-from featlab.model.networks import Affine, PersonalModel, SourceHead, Translator, as_tensor
-from featlab.protocol.splits import Split, split_target
+from featlab.model.networks import PersonalModel, SourceHead, Translator, as_tensor
 
 STATISTICS = {"mean": "mean", "std": "standard deviation"}
 SPREAD = 95.0  # Percentile of the source people's distances up to which someone is within the source's spread.
@@ -33,7 +30,6 @@ SPREAD = 95.0  # Percentile of the source people's distances up to which someone
 _SMALLEST_UNIT = 1e-6  # Source people who are less apart than this do not differ.
 
 Key = tuple[str, str]  # Layer and statistic.
-_Case = tuple[str, str, NDArray[np.float32], PersonalModel]  # Group, subject, embeddings, and the model after.
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +38,8 @@ class StyleShift:
 
     method: str
     layers: tuple[str, ...]  # features (before T), embedding (after it), bottleneck; without T no embedding.
-    # A line a person, in units, of four groups: a target's adapted rows, and other neutral rows; the source people as
-    # they are, who have no after (NaN); they again, moved as a target is and measured on their other clips.
+    # A line a person, in units, of three groups: a target's adapted rows, and other neutral rows; the source people as
+    # they are, who have no after (NaN).
     columns: dict[str, list[Any]]
     units: Mapping[Key, float]  # To a distance; none where people don't differ.
 
@@ -65,7 +61,7 @@ class StyleShift:
         return f"{int((values <= limit).sum())} of {len(values)}" if len(values) else MISSING
 
 
-def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
+def style_shift(people: AdaptedPeople, method: str) -> StyleShift:
     """Measure one method against the style bank's centre; before is the model without the person's adaptation."""
     bundle, source = people.bundle, people.source
     if bundle.bank is None:
@@ -81,11 +77,14 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
     centres = {layer: (mean.mean(dim=0), std.mean(dim=0)) for layer, (mean, std) in statistics.items()}
     if through:
         centres = {layer: bundle.bank.layers[layer] for layer in statistics}
-    measured = [
-        (group, subject, [_layers(part, rows, through) for part in (plain, model)])
-        for group, subject, rows, model in _cases(people, method, through, gap)
-        if len(rows)
-    ]
+    measured = []
+    for person in people.people:
+        table, split, model = person.table, person.split, person.models[method].model
+        others = split.test[table.label[split.test] == table.neutral_code]
+        for who, rows in (("adapted rows", split.adapt), ("other rows", others)):
+            if len(rows):
+                sides = [_layers(part, table.embeddings[rows], through) for part in (plain, model)]
+                measured.append((who, person.subject, sides))
     lines: list[tuple[Any, ...]] = []
     units: dict[Key, float] = {}
     for layer, parts in statistics.items():
@@ -109,35 +108,6 @@ def style_shift(people: AdaptedPeople, method: str, gap: int) -> StyleShift:
         raise InputError("the source people do not differ in their neutral rows: nothing to measure by; add people")
     columns = columns_of(("layer", "statistic", "group", "subject", "before", "after"), lines)
     return StyleShift(method, tuple(statistics), columns, units)
-
-
-def _cases(people: AdaptedPeople, method: str, through: bool, gap: int) -> Iterator[_Case]:
-    """Yield the neutral rows of each target, then of each source subject who can play one, moved as a target is."""
-    bundle = people.bundle
-    for person in people.people:
-        table, model = person.table, person.models[method].model
-        yield "adapted rows", person.subject, table.embeddings[person.split.adapt], model
-        yield "other rows", person.subject, _others(table, person.split), model
-    assert bundle.bank is not None  # `style_shift` has looked
-    centre, _ = bundle.bank.layers["features"]
-    for subject in people.source.subject_names_present():
-        table = people.source.rows_of(subject)
-        try:
-            split = split_target(table, gap)
-        except InputError:
-            continue
-        offset = centre - features_of(base_model(bundle), table.embeddings[split.adapt]).mean(dim=0)
-        translator: Affine | Translator = Affine.shift(offset)
-        if through:
-            translator = copy.deepcopy(bundle.translator)
-            translator.offset.data.copy_(offset)
-        yield "source moved", subject, _others(table, split), PersonalModel(bundle.projection, translator, bundle.head)
-
-
-def _others(table: FeatureTable, split: Split) -> NDArray[np.float32]:
-    """Return the embeddings of the neutral rows that were not adapted on."""
-    rows: NDArray[np.float32] = table.embeddings[split.test[table.label[split.test] == table.neutral_code]]
-    return rows
 
 
 def _layers(model: PersonalModel, embeddings: NDArray[np.float32], through: bool) -> dict[str, Tensor]:

@@ -245,36 +245,21 @@ def protocol_summary(page: Page) -> tuple[str, ...]:
     protocol = _part(_part(page.metadata, "config"), "protocol")
     if not protocol:
         return ()
-    defaults = Config().protocol
-    said = {name: protocol.get(name, getattr(defaults, name)) for name in vars(defaults)}
-    targets, sources = str(said["targets"]).strip(), said["sources"]
-    seeds = f"{count_text(int(said['seeds']), 'seed')}; the root of every seed is {said['seed']}"
+    said = vars(Config().protocol) | protocol
+    targets, seeds = str(said["targets"]).strip(), count_text(int(said["seeds"]), "seed")
+    who = f"Target subjects that were named ({targets})"
     if targets.isdecimal():
-        pool = " among a pool" if said["pool"] else ""
-        drawn = f"{count_text(int(targets), 'target subject')} drawn at random{pool}"
-        lines = [f"{drawn}, {count_text(int(said['draws']), 'draw')}, {seeds}."]
-    else:
-        lines = [f"Target subjects that were named ({targets}), {seeds}."]
-    limit = f", {said['source_limit']} of them at most" if said["source_limit"] else ""
-    who = f"{count_text(len(sources), 'subject')} that were named" if sources else "all who are no target"
-    lines.append(f"Source subjects: {who}{limit}. Source and target have nobody in common.")
+        drawn = f"{count_text(int(targets), 'target subject')} drawn at random{' among a pool' if said['pool'] else ''}"
+        who = f"{drawn}, {count_text(int(said['draws']), 'draw')}"
     if said["scope"] == "dataset":
-        lines.append(
-            "Adapted to all target subjects together: half of their videos of every class, without labels; the other "
-            "half is tested."
-        )
+        what = "all target subjects together: half of their videos of every class, without labels; the other half"
     else:
-        lines.append(
-            "Adapted to each target subject alone, on half of their neutral videos, without labels; every other video "
-            f"is tested. With one neutral video the split is in time, {count_text(int(said['gap']), 'frame')} apart."
-        )
-        if said["frames"]:
-            lines.append(f"Of the neutral videos, the first {count_text(int(said['frames']), 'frame')} at most.")
-        if said["contamination"]:
-            lines.append(
-                f"{100 * float(said['contamination']):g} % of the adapted frames show other classes, on purpose."
-            )
-    return (*lines, *_SCORING)
+        what = "each target subject alone, on half of their neutral videos, without labels; every other video"
+    return (
+        f"{who}, {seeds}; the root of every seed is {said['seed']}. Source and target have nobody in common.",
+        f"Adapted to {what} is tested.",
+        *_SCORING,
+    )
 
 
 _SCORING = (

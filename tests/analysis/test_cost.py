@@ -151,7 +151,7 @@ def test_a_subject_without_a_neutral_clip_fails_alone_and_a_clip_may_be_one_fram
             measure_complexity(workspace, (subject,), (method,))
 
 
-USUAL = {"trainable": 100, "parameters": 2000, "carried": 10, "adapt_flops": 2.5e6, "predict_flops": 1000.0}
+USUAL = {"trainable": 100, "parameters": 2000, "adapt_flops": 2.5e6, "predict_flops": 1000.0}
 USUAL |= {"iterations": 200.0, "converged": 120.0, "batch_seconds": 0.001, "subjects": 2}
 
 

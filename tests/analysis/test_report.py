@@ -293,8 +293,6 @@ def test_the_protocol_is_told_in_sentences():
     for values, said in [
         ({"pool": "p.txt", "draws": 2}, "10 target subjects drawn at random among a pool, 2 draws, 1 seed;"),
         ({"targets": "s1,s2", "seed": 7}, "subjects that were named (s1,s2), 1 seed; the root of every seed is 7."),
-        ({"frames": 4}, "Of the neutral videos, the first 4 frames at most."),
-        ({"contamination": 0.25}, "25 % of the adapted frames show other classes, on purpose."),
         ({"scope": "dataset"}, "Adapted to all target subjects together"),
     ]:
         assert said in " ".join(protocol_summary(with_protocol(**values)))

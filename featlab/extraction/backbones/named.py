@@ -141,10 +141,8 @@ def _build(prefix: str, argument: str | None, options: Mapping[str, Any]) -> Net
     rest = {key: value for key, value in options.items() if key != "weights"}
     path = _file(name, known, options.get("weights"))
     chosen = {"size": known.size, "mean": known.mean, "std": known.std, **rest}
-    if known.embedding:
-        chosen.setdefault("output", known.embedding)
-    else:
-        chosen.setdefault("node", onnx_file.before_the_last_gemm(path))
+    if "node" not in chosen:
+        chosen["node"] = known.embedding or onnx_file.before_the_last_gemm(path)
     return _told(onnx_file.build(str(path), chosen), name, known)
 
 

@@ -138,7 +138,7 @@ def test_other_peoples_files_take_their_size_from_the_file_and_the_rest_from_opt
 def test_an_onnx_output_with_a_map_is_a_layer(files):
     output = backbone(files("maps.onnx"), mean=MEAN, std=STD, layers="stem").embed(IMAGES, None)
     np.testing.assert_allclose(output, hooked(layers=("stem",)).embed(IMAGES, None), atol=1e-5)
-    named = backbone(files("maps.onnx"), output="flat")
+    named = backbone(files("maps.onnx"), node="flat")
     assert named.embed(IMAGES, None).shape == (5, 5)
     assert named.info().preprocessing.endswith(", output flat")
 

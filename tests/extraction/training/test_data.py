@@ -80,7 +80,7 @@ def test_pixels_are_those_of_the_files_and_no_held_out_image_is_opened(make_sour
     assert images.rows_of(["s1"]).tolist() == [row for row, item in enumerate(kept) if item.subject == "s1"]
 
 
-def test_unreadable_and_unlabelled_images_are_left_out_and_the_first_are_listed(make_source, refused):
+def test_unreadable_and_unlabelled_images_are_left_out_and_the_first_are_listed(make_source, load, refused):
     items = make_source(subjects=3)
     items[3].path.write_bytes(b"")
     unlabelled = Item(items[0].path, "more.png", "s0", None, "more", 0, 99)
@@ -94,7 +94,7 @@ def test_unreadable_and_unlabelled_images_are_left_out_and_the_first_are_listed(
         load(rest, people)
 
 
-def test_images_are_resized_and_floats_are_scaled_ordered_and_normalised(make_source):
+def test_images_are_resized_and_floats_are_scaled_ordered_and_normalised(make_source, load):
     items = make_source(subjects=2, side=20)
     images = load(items, choose_people(items, [], 0.3, 0), size=10)
     expected = Image.fromarray(decode_image(items[0].path)).resize((10, 10), Image.Resampling.BILINEAR)

@@ -146,7 +146,7 @@ def test_another_requests_or_a_damaged_checkpoint_is_refused(make_source, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         train_backbone(items, config, out, on_epoch=_stop_after("choose", 3))
     folder = out.with_suffix(".training")
-    assert sorted(path.name for path in folder.iterdir()) == ["choose.safetensors", "run.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["choose.safetensors", "pixels.uint8", "run.json"]
     checkpoint = Checkpoint(folder, json.loads((folder / "run.json").read_text()))
     assert checkpoint.load("choose").epoch == 3
     assert checkpoint.load("refit") is None
