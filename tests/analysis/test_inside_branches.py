@@ -214,7 +214,7 @@ def made_report(identity, expression):
 
     before = scores((0.98, 0.99, 1.0), (0.70, 0.71, 0.72))
     found = {"features-before": before, "features-after": scores(identity, expression)}
-    return BranchReport(found, (("p00", "p01", "p02"),), ("neutral", "smile"), 90, {}, ())
+    return BranchReport(found, (("p00", "p01", "p02"),), ("neutral", "smile"), 90)
 
 
 def test_the_sentences_say_plainly_what_changed():

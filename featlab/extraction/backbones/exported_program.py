@@ -87,8 +87,6 @@ def _outputs(name: str, layers: Sequence[str], output: Any) -> Any:
 
 def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:
     """Load a ``.pt2`` and the description in it, running nothing that is pickled there."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     _refuse_objects(path)
     extra: dict[str, Any] = {CARD_FILE: ""}
     try:

@@ -40,7 +40,6 @@ class NetworkBackbone:
     network: Network  # Embeds
     spec: InputSpec  # The network's input
     extractor: ExtractorInfo  # Identity of the embeddings
-    dim: int  # D
     prepare: ResizeCrop  # Cuts an image to the input, in the workers
     needs_images: bool = True
     needs_landmarks: bool = False
@@ -53,14 +52,9 @@ class NetworkBackbone:
 
     def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Embed n images in one batch; see `Backbone.embed`. Landmarks are not used."""
-        if not images:
-            return np.empty((0, self.dim), dtype=np.float32)
         square = (self.spec.size, self.spec.size)
         fitted = [image if image.shape[:2] == square else self.prepare(image) for image in images]
-        vectors = _run(self.name, self.network, self.spec, np.stack(fitted))
-        if vectors.shape[1] != self.dim:
-            raise ConfigError(f"{self.name} gave {vectors.shape[1]} features after {self.dim} before")
-        return vectors.float().cpu().numpy()
+        return _run(self.name, self.network, self.spec, np.stack(fitted)).float().cpu().numpy()
 
 
 def network_backbone(
@@ -76,7 +70,7 @@ def network_backbone(
 ) -> NetworkBackbone:
     """Make a backbone of a network, after a trial on two images."""
     shape = (2, spec.size, spec.size, 3)
-    vectors = _run(name, network, spec, np.linspace(0, 255, math.prod(shape)).astype(np.uint8).reshape(shape))
+    _run(name, network, spec, np.linspace(0, 255, math.prod(shape)).astype(np.uint8).reshape(shape))
     notes = (*notes, APPENDED) if network.layers else notes
     extractor = ExtractorInfo(
         id=id,
@@ -86,7 +80,7 @@ def network_backbone(
         versions={"torch": torch.__version__, "pillow": PIL.__version__, "numpy": np.__version__, **(versions or {})},
         trained_on=tuple(trained_on),
     )
-    return NetworkBackbone(name, network, spec, extractor, vectors.shape[1], spec.prepare())
+    return NetworkBackbone(name, network, spec, extractor, spec.prepare())
 
 
 def as_embedding(name: str, output: Any, rows: int) -> Tensor:

@@ -68,8 +68,6 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         raise ConfigError(f"{name}: onnxruntime has no mixed precision to switch on; export a float16 model instead")
     device = choose_device(chosen.device, amp=False)
     onnxruntime, onnx = (library(each, "onnx:", "onnx") for each in ("onnxruntime", "onnx"))
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     session = _session(path, device)
     model = onnx.load(str(path), load_external_data=False)
     files = _weight_files(onnx, model, path)

@@ -81,12 +81,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     What training scripts keep beside it (the epoch, the optimiser) is left out. Of a file with several state dicts all
     are read, each under its own name: ``model.conv1.weight`` and ``model_ema.conv1.weight``.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file")
     try:
         path.open("rb").close()
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({one_line(error)})") from None
+        raise InputError(f"{path}: the weights can't be read ({one_line(error)})") from None
     if path.name.lower().endswith(".safetensors"):
         from safetensors import SafetensorError
         from safetensors.torch import load_file

@@ -120,10 +120,8 @@ def detect_layout(root: Path) -> str | None:
 def resolve_layout(name: str, source: Path) -> tuple[Layout, Path]:
     """Return the layout that is meant and the root that it reads: the source, or the manifest in it."""
     if name == "auto":
-        if not source.exists():
-            raise InputError(f"{source}: no such file or folder")
         found = detect_layout(source)
-        if found is None and not source.is_dir():
+        if found is None and source.is_file():
             raise InputError(f"{source}: expected a manifest (.csv with path,subject,...) or a folder")
         name = found or "folders"
     layout = LAYOUTS.get(name)
