@@ -178,7 +178,7 @@ def test_the_table_groups_settings_and_marks_who_saw_what():
     table = complexity_table(REPORT)
     names = "source-only, shot, nrc, pft, safn [source access], adabn, coral, oracle"
     assert ", ".join(row[0] for row in table.rows) == names
-    assert table.rows[1][1:] == ("100", "2000", "10", "2.500", "0.001", "200", "120", "0.00100", "0.2000")
+    assert table.rows[1][1:] == ("100", "2000", "2.500", "0.001", "200", "120", "0.00100", "0.2000")
     assert table.rows[2][table.columns.index("Converged")] == "–"
     assert not any(any(line) for line in table.bold)
     notes = " ".join(table.notes)
@@ -187,20 +187,12 @@ def test_the_table_groups_settings_and_marks_who_saw_what():
     assert "source rows" not in " ".join(complexity_table(replace(REPORT, costs=COSTS[1:3])).notes)
 
 
-def test_the_sentence_says_what_is_quicker_and_by_how_much_also_when_the_method_loses():
-    def slower(seconds):
-        return replace(REPORT, costs=(*COSTS[:2], replace(COSTS[2], seconds=seconds), *COSTS[3:]))
-
-    # The median of the published ones is that of 0.2 and 0.6 seconds.
+def test_the_sentence_says_what_pft_costs():
     assert complexity_sentences(REPORT) == [
         "pft adapts to one person in 4.00 ms (median over 2 subjects, 5 runs each), in 1 iteration, and updates 64 "
-        "parameters of the 2,000 numbers of its model; that is 100 times less than the median of the 2 published "
-        "source-free methods here (400 ms)."
+        "parameters of the 2,000 numbers of its model."
     ]
-    assert "that is 5.0 times as much as the median" in complexity_sentences(slower(2.0))[0]
-    assert "that is as much as the median" in complexity_sentences(slower(0.4))[0]
     assert complexity_sentences(replace(REPORT, costs=COSTS[:2])) == []
-    assert "that is" not in complexity_sentences(replace(REPORT, costs=(COSTS[2],)))[0]
     seconds = (0.00043, 0.0124, 0.25, 1.04, 75.0, math.nan)
     assert [time_text(value) for value in seconds] == ["0.43 ms", "12.4 ms", "250 ms", "1.04 s", "75.0 s", "–"]
 
