@@ -14,15 +14,7 @@ from featlab.analysis.table import count_text
 from featlab.cli.complete import complete_method
 from featlab.cli.flags import FLAGS, PlotsOption
 from featlab.cli.output import Output
-from featlab.cli.session import (
-    FAILED,
-    SKIPPED,
-    TO_REPORT,
-    Session,
-    command,
-    typed_command,
-    workspace_command,
-)
+from featlab.cli.session import FAILED, SKIPPED, TO_REPORT, Session, command, typed_command, workspace_command
 from featlab.errors import InputError, listed
 
 if TYPE_CHECKING:

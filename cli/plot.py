@@ -155,15 +155,12 @@ def clip(
         str, Option(metavar="NAME", help="A test video; default: that with the most non-neutral frames.")
     ] = "",
     shown: Annotated[str, Option("--class", metavar="NAME", help="Whose probability; default: all but neutral.")] = "",
-    smooth: Annotated[int, Option(min=0, metavar="N", help="Average probabilities over N (odd) frames; 0: none.")] = 0,
 ) -> None:
     """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
     from featlab.analysis.inside.clip import clip_name, clip_over_time, clip_result
     from featlab.analysis.inside.faces import find_faces
-    from featlab.config.sections import check_window
 
     output = session.output
-    check_window("--smooth", smooth)
     with output.stages() as progress:
         opened = session.open(on_epoch=progress)
         pictures = find_faces(opened, session["images"])
@@ -172,7 +169,7 @@ def clip(
             output.note(f"subject: {name}, the first target of the first draw (--subject takes another)")
         session.warn_of_seen(opened.extractor, [name])
         kept_out = session.held_out(opened, [name])
-        made = clip_over_time(opened, name, kept_out, video=video, shown=shown, smoothing=smooth)
+        made = clip_over_time(opened, name, kept_out, video=video, shown=shown)
     session.result(f"plot-clip-{clip_name(made)}", clip_result(made, pictures), opened)
     output.warn(*made.warnings)
 

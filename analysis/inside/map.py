@@ -15,15 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.analysis.inside import (
-    EXTRACTED,
-    UNADAPTED,
-    AdaptedPeople,
-    AdaptedPerson,
-    View,
-    person_views,
-    pick_rows,
-)
+from featlab.analysis.inside import EXTRACTED, UNADAPTED, AdaptedPeople, AdaptedPerson, View, person_views, pick_rows
 from featlab.analysis.table import columns_of
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError

@@ -83,21 +83,18 @@ def extract(
         backbone: Who embeds.
         out: The cache to write.
         neutral: Name of the neutral class.
-        landmarks: float32 (rows of the source, P, 2), pixels, indexed by ``Item.row``; a row of NaN where no face was
-            found. Stored with the embeddings.
-        faces: uint8 (rows of the source,), how many faces each image has, likewise; None where nobody counted.
+        landmarks: float32 (rows of the source, P, 2), pixels, indexed by ``Item.row``; a row of NaN: no face was found.
+        faces: uint8 (rows of the source,), how many faces each image has; None where nobody counted.
         failures: What failed before there were items of it, as a video that can't be opened; listed before the rest.
         config: How.
-        if_exists: What to do when ``out`` is there: "resume" leaves it if it was made from the same inputs and else is
-            an error, "skip" leaves it without a comparison, "error" is an error, "overwrite" replaces it once the new
-            one is complete.
+        if_exists: "resume" leaves what was made from the same inputs and refuses the rest, "skip" leaves it without a
+            comparison, "overwrite" replaces it once the new one is complete.
         on_progress: Called in this process after every batch and every shard.
         elsewhere: Embeds in place of this machine's processes: `featlab.extraction.embed.Cluster.embed`.
         pseudonyms: Of the people who trained the backbone; ``items`` have theirs already.
 
     Raises:
-        InputError: No items, inputs that don't fit together, ``out`` exists and may not be replaced, or nothing at all
-            could be read.
+        InputError: Inputs that don't fit together, ``out`` may not be replaced, or nothing could be read.
         FeatlabError: A worker process died.
     """
     start = time.monotonic()

@@ -103,7 +103,6 @@ IN_A_TRAINED_WORKSPACE = {
     "plot clip --quiet": {
         "--subject s041 --video smile-z": "no such video",
         "--subject s999": "unknown subject 's999'",
-        "--subject s041 --smooth 2": "odd",
         "--subject s041 --class smil": "none of the classes, neutral, smile; did you mean 'smile'",
         "--subject s041 --method oracle": "given the person's labels",
     },

@@ -97,11 +97,7 @@ BACKBONES: Registry[Factory] = Registry(
 
 
 def make_backbone(name: str, **options: Any) -> Backbone:
-    """Build a backbone by its name, a prefix or ``prefix:argument``, with options of its own.
-
-    Raises:
-        ConfigError: An unknown prefix (names the closest), or an argument or option that doesn't fit.
-    """
+    """Build a backbone by its name, a prefix or ``prefix:argument``; a ConfigError says which option doesn't fit."""
     prefix, colon, argument = name.partition(":")
     return BACKBONES.get(prefix)(argument if colon else None, options)
 

@@ -36,8 +36,7 @@ def file_sha256(*paths: Path) -> str:
     for path in paths:
         try:
             with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+                hashlib.file_digest(file, lambda: digest)
         except OSError as error:
             raise InputError(f"{path}: {one_line(error)}") from None
     return digest.hexdigest()
