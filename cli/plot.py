@@ -78,8 +78,7 @@ def style(session: Session) -> None:
     from dataclasses import replace
 
     from featlab.analysis.inside import adapt_people, can_be_split
-    from featlab.analysis.inside.style_figure import style_result
-    from featlab.analysis.inside.style_shift import style_shift
+    from featlab.analysis.inside.style_shift import style_result, style_shift
 
     names = _names(session["methods"] or "pft")
     output = session.output

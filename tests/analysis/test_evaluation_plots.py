@@ -8,8 +8,8 @@ from matplotlib.text import Text
 
 from featlab.analysis import style
 from featlab.analysis.evaluation import figure_name
-from featlab.analysis.evaluation.plot_ranks import plot_ranks
 from featlab.analysis.evaluation.plots import (
+    plot_ranks,
     plot_subjects,
     plot_summary,
     subjects_data,

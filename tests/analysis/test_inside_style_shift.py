@@ -7,8 +7,15 @@ import pytest
 import torch
 
 from featlab.analysis.inside import adapt_people, can_be_split
-from featlab.analysis.inside.style_figure import plot_style, style_result, style_sentence, style_table
-from featlab.analysis.inside.style_shift import STATISTICS, StyleShift, style_shift
+from featlab.analysis.inside.style_shift import (
+    STATISTICS,
+    StyleShift,
+    plot_style,
+    style_result,
+    style_sentence,
+    style_shift,
+    style_table,
+)
 from featlab.analysis.table import columns_of
 from featlab.errors import InputError
 
