@@ -22,7 +22,7 @@ from featlab.evaluation.run import adapted_model
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
 from featlab.model.networks import AdaptedModel, as_tensor
-from featlab.protocol.splits import Split, split_target
+from featlab.protocol.splits import Split
 from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
@@ -96,9 +96,7 @@ def measure_complexity(
 
     chosen = tuple(subjects)[: measured or None]
     fit, unfit = can_be_split(workspace, chosen)
-    tables = {subject: workspace.table.rows_of(subject) for subject in fit}
-    splits = {subject: split_target(table, config.protocol.gap) for subject, table in tables.items()}
-    people = [AdaptedPerson(subject, tables[subject], splits[subject], {}) for subject in fit]
+    people = [AdaptedPerson(subject, workspace.table.rows_of(subject), split, {}) for subject, split in fit.items()]
     frames = [len(person.split.adapt) for person in people] or [0]
     costs = []
     with one_thread():

@@ -85,14 +85,14 @@ def style(session: Session) -> None:
     with output.progress() as bars:
         opened = session.open()
         everyone = opened.targets()
-        subjects, failures = can_be_split(opened, everyone)
-        if not subjects:
+        splits, failures = can_be_split(opened, everyone)
+        if not splits:
             raise InputError(f"none of the {len(everyone)} targets can be adapted to, the first: {failures[0][1]}")
-        session.warn_of_seen(opened.extractor, subjects)
-        people = adapt_people(opened, subjects, names, kept_out=everyone, on_person=bars.of("adapt"))
+        session.warn_of_seen(opened.extractor, list(splits))
+        people = adapt_people(opened, list(splits), names, kept_out=everyone, splits=splits, on_person=bars.of("adapt"))
     shifts = [style_shift(people, name) for name in names]
     result = style_result(shifts)
-    result = replace(result, data={"subjects": subjects, "failures": failures, **result.data})
+    result = replace(result, data={"subjects": list(splits), "failures": failures, **result.data})
     session.result("plot-style", result, opened)
     output.warn_of_failures(failures, f"of {len(everyone)} targets were left out")
     if failures:

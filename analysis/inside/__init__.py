@@ -84,17 +84,16 @@ def adapt_people(
     return AdaptedPeople(bundle, source.table, tuple(people))
 
 
-def can_be_split(workspace: Workspace, subjects: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-    """Return the subjects who can be split into adapt and test rows, and the others, each with why not."""
+def can_be_split(workspace: Workspace, subjects: Sequence[str]) -> tuple[dict[str, Split], list[tuple[str, str]]]:
+    """Return how the subjects split who can be, into adapt and test rows, and the others, each with why not."""
     check_known(subjects, workspace.table.subjects)
-    fit, failures = [], []
+    splits, failures = {}, []
     for subject in subjects:
         try:
-            split_target(workspace.table.rows_of(subject), workspace.config.protocol.gap)
-            fit.append(subject)
+            splits[subject] = split_target(workspace.table.rows_of(subject), workspace.config.protocol.gap)
         except InputError as error:
             failures.append((subject, str(error)))
-    return tuple(fit), failures
+    return splits, failures
 
 
 EXTRACTED, UNADAPTED = "as extracted", "T, not adapted"  # Names of the views that belong to no method.
@@ -166,9 +165,9 @@ def moved_source(bundle: Bundle, source: FeatureTable) -> tuple[Tensor, Tensor]:
 
 
 def pick_rows(groups: Sequence[NDArray[np.integer[Any]]], wanted: int) -> NDArray[np.intp]:
-    """Return about ``wanted`` rows (0: all), as many of each group, evenly spaced; the coarsest codes come first."""
+    """Return about ``wanted`` rows, as many of each group, evenly spaced; the coarsest codes come first."""
     count = len(groups[0])
-    if not wanted or count <= wanted:
+    if count <= wanted:
         return np.arange(count)
     keys, group = np.unique(np.stack(groups, axis=1), axis=0, return_inverse=True)
     picked = _evenly(np.arange(count), group.reshape(-1), max(1, wanted // len(keys)))
