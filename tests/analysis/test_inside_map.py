@@ -89,15 +89,6 @@ def test_a_shift_puts_source_people_where_it_puts_the_target_and_others_leave_th
     assert views["sfda-it"].reference == EXTRACTED
 
 
-def test_the_bottleneck_is_what_c_is_given(adapted):
-    person = adapted.people[0]
-    model = person.models["pft"]
-    shown = person_views(adapted, replace(person, models={"pft": model}), "bottleneck")[-1].target
-    logits = adapted.bundle.head.classify(torch.from_numpy(shown)).detach()
-    expected = model.predict_proba(person.table.embeddings)
-    assert np.allclose(torch.softmax(logits / model.model.temperature, dim=1).numpy(), expected, atol=1e-5)
-
-
 def test_rows_are_picked_evenly_and_rare_groups_keep_all_of_theirs():
     rng = np.random.default_rng(0)
     label, subject = rng.integers(0, 3, 900), rng.integers(0, 10, 900)

@@ -29,7 +29,8 @@ def test_a_second_import_in_any_order_of_rows_leaves_the_cache_as_it_is(tmp_path
 
 def test_another_cache_is_not_replaced_unless_told(tmp_path, card, run, refused):
     words = "it has 16 other rows, of 'imported'"
-    for change in ({"extractor": "other"}, {"selection": Selection("f0,f1")}, {"dtype": "float16"}, {"neutral": "smile"}):
+    changes = {"extractor": "other", "selection": Selection("f0,f1"), "dtype": "float16", "neutral": "smile"}
+    for change in ({key: value} for key, value in changes.items()):
         first = run(card, if_exists="overwrite")
         with refused(FeatlabError, "cache.h5 exists and isn't what this would make", "--if-exists overwrite", words):
             run(card, **change)
