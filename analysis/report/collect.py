@@ -245,7 +245,7 @@ def protocol_summary(page: Page) -> tuple[str, ...]:
     protocol = _part(_part(page.metadata, "config"), "protocol")
     if not protocol:
         return ()
-    said = vars(Config().protocol) | protocol
+    said = {**vars(Config().protocol), **protocol}
     targets, seeds = str(said["targets"]).strip(), count_text(int(said["seeds"]), "seed")
     who = f"Target subjects that were named ({targets})"
     if targets.isdecimal():
