@@ -164,9 +164,6 @@ class GeometryBackbone:
     in_worker: bool = True
     prepare: Preparation | None = None
 
-    def __post_init__(self) -> None:
-        template(self.points)
-
     def info(self) -> ExtractorInfo:
         """Identity of the embeddings: the number of landmarks is part of it."""
         return ExtractorInfo(
@@ -194,7 +191,7 @@ def build_geometry(argument: str | None, options: Mapping[str, Any]) -> Geometry
         raise ConfigError(f"the backbone 'geometry' has no option {next(iter(options))!r}")
     if argument is None:
         return GeometryBackbone()
-    if not (argument.isascii() and argument.isdigit()):
+    if argument not in map(str, _SUBSETS):
         raise ConfigError(f"geometry:{argument}: what follows the colon is the number of landmarks (68, 51 or 49)")
     return GeometryBackbone(points=int(argument), name=f"geometry:{argument}")
 

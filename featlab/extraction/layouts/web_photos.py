@@ -198,15 +198,13 @@ class RAFDBOptions(SplitOptions):
     )
 
 
-def _is_raf_db(root: Path) -> bool:
-    return root.is_dir() and (tree.descendant(root, *_RAF_DB_LISTS) is not None or _numbered_folders(root) is not None)
-
-
 @register_layout(
     "raf-db",
     title="RAF-DB, basic expressions",
     subject="the data set's split (people have no names)",
-    recognises=_is_raf_db,
+    recognises=lambda root: (
+        root.is_dir() and (tree.descendant(root, *_RAF_DB_LISTS) or _numbered_folders(root)) is not None
+    ),
 )
 def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
     """RAF-DB, single labels: a list of images, or folders by number.

@@ -169,7 +169,7 @@ def test_options_that_do_not_fit_a_file_say_so(files, refused):
         ("foreign.onnx", {"size": 32}, "was exported for 20x20 images"),
         ("own.onnx", {"weights": "w.pt"}, "the weights are in its file"),
         ("own.onnx", {"amp": True}, "no mixed precision"),
-        ("maps.onnx", {"output": "x"}, "no output 'x' (it has: embedding, stem, flat)"),
+        ("maps.onnx", {"node": "x"}, "has no value 'x' inside"),
     ):
         with refused(ConfigError, says):
             backbone(files(name), **options)
