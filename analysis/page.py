@@ -190,7 +190,7 @@ def json_lines(entries: Iterable[Mapping[str, Any]]) -> str:
 def safe_name(subject: str) -> str:
     """Return a subject's name, or a hash where it is no safe name of a file."""
     # Imports torch, which most of what writes a page has no need of.
-    from featlab.bundle.adaptation import adaptation_folder
+    from featlab.bundle.files import adaptation_folder
 
     return adaptation_folder(Path(), subject).name
 

@@ -27,7 +27,7 @@ def forget(
     Reads every file again at the end; exit code 1 where one still holds a name or a row.
     """
     from featlab.extraction.items import read_pseudonyms
-    from featlab.workspace.forget import plan_forgetting
+    from featlab.workspace.contents import plan_forgetting
 
     output, key = session.output, session["pseudonymise"]
     if key is not None and not key.exists():

@@ -13,6 +13,7 @@ def test_a_hash_is_the_same_on_every_machine_and_in_every_version():
     assert stable_hash("targets", 0, 1, "Zoë") == hashlib.sha256("targets\x1f0\x1f1\x1fZoë".encode()).hexdigest()
     assert run_seed(0, "adapt", "pft", "s041") == 772984847
     assert generator(0, "pairs").integers(2**32) == 3202020895
+    assert run_seed(np.int64(3), "head") == run_seed(3, "head") != run_seed("head", 3)
 
 
 @given(st.lists(st.one_of(st.integers(), TEXTS)))
@@ -24,12 +25,6 @@ def test_a_seed_fits_every_library_and_depends_on_the_parts_alone(parts):
 @given(st.lists(TEXTS, min_size=1), st.lists(TEXTS, min_size=1))
 def test_other_parts_give_another_hash(ours, theirs):
     assert (stable_hash(*ours) == stable_hash(*theirs)) == (ours == theirs)
-
-
-def test_borders_and_order_of_the_parts_count_and_a_numpy_integer_is_the_integer_it_is():
-    for ours, theirs in ((("ab", "c"), ("a", "bc")), ((0, "s1"), ("s1", 0)), (("a",), ("a", "")), ((0, 1), (1, 0))):
-        assert run_seed(*ours) != run_seed(*theirs)
-    assert run_seed(np.int64(3), "head") == run_seed(3, "head")
 
 
 def test_generators_of_the_same_parts_repeat_and_leave_numpys_global_state_alone():

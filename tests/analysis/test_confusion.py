@@ -86,15 +86,12 @@ def test_a_subject_s_shares_are_sklearn_s_normalised_confusion_and_a_class_that_
     assert found.share[2].tolist() == [1.0] + [0.0] * 6
 
 
-def test_subjects_weigh_the_same_whatever_their_frames_draws_and_seeds(scored, many):
+def test_subjects_weigh_the_same_whatever_their_frames_draws_and_seeds_and_failed_runs_are_noted(scored, many):
     rows = [*many, *(scored("pft", "s9", [0, 0, 0, 1], [0, 0, 1, 1], seed=seed) for seed in range(3))]
     found = confusion_of(rows, "pft")
     assert found.share == pytest.approx(by_hand(rows, "pft", 7))
     assert found.subjects == (5, 5, 4, 4, 4, 5, 5)
     assert found.share.sum(axis=1) == pytest.approx(np.ones(7))
-
-
-def test_failed_runs_are_noted(scored):
     rows = [scored("pft", "s1", [0, 1], [0, 0]), failed("pft", "s2", "too short a clip")]
     found = confusion_of(rows, "pft")
     assert found.subjects[:2] == (1, 1)

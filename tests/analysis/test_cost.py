@@ -197,14 +197,11 @@ def test_the_sentence_says_what_pft_costs():
     assert [time_text(value) for value in seconds] == ["0.43 ms", "12.4 ms", "250 ms", "1.04 s", "75.0 s", "–"]
 
 
-def test_the_page_holds_the_numbers_of_the_figure(stored):
+def test_the_page_holds_the_numbers_of_the_figure_and_long_names_do_not_overlap(stored, readable):
     result = complexity_result(REPORT)
     page, data = stored(result), complexity_data(REPORT)
     assert (page.kind, page.tables, result.figures[0].data) == ("complexity", ("complexity",), data)
     assert (data["method"][0], data["seconds"]) == ("source-only", sorted(data["seconds"]))
-
-
-def test_many_methods_with_long_names_do_not_overlap(readable):
     name = "a-method-with-a-long-name (Somebody and Somebody Else, {})"
     many = replace(REPORT, costs=tuple(cost(name.format(number), 0.001 * 1.4**number) for number in range(29)))
     readable(plot_complexity(complexity_data(many)))

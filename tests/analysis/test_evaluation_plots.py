@@ -56,7 +56,7 @@ def words(figure):
     return list(dict.fromkeys(" ".join(text.get_text().split()) for text in figure.findobj(Text)))
 
 
-def test_every_slope_is_a_row_of_the_data_and_losses_are_counted(rows, result):
+def test_every_slope_is_a_row_of_the_data_losses_are_counted_and_without_source_only_there_is_none(rows, result):
     data, figure = subjects_data(rows), plot_subjects(rows)
     panels = [axes for axes in figure.axes if axes.axison]
     slopes = [[line for line in axes.get_lines() if list(line.get_xdata()) == [0, 1]] for axes in panels]
@@ -66,6 +66,8 @@ def test_every_slope_is_a_row_of_the_data_and_losses_are_counted(rows, result):
     assert data["score"][:4] == list(SCORES["neutral-shift"])
     assert "1/4 worse" in [text.get_text() for text in panels[0].texts]
     assert "stranger" not in subjects_data([*rows, result("pft", "stranger", 0.1)])["subject"]
+    with pytest.raises(InputError, match="source-only"):
+        plot_subjects([result("pft", "a", 0.5)])
 
 
 def test_the_means_and_intervals_are_those_of_the_summaries(rows, readable):
@@ -102,11 +104,6 @@ def test_ranks_are_readable_and_the_cliques_are_bars(methods, subjects, readable
     assert figure.get_figheight() < 9
     assert any("with source access" in text for text in words(figure))
     assert len(lines(figure.axes[0], "_clique")) == len(found.cliques)
-
-
-def test_what_can_not_be_compared_is_refused(result):
-    with pytest.raises(InputError, match="source-only"):
-        plot_subjects([result("pft", "a", 0.5)])
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path, rows):

@@ -56,15 +56,12 @@ def bold(table, name):
     return [row[who] for row, marks in zip(table.rows, table.bold, strict=True) if marks[at]]
 
 
-def test_the_per_subject_table_has_the_posters_form(poster):
+def test_the_per_subject_table_has_the_posters_form_and_methods_of_one_setting_stand_together(poster, result):
     table = per_subject_table(poster)
     assert table.columns == ("Setting", "Method", "s1", "s2", "s10", "Average")
     assert table.rows[0] == ("Source-only", "source-only", "62.78", "52.76", "45.79", "53.78")
     assert table.rows[3] == ("SFDA-PFT", "pft", "80.65", "71.75", "58.08", "70.16")
     assert [bold(table, name) for name in table.columns[2:]] == [["pft"], ["pft"], ["sfit"], ["sfit"]]
-
-
-def test_methods_of_one_setting_stand_together_under_their_registry_names(result):
     given = ("oracle", "neutral-shift", "pft", "referenced", "somebody-s", "source-only")
     rows = [result(name, "a", 0.5) for name in given]
     rows += [result(name, "a", 0.5, selection="source-access") for name in ("dfa", "theirs")]
@@ -150,13 +147,18 @@ def test_the_summary_shows_the_numbers_of_the_summaries(poster):
     assert any("over the 3 subjects" in note for note in table.notes)
 
 
-def test_costs_are_means_over_subjects(result):
+def test_costs_are_means_over_subjects_and_numbers_are_shown_alike_everywhere(result):
     rows = [result("source-only", "a", 0.5, iterations=0, trainable=0, flops=0.0)]
     rows += [result("pft", "a", 0.5, flops=2.5e9), result("pft", "b", 0.5, iterations=65, seconds=0.0488)]
     table = cost_table(summarise(rows))
     assert table.columns == ("Method", "Iterations", "Seconds", "Trainable", "MFLOPs")
     assert table.rows == (("source-only", "0", "0.951", "0", "0.000"), ("pft", "100", "0.500", "1024", "2500"))
     assert not any(map(any, table.bold))
+    shown = {NAN: MISSING, 0.0: "0.000", 1.5e6: "1.500", 2e8: "200", 3.2e12: "3200000"}
+    assert [flops_text(value) for value in shown] == list(shown.values())
+    assert [p_text(value) for value in (0.0004, 0.0521, NAN)] == ["<0.001", "0.052", MISSING]
+    words = ["failed", MISSING, "", "90.00*", "<0.001", "[1, 2]", "nan", "inf"]
+    assert [number_of(cell) for cell in [*words, "-1.5"]] == [None] * len(words) + [-1.5]
 
 
 CLASSES = ("neutral", "joy", "fear")
@@ -251,11 +253,3 @@ def test_candidates_stand_in_order_with_their_options_and_the_default_is_compare
     assert "9 more candidates are in the files." in table.notes
     assert not {"Fold 1", "Failed"} & {table.columns[place] for place in table.narrow}
     assert len(trials_table(trials).rows) == 20
-
-
-def test_numbers_are_shown_alike_everywhere():
-    shown = {NAN: MISSING, 0.0: "0.000", 1.5e6: "1.500", 2e8: "200", 3.2e12: "3200000"}
-    assert [flops_text(value) for value in shown] == list(shown.values())
-    assert [p_text(value) for value in (0.0004, 0.0521, NAN)] == ["<0.001", "0.052", MISSING]
-    words = ["failed", MISSING, "", "90.00*", "<0.001", "[1, 2]", "nan", "inf"]
-    assert [number_of(cell) for cell in [*words, "-1.5"]] == [None] * len(words) + [-1.5]

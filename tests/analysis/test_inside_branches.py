@@ -116,7 +116,7 @@ def test_the_cosines_are_those_of_rows_from_the_centre(views, report):
             assert math.isnan(value.chance)
 
 
-def test_the_rows_of_the_table_are_those_of_the_report_and_t_takes_away_what_the_clip_shows(report):
+def test_table_and_page_hold_the_numbers_of_the_report_and_t_takes_away_what_the_clip_shows(report, stored, readable):
     table, before, after = branches_table(report), report.found["features-before"], report.found["features-after"]
     assert [row[:2] for row in table.rows] == [(group, name) for group, name, _ in ROWS]
     assert len(set(table.columns)) == len(table.columns)
@@ -131,6 +131,10 @@ def test_the_rows_of_the_table_are_those_of_the_report_and_t_takes_away_what_the
     for name, sign in (("identity", -1), ("fixed_subject", -1), ("fixed_expression", 1)):
         assert change_sign(before[name], after[name]) == sign
     assert min(after["expression"].mean, before["identity"].mean) > 0.9
+    data, result = branches_data(report), branches_result(report)
+    stored(result)
+    readable(result.figures[0].drawn)
+    assert result.figures[0].data == data
 
 
 def test_it_is_the_same_every_time_and_labels_of_targets_change_no_representation(
@@ -152,12 +156,23 @@ def test_it_is_the_same_every_time_and_labels_of_targets_change_no_representatio
         assert np.array_equal(view.rows, views[2][key].rows), key
 
 
-def test_every_subject_of_every_draw_is_measured(table, opened):
+def test_every_subject_of_every_draw_is_measured_and_one_class_among_the_targets_leaves_dashes(table, opened):
     report = compare_branches(opened(table, **{"protocol.targets": "3", "protocol.draws": 2}))
     assert len(report.draws) == 2
     for name in (*COSINES, *PROBES):
         # How values are averaged is below.
         assert set(report.found["features-after"][name].by_subject) == set(report.draws[0]) | set(report.draws[1])
+    kept = (table.label == 1) | ~np.isin(table.subject, range(2, 6))
+    report = compare_branches(opened(table.take(kept), **SMALL))
+    shown = branches_table(report)
+    for row in shown.rows:
+        cells = dict(zip(shown.columns, row, strict=True))
+        assert [cells[name] for name in ("Fixed subj.", "Both other", "Expression (%)", "Expression 95 %")] == ["–"] * 4
+        assert "–" not in (cells["Fixed expr."], cells["Identity (%)"])
+    assert any("All rows are 'neutral'" in note for note in shown.notes)
+    (sentence,) = branches_sentences(report)
+    assert "expression" not in sentence
+    plot_branches(branches_data(report)).canvas.draw()
 
 
 def test_values_that_are_not_finite_are_left_out_and_changes_are_of_the_same_subjects():
@@ -171,20 +186,6 @@ def test_values_that_are_not_finite_are_left_out_and_changes_are_of_the_same_sub
     assert change_sign(measure(0.5, 0.6, 0.7), others) == 1
     assert change_sign(measure(0.5, 2.0, 1.0), others) == 0
     assert change_sign(measure(0.5), measure(0.1)) == 0
-
-
-def test_one_class_among_the_targets_leaves_dashes(table, opened):
-    kept = (table.label == 1) | ~np.isin(table.subject, range(2, 6))
-    report = compare_branches(opened(table.take(kept), **SMALL))
-    shown = branches_table(report)
-    for row in shown.rows:
-        cells = dict(zip(shown.columns, row, strict=True))
-        assert [cells[name] for name in ("Fixed subj.", "Both other", "Expression (%)", "Expression 95 %")] == ["–"] * 4
-        assert "–" not in (cells["Fixed expr."], cells["Identity (%)"])
-    assert any("All rows are 'neutral'" in note for note in shown.notes)
-    (sentence,) = branches_sentences(report)
-    assert "expression" not in sentence
-    plot_branches(branches_data(report)).canvas.draw()
 
 
 def test_videos_that_are_alone_are_left_out_and_a_clip_may_be_one_frame(table, opened):
@@ -233,10 +234,3 @@ def test_the_sentences_say_plainly_what_changed():
         after = f"{100 * np.mean(identity):.1f} % after (guessing: 5.0 %)"
         assert f"names the person in 99.0 % before T and {after}" in numbers
         assert f"of 71.0 % before T and {100 * np.mean(expression):.1f} % after (guessing: 50.0 %)." in numbers
-
-
-def test_the_page_holds_the_numbers_of_the_figure(report, stored, readable):
-    data, result = branches_data(report), branches_result(report)
-    stored(result)
-    readable(result.figures[0].drawn)
-    assert result.figures[0].data == data

@@ -121,7 +121,7 @@ def test_the_numbers_are_those_of_an_evaluation_and_of_predict(workspace):
     assert bundle_stage(workspace.source(("s2", "s4")), ["neutral-shift"])[1].reused
 
 
-def test_labels_change_no_probability(workspace, opened):
+def test_labels_change_no_probability_and_without_any_everything_is_adapted_on_with_a_warning(workspace, opened):
     table = workspace.table
     label = table.label.copy()
     label[(table.subject == 2) & (table.video == 2)] = 2
@@ -133,9 +133,6 @@ def test_labels_change_no_probability(workspace, opened):
     assert np.array_equal(clip.before, other.before)
     assert np.array_equal(clip.after, other.after)
     assert clip_columns(other)["label"] == ["joy"] * FRAMES
-
-
-def test_without_any_label_everything_is_adapted_on_and_a_warning_says_so(opened):
     table = person_rows(VIDEOS)
     table.label[table.subject == 2] = -1
     clip = clip_over_time(opened(table, **SHIFT), "s2", ["s2"])

@@ -54,10 +54,18 @@ def projected(adapted, table):
     return (table.embeddings - projection.mean.numpy()) @ projection.components.numpy()
 
 
-def test_the_first_view_is_the_projection_alone(adapted, views):
+def test_a_view_is_the_projection_alone_or_moves_everyone_alike(adapted, views):
     assert list(views) == [EXTRACTED, UNADAPTED, *METHODS]
     assert np.allclose(views[EXTRACTED].source, projected(adapted, adapted.source), atol=1e-4)
     assert np.allclose(views[EXTRACTED].target, projected(adapted, adapted.people[0].table), atol=1e-4)
+    person, source = adapted.people[0], adapted.source
+    for name in ("neutral-shift", "referenced"):
+        place = views[name].target[person.split.adapt].mean(axis=0)
+        for code in np.unique(source.subject):
+            mine = (source.subject == code) & (source.label == source.neutral_code)
+            assert np.allclose(views[name].source[mine].mean(axis=0), place, atol=1e-4)
+    assert views["sfda-it"].source is views[EXTRACTED].source
+    assert views["sfda-it"].reference == EXTRACTED
 
 
 def test_pft_meets_every_source_person_with_their_own_offset(adapted, views):
@@ -76,17 +84,6 @@ def test_pft_meets_every_source_person_with_their_own_offset(adapted, views):
     assert views[UNADAPTED].source is views["pft"].source
     assert not np.allclose(views[UNADAPTED].target, views["pft"].target)
     assert "own offset" in views["pft"].reference
-
-
-def test_a_shift_puts_source_people_where_it_puts_the_target_and_others_leave_them(adapted, views):
-    person, source = adapted.people[0], adapted.source
-    for name in ("neutral-shift", "referenced"):
-        place = views[name].target[person.split.adapt].mean(axis=0)
-        for code in np.unique(source.subject):
-            mine = (source.subject == code) & (source.label == source.neutral_code)
-            assert np.allclose(views[name].source[mine].mean(axis=0), place, atol=1e-4)
-    assert views["sfda-it"].source is views[EXTRACTED].source
-    assert views["sfda-it"].reference == EXTRACTED
 
 
 def test_rows_are_picked_evenly_and_rare_groups_keep_all_of_theirs():
@@ -140,16 +137,13 @@ def test_what_cannot_be_scored_is_no_number():
     assert (absent.own_class, absent.by_chance) == (0.0, 0.0)
 
 
-def test_tsne_is_that_of_scikit_learn_and_leaves_the_random_state_alone():
+def test_tsne_is_that_of_scikit_learn_and_umap_starts_from_a_fixed_seed_on_one_thread(monkeypatch):
     rows = np.random.default_rng(4).normal(size=(40, 6)).astype(np.float32)
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     first, again = (plane(rows, "tsne", perplexity=8, seed=5) for _ in range(2))
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
     assert np.array_equal(first, again)
     assert np.allclose(first, TSNE(perplexity=8, init="pca", random_state=5).fit_transform(rows), atol=1e-3)
-
-
-def test_umap_starts_from_a_fixed_seed_on_one_thread(monkeypatch):
     umap = Mock()
     umap.UMAP.return_value.fit_transform = lambda rows: rows[:, :2]
     monkeypatch.setitem(sys.modules, "umap", umap)
@@ -204,7 +198,9 @@ def test_principal_axes_are_those_of_the_source_as_extracted(adapted, views, map
     assert item.variances == pytest.approx(fitted.explained_variance_ratio_, abs=1e-4)
 
 
-def test_the_figure_fits_whatever_it_holds(adapted, drawn_map, mapped, readable):
+def test_the_figure_fits_whatever_it_holds_and_the_page_says_what_the_panels_are(
+    adapted, drawn_map, mapped, readable, stored
+):
     one = replace(adapted.people[0], models={"pft": adapted.people[0].models["pft"]})
     few = mapped("pca", 6, 3, person=one)
     names = dict.fromkeys(METHODS, "A method of a long name (Somebody & Others, 2021a)")
@@ -212,9 +208,6 @@ def test_the_figure_fits_whatever_it_holds(adapted, drawn_map, mapped, readable)
     for item in (few, drawn_map):
         item = replace(item, classes=tuple(f"a class called {name}" for name in item.classes))
         readable(plot_map(item, names=names, subtitles=beneath))
-
-
-def test_the_result_says_what_the_panels_are(adapted, drawn_map, stored):
     result = map_result([drawn_map])
     page = stored(result)
     assert (page.figures[0].name, result.figures[0].data) == (f"tsne-{TARGET}", drawn_map.columns)

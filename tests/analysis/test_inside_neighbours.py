@@ -105,7 +105,7 @@ def test_the_largest_on_either_side_are_named_and_the_rest_is_one_line(found):
             assert sum(sum(data[f"{side}_{kind}"]) for kind in KINDS) == found.frames
 
 
-def test_the_page_holds_the_columns_and_the_sentence_has_the_numbers_of_the_sides(found, readable, stored):
+def test_page_and_sentence_have_the_numbers_and_the_figure_fits_whatever_it_holds(found, readable, stored):
     after = replace(found.after, effective=1.0, same_class=0.6)
     found = replace(found, before=replace(found.before, effective=2.04, same_class=0.8), after=after)
     result, data = neighbours_result(found), neighbours_data(found)
@@ -114,9 +114,6 @@ def test_the_page_holds_the_columns_and_the_sentence_has_the_numbers_of_the_side
     assert "2.0 effective subjects of 6 as extracted and of 1.0 after" in page.summary[0]
     readable(result.figures[0].drawn)
     assert page.summary[0].endswith("they show the same class in 80.0 % and 60.0 %.")
-
-
-def test_the_figure_fits_whatever_it_holds(readable):
     long, longer = "participant_{:04}_session_2", "{0:05}_of_the_recordings_of_the_year_{0:05}"
     for name, subjects in ((long, 1), (longer, 36), ("{}", 300)):
         figure = readable(plot_neighbours(made([2] * subjects, list(range(subjects)), name=name)))

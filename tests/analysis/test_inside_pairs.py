@@ -84,7 +84,7 @@ def test_agreement_is_the_mean_over_all_pairs_and_nothing_where_there_is_nothing
     assert agreement_sentence([found], "any") == "Label rule any: no labels to compare."
 
 
-def test_examples_are_spread_over_subjects_and_classes_and_have_their_first_reference_or_none(rows_of):
+def test_examples_are_spread_with_their_first_reference_and_landmark_is_left_out_where_there_are_none(rows_of):
     table = rows_of(subjects=9)
     rows = example_rows(table, 3)
     assert table.subject[rows].tolist() == [0, 4, 8]
@@ -94,9 +94,6 @@ def test_examples_are_spread_over_subjects_and_classes_and_have_their_first_refe
     row, reference = np.array([1, 1, 4, 7, 7]), np.array([9, 8, 3, 5, 2])
     pairs = Pairs(row, reference, np.ones(5, dtype=np.float32), strategy="cosine", label_rule="any", skipped=0)
     assert first_references(pairs, [0, 1, 4, 6, 7, 12]).tolist() == [-1, 9, 3, -1, 5, -1]
-
-
-def test_landmark_is_left_out_with_a_note_where_there_are_none(rows_of):
     with_points, without = rows_of(), rows_of(landmarks=False)
     assert known_strategies(["landmark", "random", "random"], with_points) == (("landmark", "random"), "")
     shown, note = known_strategies(["random", "landmark"], without)

@@ -152,27 +152,17 @@ def made(before, after, source=(0.5, 1.0, 1.0, 1.5), layers=("features",)):
     return StyleShift("pft", tuple(layers), columns, {(layer, name): 2.0 for layer in layers for name in STATISTICS})
 
 
-def test_sentence_and_table_count_who_is_within_the_spread():
+def test_sentence_table_and_page_say_who_is_within_the_spread_and_the_figure_fits(shifts, stored, readable):
     # 95 % of the source people are within 1.425, half of them within 1.
     shift = made([3.0, 1.2, 1.0], [0.5, 0.5, 2.0])
     assert "features 1.20 to 0.50 (2 of 3 within the source's spread)" in style_sentence(shift)
     row = ("features", "mean", "1.20", "0.50", "1.20", "0.50", "2 of 3", "2 of 3")
     assert style_table([shift]).rows[0] == ("pft", *row)
-
-
-def lines(panel, label):
-    return [tuple(line.get_ydata()) for line in panel.get_lines() if line.get_label() == f"_{label}"]
-
-
-def test_the_page_holds_the_columns_and_the_sentences(shifts, stored):
     wanted = [shifts["pft"], shifts["sfda-it"]]
     result = style_result(wanted)
     assert [figure.name for figure in stored(result).figures] == ["style-pft", "style-sfda-it"]
     assert [figure.data for figure in result.figures] == [shift.columns for shift in wanted]
     assert result.summary == [style_sentence(shift) for shift in wanted]
-
-
-def test_the_figure_fits_whatever_it_holds(readable):
     rng, layers = np.random.default_rng(0), ("features", "embedding", "bottleneck")
     for count, targets in ((1, 1), (2, 2), (3, 36)):
         after = rng.uniform(0, 2, targets)

@@ -75,15 +75,12 @@ def test_the_terminal_shows_names_as_they_are_and_the_best_in_bold():
     assert not re.search(r"\x1b\[1m *\[bold\]c", text)
 
 
-def test_csv_and_json_give_back_every_cell(every_method):
+def test_csv_and_json_give_back_every_cell_and_json_lines_have_numbers_as_numbers(every_method, result):
     for table in (replace(per_subject_table(every_method), title=NASTY.title), NASTY):
         assert [tuple(line) for line in csv.reader(io.StringIO(to_csv(table)))] == [table.columns, *table.rows]
         data = json.loads(to_json(table))
         assert [tuple(line) for line in data["rows"]] == list(table.rows)
         assert (data["title"], data["bold"]) == (table.title, [list(marks) for marks in table.bold])
-
-
-def test_json_lines_give_an_object_a_row_with_numbers_as_numbers(result):
     broken = EvaluationRow.failure("nrc", "s1", 0, 0, selection="source-free", error="no")
     table = per_subject_table([result("pft", "s1", 0.8065), result("pft", "s2", 0.5), broken])
     lines = [json.loads(line) for line in to_jsonl(table).splitlines()]
@@ -109,22 +106,13 @@ def test_markdown_and_latex_escape_what_would_break_the_table():
     assert [text.count(rule) for rule in ("toprule", "midrule", "bottomrule")] == [1, 1, 1]
 
 
-def test_groups_are_named_once_on_paper_and_ruled_off(result):
+def test_groups_are_named_once_on_paper_and_nothing_makes_an_empty_table_in_every_format(result):
     rows = [result(name, "a", 0.5) for name in ("source-only", "neutral-shift", "referenced", "pft")]
     table = per_subject_table(rows)
     assert (to_markdown(table).count("Baselines"), to_csv(table).count("Baselines")) == (1, 2)
     assert to_latex(table).count("midrule") == 3
-
-
-def test_nothing_makes_an_empty_table_in_every_format():
     for table in (per_subject_table([]), summary_table([]), class_table([]), cost_table([])):
         assert table.rows == ()
         assert all(render(table) for render in (to_markdown, to_csv, to_latex, to_json))
         printed(80, table)
         assert to_jsonl(table) == ""
-
-
-def test_a_terminal_shows_the_narrow_columns_and_files_have_all():
-    table = replace(NASTY, columns=("Method", "a", "b"), rows=(("m", "1", "2"),), bold=((False,) * 3,), narrow=(0, 2))
-    assert "1" not in printed(80, table).replace("100 %", "").replace("s_1", "")
-    assert to_csv(table).splitlines()[1] == "m,1,2"

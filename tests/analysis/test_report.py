@@ -2,13 +2,11 @@
 
 import base64
 import hashlib
-import importlib.util
 import json
 import os
 import re
 import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -280,39 +278,15 @@ def test_settings_that_differ_are_listed_with_their_default_and_the_others_are_f
     assert "details" in {tag for tag, _ in seen.elements}
 
 
-def made_page(**changes):
-    return Page("evaluate", "t", (), "featlab evaluate", (), (), {**FACTS, **changes})
-
-
-def with_protocol(**values):
-    config = Config().to_dict()
-    return made_page(config={**config, "protocol": {**config["protocol"], **values}})
-
-
 def test_the_protocol_is_told_in_sentences():
+    def told(config):
+        return protocol_summary(Page("evaluate", "t", (), "featlab evaluate", (), (), {**FACTS, "config": config}))
+
+    usual = Config().to_dict()
     for values, said in [
         ({"pool": "p.txt", "draws": 2}, "10 target subjects drawn at random among a pool, 2 draws, 1 seed;"),
         ({"targets": "s1,s2", "seed": 7}, "subjects that were named (s1,s2), 1 seed; the root of every seed is 7."),
         ({"scope": "dataset"}, "Adapted to all target subjects together"),
     ]:
-        assert said in " ".join(protocol_summary(with_protocol(**values)))
-    assert protocol_summary(made_page(config={})) == ()
-
-
-def test_in_a_browser_a_report_loads_nothing_sorts_fits_and_saves(tmp_path):
-    script = Path(__file__).parents[2] / "benchmarks" / "report_in_browser.py"
-    if not script.is_file():
-        pytest.skip("the benchmarks are not here")
-    spec = importlib.util.spec_from_file_location("report_in_browser", script)
-    browser = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(browser)
-    if lacking := browser.missing():
-        pytest.skip(lacking)
-    cells = ["–", "<0.001", "0.001", "failed", "78.3 [70, 81]", "-3.2", "−12", "1,234", "12/3/1", "61.2*", "+4 [1, 9]"]
-    columns = ("Setting", "Method", *(f"participant_{number:04}_session_2" for number in range(15)))
-    names = ("s10", "s9", "s1", NASTY, "é", "E", "z", "a_b/c.d")
-    rows = tuple((f"Group {place // 3}", name, *(cells * 3)[place : place + 15]) for place, name in enumerate(names))
-    odd = Table("Odd cells", columns, rows, tuple((False,) * len(columns) for _ in rows), (), 2, True)
-    folders = [page(tmp_path / name, tables={"t": odd}) for name in ("one", "two")]
-    write_report(tmp_path / "report.html", read_report(folders, "Report"))
-    assert browser.check_report(tmp_path / "report.html") == []
+        assert said in " ".join(told({**usual, "protocol": {**usual["protocol"], **values}}))
+    assert told({}) == ()

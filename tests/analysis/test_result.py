@@ -236,16 +236,13 @@ def test_a_loss_and_a_difference_within_noise_are_said_to_be(sentences):
     assert "within noise" in said[3]
 
 
-def test_methods_of_other_kinds_are_compared_and_named_by_what_they_see(sentences):
+def test_methods_of_other_kinds_are_named_by_what_they_see_and_few_subjects_can_not_be_significant(sentences):
     others = {"shot": SOURCE - 0.2, "safn": SOURCE + 0.2, "oracle": SOURCE + 0.05}
     said = sentences({"source-only": SOURCE, "pft": SOURCE + 0.1, **others})
     assert any(line.startswith("pft is 30.0 points above shot;") for line in said)
     assert any(line.startswith("pft is 10.0 points below safn [source access];") for line in said)
     assert any(line.startswith("oracle, the oracle, stays below pft") for line in said)
     assert not any("gap between" in line for line in said)
-
-
-def test_few_subjects_can_not_be_significant_and_one_has_no_interval(sentences):
     few = sentences({"source-only": SOURCE[:4], "pft": SOURCE[:4] + 0.3})
     assert any("smallest p value that the test can give is 0.125" in line for line in few)
     enough = sentences({"source-only": SOURCE[:6], "pft": SOURCE[:6] + 0.3})

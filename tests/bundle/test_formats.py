@@ -1,48 +1,29 @@
-"""What of a bundle is written: nobody's name, and older formats as they were."""
+"""What of a bundle is written: nobody's name; and older formats, which are refused."""
 
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
-from featlab.bundle.adaptation import load_adaptation
 from featlab.bundle.bundle import KeyedNames, load_bundle, save_bundle
+from featlab.bundle.files import read_tensors
 from featlab.cache import ExtractorInfo
-from featlab.errors import InputError
+from featlab.errors import BundleError, InputError
 from featlab.methods import make_method
-from featlab.protocol.splits import Target, target_of
+from featlab.protocol.splits import target_of
 from featlab.workspace.predict_images import default_backbone
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_bundle_of_an_older_format_opens_and_adapts_as_it_did(version, tmp_path):
-    """1: its T is linear, all of the offset is taken. 2: it named its people and files, and held every one's mean."""
-    folder = Path(__file__).parents[1] / "data" / f"bundle_format_{version}"
-    bundle, clip = load_bundle(folder), dict(np.load(folder / "clip.npz"))
-    again = load_bundle(save_bundle(tmp_path / "now", bundle))
-    target = Target(*(clip[name][clip["neutral"]] for name in ("embeddings", "video", "frame")))
-    for name in ("pft", "pft-linear", "pft-mlp")[: version + 1]:
-        for read in (bundle, again):
-            model = make_method(name, {name: {"guard": False}}).adapt(read, target)
-            expected = clip[name] if version == 2 else clip["probabilities"]
-            np.testing.assert_allclose(model.predict_proba(clip["embeddings"]), expected, atol=1e-5)
-            if version == 2:
-                assert model.report.clip["position"] == pytest.approx(float(clip[f"{name}.position"]), rel=1e-3)
-    nearest = make_method("pft", {"pft": {"guard": False, "bank": "nearest"}}).adapt(again, target)
-    if version == 1:
-        assert (bundle.share.value, make_method("pft").source_gain(bundle)) == (1.0, None)
-        # What is stored in format 1 is two files.
-        stored, meta = load_adaptation(folder / "subjects" / "s9", bundle)
-        now = make_method("neutral-shift").adapt(bundle, target)
-        assert meta["subject"] == "s9"
-        np.testing.assert_allclose(*(each.predict_proba(clip["embeddings"]) for each in (stored, now)), atol=1e-6)
-    else:
-        np.testing.assert_allclose(nearest.predict_proba(clip["embeddings"]), clip["nearest"], atol=1e-5)
-    assert ("s00" in again.source_subjects, "s99" in again.source_subjects) == (True, False)
+def test_a_bundle_or_a_file_of_an_older_format_is_refused_with_what_to_do(tmp_path, refused):
+    for version in (1, 2):
+        with refused(BundleError, "before 0.2.0", "featlab pretrain again"):
+            load_bundle(Path(__file__).parents[1] / "data" / f"bundle_format_{version}")
+    save_file({"codes": torch.tensor([1])}, tmp_path / "old.safetensors")
+    with refused(BundleError, "old.safetensors", "not what was written"):
+        read_tensors(tmp_path / "old.safetensors")
 
 
 def test_what_is_written_names_no_person_no_target_and_no_file(tmp_path, people, small_bundle, refused):

@@ -38,7 +38,7 @@ def found(people, tmp_path):
     return make
 
 
-def test_one_picture_of_two_people_or_with_two_labels_is_a_problem_and_one_that_is_there_twice_a_warning(found):
+def test_which_equal_rows_are_a_problem_a_warning_or_nothing(found):
     assert found() == [[], []]
     assert found((12, 0)) == [[PEOPLE], []]
     assert found((6, 0)) == [[LABELS], []]
@@ -46,14 +46,8 @@ def test_one_picture_of_two_people_or_with_two_labels_is_a_problem_and_one_that_
     assert found((12, 0), points=False) == [[], []], "the landmarks differ"
     assert found((6, 0), known=False) == [[], [TWICE]]
     assert found((12, 0), (13, 7), (6, 1), (3, 2), landmarks=False) == [[PEOPLE, LABELS], [TWICE]]
-
-
-def test_a_recording_may_stand_still_but_a_file_is_one_frame(found):
     assert found((1, 0), (2, 0)) == [[], []]
     assert found((1, 0), paths=True) == [[], [TWICE]]
-
-
-def test_rows_of_few_different_values_may_be_equal_by_chance(found):
     assert found((12, 0), zeros=3) == [[], [CHANCE]]
     assert found((12, 0), zeros=12) == [[PEOPLE], []]
 

@@ -46,6 +46,12 @@ def test_a_key_that_is_read_is_not():
         ({"adapt.pft.lr": 1, "cache": "x.h5", "features.dim": 0, "features.reduce": "none", "head.lr": 1}, ["shot"]),
     ):
         refuse_unread(load_config(None, values), methods)
+    config = load_config(None, {"pretrain.hidden": 8, "pair.label_rule": "same", **LINEAR})
+    refuse_unread(config, ["pft"], [config, config.with_values(MLP, "ablation")])
+    assert not reads_pairs(load_config(None, LINEAR), ["pft", "dsfda"])
+    assert reads_pairs(load_config(None, LINEAR), ["pft", "pft-poster"])
+    assert reads_pairs(load_config(None, MLP), [])
+    assert reads_pairs(load_config(None), [])
 
 
 def test_a_key_of_the_file_may_be_for_any_method_that_the_file_names(tmp_path, refused):
@@ -55,18 +61,6 @@ def test_a_key_of_the_file_may_be_for_any_method_that_the_file_names(tmp_path, r
     path.write_text('[pretrain]\nform = "linear"\n[pair]\nstrategy = "cosine"\n[protocol]\nmethods = ["pft"]\n')
     with refused(ConfigError, f"{path}: pair.strategy has no effect here"):
         refuse_unread(load_config(path), ["pft"])
-
-
-def test_a_run_that_changes_the_form_itself_reads_the_keys_of_that_form():
-    config = load_config(None, {"pretrain.hidden": 8, "pair.label_rule": "same", **LINEAR})
-    refuse_unread(config, ["pft"], [config, config.with_values(MLP, "ablation")])
-
-
-def test_pairs_are_read_by_an_mlp_and_by_the_poster():
-    assert not reads_pairs(load_config(None, LINEAR), ["pft", "dsfda"])
-    assert reads_pairs(load_config(None, LINEAR), ["pft", "pft-poster"])
-    assert reads_pairs(load_config(None, MLP), [])
-    assert reads_pairs(load_config(None), [])
 
 
 def test_an_option_that_is_no_more_is_refused_with_what_is_there_instead(refused):

@@ -54,32 +54,26 @@ def test_every_field_is_checked_and_named_with_its_section(refused):
                 with_options(kind(), given, "my")
 
 
-def test_options_are_converted_to_the_types_of_their_fields():
+def test_options_are_converted_and_inherit_what_they_do_not_declare():
     given = {"plain": "5", "rate": "1.5", "names": "a,b", "widths": "8,16"}
     assert with_options(Base(), given, "my") == Base(plain=5, rate=1.5, names=("a", "b"), widths=(8, 16))
     assert with_options(Base(rate=1.0), {"rate": "none"}, "my").rate is None
     assert with_options(Base(), {}, "my") == Base()
-
-
-def test_without_a_section_a_message_names_the_option_alone(refused):
-    with refused(ConfigError, "lr = nan must be at least 0"):
-        Base(lr=float("nan"))
-
-
-def test_the_section_is_handed_on_and_is_no_option():
-    config = with_options(Base(), {"rate": "2"}, "my")
-    assert replace(config, lr=0.2).section == pickle.loads(pickle.dumps(config)).section == "my"
-    assert config == Base(rate=2.0)
-    assert "where" not in asdict(config)
-    assert "my" not in repr(config)
-
-
-def test_a_field_inherits_what_it_does_not_declare():
     declared = options_of(Own)["lr"]
     assert (declared.help, declared.minimum, declared.search) == ("Rate.", 0, (0.3, 0.4))
     assert options_of(Own)["form"].choices == ("linear", "mlp")
     assert options_of(Base)["lr"].search == (0.1, 0.2)
     assert options_of(Base)["plain"].help is None
+
+
+def test_the_section_is_handed_on_and_is_no_option_and_without_one_a_message_names_the_option_alone(refused):
+    with refused(ConfigError, "lr = nan must be at least 0"):
+        Base(lr=float("nan"))
+    config = with_options(Base(), {"rate": "2"}, "my")
+    assert replace(config, lr=0.2).section == pickle.loads(pickle.dumps(config)).section == "my"
+    assert config == Base(rate=2.0)
+    assert "where" not in asdict(config)
+    assert "my" not in repr(config)
 
 
 def test_tuning_searches_what_is_declared_and_read():

@@ -27,16 +27,13 @@ def edited(text, values, section=SECTION):
     return set_in_section(text, section, values, "featlab.toml")
 
 
-def test_a_key_is_replaced_and_nothing_else():
+def test_a_key_is_replaced_or_added_and_nothing_else():
     assert edited(FILE, {"lr": 0.003}) == FILE.replace("lr   = 0.01\t", "lr   = 0.003\t")
     # A sign in a string is no comment.
     assert edited(FILE, {"name": "c"}) == FILE.replace('"a # b"', '"c"')
     # The value that is there already changes no byte.
     text = FILE.replace("0.01", "1e-2")
     assert edited(text, {"lr": 0.01, "name": "a # b"}) == text
-
-
-def test_new_keys_stand_at_the_end_of_the_section_and_a_new_section_at_the_end_of_the_file():
     assert edited(FILE, {"lr": 0.003, "epochs": 5, "decay": True}) == FILE.replace("0.01", "0.003").replace(
         "# epochs = 15\n", "# epochs = 15\nepochs = 5\ndecay = true\n"
     )
@@ -48,7 +45,7 @@ def test_new_keys_stand_at_the_end_of_the_section_and_a_new_section_at_the_end_o
     assert edited(text, {"lr": 0.1}) == text + "\n[adapt.shot]\nlr = 0.1\n"
 
 
-def test_a_file_without_a_last_newline_and_of_either_newline():
+def test_line_ends_byte_order_marks_and_long_lists_stay():
     for text in ("[adapt.shot]", "[adapt.shot]\nlr = 1", "[adapt.shot]\n\n\n", "[adapt.shot]\n# x"):
         for newline in ("\n", "\r\n"):
             before = ("a = 1\n" + text).replace("\n", newline)
@@ -56,9 +53,6 @@ def test_a_file_without_a_last_newline_and_of_either_newline():
             assert tomllib.loads(after)["adapt"]["shot"]["k"] == 2
             assert after.count("\n") == after.count(newline)
             assert after.replace(f"k = 2{newline}", "", 1).rstrip() == before.rstrip()
-
-
-def test_a_byte_order_mark_odd_line_ends_and_long_lists_stay():
     assert edited("\ufeff[adapt.shot]\nlr = 1\n", {"lr": 2}) == "\ufeff[adapt.shot]\nlr = 2\n"
     text = '[adapt.shot]\nname = "a\u2028b\x85c"\nlr = 1\n'
     assert edited(text, {"lr": 2}) == text.replace("lr = 1", "lr = 2")

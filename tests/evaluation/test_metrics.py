@@ -104,16 +104,13 @@ def test_the_calibration_error_is_what_the_definition_gives():
     assert np.isnan(ece(np.zeros((0, 2)), np.zeros(0, dtype=int)))
 
 
-def test_edges_of_bins():
+def test_bins_have_edges_and_what_is_no_probability_is_refused(refused):
     assert reliability_counts(np.array([[1.0, 0.0]]), np.array([0]))[-1].tolist() == [1, 1, 1]
     # An edge belongs to the lower bin, and rounding above 1 stays in the last.
     third = np.full((1, 15), bin_edges()[1])
     assert reliability_counts(third, np.array([3]))[0].tolist() == [1, bin_edges()[1], 0]
     above = np.nextafter(np.float32(1), np.float32(2))
     assert reliability_counts(np.array([[above, 0]], dtype=np.float32), np.array([0]))[-1, 0] == 1
-
-
-def test_what_is_no_probability_or_does_not_fit_is_refused(refused):
     for value in (1.5, np.nan, np.inf):
         with refused(InputError, "takes probabilities"):
             reliability_counts(np.array([[value, 0.0]]), np.array([0]))
@@ -148,7 +145,7 @@ def test_smoothing_is_what_a_plain_loop_gives(lengths, window, seed):
     assert np.allclose(smooth_probabilities(*rows, window), smoothed_row_by_row(*rows, window), rtol=0, atol=1e-7)
 
 
-def test_what_smoothing_leaves_alone():
+def test_smoothing_leaves_alone_what_it_should_also_far_along_a_long_table():
     rows = rows_of_videos([40, 7])
     before = rows[0].copy()
     for window in (0, 1):
@@ -159,10 +156,7 @@ def test_what_smoothing_leaves_alone():
     assert np.array_equal(rows[0], before)
     none = np.zeros(0, np.int32)
     assert smooth_probabilities(np.zeros((0, 3), np.float32), none, none, 5).shape == (0, 3)
-
-
-def test_far_along_a_long_table_the_mean_is_still_that_of_its_window():
-    """Running sums grow with the rows; what is left of their error must be far below float32's."""
+    # Running sums grow with the rows; what is left of their error must be far below float32's.
     probabilities, video, frame = rows_of_videos([200_000], classes=2)
     smoothed = smooth_probabilities(probabilities, video, frame, 9)
     last = np.argsort(frame)[-9:]

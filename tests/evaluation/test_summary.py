@@ -85,7 +85,7 @@ def test_methods_are_compared_with_source_only_pairwise_over_subjects():
     assert np.isnan([alone.gap_closed, alone.p_vs_source, alone.difference_vs_source]).all()
 
 
-def test_seeds_and_draws_are_averaged_within_a_subject():
+def test_seeds_and_draws_are_averaged_within_a_subject_and_smoothed_scores_of_their_own():
     rows = [
         row("pft", "a", score, draw=draw, seed=seed) for draw, seed, score in [(0, 0, 0.2), (0, 1, 0.4), (1, 0, 0.9)]
     ]
@@ -96,6 +96,13 @@ def test_seeds_and_draws_are_averaged_within_a_subject():
     # The spread over seeds is taken within a subject and draw.
     assert summary.seed_sd == pytest.approx(np.std([0.2, 0.4], ddof=1))
     assert np.isnan(summarise(rows[2:])[0].seed_sd)
+    rows = [row("pft", f"s{n}", 0.5, macro_f1_smoothed=score) for n, score in enumerate(BETTER)]
+    rows.append(row("pft", "s0", 0.5, seed=1, macro_f1_smoothed=BETTER[0] + 0.2))
+    expected = [BETTER[0] + 0.1, *BETTER[1:]]
+    (summary,) = summarise(rows)
+    assert summary.macro_f1_smoothed == pytest.approx(np.mean(expected))
+    assert summary.ci95_smoothed == pytest.approx(bootstrap_interval(expected))
+    assert summary.macro_f1 == 0.5
 
 
 def test_comparisons_use_only_the_subjects_and_draws_that_both_have():
@@ -189,24 +196,11 @@ def test_ranks_are_averaged_over_shared_subjects_and_leave_out_oracles():
     apart = named([row("pft", "a", 0.5), row("shot", "b", 0.6)])
     assert np.isnan([item.rank for item in apart.values()]).all()
     assert np.isnan(summarise([row("pft", "a", 0.5)])[0].rank)
-
-
-def test_shared_scores_are_those_of_the_same_cells():
     rows = [row("pft", "a", 0.5), row("pft", "a", 0.9, draw=1), row("pft", "b", 0.1), row("shot", "b", 0.3)]
     rows += [row("shot", "a", 0.4), row("oracle", "c", 1.0, selection="oracle")]
     assert shared_scores(rows) == {"pft": (0.5, 0.1), "shot": (0.4, 0.3)}
     assert shared_scores([row("pft", "a", 0.5), row("shot", "b", 0.6)]) == {"pft": (), "shot": ()}
     assert shared_scores([]) == {}
-
-
-def test_the_smoothed_score_has_a_mean_and_an_interval_of_its_own():
-    rows = [row("pft", f"s{n}", 0.5, macro_f1_smoothed=score) for n, score in enumerate(BETTER)]
-    rows.append(row("pft", "s0", 0.5, seed=1, macro_f1_smoothed=BETTER[0] + 0.2))
-    expected = [BETTER[0] + 0.1, *BETTER[1:]]
-    (summary,) = summarise(rows)
-    assert summary.macro_f1_smoothed == pytest.approx(np.mean(expected))
-    assert summary.ci95_smoothed == pytest.approx(bootstrap_interval(expected))
-    assert summary.macro_f1 == 0.5
 
 
 def counts(*bins):

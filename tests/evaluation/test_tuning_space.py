@@ -9,12 +9,14 @@ from featlab.evaluation.tuning_report import value_text
 pytestmark = pytest.mark.usefixtures("planted")
 
 
-def test_the_full_grid_is_tried_when_it_is_small_enough():
+def test_the_full_grid_is_tried_when_it_is_small_and_a_default_outside_all_the_same():
     made = choose_candidates(search_space("planted"), 6, 0)
     assert dict(made[0].values) == {"spoil": 1.0, "idle": 0}
     points = {tuple(dict(item.values).values()): item.changed for item in made}
     assert points == {(1, 0): 0, (1, 1): 1, (1, 2): 1, (0, 0): 1, (0, 1): 2, (0, 2): 2}
     assert [item.number for item in made] == [1, 2, 3, 4, 5, 6]
+    made = choose_candidates(search_space("planted", items=["idle=3,4"], fixed=["spoil"]), 24, 0)
+    assert [dict(item.values)["idle"] for item in made] == [0, 3, 4]
 
 
 def test_a_sample_has_the_default_and_no_candidate_twice_and_follows_the_seed():
@@ -33,11 +35,6 @@ def test_a_sample_has_the_default_and_no_candidate_twice_and_follows_the_seed():
     assert len({item.values for item in choose_candidates(space, 23, 0)}) == 23
 
 
-def test_a_default_outside_the_grid_is_tried_all_the_same():
-    made = choose_candidates(search_space("planted", items=["idle=3,4"], fixed=["spoil"]), 24, 0)
-    assert [dict(item.values)["idle"] for item in made] == [0, 3, 4]
-
-
 def test_what_the_file_says_is_a_candidate_and_the_default_stays_the_methods_own(planted):
     space = search_space("planted", options={"spoil": 0.4, "least": 3}, items=["idle=0,1"])
     first, second, *_ = choose_candidates(space, 24, 0)
@@ -46,9 +43,11 @@ def test_what_the_file_says_is_a_candidate_and_the_default_stays_the_methods_own
     assert space.make(first.values).config == planted.config_type(least=3)
 
 
-def test_values_are_replaced_and_options_are_added_each_in_its_type():
+def test_values_are_replaced_and_added_each_in_its_type_and_written_as_set_reads_them():
     space = search_space("planted", items=["idle=4, 5,4", "words=a+b,c", "top=none,3"])
     assert dict(space.options) == {"spoil": (0.0, 1.0), "idle": (4, 5), "words": (("a", "b"), ("c",)), "top": (None, 3)}
+    values = {None: "none", True: "true", 0.1: "0.1", 3: "3", "a b": "a b", ("a", "b"): "a,b"}
+    assert {value: value_text(value) for value in values} == values
 
 
 def test_fixed_options_are_not_searched_and_points_that_do_not_go_together_are_left_out():
@@ -84,8 +83,3 @@ def test_a_space_that_can_not_be_is_refused(refused):
         choose_candidates(search_space("planted", items=["idle=0"], fixed=["spoil"]), 24, 0)
     with refused(ConfigError, "--trials 1"):
         choose_candidates(search_space("planted"), 1, 0)
-
-
-def test_a_value_is_written_as_set_reads_it():
-    values = {None: "none", True: "true", 0.1: "0.1", 3: "3", "a b": "a b", ("a", "b"): "a,b"}
-    assert {value: value_text(value) for value in values} == values

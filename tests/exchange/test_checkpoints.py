@@ -318,16 +318,7 @@ def test_what_does_not_fit_a_bundle_is_refused(people, table, parts, extractor, 
             import_bundle(parts, extractor, **options)
 
 
-def test_the_backbone_s_file_must_be_the_one_that_made_the_features(parts, tmp_path, refused):
-    torch.save({"conv1.weight": torch.ones(2)}, tmp_path / "source_F.pt")
-    digest = file_sha256(tmp_path / "source_F.pt")
-    right = ExtractorInfo("resnet18", digest, "RGB 224x224")
-    assert check_backbone_file(parts, tmp_path / "source_F.pt", right).files["f"]["sha256"] == digest
-    with refused(InputError, digest[:12], "did not make the features", "'resnet18'"):
-        check_backbone_file(parts, tmp_path / "source_F.pt", replace(right, weights="0" * 64))
-
-
-def test_the_extractor_is_read_from_json(tmp_path, extractor, refused):
+def test_who_made_the_features_is_read_from_json_and_checked_by_the_backbones_file(tmp_path, extractor, refused, parts):
     path = tmp_path / "extractor.json"
     for content in (extractor.to_dict(), {"extractor": extractor.to_dict() | {"fingerprint": "x"}}):
         path.write_text(json.dumps(content))
@@ -338,3 +329,9 @@ def test_the_extractor_is_read_from_json(tmp_path, extractor, refused):
             read_extractor(path)
     with refused(InputError, "can't be read"):
         read_extractor(tmp_path / "nosuch.json")
+    torch.save({"conv1.weight": torch.ones(2)}, tmp_path / "source_F.pt")
+    digest = file_sha256(tmp_path / "source_F.pt")
+    right = ExtractorInfo("resnet18", digest, "RGB 224x224")
+    assert check_backbone_file(parts, tmp_path / "source_F.pt", right).files["f"]["sha256"] == digest
+    with refused(InputError, digest[:12], "did not make the features", "'resnet18'"):
+        check_backbone_file(parts, tmp_path / "source_F.pt", replace(right, weights="0" * 64))

@@ -207,15 +207,12 @@ def test_with_a_backbone_images_go_in(tmp_path, bundle, person, adapted, format,
     torch.testing.assert_close(run(IMAGES), ours, atol=1e-4, rtol=1e-4)
 
 
-def test_the_statistics_that_a_backbone_appends_are_in_the_exported_network():
+def test_statistics_that_a_backbone_appends_are_exported_and_an_older_bundle_knows_it_without_layers():
     backbone = module_backbone("net", Pool(), NetworkOptions(layers=("conv",)), InputSpec(16), id="net", weights="w")
     made, ours = exportable_network(backbone, backbone.info()), backbone.network(IMAGES)
     assert ours.shape == (5, 12 + 2 * 12)
     program = torch.export.export(made.module, (IMAGES[:2],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     torch.testing.assert_close(program.module()(IMAGES), ours)
-
-
-def test_a_bundle_of_an_older_featlab_knows_its_backbone_without_layers():
     made = ExtractorInfo("net", "w", f"RGB 16x16, {APPENDED}", layers=("conv",))
     older = ExtractorInfo("net", "w", "RGB 16x16", layers=("conv",))
     check_backbone(older, replace(older, layers=()))

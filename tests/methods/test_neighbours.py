@@ -68,15 +68,7 @@ def walk_by_hand(features, start, hops):
     return walk
 
 
-def test_walks_equal_the_definition(monkeypatch):
-    features = np.random.default_rng(0).normal(size=(30, 5))
-    expected = [walk_by_hand(features, row, 12) for row in range(30)]
-    assert neighbour_walks(tensor(features), 12).tolist() == expected
-    monkeypatch.setattr("featlab.methods.neighbourhood._BLOCK_BYTES", 100)
-    assert neighbour_walks(tensor(features), 12).tolist() == expected
-
-
-def test_a_walk_visits_no_row_twice_and_over_equal_rows_goes_to_the_first_that_is_left():
+def test_walks_visit_no_row_twice_equal_the_definition_and_stop_at_the_first_confident_row(monkeypatch):
     for rows in (2, 3, 20, 80):
         walks = neighbour_walks(drawn(rows, 4))
         assert walks.shape == (rows, min(HOPS, rows - 1))
@@ -85,9 +77,11 @@ def test_a_walk_visits_no_row_twice_and_over_equal_rows_goes_to_the_first_that_i
     for value in (0.0, 1.0, 1e12):
         walks = neighbour_walks(torch.full((6, 3), value)).tolist()
         assert (walks[0], walks[3]) == ([1, 2, 3, 4, 5], [0, 1, 2, 4, 5])
-
-
-def test_a_walk_stops_at_the_first_confident_row():
+    features = np.random.default_rng(0).normal(size=(30, 5))
+    expected = [walk_by_hand(features, row, 12) for row in range(30)]
+    assert neighbour_walks(tensor(features), 12).tolist() == expected
+    monkeypatch.setattr("featlab.methods.neighbourhood._BLOCK_BYTES", 100)
+    assert neighbour_walks(tensor(features), 12).tolist() == expected
     walks = torch.tensor([[1, 2, 3], [0, 2, 3], [3, 1, 0], [2, 1, 0]])
     assert destinations(walks, torch.tensor([False, False, False, True])).tolist() == [3, 3, 3, 2]
     for confident in (True, False):

@@ -11,12 +11,9 @@ from featlab.methods.registry import METHODS
 NAMES = method_names()
 
 
-def test_names_and_titles_are_different_and_come_in_the_order_of_the_tables():
+def test_methods_are_called_differently_and_read_their_own_options_only(refused):
     assert (NAMES[0], NAMES[-1]) == ("source-only", "oracle")
     assert len({get_method(name).title for name in NAMES}) == len(set(NAMES)) == len(NAMES)
-
-
-def test_only_a_methods_own_options_are_read_and_an_unknown_name_gets_the_closest(refused):
     assert make_method("oracle", {"pft": {"iterations": 7}}).config == get_method("oracle").config_type()
     assert make_method("pft", {"pft": {"iterations": "7"}}).config.iterations == 7
     with refused(ConfigError, "adapt.pft.iteratoins", "did you mean 'iterations'"):

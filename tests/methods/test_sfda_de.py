@@ -75,14 +75,11 @@ def test_a_cluster_without_rows_stays_at_its_anchor_and_rows_of_zeros_are_never_
 SPREAD = torch.tensor([[0.3, 0.1], [-0.3, 0.1], [0.1, -0.1], [-0.1, -0.1], [0.2, 0.3], [-0.2, -0.3]])
 
 
-def test_the_mean_is_as_long_as_the_targets_along_the_anchor():
+def test_surrogates_are_as_long_as_the_target_along_the_anchor_without_far_rows_and_small_classes():
     surrogates = estimate_surrogates(SPREAD + torch.tensor([0.0, 2.0]), torch.tensor([[3.0, 4.0], [3.0, -4.0]]), 0.5, 5)
     assert surrogates.classes.tolist() == [0]
     torch.testing.assert_close(surrogates.mean, torch.tensor([[1.2, 1.6]]))
     assert surrogates.member.tolist() == [[1.0] * 6]
-
-
-def test_far_rows_and_small_classes_are_left_out():
     values = torch.cat([around((1, 0), rows=6, noise=0), around((0, 1), rows=4, noise=0), torch.tensor([[1.0, -3.0]])])
     near, small, far = [1.0] * 6 + [0.0] * 5, [0.0] * 6 + [1.0] * 4 + [0.0], [1.0] * 6 + [0.0] * 4 + [1.0]
     for threshold, minimum, member in ((0.1, 5, [near]), (0.1, 4, [near, small]), (0.5, 5, [far]), (0.0, 1, [])):

@@ -126,7 +126,7 @@ def locality_by_loops(z, labels, neighbours):
     return value / len(z)
 
 
-def test_locality_equals_a_loop_over_rows():
+def test_locality_equals_a_loop_over_rows_and_draws_a_row_to_its_neighbours_mean():
     z, labels = random_rows(12, 3), np.random.default_rng(1).integers(0, 3, size=12)
     for neighbours in (1, 2, 20):
         expected = locality_by_loops(z.numpy(), labels, neighbours)
@@ -134,9 +134,6 @@ def test_locality_equals_a_loop_over_rows():
     # The two copies are each other's nearest; the third row's nearest is one of them.
     copies = torch.tensor([[0.0], [0.0], [5.0]])
     assert locality_loss(copies, torch.zeros(3, dtype=torch.int64), 1).item() == pytest.approx(0.5 * 25 / 3)
-
-
-def test_a_row_is_drawn_to_its_neighbours_mean_and_one_without_neighbours_nowhere():
     z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [7.0, 7.0]], requires_grad=True)
     locality_loss(z, torch.tensor([0, 0, 0, 1]), 20).backward()
     means = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [7.0, 7.0]])
@@ -271,12 +268,9 @@ def test_the_model_averages_two_classifiers_that_differ(run, source):
         torch.testing.assert_close(head(source.features), (one + other) / 2)
 
 
-def test_links_are_never_negative_and_a_node_without_links_passes_nothing_on():
+def test_the_graph_equals_numpy_with_links_that_are_never_negative_and_the_nearest_mean_as_the_other_node():
     links = torch.tensor([[2.0, -3.0], [-1.0, -1.0]])
     assert torch.equal(normalised_links(links), torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
-
-
-def test_the_graph_equals_numpy():
     graph = GraphAdaptation(4, 5).double()
     torch.nn.init.normal_(graph.last.weight, generator=torch.Generator().manual_seed(0))
     nodes = random_rows(3, 2, 4)
@@ -287,16 +281,13 @@ def test_the_graph_equals_numpy():
         expected = across @ np.maximum(passed, 0) @ last[0].T + last[1]
         # The links were divided in float32.
         np.testing.assert_allclose(graph(nodes)[row].detach(), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_the_other_domains_node_is_its_nearest_mean():
     z, means = torch.tensor([[0.0, 0.0], [9.0, 9.0]]), torch.tensor([[1.0, 1.0], [8.0, 8.0]])
     assert torch.equal(nearest_mean(z, means), means)
     assert torch.equal(pair_nodes(z, means, SOURCE), torch.stack([z, means], dim=1))
     assert torch.equal(pair_nodes(z, means, TARGET), torch.stack([means, z], dim=1))
 
 
-def test_clusters_equal_scikit_learns_and_means_without_rows_stay():
+def test_clusters_equal_scikit_learns_of_rows_normalised_as_in_training(bundle, source):
     rows = torch.cat([random_rows(20, 3), random_rows(20, 3, seed=1, shift=4.0)])
     start = rows[[0, -1]]
     expected = KMeans(2, init=start.numpy(), n_init=1).fit(rows.numpy()).cluster_centers_
@@ -304,9 +295,6 @@ def test_clusters_equal_scikit_learns_and_means_without_rows_stay():
     means, rows = torch.tensor([[0.0], [10.0], [100.0]]), torch.tensor([[1.0], [3.0], [11.0]])
     torch.testing.assert_close(cluster_means(rows, means), torch.tensor([[2.0], [11.0], [100.0]]))
     torch.testing.assert_close(moved_means(means, rows, 0.1), torch.tensor([[0.2], [10.1], [100.0]]))
-
-
-def test_clusters_are_of_rows_normalised_as_in_training(bundle, source):
     values = bundle.head.linear(source.features).detach()
     norm = copy.deepcopy(bundle.head.norm)
     torch.testing.assert_close(normalised(norm, values, "eval"), norm(values))
@@ -316,17 +304,14 @@ def test_clusters_are_of_rows_normalised_as_in_training(bundle, source):
     torch.testing.assert_close(found, norm.train()(values))
 
 
-def test_agra_has_a_batch_norm_for_each_domain(run, bundle, mine):
-    """The one that is returned has seen target rows and no source rows."""
+def test_agra_has_a_batch_norm_for_each_domain_and_one_target_row_is_no_batch_of_its_own(run, bundle, mine):
+    # The one that is returned has seen target rows and no source rows.
     model = run("agra", iterations=60, lr=0.0)
     values = bundle.head.linear(bundle.projection(torch.from_numpy(mine.embeddings))).detach()
     torch.testing.assert_close(model.model.head.head.norm.running_mean, values.mean(dim=0), atol=0.1, rtol=0.05)
     joint = run("cada", iterations=60, lr=0.0)
     own = (model.model.head.head.norm.running_mean - values.mean(dim=0)).norm()
     assert own < 0.2 * (joint.model.head.norm.running_mean - values.mean(dim=0)).norm()
-
-
-def test_one_target_row_is_no_batch_of_its_own_and_is_warned_about(run, bundle, mine):
     model = run("agra", mine.take([0]), iterations=3)
     norm = model.model.head.head.norm
     assert torch.equal(norm.running_mean, bundle.head.norm.running_mean)

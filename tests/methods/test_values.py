@@ -136,16 +136,13 @@ def test_referenced_never_predicts_a_class_without_source_rows(people, small_bun
     assert np.isfinite(probabilities).all()
 
 
-def test_the_style_of_features_is_aligned_at_the_centre_minus_the_mean(bundle, table, rows):
+def test_the_style_of_features_is_aligned_where_the_line_search_ends(bundle, table, rows):
     options = {"iterations": 50, "optimiser": "lbfgs", "layers": "features", "std": 0, "anchor": 0, "consistency": 0}
     model = run("pft", bundle, rows, **options)
     expected = centre_of(bundle, table) - features_of(bundle, rows.embeddings).mean(axis=0)
     np.testing.assert_allclose(model.model.translator.offset, expected, atol=1e-3)
     assert model.history[-1]["style"] < 1e-6
     assert model.history[0]["style"] > 1e-3
-
-
-def test_the_closed_form_is_where_the_line_search_ends(bundle, rows):
     plain = run("pft", bundle, rows, weighting="mean")
     searched = run("pft", bundle, rows, optimiser="lbfgs")
     torch.testing.assert_close(plain.model.translator.offset, searched.model.translator.offset, atol=1e-4, rtol=1e-3)

@@ -54,16 +54,13 @@ def test_a_clip_is_a_subjects_neutral_rows_of_one_video_and_its_mean_is_numpys(u
         assert (clip >= 0) == (uneven.label[row] == uneven.neutral_code)
 
 
-def test_a_subjects_mean_is_over_clips_whatever_their_lengths(uneven):
+def test_a_subjects_mean_is_over_clips_whatever_their_lengths_and_the_order_of_rows(uneven):
     means = clips_of(uneven).subject_mean()
     long, short = (uneven.embeddings[neutral_rows(uneven, "s01", f"neutral-{clip}")] for clip in (2, 1))
     assert (len(long), len(short)) == (5, 1)
     np.testing.assert_allclose(means[1], (long.mean(axis=0) + short[0]) / 2, atol=1e-5)
     only = uneven.embeddings[neutral_rows(uneven, "s00")]
     np.testing.assert_allclose(means[0], only.mean(axis=0), atol=1e-5)
-
-
-def test_clips_do_not_depend_on_the_order_of_rows(uneven):
     order = np.random.default_rng(0).permutation(len(uneven))
     straight, shuffled = clips_of(uneven), clips_of(uneven.take(order))
     torch.testing.assert_close(shuffled.clip_mean, straight.clip_mean)

@@ -22,14 +22,11 @@ def frames_of(table, rows):
     return sorted((table.videos[table.video[row]], int(table.frame[row])) for row in rows)
 
 
-def test_the_whole_clip_is_the_split_as_it_was(mine):
+def test_a_short_clip_is_the_first_frames_in_time_whatever_the_order_and_a_whole_one_as_it_was(mine):
     split = split_target(mine)
     same = reduced_split(mine, split, 0)
     assert np.array_equal(same.adapt, split.adapt)
     assert np.array_equal(same.test, split.test)
-
-
-def test_a_short_clip_is_the_first_frames_in_time_whatever_the_order_of_the_table(mine):
     shuffled = mine.take(np.random.default_rng(0).permutation(len(mine)))
     # Time is that of names and frames.
     backwards = replace(shuffled, videos=tuple(f"{99 - n}" for n in range(len(mine.videos))))
@@ -42,7 +39,7 @@ def test_a_short_clip_is_the_first_frames_in_time_whatever_the_order_of_the_tabl
             assert (np.diff(short.adapt) > 0).all()
 
 
-def test_a_share_of_the_clip_becomes_test_frames_of_other_classes(mine):
+def test_a_share_becomes_test_frames_of_other_classes_and_a_larger_one_replaces_more_of_the_same(mine):
     for share, frames, replaced in ((0.1, 0, 1), (0.5, 0, 5), (0.9, 0, 9), (0.3, 4, 1), (0.04, 0, 0)):
         whole, unclean = reduced(mine, frames=frames), reduced(mine, frames=frames, contamination=share)
         come = np.setdiff1d(unclean.adapt, whole.adapt)
@@ -54,6 +51,10 @@ def test_a_share_of_the_clip_becomes_test_frames_of_other_classes(mine):
         assert np.array_equal(unclean.test, np.setdiff1d(whole.test, come))
         for rows in (unclean.adapt, unclean.test):
             assert (np.diff(rows) > 0).all()
+    few, many = reduced(mine, contamination=0.3), reduced(mine, contamination=0.6)
+    is_other = mine.label != mine.neutral_code
+    assert set(few.adapt[is_other[few.adapt]]) < set(many.adapt[is_other[many.adapt]])
+    assert set(many.adapt[~is_other[many.adapt]]) < set(few.adapt[~is_other[few.adapt]])
 
 
 def test_rows_of_unknown_label_are_not_taken_for_another_class(mine):
@@ -72,13 +73,6 @@ def test_which_frames_depends_on_the_seed_and_the_name_alone(mine):
     assert chosen(mine) == chosen(mine) == chosen(shuffled)
     assert chosen(mine) != chosen(mine, seed=1)
     assert chosen(mine) != chosen(replace(mine, subjects=("someone else",)))
-
-
-def test_a_larger_share_replaces_what_a_smaller_one_does(mine):
-    few, many = reduced(mine, contamination=0.3), reduced(mine, contamination=0.6)
-    is_other = mine.label != mine.neutral_code
-    assert set(few.adapt[is_other[few.adapt]]) < set(many.adapt[is_other[many.adapt]])
-    assert set(many.adapt[~is_other[many.adapt]]) < set(few.adapt[~is_other[few.adapt]])
 
 
 def test_one_frame_of_another_class_stays_in_the_test(mine, refused):

@@ -50,7 +50,7 @@ def all_frames(*videos):
     return {f"v{number}": list(range(len(video))) for number, video in enumerate(videos)}
 
 
-def test_half_of_the_neutral_videos_is_adapted_on_and_every_other_video_tested():
+def test_half_of_the_neutral_videos_by_name_is_adapted_on_and_every_other_video_tested():
     for videos, adapt in (
         (("nnn", "nn", "ppp"), ["v0"]),
         (("ppp", "nnn", "nn"), ["v1"]),
@@ -65,9 +65,6 @@ def test_half_of_the_neutral_videos_is_adapted_on_and_every_other_video_tested()
         split = split_target(table)
         assert where(table, split.adapt) == {name: every[name] for name in adapt}
         assert where(table, split.test) == {name: frames for name, frames in every.items() if name not in adapt}
-
-
-def test_neutral_videos_are_halved_in_the_order_of_their_names_and_not_of_their_codes():
     table = replace(one_person("nn", "nnn"), videos=("z", "a"))
     assert where(table, split_target(table).adapt) == {"a": [0, 1, 2]}
 
@@ -159,7 +156,7 @@ def test_a_target_without_rows_of_finite_features_is_refused(refused):
             Target(np.zeros(shape, dtype=np.float32), codes, codes)
 
 
-def test_a_number_draws_that_many_and_repeats():
+def test_a_number_draws_that_many_of_everyone_equally_often_and_repeats():
     drawn = choose_targets(NAMES, "10", seed=0)
     assert len(set(drawn)) == 10
     assert set(drawn) < set(NAMES)
@@ -167,6 +164,12 @@ def test_a_number_draws_that_many_and_repeats():
     assert choose_targets(NAMES[::-1], "10", seed=0) == drawn
     assert set(choose_targets(NAMES, "5", seed=0)) < set(drawn)
     assert len({choose_targets(NAMES, "10", seed=seed, draw=draw) for seed in range(3) for draw in range(3)}) == 9
+    times = dict.fromkeys(NAMES, 0)
+    for draw in range(400):
+        for name in choose_targets(NAMES, "10", seed=0, draw=draw):
+            times[name] += 1
+    # Binomial(400, 1/4): mean 100, standard deviation 8.7.
+    assert all(60 < count < 140 for count in times.values())
 
 
 @given(st.text(min_size=1, max_size=5).filter(lambda name: name not in NAMES), st.integers(1, 39), st.integers(0, 9))
@@ -177,25 +180,13 @@ def test_a_new_subject_takes_at_most_one_place_in_a_draw(name, number, draw):
     assert len(before - after) == len(after - before)
 
 
-def test_everyone_is_drawn_about_equally_often():
-    times = dict.fromkeys(NAMES, 0)
-    for draw in range(400):
-        for name in choose_targets(NAMES, "10", seed=0, draw=draw):
-            times[name] += 1
-    # Binomial(400, 1/4): mean 100, standard deviation 8.7.
-    assert all(60 < count < 140 for count in times.values())
-
-
-def test_ids_stand_between_commas_or_in_a_file_one_a_line(tmp_path):
+def test_ids_stand_between_commas_or_in_a_file_one_a_line_that_is_no_subject(tmp_path, monkeypatch):
     for spec in ("s003,s001", " s001 , s003 ,", "s001,s003,s001"):
         assert choose_targets(NAMES, spec, seed=0) == choose_targets(NAMES, spec, seed=7, draw=3) == ("s001", "s003")
     path = tmp_path / "targets.txt"
     for content in ("s003\ns001\n", "# targets\ns001  # first\n\n  s003\n", "\ufeffs001\r\ns003\r\n"):
         path.write_bytes(content.encode())
         assert choose_targets(NAMES, str(path), seed=0) == ("s001", "s003")
-
-
-def test_a_subject_beats_a_file_of_the_same_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s001").write_text("s002\n")
     assert choose_targets(NAMES, "s001", seed=0) == ("s001",)
@@ -255,18 +246,7 @@ def test_a_pool_is_drawn_from_as_from_everyone_and_nobody_else_is():
     assert after - before <= {NAMES[20]}
 
 
-def test_a_draw_that_does_not_go_with_the_pool_is_refused(refused):
-    for spec, pool, words in (
-        ("0", NAMES[:3], ["--targets 0", "the pool has 3 subjects"]),
-        ("4", NAMES[:3], ["--targets 4", "the pool has 3 subjects"]),
-        ("40", NAMES, ["at least one must stay a source"]),
-        ("s001,s002", NAMES[:10], ["--targets s001,s002", "names the targets", "--pool"]),
-    ):
-        with refused(InputError, *words):
-            choose_targets(NAMES, spec, seed=0, pool=pool)
-
-
-def test_a_pool_is_read_as_targets_are_and_its_refusals_name_it(tmp_path, refused):
+def test_a_pool_is_read_as_targets_are_and_what_does_not_go_with_it_is_refused(tmp_path, refused):
     path = tmp_path / "pool.txt"
     path.write_text("s003 # first\ns001\n")
     assert (
@@ -280,6 +260,14 @@ def test_a_pool_is_read_as_targets_are_and_its_refusals_name_it(tmp_path, refuse
     ):
         with refused(InputError, *words):
             named_subjects(NAMES, spec, "--pool")
+    for spec, pool, words in (
+        ("0", NAMES[:3], ["--targets 0", "the pool has 3 subjects"]),
+        ("4", NAMES[:3], ["--targets 4", "the pool has 3 subjects"]),
+        ("40", NAMES, ["at least one must stay a source"]),
+        ("s001,s002", NAMES[:10], ["--targets s001,s002", "names the targets", "--pool"]),
+    ):
+        with refused(InputError, *words):
+            choose_targets(NAMES, spec, seed=0, pool=pool)
 
 
 def test_a_subject_that_is_source_and_target_is_refused(refused):

@@ -93,7 +93,7 @@ def find(items, detector, out, jobs=1):
     return found, told
 
 
-def test_every_row_gets_its_landmarks_whatever_the_order(items, tmp_path, colour):
+def test_every_row_gets_its_landmarks_and_a_killed_run_goes_on_where_it_stopped(items, tmp_path, colour):
     out = tmp_path / "cache.h5"
     found, told = find(items[::-1], colour(), out)
     kept = out.with_name("cache.h5.landmarks")
@@ -101,9 +101,6 @@ def test_every_row_gets_its_landmarks_whatever_the_order(items, tmp_path, colour
     assert [path.name for path in kept.iterdir()] == ["landmarks.npz"]
     # The file can be named as landmarks for another backbone.
     np.testing.assert_array_equal(landmarks_for(kept / "landmarks.npz", items).faces.largest(), found.faces.largest())
-
-
-def test_a_killed_run_goes_on_where_it_stopped_and_a_second_call_detects_nothing_again(items, tmp_path, colour):
     out = tmp_path / "c.h5"
     with pytest.raises(KeyboardInterrupt):
         detect_landmarks(items, colour(stop_after=4), out, jobs=1)

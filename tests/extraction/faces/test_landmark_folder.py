@@ -60,7 +60,7 @@ def openface(path, rows, first):
     put(path, "\n".join([header, *lines]) + "\n")
 
 
-def test_one_file_an_image_is_matched_by_its_path(tmp_path):
+def test_one_file_an_image_is_matched_by_its_path_or_a_name_that_is_unique_on_both_sides(tmp_path):
     for number, (write, suffix) in enumerate(((pts, ".pts"), (tem, ".tem"), (put, ".npy"), (pts, ".PTS"))):
         root = tmp_path / str(number)
         for row in (0, 2, 3):
@@ -71,9 +71,6 @@ def test_one_file_an_image_is_matched_by_its_path(tmp_path):
         assert read.dtype == np.float32
         np.testing.assert_allclose(read[[0, 2, 3]], [face(0), face(2), face(3)])
         assert np.isnan(read[1]).all()
-
-
-def test_a_name_that_is_unique_on_both_sides_is_enough(tmp_path):
     items = image_items(("s1/n/a/x.png", "s1/n/a/y.png", "s2/n/a/y.png", "s2/n/a/z.png"))
     for name, row in (("x", 0), ("y", 1), ("sub/z", 3)):
         pts(tmp_path / f"{name}.pts", face(row))
@@ -112,7 +109,10 @@ def test_an_openface_csv_gives_the_largest_face_of_an_image_and_the_frames_of_a_
         assert np.isnan(read[2]).all()
 
 
-def test_a_file_of_a_clip_serves_the_images_in_its_folder(tmp_path):
+def test_one_file_for_all_or_for_a_clip_serves_the_images_in_its_folder(tmp_path):
+    np.save(tmp_path / "landmarks.npy", np.stack([face(row) for row in range(4)]))
+    pts(tmp_path / "stray.pts", face(0, points=5))
+    np.testing.assert_allclose(faces_of(tmp_path, image_items()), [face(row) for row in range(4)])
     for number, place in enumerate(("s1/neutral/a", "a", "out/a")):
         root = tmp_path / str(number)
         openface(root / f"{place}.csv", [(f"{frame + 1}", face(frame)) for frame in range(2)], "frame")
@@ -131,12 +131,6 @@ def test_a_part_of_an_image_gets_the_face_in_it_in_its_own_pixels(tmp_path):
     read = faces_of(tmp_path, items)
     np.testing.assert_allclose(read[:2], [face(0), face(1) * 4])
     assert np.isnan(read[2]).all()
-
-
-def test_a_folder_with_one_file_for_all_stands_for_it(tmp_path):
-    np.save(tmp_path / "landmarks.npy", np.stack([face(row) for row in range(4)]))
-    pts(tmp_path / "stray.pts", face(0, points=5))
-    np.testing.assert_allclose(faces_of(tmp_path, image_items()), [face(row) for row in range(4)])
 
 
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path, refused):

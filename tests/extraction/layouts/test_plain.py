@@ -46,11 +46,14 @@ def test_videos_and_frames_have_defaults_in_natural_order(tmp_path, facts):
     assert read("path", tmp_path / "elsewhere" / "a.jpg") == [tmp_path / "elsewhere" / "a.jpg"]
 
 
-def test_a_file_is_found_whichever_form_its_name_is_written_in(tmp_path, put):
+def test_names_are_found_in_any_form_also_with_quotes_commas_accents_and_backslashes(tmp_path, put, facts):
     one, other = "Zo\u00eb.png", "Zoe\u0308.png"
     put(f"a/{one}", f"b/{other}")
     source = write(tmp_path, f"path,subject\na/{other},s1\nb/{one},s1\n")
     assert all(item.path.is_file() for item in read_layout("auto", source))
+    for encoding in ("utf-8", "utf-8-sig"):
+        source = write(tmp_path, 'path,subject,label\r\n"f\\Zoë, 1.jpg",Zoë,"neutral"\r\n\r\n', encoding)
+        assert facts("auto", source, "name subject label video") == [("f/Zoë, 1.jpg", "Zoë", "neutral", "f")]
 
 
 def test_pictures_whose_names_count_up_are_frames_and_others_are_stills(tmp_path, put, facts):
@@ -92,12 +95,6 @@ def test_a_folder_of_several_people_and_labels_holds_stills_and_what_the_manifes
     ):
         lines = [f"{name},{who},{value}" for name, who, value in zip(names, subjects, values, strict=True)]
         assert set(facts("auto", write(tmp_path, "\n".join([f"path,subject,label{head}", *lines])), "video")) == wanted
-
-
-def test_quotes_commas_accents_windows_line_ends_and_backslashes_are_understood(tmp_path, facts):
-    for encoding in ("utf-8", "utf-8-sig"):
-        source = write(tmp_path, 'path,subject,label\r\n"f\\Zoë, 1.jpg",Zoë,"neutral"\r\n\r\n', encoding)
-        assert facts("auto", source, "name subject label video") == [("f/Zoë, 1.jpg", "Zoë", "neutral", "f")]
 
 
 def test_a_source_that_does_not_fit_is_refused_in_one_line(tmp_path, put, refuses):
@@ -181,7 +178,7 @@ def test_loose_files_give_one_clip_a_folder_and_one_a_video_in_natural_order(tmp
         read_layout("loose", root, person="s1")
 
 
-def test_files_are_loose_when_they_lie_at_most_one_folder_down(tmp_path, put):
+def test_files_are_loose_at_most_one_folder_down_and_stills_are_told_where_there_are_several(tmp_path, put):
     for number, (loose, *names) in enumerate(
         (
             *((True, "a.jpg"), (True, "clip/a.jpg"), (True, "clip/a.mp4")),
@@ -189,6 +186,11 @@ def test_files_are_loose_when_they_lie_at_most_one_folder_down(tmp_path, put):
         )
     ):
         assert is_loose(put(*names, root=tmp_path / str(number))) is loose
+    told = []
+    folder = put("KA.NE1.26.png", "KA.NE2.27.png", root=tmp_path / "rest")
+    for source in (folder, folder / "KA.NE1.26.png"):
+        read_inputs(source, InputConfig(layout="loose"), beside=tmp_path / "cache.h5", notify=told.append)
+    assert [line for line in told if "stills" in line] == [STILLS.format(2)]
 
 
 def test_the_end_of_a_name_is_the_class(put, facts, tmp_path):
@@ -206,11 +208,3 @@ def test_the_end_of_a_name_is_the_class(put, facts, tmp_path):
     root = put("sub1/a/1_N.jpg", "sub1/b/1_N.jpg", "sub1/b/2_P.jpg", root=tmp_path / "more")
     clips = [("a/neutral", 0), ("b/neutral", 0), ("b/stress", 0)]
     assert facts("sfda-pft", root, "video frame", labels="N=neutral,P=stress") == clips
-
-
-def test_stills_are_told_where_there_are_several(tmp_path, put):
-    told = []
-    folder = put("KA.NE1.26.png", "KA.NE2.27.png", root=tmp_path / "rest")
-    for source in (folder, folder / "KA.NE1.26.png"):
-        read_inputs(source, InputConfig(layout="loose"), beside=tmp_path / "cache.h5", notify=told.append)
-    assert [line for line in told if "stills" in line] == [STILLS.format(2)]

@@ -12,15 +12,12 @@ from featlab.extraction.text import open_delimited
 HEAD = "subject,label,video,frame"
 
 
-def test_a_table_comes_back_as_it_was_written(people, write_csv, check_cache, run):
+def test_a_table_comes_back_as_it_was_written_and_a_long_one_in_blocks(people, write_csv, check_cache, run, put):
     for suffix in ("csv", "tsv"):
         report = run(write_csv(f"features.{suffix}", people), out=f"{suffix}.h5")
         table = check_cache(report, people)
         assert (report.rows, report.dim, report.failures, report.notes) == (16, 3, (), ())
         assert table.paths is table.landmarks is None
-
-
-def test_thousands_of_rows_come_back_in_blocks_and_are_reported(put):
     values = np.random.default_rng(3).normal(size=(5001, 2)).astype(np.float32)
     path = put("x.csv", "subject,frame,a,b", *(f"s,{row},{a!r},{b!r}" for row, (a, b) in enumerate(values.tolist())))
     seen = []

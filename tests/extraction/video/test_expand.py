@@ -34,7 +34,7 @@ def test_a_video_is_sampled_at_the_right_times(tmp_path, make_video, read_number
     assert numbers == [item.frame for item in expanded.items]
 
 
-def test_what_is_no_video_stays_and_rows_are_counted_again(tmp_path, make_video):
+def test_what_is_no_video_stays_and_needs_no_pyav(tmp_path, make_video, monkeypatch, refused):
     path = make_video(tmp_path / "a.mp4", range(3))
     image = Item(tmp_path / "i.png", "i.png", "s0", "neutral", "v", 4, 7)
     known = Item(path, "a.mp4#t=0.080", "s2", "smile", "v", 2, 5, at=1024)
@@ -47,9 +47,6 @@ def test_what_is_no_video_stays_and_rows_are_counted_again(tmp_path, make_video)
         ("a.mp4#t=0.080", 2, 1024, 4),
     ]
     assert {(item.subject, item.label, item.video) for item in expanded.items[1:4]} == {("s1", "pain", "s1/pain/a.mp4")}
-
-
-def test_without_videos_pyav_is_not_needed(tmp_path, monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "av", None)
     image = Item(tmp_path / "i.png", "i.png", "s0", "neutral", "v", 4, 0)
     assert expand_videos([image], Sampling(fps=1)).items == [image]

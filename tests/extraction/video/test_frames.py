@@ -42,12 +42,20 @@ def test_the_pixels_of_a_frame_do_not_depend_on_the_way_in(tmp_path, make_video,
             np.testing.assert_array_equal(image, whole[place], err_msg=f"frame {place}, entered at {start}")
 
 
-def test_a_trimmed_and_a_late_video_show_the_right_frames(tmp_path, make_video, read_number):
+def test_trimmed_and_late_videos_show_the_right_frames_and_missing_stamps_fail_alone(tmp_path, make_video, read_number):
     trimmed = {"use_editlist": "1", "avoid_negative_ts": "disabled"}
     path = make_video(tmp_path / "trimmed.mp4", range(-10, 40), file=trimmed)
     assert [read_number(image) for image in decode(path, [0, 1, 30])] == [10, 11, 40]
     path = make_video(tmp_path / "late.mkv", range(30, 60))
     assert [read_number(image) for image in decode(path, [0, 1, 29])] == [0, 1, 29]
+    path = make_video(tmp_path / "a.mkv")
+    results = list(decode_frames(path, [-5, 40, 41, 80, 1920, 1961, 99999]))
+    gone = "the frame can't be decoded"
+    expected = [gone, 1, gone, 2, 48, gone, gone]
+    assert [str(r) if isinstance(r, InputError) else read_number(r) for r in results] == expected
+    path.unlink()
+    gone = "not a video that can be read: No such file or directory"
+    assert [str(result) for result in decode_frames(path, [0, 1])] == [gone, gone]
 
 
 def test_a_video_is_entered_near_the_frame_and_not_at_its_beginning(tmp_path, make_video, read_number, monkeypatch):
@@ -122,15 +130,3 @@ def test_damage_fails_the_frames_up_to_the_next_key_frame_and_always_the_same_on
     for start in range(0, 60, 4):
         part = decode(path, range(start, start + 4))
         assert [isinstance(image, InputError) for image in part] == [start + k in bad for k in range(4)]
-
-
-def test_time_stamps_that_are_not_there_fail_alone(tmp_path, make_video, read_number):
-    path = make_video(tmp_path / "a.mkv")
-    results = list(decode_frames(path, [-5, 40, 41, 80, 1920, 1961, 99999]))
-    gone = "the frame can't be decoded"
-    expected = [gone, 1, gone, 2, 48, gone, gone]
-    assert [str(r) if isinstance(r, InputError) else read_number(r) for r in results] == expected
-    path.unlink()
-    assert [str(result) for result in decode_frames(path, [0, 1])] == [
-        "not a video that can be read: No such file or directory"
-    ] * 2

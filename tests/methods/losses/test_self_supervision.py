@@ -86,7 +86,7 @@ def test_clear_directions_are_found_and_a_centre_without_rows_stays():
     assert len(nearest.unique()) == 1
 
 
-def test_another_view_is_another_frame_of_the_clip_within_the_window():
+def test_another_view_is_another_frame_within_the_window_or_a_damaged_copy_of_one_alone():
     video = np.repeat([0, 1, 5], [9, 2, 7]).astype(np.int32)
     features = torch.arange(18.0)[:, None].expand(18, 3)
     views, random, seen = make_views(features, video, window=2), generator(), set()
@@ -95,9 +95,6 @@ def test_another_view_is_another_frame_of_the_clip_within_the_window():
         assert torch.equal(own, features)
         seen |= set(zip(own[:, 0].int().tolist(), other[:, 0].int().tolist(), strict=True))
     assert seen == {(i, j) for i in range(18) for j in range(18) if i != j and video[i] == video[j] and abs(i - j) <= 2}
-
-
-def test_a_frame_alone_gets_two_damaged_copies_and_the_others_stay_whole():
     video = np.array([0, 1, 1, 2], dtype=np.int32)
     features = normal(4, 500) * 3 + 10
     first, second = make_views(features, video, window=5, noise=0.5, dropout=0.2).pair(torch.arange(4), generator())
@@ -135,7 +132,7 @@ def test_swavs_prototypes_rest_in_the_first_epoch_and_only_their_directions_coun
     torch.testing.assert_close(objective.loss(*directions_of(objective), torch.arange(20)), loss)
 
 
-def test_deepcluster_learns_nothing_in_the_first_epoch_and_remembers_the_first_view():
+def test_deepcluster_learns_nothing_at_first_and_then_the_mean_over_clusterings_and_views():
     objective = objective_of("deepcluster")
     objective.start_epoch(0)
     rows = torch.arange(19, -1, -1)
@@ -145,9 +142,6 @@ def test_deepcluster_learns_nothing_in_the_first_epoch_and_remembers_the_first_v
     assert loss.item() == 0
     assert all((value.grad == 0).all() for value in objective.projector.parameters())
     assert torch.equal(objective.memory[rows], first.detach())
-
-
-def test_deepclusters_loss_is_the_mean_over_clusterings_and_views():
     objective = objective_of("deepcluster")
     first, second = directions_of(objective)
     objective.loss(first, second, torch.arange(20))

@@ -45,7 +45,7 @@ def test_entropies_equal_scipys():
     np.testing.assert_allclose(marginal_entropy(p), scipy_entropy(p.numpy().mean(axis=0)), atol=5 * EPSILON)
 
 
-def test_information_loss_of_small_cases():
+def test_information_loss_of_certain_predictions_is_scikit_learns_and_that_of_small_cases_known():
     balanced, uniform = one_hot(0, 1, 2, 3, count=4), torch.full((5, 4), 0.25)
     smooth = torch.softmax(tensor([[5.0, 0, 0, 0]] * 6), dim=1)
     p = tensor([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.2, 0.8], [0.1, 0.9]])
@@ -58,9 +58,6 @@ def test_information_loss_of_small_cases():
     ):
         assert float(information_loss(first, second)) == pytest.approx(expected, abs=atol)
     assert float(information_loss(p, p)) < float(information_loss(p, p.flip(0)[[2, 0, 4, 1, 3]]))
-
-
-def test_information_loss_of_certain_predictions_is_scikit_learns_mutual_information():
     random = np.random.default_rng(1)
     first, second = random.integers(0, 4, size=60), random.integers(0, 4, size=60)
     # Of both orders, because the joint distribution is made symmetric.
@@ -91,9 +88,14 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def test_only_predicted_classes_are_assigned():
+def test_only_classes_that_enough_rows_are_predicted_as_are_assigned():
     assert centre_labels(Z, softmax([[*row, -9] for row in LOGITS]))[0].tolist() == [0, 0, 1, 1]
     assert centre_labels(Z, softmax([[0, 3, 1]] * 4))[0].tolist() == [1, 1, 1, 1]
+    z, p = tensor([[1, 0]] * 3 + [[0, 1]] * 2), tensor([[0.9, 0.1]] * 3 + [[0.1, 0.9]] * 2)
+    assert centre_labels(z, p, threshold=1)[0].tolist() == [0, 0, 0, 1, 1]
+    assert centre_labels(z, p, threshold=2)[0].tolist() == [0, 0, 0, 0, 0]
+    # Where no class has so many rows, there is no label but by the classes that there are.
+    assert centre_labels(z, p, threshold=3)[0].tolist() == [0, 0, 0, 1, 1]
 
 
 def test_labels_and_distances_equal_scipys():
@@ -109,14 +111,6 @@ def test_labels_and_distances_equal_scipys():
         assert np.array_equal(labels, distance.argmin(axis=1))
         np.testing.assert_allclose(found, distance.min(axis=1), atol=1e-6)
         weight = np.eye(4)[distance.argmin(axis=1)]
-
-
-def test_a_class_counts_when_more_rows_than_the_threshold_are_predicted_as_it():
-    z, p = tensor([[1, 0]] * 3 + [[0, 1]] * 2), tensor([[0.9, 0.1]] * 3 + [[0.1, 0.9]] * 2)
-    assert centre_labels(z, p, threshold=1)[0].tolist() == [0, 0, 0, 1, 1]
-    assert centre_labels(z, p, threshold=2)[0].tolist() == [0, 0, 0, 0, 0]
-    # Where no class has so many rows, there is no label but by the classes that there are.
-    assert centre_labels(z, p, threshold=3)[0].tolist() == [0, 0, 0, 1, 1]
 
 
 def test_a_class_that_loses_its_rows_in_the_first_round_gets_none_in_the_second():
@@ -152,14 +146,11 @@ def test_no_more_clusters_than_classes_are_refused(refused):
             label_clusters(np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64), clusters=clusters, classes=3)
 
 
-def test_the_number_of_kept_rows_is_rounded_down_class_by_class_as_the_published_code_does():
+def test_kept_rows_equal_a_stable_sort_of_each_class_rounded_down():
     for rows, fraction, kept in ((9, 0.1, 0), (10, 0.1, 1), (100, 0.29, 28), (4, 1.0, 4), (4, 0.0, 0), (0, 0.5, 0)):
         assert len(purest_rows(np.zeros(rows, dtype=np.int64), rng().random(rows), fraction)) == kept
     label = np.repeat([0, 2], [20, 9])
     assert label[purest_rows(label, rng().random(29), 0.1)].tolist() == [0, 0]
-
-
-def test_kept_rows_equal_a_stable_sort_of_each_class():
     label = rng().integers(0, 5, size=200)
     confidence = rng(1).integers(1, 6, size=200) / 5
     expected = []
