@@ -72,7 +72,7 @@ class RowIndex:
     def take(self, rows: NDArray[np.intp]) -> RowIndex:
         """Return the rows at these places, in their order."""
         lists = {name: getattr(self, name) for name in ("subject", "label", "video", "paths", "session")}
-        taken = {name: each and [each[row] for row in rows.tolist()] for name, each in lists.items()}
+        taken: dict[str, Any] = {name: each and [each[row] for row in rows.tolist()] for name, each in lists.items()}
         return replace(self, frame=self.frame[rows], **taken)
 
 
