@@ -199,13 +199,13 @@ CONVERGENCE_RULE = (
 """The rule, for tables."""
 
 
-def converged_at(losses: Sequence[float], *, window: int | None = None, tolerance: float = TOLERANCE) -> int | None:
+def converged_at(losses: Sequence[float]) -> int | None:
     """Return the number of the iteration from which on a loss stays where it ends.
 
     The loss is smoothed by a centred running median, narrower at the beginning, so that a loss that falls steadily is
     left as it is. Its last level is the last full median; its fall is that of the highest of the first smoothed values
     down to there. A loss that still falls at the end counts as converged in its last iterations only. There is one loss
-    an iteration, computed before its step; ``window`` is the odd number of them in a median.
+    an iteration, computed before its step.
 
     Returns:
         A number from 1 to ``len(losses)``; 0 without any loss (a closed form). ``None`` for a loss that ends higher
@@ -216,14 +216,12 @@ def converged_at(losses: Sequence[float], *, window: int | None = None, toleranc
         return 0
     if not np.isfinite(values).all():
         return None
-    if window is None:
-        window = max(MINIMUM, len(values) // PARTS)
-    half = min(window // 2, (len(values) - 1) // 2)
+    half = min(max(MINIMUM, len(values) // PARTS) // 2, (len(values) - 1) // 2)
     smooth = _running_median(values, half)
     if smooth[-1] > smooth[0]:
         return None
     fall = smooth[: 2 * half + 1].max() - smooth[-1]
-    away = np.flatnonzero(np.abs(smooth - smooth[-1]) > tolerance * fall)
+    away = np.flatnonzero(np.abs(smooth - smooth[-1]) > TOLERANCE * fall)
     return int(away[-1]) + 2 if len(away) else 1
 
 

@@ -131,7 +131,7 @@ def test_style_measures_every_target_and_leaves_out_who_cannot_be_adapted_to(fol
     assert "s041: subject 's041' has no 'neutral' rows" in result.stderr
     assert "1 of 2 targets were left out" in result.stderr
     assert set(data["distances"]) == {"pft", "adabn"}
-    assert set(data["distances"]["pft"]["group"]) == {"adapted rows", "other rows", "source", "source moved"}
+    assert set(data["distances"]["pft"]["group"]) == {"adapted rows", "other rows", "source"}
     alone = run("plot", "style", "--targets", "s041", *flags)
     assert alone.exit_code == 2
     assert "none of the 1 targets can be adapted to" in alone.stderr
