@@ -83,7 +83,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         path.open("rb").close()
     except OSError as error:
-        raise InputError(f"{path}: the weights can't be read ({one_line(error)})") from None
+        raise InputError(f"{path}: can't be read ({one_line(error)})") from None
     if path.name.lower().endswith(".safetensors"):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
