@@ -180,18 +180,11 @@ def _checked(
                 f"{before.name} and {after.name} are both subject {after.subject!r}, video {after.video!r}, "
                 f"frame {after.frame}; a frame can be there only once"
             )
-    if landmarks is None:
-        if backbone.needs_landmarks:
-            raise InputError(
-                f"the backbone {backbone.name!r} needs landmarks: put a landmarks.npy or landmarks.csv beside the "
-                "source, or name a file with --landmarks"
-            )
-        return ordered
-    if landmarks.ndim != 3 or landmarks.shape[2] != 2:
-        raise InputError(f"landmarks have shape {landmarks.shape}; expected (rows, P, 2)")
-    highest = max(item.row for item in ordered)
-    if highest >= len(landmarks):
-        raise InputError(f"the source has a row {highest}, and there are landmarks for {len(landmarks)} rows only")
+    if landmarks is None and backbone.needs_landmarks:
+        raise InputError(
+            f"the backbone {backbone.name!r} needs landmarks: put a landmarks.npy or landmarks.csv beside the source, "
+            "or name a file with --landmarks"
+        )
     return ordered
 
 

@@ -199,7 +199,6 @@ def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, ref
         ([], HOG, {}, "nothing to extract"),
         ([*items, items[3]], HOG, {}, "can be there only once"),
         (items, geometry, {}, "needs landmarks"),
-        (items, HOG, {"landmarks": points[:5]}, "landmarks for 5 rows only"),
         (items, HOG, {"landmarks": points.reshape(12, -1)}, "expected (rows, P, 2)"),
         (items, HOG, {"neutral": "calm"}, "--neutral NAME"),
     ):

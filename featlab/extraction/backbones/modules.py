@@ -100,10 +100,10 @@ def _build(package: str, example: str, argument: str | None, options: Mapping[st
         known = hub.models.get_model_weights(network)
         own = {entry.name: entry for entry in known}
         published = known.DEFAULT if own else None
-    chosen_own = {"DEFAULT": published, PRETRAINED: published, **own}.get(weights or "")
+    theirs = {"DEFAULT": published, PRETRAINED: published, **own}.get(weights or "")
     offered = f"a file, {RANDOM}, or {package}'s own: {', '.join(own) or 'it has none'}"
-    if chosen_own is not None:
-        module = bare_network(name, chosen_own)
+    if theirs is not None:
+        module = bare_network(name, theirs)
         sha = state_sha256(module)
     elif weights is None:
         raise ConfigError(f"{name}: choose weights with --weights: {offered}")
@@ -112,7 +112,7 @@ def _build(package: str, example: str, argument: str | None, options: Mapping[st
     else:
         module, sha = module_with_weights(name, partial(bare_network, name), weights, chosen.prefix)
     if published is not None:
-        made = (chosen_own or published).transforms()
+        made = (theirs or published).transforms()
         size, interpolation = int(made.crop_size[0]), made.interpolation.value
         spec = InputSpec(size, tuple(made.mean), tuple(made.std), interpolation=interpolation)
     elif package == "timm":
