@@ -194,12 +194,11 @@ def test_a_worker_that_dies_is_one_line_and_finished_shards_stay(tmp_path, items
 
 
 def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, refused, stand_in):
-    points, geometry = np.zeros((12, 68, 2), dtype=np.float32), make_backbone("geometry")
+    geometry = make_backbone("geometry")
     for given, backbone, more, says in (
         ([], HOG, {}, "nothing to extract"),
         ([*items, items[3]], HOG, {}, "can be there only once"),
         (items, geometry, {}, "needs landmarks"),
-        (items, HOG, {"landmarks": points.reshape(12, -1)}, "expected (rows, P, 2)"),
         (items, HOG, {"neutral": "calm"}, "--neutral NAME"),
     ):
         with refused(InputError, says):
