@@ -12,7 +12,7 @@ import hmac
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -91,10 +91,18 @@ class Bundle:
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
-        """Return C(B(T(f))), (n, K), of features (n, D): behind T's hidden layer all is one affine map, made once."""
-        kept, hidden, bias = _behind(self.translator, self.head)
+        """Return C(B(T(f))), (n, K), of features (n, D)."""
+        kept, hidden, bias = self._behind
         shifted = features + self.translator.offset
         return torch.addmm(bias, shifted, kept).addmm_(torch.relu(self.translator.first(shifted)), hidden)
+
+    @cached_property
+    def _behind(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (D, K) of what T keeps and (hidden, K) of its hidden layer to logits, and their bias (K,)."""
+        last, (weight, bias) = self.translator.last, head_map(self.head)
+        hidden, bias = last.weight.cpu().double().T @ weight, bias + last.bias.cpu().double() @ weight
+        kept, device = weight if self.translator.residual else torch.zeros_like(weight), last.weight.device
+        return kept.float().to(device), hidden.float().to(device), bias.float().to(device)
 
     def check_new(self, people: Sequence[str]) -> None:
         """Raise an InputError when one of these people is a source subject."""
@@ -108,15 +116,6 @@ class Bundle:
                 f"made for {self.extractor.id!r} ({self.extractor.fingerprint[:12]}); extract with the same backbone, "
                 "weights and preprocessing, or train another bundle"
             )
-
-
-@lru_cache(maxsize=64)
-def _behind(translator: Translator, head: SourceHead) -> tuple[Tensor, Tensor, Tensor]:
-    """Return maps (D, K) of what T keeps and (hidden, K) of its hidden layer to logits, and their bias (K,)."""
-    last, (weight, bias) = translator.last, head_map(head)
-    hidden, bias = last.weight.cpu().double().T @ weight, bias + last.bias.cpu().double() @ weight
-    kept, device = weight if translator.residual else torch.zeros_like(weight), last.weight.device
-    return kept.float().to(device), hidden.float().to(device), bias.float().to(device)
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> Path:
