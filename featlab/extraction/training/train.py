@@ -64,7 +64,6 @@ def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> Trainable
         raise ConfigError(f"no network is called {arch!r} (known: small, resnet18, torchvision:NAME, timm:NAME){hint}")
     known = [place for place, _ in module.named_modules() if place]
     check_layers(arch, layers, known)
-    wanted = tuple(layers) or tuple(layer for layer in TAPS if layer in known)
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(layer: str, output: object) -> None:
@@ -73,7 +72,7 @@ def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> Trainable
 
     hooks = [
         module.get_submodule(layer).register_forward_hook(lambda _, __, output, layer=layer: note(layer, output))
-        for layer in wanted
+        for layer in {*layers, *TAPS}.intersection(known)
     ]
     try:
         with torch.no_grad():
@@ -88,14 +87,16 @@ def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> Trainable
     module.train()
     if not isinstance(out, Tensor) or out.dim() != 2:
         raise ConfigError(f"{arch} doesn't return one vector an image; choose a classification network")
+    fit = {layer for layer, shape in shapes.items() if position_axes(shape) is not None}
     # Of the usual layers those that have positions left at this size.
-    taps = tuple(layer for layer in wanted if position_axes(shapes.get(layer, ())) is not None)
-    for layer in set(layers).difference(taps):
-        raise ConfigError(
-            f"the layer {layer!r} of {arch} has no positions to take statistics over at {size}x{size} pixels; "
-            f"choose others"
-        )
-    return TrainableNetwork(module, int(out.shape[1]), taps)
+    usual = tuple(layer for layer in TAPS if layer in fit)
+    for layer in layers:
+        if layer not in fit:
+            raise ConfigError(
+                f"the layer {layer!r} of {arch} has no positions to take statistics over at {size}x{size} pixels; "
+                f"choose others{f', e.g. {usual[-1]}' if usual else ''}"
+            )
+    return TrainableNetwork(module, int(out.shape[1]), tuple(layers) or usual)
 
 
 def load_weights(arch: str, module: nn.Module, path: Path) -> None:
