@@ -1,6 +1,8 @@
 """Results and their folders: what is written is read back, what is damaged is named, what an evaluation leaves."""
 
 import json
+import os
+import stat
 from contextlib import nullcontext
 
 import numpy as np
@@ -62,6 +64,13 @@ def test_a_result_is_written_whole_and_read_back(tmp_path, stored):
     assert page.figures == (PageFigure("lines", "Lines", "A caption."),)
     assert read_table(tmp_path, page.tables[0]) == TABLE
     assert (tmp_path / "lines.csv").read_text(encoding="utf-8") == "x,y\n1,0.25\n2,0.5\n"
+
+
+def test_the_folder_of_a_result_is_synced_once_and_every_file(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda handle: synced.append(stat.S_ISDIR(os.fstat(handle).st_mode)))
+    written = write_result(tmp_path, made())
+    assert (synced.count(True), synced.count(False), synced[-1]) == (1, len(written), True)
 
 
 def test_another_content_of_any_file_is_found_and_what_reads_it_refuses_it(tmp_path):
