@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from featlab.analysis.render import FORMATS
 from featlab.analysis.table import Table
-from featlab.cache.atomic import SUMS, atomic_path, atomic_write_text, check_sum, sum_of, sums_of
+from featlab.cache.atomic import SUMS, atomic_path, atomic_write_text, check_sum, folders_synced_last, sum_of, sums_of
 from featlab.config.analysis import FIGURE_FORMATS
 from featlab.errors import InputError
 from featlab.seeding import stable_hash
@@ -89,6 +89,7 @@ class Page:
     metadata: Mapping[str, Any]  # Of the run.
 
 
+@folders_synced_last()
 def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
     """Write a result, ``page.json`` last: a page that is there is complete. What an earlier run left is removed."""
     if result.figures:
@@ -190,7 +191,7 @@ def json_lines(entries: Iterable[Mapping[str, Any]]) -> str:
 def safe_name(subject: str) -> str:
     """Return a subject's name, or a hash where it is no safe name of a file."""
     # Imports torch, which most of what writes a page has no need of.
-    from featlab.bundle.adaptation import adaptation_folder
+    from featlab.bundle.files import adaptation_folder
 
     return adaptation_folder(Path(), subject).name
 

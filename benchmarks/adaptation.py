@@ -26,7 +26,7 @@ from featlab.config.load import Config
 from featlab.methods import make_method
 from featlab.methods.pft.adapt import TOLERANCE
 from featlab.protocol.splits import Target
-from featlab.workspace.build import build_bundle
+from featlab.workspace.stages import build_bundle
 
 PEOPLE, FRAMES, WIDTH, MANY = 40, 12, 512, 1000
 EXTRACTOR = ExtractorInfo("random", "none", "none")

@@ -16,13 +16,13 @@ from forked import run
 
 from featlab.analysis.evaluation.stored import open_results
 from featlab.analysis.page import read_page, read_table
-from featlab.bundle.adaptation import load_adaptation
 from featlab.bundle.bundle import load_bundle
+from featlab.bundle.files import load_adaptation
 from featlab.cache import open_cache, write_table
 from featlab.errors import InputError
 from featlab.evaluation.runner import plan, run_tasks
 from featlab.exchange.formats import run_safetensors
-from featlab.workspace.check import check_files
+from featlab.workspace.contents import check_files
 from featlab.workspace.stages import pair_stage, train_stage
 from featlab.workspace.workspace import Workspace
 

@@ -18,7 +18,7 @@ from featlab.config.load import Config
 from featlab.evaluation.metrics import subject_metrics
 from featlab.methods import make_method
 from featlab.protocol.splits import target_of
-from featlab.workspace.build import build_bundle
+from featlab.workspace.stages import build_bundle
 
 SEEDS, SOURCES, TARGETS, CLIPS, FRAMES, DIM = 6, 12, 3, 2, 20, 64
 EXPRESSIONS = (1.0, 0.45)

@@ -29,7 +29,7 @@ from featlab.methods import AdaptedModel, Method, make_method
 from featlab.model.networks import GainEstimate
 from featlab.protocol.splits import Split, reduced_split, split_target, target_of
 from featlab.seeding import generator
-from featlab.workspace.build import build_bundle
+from featlab.workspace.stages import build_bundle
 
 FOLDS = 4
 SEEDS = 3

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from featlab.workspace.build import build_bundle
+from featlab.workspace.stages import build_bundle
 from featlab.workspace.workspace import Workspace
 workspace = Workspace.open(Path(sys.argv[1]), {"protocol.targets": "10"})
 table = workspace.source(workspace.targets()).table

@@ -31,7 +31,7 @@ from featlab.methods import make_method, method_names
 from featlab.methods.base import SourceFeatures
 from featlab.model.networks import PersonalModel
 from featlab.protocol.splits import split_target
-from featlab.workspace.build import build_bundle, train_source_head
+from featlab.workspace.stages import build_bundle, train_source_head
 
 BACKBONES = ("resnet18", "torchvision:mobilenet_v3_small", "timm:resnet10t")
 CONFIG = {"features.dim": 64, "head.epochs": 10, "pretrain.epochs": 5}

@@ -21,7 +21,7 @@ from featlab.config.load import Config
 from featlab.methods import make_method
 from featlab.protocol.splits import split_target, target_of
 from featlab.seeding import generator
-from featlab.workspace.build import build_bundle
+from featlab.workspace.stages import build_bundle
 
 FOLDS = 4
 SIDES = {"before": "source-only", "after": "pft"}

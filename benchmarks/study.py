@@ -48,7 +48,7 @@ from featlab.methods import make_method
 from featlab.model.style_bank import CarriedShare
 from featlab.pairing.pairs import make_pairs
 from featlab.seeding import generator
-from featlab.workspace.build import pretrain_bundle, train_source_head
+from featlab.workspace.stages import pretrain_bundle, train_source_head
 
 FOLDS = 5
 METHODS = (

@@ -36,9 +36,8 @@ from hostile.tables import written
 from trust import Row
 from trust_forked import counted, in_children
 
-from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.bundle.bundle import Bundle, load_bundle, save_bundle
-from featlab.bundle.files import open_tensors, write_json, write_tensors
+from featlab.bundle.files import load_adaptation, open_tensors, save_adaptation, write_json, write_tensors
 from featlab.cache import ExtractorInfo, verify_cache
 from featlab.cache.schema import parse_json
 from featlab.config.load import Config, load_config, parse_settings
@@ -52,7 +51,7 @@ from featlab.methods.base import base_model
 from featlab.methods.registry import make_method
 from featlab.model.networks import AdaptedModel
 from featlab.protocol.splits import Target
-from featlab.workspace.build import build_bundle
+from featlab.workspace.stages import build_bundle
 from featlab.workspace.workspace import tuned_on
 
 _ADAPTATION = "adaptation.safetensors"

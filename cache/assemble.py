@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import schema
+import featlab.cache.schema as schema
 from featlab.cache.encode import (
     CodedRows,
     Header,

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import schema
+import featlab.cache.schema as schema
 from featlab.cache.atomic import atomic_path, cannot_write
 from featlab.cache.hdf5 import CHUNK_CACHE_BYTES
 from featlab.cache.names import CONTROL

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import schema
+import featlab.cache.schema as schema
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.encode import Header, encode_table
 from featlab.cache.hdf5 import guarded, open_file

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import schema
+import featlab.cache.schema as schema
 from featlab.cache.names import CONTROL
 from featlab.cache.schema import ContentDigest, ExtractorInfo, first_disorder, parse_json
 from featlab.cache.table import shape_text

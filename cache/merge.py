@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from pathlib import Path
 
-from featlab.cache import schema
+import featlab.cache.schema as schema
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.encode import CodedRows, Header, encode_table

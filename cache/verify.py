@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache import schema
+import featlab.cache.schema as schema
 from featlab.cache.hdf5 import LAYERS, POSE, Structure, decode_names, guarded, only_in_digest, open_file, read_structure
 from featlab.cache.schema import EMBEDDINGS, LABEL, LANDMARKS, PATHS, SUBJECT, VIDEO, ContentDigest
 from featlab.cache.table import LARGEST, usable_rows

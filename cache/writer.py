@@ -22,7 +22,7 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from numpy.typing import NDArray
 
-from featlab.cache import schema
+import featlab.cache.schema as schema
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.atomic import make_folder
 from featlab.cache.encode import (

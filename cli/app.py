@@ -196,3 +196,6 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         # Before the command began, or after its end.
         sys.exit(_say_stopped(stop))
+    finally:
+        # The process ends, and looking for what nobody needs any more would take longer than many a command.
+        gc.freeze()

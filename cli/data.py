@@ -143,8 +143,8 @@ def inspect(
 
 def _inspect_bundle(session: Session, folder: Path) -> None:
     from featlab.bundle.bundle import load_bundle
-    from featlab.bundle.files import membership_sentence
     from featlab.cli.stages import outlook
+    from featlab.model.style_bank import membership_sentence
 
     bundle = load_bundle(folder)
     known = outlook(bundle, dict.fromkeys(["pft", *bundle.extras]))
@@ -184,7 +184,7 @@ def verify(
     output, path = session.output, _cache(session, file)
     warnings: list[str] = []
     if path.is_dir() or not (path.suffix == "" or is_cache(path)):
-        from featlab.workspace.check import check_files
+        from featlab.workspace.contents import check_files
 
         findings, without = check_files(path)
         if without:

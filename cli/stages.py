@@ -97,8 +97,8 @@ def pair(session: Session) -> None:
 )
 def pretrain(session: Session) -> None:
     """Pretrain the translator T and write the model bundle: all that leaves the source site."""
-    from featlab.bundle.files import membership_sentence
     from featlab.methods.registry import refuse_unread
+    from featlab.model.style_bank import membership_sentence
     from featlab.workspace.stages import bundle_stage
 
     output = session.output
@@ -233,8 +233,7 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
     )
     shown = {
         "method": done.method,
-        "adapted on": f"{done.frames} neutral frames of {count_text(len(done.videos), 'video')}: "
-        f"{', '.join(done.videos)}",
+        "adapted on": f"{done.frames} neutral frames of {', '.join(done.videos)}",
         "iterations": f"{done.model.iterations} in {done.seconds:.2f} s",
         "parameters changed": f"{done.model.trainable:,}",
         "written to": done.folder,

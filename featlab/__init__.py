@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle as Bundle
     from featlab.bundle.bundle import load_bundle as load_bundle
     from featlab.bundle.bundle import save_bundle as save_bundle
-    from featlab.cache import FeatureTable as FeatureTable
-    from featlab.cache import open_cache as open_cache
+    from featlab.cache.reader import open_cache as open_cache
+    from featlab.cache.table import FeatureTable as FeatureTable
     from featlab.config.load import Config as Config
     from featlab.config.load import load_config as load_config
     from featlab.errors import FeatlabError as FeatlabError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from featlab.protocol.splits import choose_targets as choose_targets
     from featlab.protocol.splits import split_target as split_target
     from featlab.protocol.splits import target_of as target_of
-    from featlab.workspace.build import build_bundle as build_bundle
+    from featlab.workspace.stages import build_bundle as build_bundle
 
 __version__ = "0.2.0"
 
@@ -33,8 +33,8 @@ _HOME = {
     "Bundle": "bundle.bundle",
     "load_bundle": "bundle.bundle",
     "save_bundle": "bundle.bundle",
-    "FeatureTable": "cache",
-    "open_cache": "cache",
+    "FeatureTable": "cache.table",
+    "open_cache": "cache.reader",
     "Config": "config.load",
     "load_config": "config.load",
     "FeatlabError": "errors",
@@ -47,7 +47,7 @@ _HOME = {
     "choose_targets": "protocol.splits",
     "split_target": "protocol.splits",
     "target_of": "protocol.splits",
-    "build_bundle": "workspace.build",
+    "build_bundle": "workspace.stages",
     "summarise": "evaluation.summary",
 }
 __all__ = sorted(_HOME)

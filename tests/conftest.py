@@ -20,7 +20,7 @@ from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.config.load import Config
 from featlab.errors import FeatlabError
 from featlab.evaluation.results import EvaluationRow
-from featlab.workspace.build import build_bundle
+from featlab.workspace.stages import build_bundle
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,21 +12,21 @@ import hmac
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from featlab.bundle.files import bundle_card, read_json, read_tensors, write_json, write_tensors
+from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text, check_sum
-from featlab.cache.names import one_form
+from featlab.cache.names import as_markdown, one_form
 from featlab.cache.schema import ExtractorInfo
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError, one_line
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state, head_map
-from featlab.model.style_bank import LAYERS, CarriedShare, StyleBank
+from featlab.model.style_bank import LAYERS, CarriedShare, StyleBank, membership_sentence
 from featlab.protocol.splits import check_disjoint
 from featlab.seeding import blank, stable_hash
 
@@ -49,13 +49,6 @@ class KeyedNames:
         key = stable_hash("source people", *made_of)[:32]
         return cls(key, tuple(sorted({_hash(key, name) for name in names})))
 
-    @classmethod
-    def read(cls, stored: Any, *made_of: object) -> Self:
-        """Return what a bundle holds of its source people; those of format 2 hold their names."""
-        if isinstance(stored, list):
-            return cls.of(map(str, stored), *made_of)
-        return cls(str(stored["key"]), tuple(sorted(map(str, stored["hashes"]))))
-
     def __contains__(self, name: str) -> bool:
         wanted = _hash(self.key, name)
         place = bisect_left(self.hashes, wanted)
@@ -71,43 +64,25 @@ def _hash(key: str, name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A source model that can be adapted to a new person without the source.
+    """A source model that can be adapted to a new person without the source."""
 
-    Attributes:
-        projection: P, from embeddings to features.
-        head: B and C, frozen, in evaluation mode.
-        translator: T as pretrained; the identity when it was not.
-        share: The carried share of a person's offset at rest.
-        classes: K names.
-        neutral: One of them.
-        extractor: What made the embeddings; a bundle meets no others.
-        source_subjects: Whose rows trained it; none of them can be a target.
-        config: The resolved configuration; `_MADE_BY` are written.
-        seed: Root seed of its training.
-        bank: Style bank; ``None`` when it was removed or not made.
-        extras: Tensors that a method prepared at the source, by method name.
-        declared: What those tensors are, by method name.
-        cache_digest: Of the cache that it was trained on.
-        history: Mean losses of the pretraining, an entry an epoch.
-        membership: What a membership test told of it, see `featlab.model.style_bank`; empty where nothing.
-    """
-
-    projection: Projection
-    head: SourceHead
-    translator: Translator
-    classes: tuple[str, ...]
-    neutral: str
-    extractor: ExtractorInfo
-    source_subjects: KeyedNames
-    config: Config
-    seed: int
-    share: CarriedShare = field(default_factory=CarriedShare)
-    bank: StyleBank | None = None
+    projection: Projection  # P, from embeddings to features.
+    head: SourceHead  # B and C, frozen, in evaluation mode.
+    translator: Translator  # T as pretrained; the identity when it was not.
+    classes: tuple[str, ...]  # K names.
+    neutral: str  # One of them.
+    extractor: ExtractorInfo  # What made the embeddings; a bundle meets no others.
+    source_subjects: KeyedNames  # Whose rows trained it; none of them can be a target.
+    config: Config  # The resolved configuration; `_MADE_BY` are written.
+    seed: int  # Root seed of its training.
+    share: CarriedShare = field(default_factory=CarriedShare)  # Of a person's offset at rest.
+    bank: StyleBank | None = None  # ``None`` when it was removed or not made.
+    # Tensors that a method prepared at the source, by method name, and what they are.
     extras: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     declared: Mapping[str, str] = field(default_factory=dict)
-    cache_digest: str = ""
-    history: tuple[Mapping[str, float], ...] = ()
-    membership: Mapping[str, float] = field(default_factory=dict)
+    cache_digest: str = ""  # Of the cache that it was trained on.
+    history: tuple[Mapping[str, float], ...] = ()  # Mean losses of the pretraining, an entry an epoch.
+    membership: Mapping[str, float] = field(default_factory=dict)  # What `membership_test` told; empty where nothing.
 
     @property
     def neutral_code(self) -> int:
@@ -116,10 +91,18 @@ class Bundle:
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
-        """Return C(B(T(f))), (n, K), of features (n, D): behind T's hidden layer all is one affine map, made once."""
-        kept, hidden, bias = _behind(self.translator, self.head)
+        """Return C(B(T(f))), (n, K), of features (n, D)."""
+        kept, hidden, bias = self._behind
         shifted = features + self.translator.offset
         return torch.addmm(bias, shifted, kept).addmm_(torch.relu(self.translator.first(shifted)), hidden)
+
+    @cached_property
+    def _behind(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (D, K) of what T keeps and (hidden, K) of its hidden layer to logits, and their bias (K,)."""
+        last, (weight, bias) = self.translator.last, head_map(self.head)
+        hidden, bias = last.weight.cpu().double().T @ weight, bias + last.bias.cpu().double() @ weight
+        kept, device = weight if self.translator.residual else torch.zeros_like(weight), last.weight.device
+        return kept.float().to(device), hidden.float().to(device), bias.float().to(device)
 
     def check_new(self, people: Sequence[str]) -> None:
         """Raise an InputError when one of these people is a source subject."""
@@ -135,22 +118,8 @@ class Bundle:
             )
 
 
-@lru_cache(maxsize=64)
-def _behind(translator: Translator, head: SourceHead) -> tuple[Tensor, Tensor, Tensor]:
-    """Return maps (D, K) of what T keeps and (hidden, K) of its hidden layer to logits, and their bias (K,)."""
-    last, (weight, bias) = translator.last, head_map(head)
-    hidden, bias = last.weight.cpu().double().T @ weight, bias + last.bias.cpu().double() @ weight
-    kept, device = weight if translator.residual else torch.zeros_like(weight), last.weight.device
-    return kept.float().to(device), hidden.float().to(device), bias.float().to(device)
-
-
 def save_bundle(folder: Path, bundle: Bundle) -> Path:
-    """Write a bundle into a folder, whole or not at all, and return it. A bundle that is there is replaced.
-
-    Raises:
-        BundleError: The folder can't be written.
-    """
-    folder = Path(folder)
+    """Write a bundle into a folder, whole or not at all (a BundleError); return it. One that is there is replaced."""
     if folder.exists() and not (folder / _META).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: can't be written, what is there is no model bundle; choose another name")
     with atomic_folder(folder, error=BundleError) as draft:
@@ -169,9 +138,8 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
     """Read a bundle; its tensors go to the device.
 
     Raises:
-        BundleError: Nothing there, a newer format, damaged or missing files or tensors.
+        BundleError: Nothing there, another format, damaged or missing files or tensors.
     """
-    folder = Path(folder)
     path = folder / _META
     try:
         check_sum(path, BundleError)
@@ -181,15 +149,13 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         why = f"{_META}: {one_line(error)}"
         raise BundleError(f"{folder}: no model bundle there ({why}); run featlab pretrain") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path}: damaged; run featlab pretrain again") from error
+        raise BundleError(f"{path}: damaged ({one_line(error)}); run featlab pretrain again") from error
     if version > BUNDLE_FORMAT:
         raise BundleError(f"{path}: format {version} is newer than this featlab's ({BUNDLE_FORMAT}); update featlab")
+    if version < BUNDLE_FORMAT:
+        raise BundleError(f"{path}: format {version} is of a featlab before 0.2.0; run featlab pretrain again")
     tensors = read_tensors(folder / _MODEL, device, digest=meta.get("tensors"))
     try:
-        if version < BUNDLE_FORMAT:
-            from featlab.bundle.older import upgraded
-
-            meta, tensors = upgraded(version, meta, tensors)
         return _assemble(meta, tensors, device)
     except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise BundleError(f"{folder}: damaged or incomplete ({one_line(error)}); run featlab pretrain again") from error
@@ -249,17 +215,15 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     if meta["bank"] is not None:
         layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in LAYERS}
         bank = StyleBank(layers, int(meta["bank"]["people"]), tensors.get("bank.people"))
-    _check_consistent(meta, projection, bank, head)
     share, people = meta["carried_share"], meta["source_subjects"]
-    extractor = {key: value for key, value in meta["extractor"].items() if key != "fingerprint"}
-    return Bundle(
+    bundle = Bundle(
         projection=projection,
         head=head,
         translator=translator.eval().requires_grad_(False),
         classes=tuple(meta["classes"]),
         neutral=str(meta["neutral"]),
-        extractor=ExtractorInfo.from_dict(extractor),
-        source_subjects=KeyedNames.read(people, meta["cache_digest"], meta["seed"]),
+        extractor=ExtractorInfo.from_dict(meta["extractor"]),
+        source_subjects=KeyedNames(str(people["key"]), tuple(sorted(map(str, people["hashes"])))),
         config=Config().with_values(flat_values(meta["config"]), _META),
         seed=int(meta["seed"]),
         share=CarriedShare(float(share["value"]), int(share["people"]), tuple(map(float, share["losses"]))),
@@ -270,16 +234,17 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         history=tuple(meta["history"]),
         membership={str(name): float(value) for name, value in meta["membership"].items()},
     )
+    _check_consistent(bundle)
+    return bundle
 
 
-def _check_consistent(
-    meta: Mapping[str, Any], projection: Projection, bank: StyleBank | None, head: SourceHead
-) -> None:
+def _check_consistent(bundle: Bundle) -> None:
+    projection, head, bank = bundle.projection, bundle.head, bundle.bank
     dim, width = projection.components.shape[1], head.linear.out_features
-    if (head.linear.in_features, len(head.classifier.bias)) != (dim, len(meta["classes"])):
-        raise ValueError(f"the head doesn't fit {dim} features and {len(meta['classes'])} classes")
-    if meta["neutral"] not in meta["classes"]:
-        raise ValueError(f"neutral {meta['neutral']!r} is not one of the classes")
+    if (head.linear.in_features, len(head.classifier.bias)) != (dim, len(bundle.classes)):
+        raise ValueError(f"the head doesn't fit {dim} features and {len(bundle.classes)} classes")
+    if bundle.neutral not in bundle.classes:
+        raise ValueError(f"neutral {bundle.neutral!r} is not one of the classes")
     if projection.mean.shape != projection.components.shape[:1]:
         raise ValueError("projection.mean does not fit projection.components")
     if bank is None:
@@ -290,3 +255,42 @@ def _check_consistent(
                 raise ValueError(f"style bank: {layer} has shape {tuple(statistic.shape)}")
     if bank.people is not None and (bank.people.ndim != 2 or bank.people.shape[1] != dim or not len(bank.people)):
         raise ValueError(f"style bank: people has shape {tuple(bank.people.shape)}")
+
+
+def bundle_card(bundle: Bundle) -> str:
+    """Return the card of a bundle, in Markdown."""
+    trained = sum(parameter.numel() for parameter in bundle.translator.parameters())
+    bank = "none: only weights left the source site."
+    made_by = f"{bundle.extractor.id}: {bundle.extractor.preprocessing}"
+    classes, neutral, made_by = map(as_markdown, (", ".join(bundle.classes), bundle.neutral, made_by))
+    if bundle.bank is not None:
+        layers = ", ".join(f"{name} ({len(mean)})" for name, (mean, _) in bundle.bank.layers.items())
+        bank = f"{bundle.bank.sentence()}, of their {neutral!r} rows, at: {layers}. No row of anyone."
+    keyed = "bundle.json holds hashes, so that none of them can become a target; who knows a name can test it"
+    carried = {name: as_markdown(bundle.declared.get(name) or "tensors") for name in sorted(bundle.extras)}
+    extras = "; ".join(f"`{name}`: {words}" for name, words in carried.items())
+    return f"""# featlab model bundle
+
+Recognises {classes} from embeddings of one face, and can be adapted to a new person from a short
+{neutral} clip, without labels and without the rows it was trained on.
+
+| | |
+|---|---|
+| extractor | {made_by} |
+| source people | {len(bundle.source_subjects)}, not named: {keyed} |
+| features | {" embedding values → ".join(map(str, bundle.projection.components.shape))} |
+| translator | {trained:,} parameters |
+| carried share | {bundle.share.sentence()} |
+| style bank | {bank} |
+| prepared by methods at the source | {extras or "nothing"} |
+| membership test | {membership_sentence(bundle.membership)} |
+| cache digest | {bundle.cache_digest} |
+| seed | {bundle.seed} |
+
+Statistics that left the source site are those of the two rows "style bank" and "prepared by methods". Remove the bank
+with `--set pretrain.style_bank=none`. The membership test tells how well somebody who has another clip of a person can
+say whether this person was a source person.
+
+Not for decisions about a person's health, employment or education. Results on people unlike the source subjects are
+not known until they are measured.
+"""

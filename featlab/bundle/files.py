@@ -1,14 +1,17 @@
-"""Files of a bundle, its stages and its adaptations: tensors and JSON, each with a digest of what it holds; the card.
+"""Files of a bundle, its stages and its adaptations: tensors and JSON, each with a digest of what it holds.
 
 A digest finds damage and files that don't belong together. It is no signature: whoever changes a file on purpose can
-change its digest too.
+change its digest too. What adapting to one person changed is one file, `subjects/<id>/adaptation.safetensors`.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,18 +19,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
-from featlab.cache.names import as_markdown
 from featlab.cache.schema import canonical_json, parse_json
-from featlab.errors import BundleError, one_line
+from featlab.errors import BundleError, InputError, one_line
+from featlab.model.networks import AdaptedModel, Affine, PersonalModel, SourceHead, Translator, linear_head
+from featlab.seeding import blank, stable_hash
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
 
 _DIGEST, _ABOUT, _TENSORS, _FORMAT = "digest", "about", "tensors", "tensors_format"
-TENSORS_FORMAT = 1
+TENSORS_FORMAT, ADAPTATION_FORMAT = 1, 2
+_ADAPTATION = "adaptation.safetensors"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] = MappingProxyType({})) -> str:
@@ -51,7 +56,7 @@ def read_tensors(
 ) -> dict[str, Tensor]:
     """Read safetensors onto a device; refuse NaN and infinity (if ``finite``), and what isn't what was written.
 
-    ``digest`` is what `write_tensors` returned, where it is known from elsewhere. Files of an older featlab have none.
+    ``digest`` is what `write_tensors` returned, where it is known from elsewhere.
 
     Raises:
         BundleError: A missing or damaged file, a NaN or infinity in it, or other tensors than were written.
@@ -60,12 +65,12 @@ def read_tensors(
         about, tensors = open_tensors(path)
     except (OSError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: can't be read ({one_line(error)})") from error
-    check_tensors(path, about or {}, tensors, digest, finite)
+    check_tensors(path, about, tensors, digest, finite)
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def open_tensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
-    """Read what `write_tensors` says about the tensors (an older featlab said nothing), and the tensors, unchecked.
+def open_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `write_tensors` says about the tensors (nothing, where it wrote none), and the tensors, unchecked.
 
     Raises:
         OSError: It isn't there.
@@ -79,8 +84,8 @@ def open_tensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    about = None if text is None else _checked(text, always=True)
-    if about and about.get(_FORMAT, 0) > TENSORS_FORMAT:
+    about = _checked(text) if text else {}
+    if about.get(_FORMAT, 0) > TENSORS_FORMAT:
         raise ValueError(f"its format {about[_FORMAT]} is newer than this featlab's; update featlab")
     return about, tensors
 
@@ -92,8 +97,8 @@ def check_tensors(
     for name, tensor in tensors.items():
         if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
-    wanted = [each for each in (about.get(_TENSORS), digest) if each is not None]
-    if wanted and wanted != [_digest({name: each.numpy() for name, each in tensors.items()})] * len(wanted):
+    found = _digest({name: each.numpy() for name, each in tensors.items()})
+    if {found} != {found, about.get(_TENSORS), digest or found}:
         raise BundleError(f"{path}: its content is not what was written (damaged, or of another run)")
 
 
@@ -103,32 +108,13 @@ def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 2
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote, without the digest. Files of an older featlab have none.
+    """Read what `write_json` wrote, without the digest.
 
     Raises:
         OSError: It isn't there.
-        ValueError: No JSON object, or its digest doesn't fit.
+        ValueError: No JSON object, or its digest doesn't fit or isn't there.
     """
     return _checked(path.read_text(encoding="utf-8"))
-
-
-def check_own_digest(path: Path) -> bool:
-    """Check tensors, or JSON, against the digest in the file; return whether there is one.
-
-    Raises:
-        OSError: It can't be read.
-        ValueError: It is damaged, in one line.
-    """
-    if path.suffix == ".safetensors":
-        about, tensors = open_tensors(path)
-        check_tensors(path, about or {}, tensors, finite=False)
-        return about is not None
-    text = path.read_text("utf-8") if path.suffix in (".json", ".jsonl") else ""
-    # Several lines are a table of results.
-    if not text or (path.suffix == ".jsonl" and text.count("\n") > 1):
-        return False
-    content = parse_json(text)
-    return isinstance(content, dict) and _DIGEST in content and bool(_checked(text))
 
 
 def _with_digest(content: Mapping[str, Any], indent: int | None) -> str:
@@ -137,13 +123,12 @@ def _with_digest(content: Mapping[str, Any], indent: int | None) -> str:
     return json.dumps({**plain, _DIGEST: _json_digest(plain)}, indent=indent, ensure_ascii=False)
 
 
-def _checked(text: str, *, always: bool = False) -> dict[str, Any]:
+def _checked(text: str) -> dict[str, Any]:
     content = parse_json(text)
     if not isinstance(content, dict):
         raise ValueError("no JSON object")
-    digest = content.pop(_DIGEST, None)
-    if (always or digest is not None) and digest != _json_digest(content):
-        raise ValueError("its digest doesn't fit")
+    if (digest := content.pop(_DIGEST, None)) != _json_digest(content):
+        raise ValueError("its digest doesn't fit" if digest else "it has no digest: featlab before 0.2.0 wrote it")
     return content
 
 
@@ -159,49 +144,142 @@ def _json_digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
-def bundle_card(bundle: Bundle) -> str:
-    """Return the card of a bundle, in Markdown."""
-    trained = sum(parameter.numel() for parameter in bundle.translator.parameters())
-    bank = "none: only weights left the source site."
-    made_by = f"{bundle.extractor.id}: {bundle.extractor.preprocessing}"
-    classes, neutral, made_by = map(as_markdown, (", ".join(bundle.classes), bundle.neutral, made_by))
-    if bundle.bank is not None:
-        layers = ", ".join(f"{name} ({len(mean)})" for name, (mean, _) in bundle.bank.layers.items())
-        bank = f"{bundle.bank.sentence()}, of their {neutral!r} rows, at: {layers}. No row of anyone."
-    keyed = "bundle.json holds hashes, so that none of them can become a target; who knows a name can test it"
-    carried = {name: as_markdown(bundle.declared.get(name) or "tensors") for name in sorted(bundle.extras)}
-    extras = "; ".join(f"`{name}`: {words}" for name, words in carried.items())
-    return f"""# featlab model bundle
-
-Recognises {classes} from embeddings of one face, and can be adapted to a new person from a short
-{neutral} clip, without labels and without the rows it was trained on.
-
-| | |
-|---|---|
-| extractor | {made_by} |
-| source people | {len(bundle.source_subjects)}, not named: {keyed} |
-| features | {" embedding values → ".join(map(str, bundle.projection.components.shape))} |
-| translator | {trained:,} parameters |
-| carried share | {bundle.share.sentence()} |
-| style bank | {bank} |
-| prepared by methods at the source | {extras or "nothing"} |
-| membership test | {membership_sentence(bundle.membership)} |
-| cache digest | {bundle.cache_digest} |
-| seed | {bundle.seed} |
-
-Statistics that left the source site are those of the two rows "style bank" and "prepared by methods". Remove the bank
-with `--set pretrain.style_bank=none`. The membership test tells how well somebody who has another clip of a person can
-say whether this person was a source person.
-
-Not for decisions about a person's health, employment or education. Results on people unlike the source subjects are
-not known until they are measured.
-"""
+ADAPTATION_FORMAT = 2
+_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
 
 
-def membership_sentence(found: Mapping[str, float]) -> str:
-    """Return what `featlab.model.style_bank` found, for people."""
-    if not found:
-        return "not measured: too few people, or nobody was held out (pretrain.validation)"
-    names = {"centre": "the style bank's centre", "head": "the source model", "single": "the bank's single people"}
-    areas = ", ".join(f"{found[name]:.2f} from {words}" for name, words in names.items() if name in found)
-    return f"{areas} (0.5 is a guess, 1 a certainty; a third of {found['people']:.0f} people in)"
+def adaptation_folder(bundle_folder: Path, subject: str) -> Path:
+    """Return where a subject's adaptation lives; a name that is no safe folder name gets a hash in its place."""
+    # Other letters can be too many bytes, or one name in two spellings; Windows keeps some names to itself.
+    safe = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", subject) and subject.lower() not in _RESERVED
+    return Path(bundle_folder) / "subjects" / (subject if safe else f"subject-{stable_hash(subject)[:16]}")
+
+
+def has_adaptation(folder: Path) -> bool:
+    """Tell whether there is an adaptation in a person's folder, whatever it is worth."""
+    return (folder / _ADAPTATION).exists()
+
+
+def save_adaptation(folder: Path, bundle: Bundle, adapted: AdaptedModel, meta: Mapping[str, Any]) -> Path:
+    """Write the tensors that differ from the bundle's, and how they came about; return the person's folder.
+
+    Nothing of the bundle is repeated. ``meta`` is kept beside them: method, subject, options, seconds, as JSON has it.
+
+    Raises:
+        InputError: A model of other parts than a `Translator` or an `Affine`, and a `SourceHead` or a linear map.
+    """
+    kind = _kind(adapted.model, bundle)
+    base = _base_tensors(bundle, kind)
+    tensors = {
+        name: tensor
+        for name, tensor in adapted.model.state_dict().items()
+        if not name.startswith("projection.") and (name not in base or not _same(tensor, base[name]))
+    }
+    content = {
+        "format_version": ADAPTATION_FORMAT,
+        "translator": kind,
+        "bundle": _fingerprint(bundle),
+        "iterations": adapted.iterations,
+        "trainable": adapted.trainable,
+        "warnings": list(adapted.warnings),
+        "history": [dict(entry) for entry in adapted.history],
+        **meta,
+    }
+    write_tensors(folder / _ADAPTATION, tensors, content)
+    return folder
+
+
+def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[str, Any]]:
+    """Read an adaptation back onto its bundle: the model, and the metadata stored with it.
+
+    Raises:
+        BundleError: None there, damaged, a newer format, or made for another bundle.
+    """
+    path = folder / _ADAPTATION
+    try:
+        meta, tensors = open_tensors(path)
+        version, kind = int(meta["format_version"]), str(meta["translator"])
+        made_for, iterations, trainable = str(meta["bundle"]), int(meta["iterations"]), int(meta["trainable"])
+        history, warnings = tuple(dict(entry) for entry in meta["history"]), tuple(meta["warnings"])
+    except OSError as error:
+        raise BundleError(f"{folder}: no adaptation there ({one_line(error)}); run featlab adapt first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: damaged; run featlab adapt again") from error
+    if version > ADAPTATION_FORMAT:
+        raise BundleError(f"{path}: format {version} is newer than this featlab's; update featlab")
+    if made_for != _fingerprint(bundle):
+        raise BundleError(f"{folder}: was made for another bundle; run featlab adapt again")
+    check_tensors(path, meta, tensors)
+    try:
+        model = PersonalModel(bundle.projection, _translator(kind, bundle, tensors), _head(bundle, tensors))
+        state = model.state_dict()
+        # The projection is the bundle's own object: a tensor for it would change every other model of the bundle.
+        unknown = sorted(name for name in tensors if name not in state or name.startswith("projection."))
+        if unknown:
+            raise KeyError(f"unknown tensor {unknown[0]}")
+        model.load_state_dict(state | tensors)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise BundleError(f"{folder}: does not fit its bundle ({one_line(error)}); run featlab adapt again") from error
+    model.requires_grad_(False)
+    return AdaptedModel(model, iterations, trainable, history, warnings), meta
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    # Most are the bundle's own, whose values needn't be compared.
+    return (one.data_ptr() == other.data_ptr() and one.shape == other.shape) or torch.equal(one, other)
+
+
+def _kind(model: PersonalModel, bundle: Bundle) -> str:
+    kinds = {Translator: "translator", Affine: "affine", nn.Identity: "none"}
+    for part, known in ((model.translator, tuple(kinds)), (model.head, (SourceHead, nn.Linear))):
+        if type(part) not in known:
+            names = ", ".join(kind.__name__ for kind in known)
+            raise InputError(f"a model with a {type(part).__name__} can't be stored; a method makes one of: {names}")
+    kind, part = kinds[type(model.translator)], model.translator
+    if isinstance(part, Translator):
+        (form, shape), own = ((each.residual, each.first.weight.shape) for each in (part, bundle.translator))
+        if (form, shape) != own:
+            return "adapter" if form else "literal"
+    return kind
+
+
+@lru_cache(maxsize=2)
+def _fingerprint(bundle: Bundle) -> str:
+    """Return a hash of the weights that an adaptation is a difference from; taken once for many people."""
+    digest = hashlib.sha256()
+    for name, tensor in _base_tensors(bundle, "translator").items():
+        if name == "temperature":
+            # A bundle has none of its own: it is a person's.
+            continue
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=4)
+def _base_tensors(bundle: Bundle, kind: str) -> dict[str, Tensor]:
+    translator = bundle.translator if kind == "translator" else None
+    return dict(PersonalModel(bundle.projection, translator, bundle.head).state_dict())
+
+
+def _head(bundle: Bundle, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return B and C, or the linear map that a method put in their place."""
+    if "head.weight" not in tensors:
+        return copy.deepcopy(bundle.head)
+    return linear_head(tensors["head.weight"], tensors["head.bias"])
+
+
+def _translator(kind: str, bundle: Bundle, tensors: Mapping[str, Tensor]) -> nn.Module | None:
+    if kind == "translator":
+        return copy.deepcopy(bundle.translator)
+    if kind == "affine":
+        weight, bias = tensors["translator.weight"], tensors["translator.bias"]
+        width = bundle.projection.components.shape[1]
+        if weight.shape != (width, width) or bias.shape != (width,):
+            raise ValueError(f"translator.weight has shape {tuple(weight.shape)}")
+        return Affine(weight, bias)
+    if kind in ("adapter", "literal"):
+        width, dim = tensors["translator.first.weight"].shape
+        return blank(lambda: Translator(dim, width, residual=kind == "adapter"))
+    if kind == "none":
+        return None
+    raise KeyError(f"unknown translator kind {kind!r}")

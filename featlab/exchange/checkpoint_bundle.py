@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featlab.bundle.bundle import Bundle, KeyedNames, write_bundle
-from featlab.bundle.files import bundle_card
+from featlab.bundle.bundle import Bundle, KeyedNames, bundle_card, write_bundle
 from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable

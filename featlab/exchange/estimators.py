@@ -29,7 +29,7 @@ from featlab.methods.registry import get_method, make_method
 from featlab.model.networks import PersonalModel, head_from_state
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
-from featlab.workspace.build import build_bundle
+from featlab.workspace.stages import build_bundle
 
 EVERYONE = "everyone"
 """Subject of rows that were given without one."""

@@ -174,12 +174,17 @@ def train_heads(
     return heads
 
 
-def prompt_head(projection: Projection, features: Tensor, prompts: NDArray[np.float32]) -> SourceHead:
+def prompt_head(projection: Projection, features: Tensor, prompts: NDArray[np.float32] | None) -> SourceHead:
     """Return B and C that compare a row with texts of the classes, in place of trained ones.
 
     The logits are the inner products of the embedding with the (K, D0) prompts, as far as the projection keeps it. B is
-    the identity, with the BatchNorm statistics of the source's (N, D) features.
+    the identity, with the BatchNorm statistics of the source's (N, D) features. Without prompts it is an InputError.
     """
+    if prompts is None:
+        raise InputError(
+            "head.classifier = prompts needs a cache with texts of its classes: extract with --backbone clip:NAME "
+            "--option pooling=joint"
+        )
     inverse = torch.linalg.pinv(projection.components.double())
     texts = torch.from_numpy(prompts).to(inverse)
     head = blank(lambda: SourceHead(features.shape[1], features.shape[1], len(prompts))).to(features.device)

@@ -36,11 +36,12 @@ def style_statistics(values: Tensor, axis: str = "subject") -> tuple[Tensor, Ten
     return statistics_along(values, 0 if axis == "subject" else 1)
 
 
-def statistics_along(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Return the style over one dimension of any values."""
-    mean = values.mean(dim=dim, keepdim=True)
+def statistics_along(values: Tensor, dim: int, *, some: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the style over one dimension of any values; with ``some`` of those that are no NaN."""
+    average = torch.nanmean if some else torch.mean
+    mean = average(values, dim, keepdim=True)
     # torch's own variance takes ten times as long over rows.
-    return mean.squeeze(dim), torch.sqrt((values - mean).square().mean(dim=dim) + EPSILON)
+    return mean.squeeze(dim), torch.sqrt(average((values - mean).square(), dim) + EPSILON)
 
 
 def group_statistics(values: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:

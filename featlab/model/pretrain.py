@@ -13,8 +13,8 @@ share of the centre minus the mean of its clips.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ from featlab.model.losses import (
     layer_values,
     statistics_along,
     style_loss,
-    style_statistics,
 )
 from featlab.model.networks import SourceHead, Translator
 from featlab.model.style_bank import SourceRows, StyleBank
@@ -43,7 +42,6 @@ from featlab.model.training import (
     Phase,
     Terms,
     Translators,
-    batches_of_each,
     limit_gradients,
     train,
 )
@@ -172,7 +170,6 @@ def fit_mlp_translators(
     pairs = [episodic_pairs(source) for source in sources]
     translators = [new_translator(source.features.shape[1], config, seed) for source in sources]
     stack, frozen = Translators(translators), Heads(heads)
-    randoms = [torch_generator(seed, "mlp") for _ in sources]
     # The offset belongs to one person. Here every episode has its own, so the shared one stays at zero.
     trained = [tensor for name, tensor in stack.tensors.items() if name != "offset"]
     batch = min(config.batch, *map(len, pairs))
@@ -181,10 +178,14 @@ def fit_mlp_translators(
     history: History = []
     epochs: History = []
     means = [torch.zeros_like(tensor) for tensor in trained]
+    models = [
+        _steps(source, head, own, batch, config, share=share, random=torch_generator(seed, "mlp"))
+        for source, head, own in zip(sources, heads, pairs, strict=True)
+    ]
 
     def batches() -> Iterator[list[Tensor]]:
-        for step, picked in enumerate(batches_of_each([*map(len, pairs)], batch, config.epochs, randoms), 1):
-            yield [own[places] for own, places in zip(pairs, picked, strict=True)]
+        for step in range(1, total + 1):
+            yield [torch.stack(parts) for parts in zip(*map(next, models), strict=True)]
             # Here the step has been taken.
             if step > total // 2:
                 for mean, tensor in zip(means, trained, strict=True):
@@ -195,16 +196,9 @@ def fit_mlp_translators(
                 if on_epoch is not None:
                     on_epoch(step // steps, config.epochs, epochs[-1]["loss"])
 
-    def losses(picked: Sequence[Tensor]) -> Terms:
-        episodes = [
-            _Episode.of(source, own, share, random, style=bool(config.style))
-            for source, own, random in zip(sources, picked, randoms, strict=True)
-        ]
-        return _losses(episodes, stack, frozen, heads, config)
-
     with seeded(seed, "dropout"):
         train(
-            [Phase(Adam(trained, lr=config.lr), losses)],
+            [Phase(Adam(trained, lr=config.lr), lambda step: _losses(step, stack, frozen, config))],
             batches(),
             name="pretraining",
             advice=f"lower pretrain.lr ({config.lr})",
@@ -235,65 +229,66 @@ def episodic_pairs(source: SourceRows) -> Tensor:
     return torch.cat([pairs, torch.stack([alone, torch.full_like(alone, -1)], dim=1)])
 
 
-@dataclass(frozen=True, eq=False)
-class _Episode:
-    """The rows of one model's step: as they are, and as they are seen through other neutral clips of their subject."""
-
-    rows: Tensor  # (n, D)
-    labels: Tensor  # (n,)
-    weight: Tensor  # (n,) Rows count as often as they would be tested: neutral rows that are adapted on are not.
-    seen: Tensor  # (n, D)
-    paired: Tensor  # (n,) Whether a row has a reference.
-    references: Tensor  # (m, D), theirs.
-
-    @classmethod
-    def of(cls, source: SourceRows, pairs: Tensor, share: float, random: torch.Generator, *, style: bool) -> _Episode:
-        rows = pairs[:, 0]
-        paired = (pairs[:, 1] >= 0) & style
-        seen = source.seen(torch.cat([rows, pairs[paired, 1]]), share, random)
-        seen, references = seen[: len(rows)], seen[len(rows) :]
-        return cls(source.features[rows], source.labels[rows], source.tested_share(rows), seen, paired, references)
-
-
-def _losses(
-    episodes: Sequence[_Episode],
-    translators: Translators,
-    frozen: Heads,
-    heads: Sequence[SourceHead],
+def _steps(
+    source: SourceRows,
+    head: SourceHead,
+    pairs: Tensor,
+    batch: int,
     config: PretrainConfig,
-) -> dict[str, Tensor]:
-    """Return the loss terms of a step, summed over the models."""
-    rows, labels, weight, seen = (
-        torch.stack([getattr(episode, name) for episode in episodes]) for name in ("rows", "labels", "weight", "seen")
-    )
+    *,
+    share: float,
+    random: torch.Generator,
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield what each step of a model reads, pass after pass; many steps are made at once, which takes as long as one.
+
+    (n, D) rows as they are seen through other neutral clips of their subject; (n,) their labels; (n,) weights: rows
+    count as often as they would be tested, and neutral ones that are adapted on are not; (n, K) what the source model
+    makes of them as they are; and for each layer the mean and deviation of their references, NaN where there are none.
+    """
+    with torch.no_grad():
+        plain = torch.cat([head(rows) for rows in torch.split(source.features, _ROWS_AHEAD)])
+    while True:
+        order = torch.randperm(len(pairs), generator=random)
+        steps = order[: len(order) // batch * batch].view(-1, batch)
+        for places in torch.split(steps, max(1, _ROWS_AHEAD // batch)):
+            rows, references = pairs[places].unbind(dim=2)
+            shown = torch.cat([rows, references], dim=1)
+            paired = (references >= 0) & bool(config.style)
+            there = torch.cat([torch.ones_like(paired), paired], dim=1)
+            seen = torch.full((*shown.shape, source.features.shape[1]), math.nan)
+            seen[there] = source.seen(shown[there], share, random)
+            seen, theirs = seen.chunk(2, dim=1)
+            styles: list[Tensor] = []
+            # The reference is not translated: a target that moves along with T pulls it away without an end.
+            for layer in config.layers if config.style else ():
+                with torch.no_grad():
+                    values = layer_values(layer, theirs.flatten(0, 1), head).view(*rows.shape, -1)
+                styles += statistics_along(values, _AXES[config.axis], some=not bool(paired.all()))
+            yield from zip(seen, source.labels[rows], source.tested_share(rows), plain[rows], *styles, strict=True)
+
+
+_ROWS_AHEAD = 8192
+"""Rows whose steps are made at once."""
+_AXES = {"subject": 1, "vector": 2}
+
+
+def _losses(step: Sequence[Tensor], translators: Translators, frozen: Heads, config: PretrainConfig) -> Terms:
+    """Return the loss terms of a step, summed over the models; of ``step`` see `_steps`."""
+    seen, labels, weight, plain, *theirs = step
     translated = translators.translate(seen, config.dropout)
     bottleneck = frozen.bottleneck(translated)
     logits, terms = frozen.classify(bottleneck), {}
     if config.classification:
         terms["classification"] = config.classification * classification_loss(logits, labels, weight).sum()
     if config.style:
-        values = {"embedding": translated, "bottleneck": bottleneck}
-        style = [_style(layer, values[layer], episodes, heads, config.axis) for layer in config.layers]
-        terms["style"] = config.style * torch.stack(style).sum()
-    if config.expression:
-        plain = frozen.classify(frozen.bottleneck(rows))
-        divergence = expression_loss(plain.flatten(0, 1), logits.flatten(0, 1))
-        terms["expression"] = config.expression * len(episodes) * divergence
-    return terms
-
-
-def _style(layer: str, values: Tensor, episodes: Sequence[_Episode], heads: Sequence[SourceHead], axis: str) -> Tensor:
-    """Return L_style of one layer, of the rows of a batch or of each row's own features, summed over the models."""
-    mean, std = statistics_along(values, 1 if axis == "subject" else 2)
-    theirs = []
-    # The reference is not translated: a target that moves along with T pulls it away without an end.
-    with torch.no_grad():
-        for episode, head, *own in zip(episodes, heads, mean, std, strict=True):
+        values, style = {"embedding": translated, "bottleneck": bottleneck}, []
+        for place, layer in enumerate(config.layers):
+            own = statistics_along(values[layer], _AXES[config.axis])
             # A row without a reference has nothing to learn of style.
-            if len(episode.references):
-                found = style_statistics(layer_values(layer, episode.references, head), axis)
-                if axis == "vector":
-                    found = tuple(m.masked_scatter(episode.paired, one) for m, one in zip(own, found, strict=True))
-                own = [*found]
-            theirs.append(own)
-    return len(heads) * style_loss(mean, std, *(torch.stack(items) for items in zip(*theirs, strict=True)))
+            goal = (torch.where(goal.isnan(), mine, goal) for mine, goal in zip(own, theirs[2 * place :], strict=False))
+            style.append(style_loss(*own, *goal))
+        terms["style"] = config.style * len(seen) * torch.stack(style).sum()
+    if config.expression:
+        divergence = expression_loss(plain.flatten(0, 1), logits.flatten(0, 1))
+        terms["expression"] = config.expression * len(seen) * divergence
+    return terms

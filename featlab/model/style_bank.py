@@ -166,8 +166,8 @@ class SourceRows:
         1 for rows of other expressions; for a row of one of m neutral clips ceil(m / 2) / m, and a half when m = 1.
         """
         count = self.count[self.row_subject[rows]]
-        neutral = torch.where(count > 1, (count + 1) // 2 / count, torch.full((len(rows),), 0.5))
-        return torch.where(self.row_clip[rows] >= 0, neutral, torch.ones(len(rows)))
+        neutral = torch.where(count > 1, (count + 1) // 2 / count, 0.5)
+        return torch.where(self.row_clip[rows] >= 0, neutral, 1.0)
 
     def seen_rows(self) -> Tensor:
         """Return the rows that can be seen in an episode: labelled ones of subjects with neutral rows."""
@@ -257,6 +257,15 @@ def membership_test(
         for name, score in scores.items():
             found[name].append(_area(score[inside], score[outside]))
     return {"people": float(len(dealt))} | {name: float(np.mean(areas)) for name, areas in found.items() if areas}
+
+
+def membership_sentence(found: Mapping[str, float]) -> str:
+    """Return what `membership_test` found, for people."""
+    if not found:
+        return "not measured: too few people, or nobody was held out (pretrain.validation)"
+    names = {"centre": "the style bank's centre", "head": "the source model", "single": "the bank's single people"}
+    areas = ", ".join(f"{found[name]:.2f} from {words}" for name, words in names.items() if name in found)
+    return f"{areas} (0.5 is a guess, 1 a certainty; a third of {found['people']:.0f} people in)"
 
 
 def _other_half(person: NDArray[np.int64], label: NDArray[np.int64], video: NDArray[np.int64]) -> NDArray[np.bool_]:

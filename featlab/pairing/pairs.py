@@ -11,7 +11,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,14 @@ from numpy.typing import NDArray
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.names import as_cell
 from featlab.cache.table import FeatureTable
-from featlab.config.sections import LABEL_RULES, STRATEGIES, PairConfig
-from featlab.errors import BundleError, ConfigError, InputError
+from featlab.config.sections import PairConfig
+from featlab.errors import ConfigError, InputError
 from featlab.pairing.nearest import Neighbours
 from featlab.pairing.procrustes import Shapes, search_shapes
 from featlab.pairing.search import SHORTEST, lengths, search
+
+PAIR_ARRAYS = ("row", "reference", "score")
+"""The fields of `Pairs` that are arrays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +42,8 @@ class Pairs:
     label_rule: str  # One of `LABEL_RULES`.
     skipped: int  # Rows of the table that have no reference.
     searched_in_full: int = 0  # Rows that got too few candidates from an index.
-    recall: float = (
-        math.nan
-    )  # Share of their true references that rows of a sample have; NaN: all, the search is exact.
+    # Share of their true references that rows of a sample have; NaN: all, the search is exact.
+    recall: float = math.nan
 
     def __len__(self) -> int:
         return len(self.row)
@@ -156,41 +158,6 @@ def write_pairs_csv(path: str | os.PathLike[str], pairs: Pairs, table: FeatureTa
         cells = _names(table, int(row)) + _names(table, int(reference))
         writer.writerow([*map(as_cell, cells), "" if np.isnan(score) else f"{score:.6f}"])
     atomic_write_text(path, text.getvalue())
-
-
-def pairs_to_arrays(pairs: Pairs) -> dict[str, NDArray[Any]]:
-    """Return the pairs as arrays alone, for a safetensors file; words become their UTF-8 bytes."""
-    indexed = {} if math.isnan(pairs.recall) else {"index": np.array([pairs.searched_in_full, pairs.recall])}
-    return indexed | {
-        "row": pairs.row,
-        "reference": pairs.reference,
-        "score": pairs.score,
-        "strategy": np.frombuffer(pairs.strategy.encode(), dtype=np.uint8),
-        "label_rule": np.frombuffer(pairs.label_rule.encode(), dtype=np.uint8),
-        "skipped": np.array([pairs.skipped], dtype=np.int64),
-    }
-
-
-def pairs_from_arrays(arrays: Mapping[str, NDArray[Any]], *, rows: int) -> Pairs:
-    """Return the pairs that `pairs_to_arrays` made, of a table of so many rows; a BundleError for any other arrays."""
-    dtypes = {"row": np.int64, "reference": np.int64, "score": np.float32}
-    arrays = {"index": np.array([0, math.nan])} | dict(arrays)
-    dtypes |= {"strategy": np.uint8, "label_rule": np.uint8, "skipped": np.int64, "index": np.float64}
-    for name, dtype in dtypes.items():
-        if name not in arrays or arrays[name].dtype != dtype or arrays[name].ndim != 1:
-            raise BundleError(f"stored pairs: {name!r} is missing or not one row of {np.dtype(dtype)}; pair again")
-    row, reference, score = arrays["row"], arrays["reference"], arrays["score"]
-    if not len(row) == len(reference) == len(score) or len(arrays["skipped"]) != 1 or len(arrays["index"]) != 2:
-        raise BundleError("stored pairs: row, reference and score differ in length; pair again")
-    for name in ("row", "reference"):
-        if len(row) and not 0 <= arrays[name].min() <= arrays[name].max() < rows:
-            raise BundleError(f"stored pairs: {name!r} points outside the {rows} rows of the table; pair again")
-    strategy = arrays["strategy"].tobytes().decode(errors="replace")
-    label_rule = arrays["label_rule"].tobytes().decode(errors="replace")
-    if strategy not in STRATEGIES or label_rule not in LABEL_RULES:
-        raise BundleError(f"stored pairs: unknown strategy {strategy!r} or label rule {label_rule!r}; pair again")
-    (skipped,), (in_full, recall) = arrays["skipped"].tolist(), arrays["index"].tolist()
-    return Pairs(row, reference, score, strategy, label_rule, skipped, int(in_full), recall)
 
 
 def _label_groups(label: NDArray[np.int16], rule: str) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.bundle.adaptation import adaptation_folder, has_adaptation, load_adaptation, save_adaptation
 from featlab.bundle.bundle import Bundle, load_bundle
+from featlab.bundle.files import adaptation_folder, has_adaptation, load_adaptation, save_adaptation
 from featlab.cache.atomic import folders_synced_last
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable

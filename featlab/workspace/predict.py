@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.bundle.adaptation import adaptation_folder, has_adaptation, load_adaptation
 from featlab.bundle.bundle import Bundle
+from featlab.bundle.files import adaptation_folder, has_adaptation, load_adaptation
 from featlab.cache.atomic import atomic_path
 from featlab.cache.names import as_cell
 from featlab.cache.table import FeatureTable

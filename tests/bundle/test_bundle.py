@@ -1,14 +1,14 @@
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import featlab.bundle.bundle
 from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, KeyedNames, load_bundle, save_bundle
+from featlab.bundle.files import read_json, write_json, write_tensors
 from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
 from featlab.errors import BundleError
@@ -16,7 +16,6 @@ from featlab.model.networks import PersonalModel, Projection, SourceHead, Transl
 from featlab.model.style_bank import StyleBank
 
 FILES = {"model.safetensors", "bundle.json", "card.md", "SHA256SUMS"}
-DIGESTS = ("digest", "tensors")
 
 
 def make_bundle(seed=0, *, bank=True, residual=True, **changes):
@@ -86,18 +85,16 @@ def saved(saved_once, tmp_path):
 
 
 def edit_meta(folder, **changes):
-    """Change entries in the way of an older featlab, which wrote no digests: only what is said is wrong then."""
+    """Change entries and write the digests anew: only what is said is wrong then."""
     path = folder / "bundle.json"
     (folder / "SHA256SUMS").unlink(missing_ok=True)
-    meta = json.loads(path.read_text(encoding="utf-8")) | changes
-    path.write_text(json.dumps({name: meta[name] for name in meta if name not in DIGESTS}), encoding="utf-8")
+    write_json(path, read_json(path) | changes)
 
 
 def edit_tensors(folder, change):
-    edit_meta(folder)
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
-    save_file(tensors, folder / "model.safetensors")
+    edit_meta(folder, tensors=write_tensors(folder / "model.safetensors", tensors))
 
 
 def test_a_bundle_comes_back_bitwise_with_all_it_says(tmp_path):
@@ -229,8 +226,7 @@ KEYS += ("membership", "source_subjects", "translator")
 def test_a_description_that_lacks_an_entry_is_newer_or_does_not_fit_is_refused(saved, refused):
     path = saved / "bundle.json"
     (saved / "SHA256SUMS").unlink()
-    edit_meta(saved)
-    whole = json.loads(path.read_text(encoding="utf-8"))
+    whole = read_json(path)
     cases = [({name: value for name, value in whole.items() if name != key}, (str(saved), key)) for key in KEYS]
     newer = ("bundle.json", f"format {BUNDLE_FORMAT + 1}", "update featlab")
     for changes, words in (
@@ -239,7 +235,7 @@ def test_a_description_that_lacks_an_entry_is_newer_or_does_not_fit_is_refused(s
     ):
         cases.append((whole | changes, words))
     for meta, words in cases:
-        path.write_text(json.dumps(meta), encoding="utf-8")
+        write_json(path, meta)
         with refused(BundleError, *words):
             load_bundle(saved)
 

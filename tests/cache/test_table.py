@@ -1,13 +1,15 @@
-"""A table of rows: what it refuses, and how rows are taken out of it."""
+"""A table of rows: what it refuses, how rows are taken out of it, and the one form of a name."""
 
 import hashlib
 import math
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from featlab.cache import CacheError, ExtractorInfo, FeatureTable
+from featlab.cache.names import alike, one_form, spellings
 from featlab.cache.table import usable_rows
 
 
@@ -98,3 +100,29 @@ def test_a_row_is_usable_when_each_of_its_values_is(dtype):
     expected = [all(math.isfinite(value) and abs(value) <= most for value in row) for row in rows.tolist()]
     assert usable_rows(rows).tolist() == expected
     assert usable_rows(rows[:0]).tolist() == []
+
+
+APART = unicodedata.normalize("NFD", "Zoë")
+
+
+def test_a_name_has_one_form_however_it_was_typed():
+    for name in ("Zoë", APART, " Zoë", "Zoë\u00a0", "\ufeffZoë\u200b", f"\t{APART}\n"):
+        assert one_form(name) == "Zoë"
+    assert one_form("a  b") == "a  b"
+
+
+def test_spellings_that_differ_in_case_zeros_blanks_or_width_alone_are_told():
+    for group in (
+        ["Neutral", "neutral"],
+        ["001", "1"],
+        ["a  b", "a b"],
+        ["a b", "a\u00a0b"],
+        ["s01", "s1"],
+        ["1", "１"],
+    ):
+        assert spellings([*group, "other", *group]) == [sorted(group)]
+    for names in (["10", "1", "100", "101"], ["1-1", "11"], ["ab", "a b"], ["s1", "s10"]):
+        assert spellings(names) == []
+    assert alike({"subject": ["1", "01"], "label": ["a", "A"]}) == "subject '01', '1'; label 'A', 'a'"
+    many = [f"{number:0{digits}}" for number in range(20) for digits in (3, 4)]
+    assert alike({"subject": many}).endswith("and 8 more")

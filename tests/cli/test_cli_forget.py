@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from featlab.cache import inspect_cache, open_cache, write_table
-from featlab.workspace import forget as forgetting
+from featlab.workspace import contents as forgetting
 from featlab.workspace.workspace import add_tuned, tuned_on
 
 WHO, OTHER = "s041", "s042"

@@ -13,7 +13,7 @@ import pytest
 
 from featlab.analysis import render, style
 from featlab.analysis.table import Table
-from featlab.bundle.files import bundle_card
+from featlab.bundle.bundle import bundle_card
 from featlab.cache import open_cache, write_table
 from featlab.cache.encode import write_array
 from featlab.cache.names import as_cell, from_cell, inert

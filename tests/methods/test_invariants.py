@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from featlab.bundle.adaptation import load_adaptation, save_adaptation
 from featlab.bundle.bundle import bundle_card
+from featlab.bundle.files import load_adaptation, save_adaptation
 from featlab.cache.table import LARGEST
 from featlab.errors import ConfigError, InputError
 from featlab.methods import get_method, make_method, method_names

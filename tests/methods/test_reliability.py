@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from featlab.bundle.adaptation import load_adaptation, save_adaptation
+from featlab.bundle.files import load_adaptation, save_adaptation
 from featlab.exchange.formats import fold
 from featlab.methods import make_method
 from featlab.methods.pft.adapt import ClipStatistics, align_style, clip_statistics, confidence_gap, source_odds

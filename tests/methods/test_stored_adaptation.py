@@ -5,8 +5,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from featlab.bundle.adaptation import ADAPTATION_FORMAT, adaptation_folder, load_adaptation, save_adaptation
-from featlab.bundle.files import open_tensors, write_tensors
+from featlab.bundle.files import (
+    ADAPTATION_FORMAT,
+    adaptation_folder,
+    load_adaptation,
+    open_tensors,
+    save_adaptation,
+    write_tensors,
+)
 from featlab.errors import BundleError, InputError
 from featlab.methods import AdaptedModel, Affine, make_method
 from featlab.model.networks import PersonalModel
@@ -57,7 +63,7 @@ FILE = "adaptation.safetensors"
 DAMAGES = [
     *((truncate(FILE, fraction), (FILE,)) for fraction in (0.0, 0.3, 0.9)),
     (lambda folder: (folder / FILE).write_bytes(b"[]"), (FILE, "damaged")),
-    (lambda folder: save_file({}, folder / FILE), ("no adaptation there",)),
+    (lambda folder: save_file({}, folder / FILE), (FILE, "damaged")),
     *((edit_meta(remove=key), (FILE, "damaged", "featlab adapt")) for key in KEYS),
     (edit_meta(format_version=ADAPTATION_FORMAT + 1), ("newer", "update featlab")),
     *((edit_meta(translator=kind), FITS_NOT) for kind in ("nothing", "none", "translator")),

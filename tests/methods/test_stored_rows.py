@@ -1,4 +1,6 @@
-"""Nothing in a bundle is somebody's row or somebody's mean, whichever methods prepared what they carry."""
+"""Methods by name; nothing in a bundle is somebody's row or mean, whichever methods prepared what they carry."""
+
+import warnings
 
 import numpy as np
 import pytest
@@ -6,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from featlab.bundle.bundle import save_bundle
-from featlab.methods import method_names
+from featlab.errors import ConfigError
+from featlab.methods import Method, get_method, make_method, method_names, register
+from featlab.methods.registry import METHODS
 from featlab.model.style_bank import SourceRows
 
 CLASSES = 3
@@ -60,3 +64,30 @@ def test_no_vector_of_a_bundle_is_a_row_or_a_mean_of_one_person(bank, clips, fra
     if bank == "people":
         single -= {tuple(row.tolist()) for row in bundle.bank.people.double()}
     assert not single
+
+
+NAMES = method_names()
+
+
+def test_methods_are_called_differently_and_read_their_own_options_only(refused):
+    assert (NAMES[0], NAMES[-1]) == ("source-only", "oracle")
+    assert len({get_method(name).title for name in NAMES}) == len(set(NAMES)) == len(NAMES)
+    assert make_method("oracle", {"pft": {"iterations": 7}}).config == get_method("oracle").config_type()
+    assert make_method("pft", {"pft": {"iterations": "7"}}).config.iterations == 7
+    with refused(ConfigError, "adapt.pft.iteratoins", "did you mean 'iterations'"):
+        make_method("pft", {"pft": {"iteratoins": 3}})
+    with refused(ConfigError, "'pft-postr'", "did you mean 'pft-poster'", "source-only"):
+        make_method("pft-postr")
+
+
+def test_a_class_again_is_silent_a_new_name_comes_last_and_another_class_under_a_known_name_warns(monkeypatch):
+    monkeypatch.setattr(METHODS, "found", dict(METHODS.found))
+    own, other = (type("SourceOnly", (Method,), {"name": name}) for name in ("mine", "source-only"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        register(get_method("source-only"))
+        register(own)
+    assert method_names() == (*NAMES, "mine")
+    with pytest.warns(UserWarning, match="'source-only' of featlab.methods.baselines is replaced"):
+        register(other)
+    assert get_method("source-only") is other

@@ -8,7 +8,7 @@ import torch
 
 import featlab.model.losses
 from featlab.errors import InputError
-from featlab.model.losses import expression_loss, group_statistics, style_loss, style_statistics
+from featlab.model.losses import expression_loss, group_statistics, statistics_along, style_loss, style_statistics
 from featlab.model.networks import SourceHead
 
 EPSILON = 1e-6
@@ -35,6 +35,18 @@ def test_style_is_numpys_mean_and_std_with_epsilon_inside_the_root_and_its_loss_
     mean, std, other_mean, other_std = (rows(7, seed=seed).abs() for seed in range(4))
     expected = ((mean - other_mean) ** 2).numpy().sum() / 7 + ((std - other_std) ** 2).numpy().sum() / 7
     assert style_loss(mean, std, other_mean, other_std).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_style_of_some_rows_is_theirs_alone_and_nan_where_there_is_none():
+    values = torch.stack([rows(6, 5) for _ in range(3)])
+    known = torch.tensor([[1, 0, 1, 1, 0, 1], [0] * 6, [1] * 6], dtype=torch.bool)
+    given = values.masked_fill(~known[..., None], torch.nan)
+    for place in (0, 2):
+        found = [statistic[place] for statistic in statistics_along(given, 1, some=True)]
+        torch.testing.assert_close(found, [*style_statistics(values[place][known[place]])])
+    assert all(statistic[1].isnan().all() for statistic in statistics_along(given, 1, some=True))
+    for found, expected in zip(statistics_along(given, 2, some=True), statistics_along(values, 2), strict=True):
+        torch.testing.assert_close(found, expected.masked_fill(~known, torch.nan), equal_nan=True)
 
 
 def test_one_row_and_constant_rows_have_sigma_near_zero_and_a_finite_gradient():

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from featlab.bundle.files import membership_sentence
 from featlab.config.sections import HeadConfig
-from featlab.model.style_bank import LEAST_PEOPLE, SourceRows, StyleBank, _other_half, membership_test
+from featlab.model.style_bank import (
+    LEAST_PEOPLE,
+    SourceRows,
+    StyleBank,
+    _other_half,
+    membership_sentence,
+    membership_test,
+)
 
 HEAD = HeadConfig(epochs=20, bottleneck=8, lr=0.02)
 

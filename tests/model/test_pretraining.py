@@ -14,7 +14,7 @@ from featlab.model.pretrain import episodic_pairs, make_style_bank, new_translat
 from featlab.model.style_bank import SourceRows
 from featlab.model.training import Adam, Translators
 from featlab.pairing.pairs import make_pairs
-from featlab.workspace.build import build_bundle, train_source_head
+from featlab.workspace.stages import build_bundle, train_source_head
 
 WEIGHTS = ("style", "expression", "classification")
 

@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from featlab.analysis.cost import converged_at, iterations_to_converge
+from featlab.config.load import Config
 from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
 from featlab.model.head import train_heads
+from featlab.model.pretrain import episodic_pairs, pretrain_translators
+from featlab.model.style_bank import SourceRows
 from featlab.model.training import Adam, Phase, limit_gradients, minimise, shuffled_batches, train
+from featlab.pairing.pairs import make_pairs
 
 FAST = HeadConfig(bottleneck=8, epochs=15, batch=16, lr=1e-2)
 
@@ -179,7 +183,6 @@ def test_an_exponential_decay_settles_after_three_time_constants_whatever_its_si
     for speed in (4.0, 9.7, 25.0):
         losses = 3 + 2 * np.exp(-np.arange(400) / speed)
         assert converged_at(losses) == math.ceil(speed * math.log(20)) + 1
-        assert converged_at(losses, tolerance=0.2) == math.ceil(speed * math.log(5)) + 1
     losses = np.exp(-np.arange(60) / 6)
     assert converged_at(losses) == converged_at(1e-6 * losses) == converged_at(100 * losses - 700)
 
@@ -199,7 +202,7 @@ def test_a_step_is_found_where_it_is_and_what_does_not_end_low_has_not_converged
         *(([*falling[:at], bad, *falling[at + 1 :]], None) for bad in (math.nan, -math.inf) for at in (0, 7, 19)),
     ):
         assert converged_at(losses) == expected, losses
-    assert converged_at(zigzag, window=5) < converged_at(zigzag, window=1) == 26
+    assert converged_at(zigzag) < 26
 
 
 def entries(losses, name="style"):
@@ -217,3 +220,39 @@ def test_stages_are_judged_one_by_one_and_added_where_each_iteration_is_logged()
     assert iterations_to_converge((), 0) == 0
     for history, steps in (((), 25), (entries([3.0, 2.0, 1.0]), 2), ([{"style": 1.0}], 1)):
         assert iterations_to_converge(history, steps) is None
+
+
+SMALL = {"hidden": 8, "epochs": 2, "batch": 16, "lr": 0.01}
+
+
+@pytest.fixture(scope="module")
+def source(people):
+    table = people(subjects=4, frames=5)
+    return SourceRows.of(table, torch.from_numpy(table.embeddings), make_pairs(table, Config().pair, seed=0))
+
+
+@pytest.mark.parametrize("axis", ["subject", "vector"])
+def test_models_that_are_trained_together_are_those_that_are_trained_alone(axis, source):
+    rests = [source.without(torch.tensor([person])) for person in (0, 2)]
+    labels = [rest.labels.numpy().astype(np.int16) for rest in rests]
+    config = HeadConfig(bottleneck=6, epochs=3, batch=16, noise=0.1)
+    values = SMALL | {"axis": axis}
+    pretrain = Config().with_values({f"pretrain.{key}": value for key, value in values.items()}, "test").pretrain
+    heads = train_heads(source.features, labels, 2, config, seed=3)
+    together, _ = pretrain_translators(rests, heads, pretrain, share=0.9, seed=0)
+    for rest, codes, head, translator in zip(rests, labels, heads, together, strict=True):
+        same = train_heads(source.features, [codes], 2, config, seed=3)[0]
+        (alone,), _ = pretrain_translators([rest], [head], pretrain, share=0.9, seed=0)
+        # Not the tensors: BatchNorm takes away what a bias before it adds, so that rounding alone moves it.
+        for one, other in ((same, head), (alone, translator)):
+            torch.testing.assert_close(one(source.features), other(source.features), atol=2e-3, rtol=1e-3)
+        assert not torch.equal(translator(source.features), together[0](source.features)) or translator is together[0]
+
+
+def test_of_models_with_unequal_rows_each_takes_as_many_steps_as_the_largest(source):
+    few = source.without(torch.tensor([0, 1]))
+    assert len(episodic_pairs(few)) < len(episodic_pairs(source))
+    labels = [rest.labels.numpy().astype(np.int16) for rest in (source, few)]
+    heads = train_heads(source.features, labels, 2, HeadConfig(bottleneck=6, epochs=3, batch=16), seed=0)
+    steps = 3 * (int((source.labels >= 0).sum()) // 16)
+    assert [int(head.norm.num_batches_tracked) for head in heads] == [steps, steps]

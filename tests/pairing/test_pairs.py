@@ -5,15 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.spatial
-from safetensors.numpy import load_file, save_file
 
 from featlab.config.sections import LABEL_RULES, STRATEGIES, PairConfig
-from featlab.errors import BundleError, ConfigError, InputError
+from featlab.errors import ConfigError, InputError
 from featlab.pairing.pairs import (
     make_pairs,
-    pairs_from_arrays,
     pairs_summary,
-    pairs_to_arrays,
     write_pairs_csv,
 )
 
@@ -267,29 +264,3 @@ def test_the_csv_spells_pairs_out_by_name(tmp_path, make_table):
     write_pairs_csv(tmp_path / "pairs.csv", make_pairs(table, PairConfig("random"), seed=0), table)
     assert (tmp_path / "pairs.csv").read_text().splitlines()[1].endswith(",")
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.csv"]
-
-
-def test_pairs_survive_being_stored_and_those_that_were_tampered_with_are_refused(tmp_path, refused, make_table):
-    table = make_table()
-    pairs = make_pairs(table, PairConfig("cosine", "any"), seed=0)
-    whole = pairs_to_arrays(pairs)
-    save_file(whole, tmp_path / "pairs.safetensors")
-    loaded = pairs_from_arrays(load_file(tmp_path / "pairs.safetensors"), rows=len(table))
-    for name in ("row", "reference", "score"):
-        np.testing.assert_array_equal(getattr(loaded, name), getattr(pairs, name))
-    assert (loaded.strategy, loaded.label_rule, loaded.skipped) == ("cosine", "any", pairs.skipped)
-    for name, array in (
-        ("row", np.zeros(3)),
-        ("score", np.zeros(2, np.float32)),
-        ("reference", np.full(len(table), len(table))),
-        ("row", np.full(len(table), -1)),
-        ("strategy", np.frombuffer(b"nearest", np.uint8)),
-        ("label_rule", np.frombuffer(b"\xff", np.uint8)),
-        ("skipped", np.zeros(0, np.int64)),
-        ("index", np.zeros(1)),
-    ):
-        with refused(BundleError, "stored pairs: ", "pair again"):
-            pairs_from_arrays(whole | {name: array}, rows=len(table))
-    del whole["row"]
-    with refused(BundleError, "stored pairs: ", "pair again"):
-        pairs_from_arrays(whole, rows=len(table))

@@ -5,16 +5,15 @@ import sys
 import numpy as np
 import pytest
 
-from featlab.bundle.adaptation import save_adaptation
 from featlab.bundle.bundle import save_bundle
-from featlab.bundle.files import write_json
+from featlab.bundle.files import save_adaptation, write_json
 from featlab.cache import write_table
 from featlab.cache.atomic import SIDECAR, SUMS
 from featlab.exchange.export import export_model
 from featlab.methods import make_method
 from featlab.methods.base import base_model
 from featlab.protocol.splits import target_of
-from featlab.workspace.check import check_files
+from featlab.workspace.contents import check_files
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from featlab.errors import InputError
 from featlab.methods.base import base_model
 from featlab.methods.registry import make_method
 from featlab.protocol.splits import target_of
-from featlab.workspace.build import build_bundle
+from featlab.workspace.stages import build_bundle
 
 RNG = np.random.default_rng(3)
 

@@ -65,7 +65,7 @@ def adapt_in_closed_form(
     if reliability is not None:
         report = reliability.report(clip_statistics(features, weighted.offset, bundle, reliability.odds))
     gain = reliability.source_gain if reliability else None
-    if config.guard and gain is not None and not gain.helps:
+    if config.guard and gain and not gain.helps:
         line = f"{gain.sentence()}: the source model is used as it is (--force adapts)"
         return AdaptedModel(base_model(bundle), warnings=(line,), report=report)
     weighting = config.weighting
@@ -93,7 +93,7 @@ def _doubts(reliability: Reliability | None) -> tuple[str, ...]:
     if reliability is None:
         return ("nobody was held out at the source, or too few: whether adapting helps is not known",)
     gain = reliability.source_gain
-    return (f"adapting may not help: {gain.sentence()}",) if gain is not None and gain.low <= 0 else ()
+    return (f"adapting may not help: {gain.sentence()}",) if gain.low <= 0 else ()
 
 
 def neutral_warnings(bundle: Bundle, logits: Tensor) -> tuple[str, ...]:
@@ -194,14 +194,14 @@ class Reliability:
     # (2,) mean and standard deviation over source subjects of the log-odds of neutral of their neutral means.
     odds: Tensor
     frames_needed: Tensor  # Fewest frames that keep `SHARE_KEPT` of the gain.
-    people: Tensor  # Source subjects that were held out; 0 in a bundle of an older featlab, which doesn't say.
+    people: Tensor  # Source subjects that were held out.
     mean_gain: Tensor  # (3,) mean gain over people, and the interval that holds it four times in five.
 
     @property
-    def source_gain(self) -> SourceGain | None:
-        """What adapting gained on them; ``None`` in a bundle of an older featlab, which doesn't say."""
+    def source_gain(self) -> SourceGain:
+        """What adapting gained on them."""
         mean, low, high = self.mean_gain.tolist()
-        return SourceGain(mean, low, high, int(self.people)) if int(self.people) else None
+        return SourceGain(mean, low, high, int(self.people))
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Reliability | None:

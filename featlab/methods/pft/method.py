@@ -14,7 +14,7 @@ from featlab.config.options import Options, option
 from featlab.config.sections import UPDATES
 from featlab.errors import ConfigError, InputError
 from featlab.methods.base import Method
-from featlab.methods.pft.adapt import Reliability, adapt_in_closed_form, confidence_gap, source_odds
+from featlab.methods.pft.adapt import Reliability, adapt_in_closed_form, confidence_gap
 from featlab.model.networks import AdaptedModel, GainEstimate, PersonalModel, SourceGain, Translator, as_tensor
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
@@ -198,11 +198,6 @@ class PFT(Method):
         prefix = f"{self.part or bundle.config.pretrain.form}."
         carried = bundle.extras.get(PFT.name, {}).items()
         tensors = {name.removeprefix(prefix): tensor for name, tensor in carried if name.startswith(prefix)}
-        if tensors and "odds" not in tensors:
-            # A bundle of an older format has every person's mean in place of it, if anything.
-            single = bundle.bank.people if bundle.bank is not None else None
-            own = replace(bundle, translator=self.translator(bundle))
-            tensors["odds"] = torch.ones(2) if single is None else source_odds(single, own)
         return Reliability.of(tensors)
 
     def source_gain(self, bundle: Bundle) -> SourceGain | None:

@@ -1,4 +1,7 @@
-"""Remove people from a workspace: what holds them, in which order it goes, and a search for what is left."""
+"""All files of a workspace: each checked against the digest in it or beside it, and people removed from all of them.
+
+To remove people: what holds them, in which order it goes, and a search for what is left.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,76 @@ from pathlib import Path
 
 import numpy as np
 
-from featlab.bundle.adaptation import adaptation_folder
 from featlab.bundle.bundle import load_bundle
-from featlab.cache.atomic import atomic_write_bytes
+from featlab.bundle.files import adaptation_folder, check_tensors, open_tensors, read_json
+from featlab.cache.atomic import SIDECAR, SUMS, atomic_write_bytes, damages, read_sums
 from featlab.cache.forget import Traces, remove_subjects
 from featlab.cache.reader import open_cache
-from featlab.errors import BundleError, InputError, closest
-from featlab.workspace.check import files_in
+from featlab.cache.schema import parse_json
+from featlab.cache.verify import verify_cache
+from featlab.errors import BundleError, FeatlabError, InputError, closest
 from featlab.workspace.predict import holds_predictions
 from featlab.workspace.workspace import TUNED_FILE, tuned_on, write_tuned
 
 _LISTS = (".failures.jsonl", ".no_face.jsonl", ".doubt.jsonl", ".subjects.txt", ".images.txt")
+
+
+def check_files(path: Path) -> tuple[list[str], list[str]]:
+    """Check a file, or all of a folder: caches, bundles, stages, adaptations, runs, results and exports.
+
+    Returns:
+        A line for each damaged or missing file, and the files that no digest covers: what users or an older featlab
+        wrote.
+    """
+    files = files_in(path) if path.is_dir() else [path]
+    # Shards and drafts are of a run that goes on, or that the next one finishes.
+    ours = (".shards", ".partial")
+    files = [each for each in files if not any(name.endswith(ours) for name in each.relative_to(path).parts)]
+    sums = [each for each in files if each.name == SUMS or each.suffix == SIDECAR]
+    if path.is_file():
+        sums += [each for each in (path.with_name(path.name + SIDECAR), path.with_name(SUMS)) if each.exists()]
+    covered = {each.with_name(name) for each in sums for name in read_sums(each)} | set(sums)
+    found = {place: line for each in sums for place, line in damages(each) if path.is_dir() or place in (path, each)}
+    without = []
+    for each in files:
+        if each in covered:
+            continue
+        try:
+            if each.suffix == ".h5":
+                if problems := verify_cache(each):
+                    found[each] = problems[0]
+            elif not _check_own_digest(each):
+                without.append(each)
+        except (FeatlabError, OSError, ValueError) as error:
+            found[each] = str(error) if str(each) in str(error) else f"{each}: damaged ({error})"
+    return [*found.values()], [*map(str, without)]
+
+
+def _check_own_digest(path: Path) -> bool:
+    """Check tensors, or JSON, against the digest in the file; return whether there is one."""
+    if path.suffix == ".safetensors":
+        about, tensors = open_tensors(path)
+        if about:
+            check_tensors(path, about, tensors, finite=False)
+        return bool(about)
+    text = path.read_text("utf-8") if path.suffix in (".json", ".jsonl") else ""
+    # Several lines are a table of results.
+    if not text or (path.suffix == ".jsonl" and text.count("\n") > 1):
+        return False
+    content = parse_json(text)
+    return isinstance(content, dict) and "digest" in content and bool(read_json(path))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return all files in a folder, sorted, also where links lead."""
+    found, seen = [], set()
+    for top, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(top)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [path for name in names if (path := Path(top, name)).is_file()]
+    return sorted(found)
 
 
 @dataclass(frozen=True)
