@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from featlab.analysis.render import FORMATS
 from featlab.analysis.table import Table
-from featlab.cache.atomic import SUMS, atomic_path, atomic_write_text, check_sum, sum_of, sums_of
+from featlab.cache.atomic import SUMS, atomic_path, atomic_write_text, check_sum, folders_synced_last, sum_of, sums_of
 from featlab.compute import stable_hash
 from featlab.config.analysis import FIGURE_FORMATS
 from featlab.errors import InputError
@@ -89,6 +89,7 @@ class Page:
     metadata: Mapping[str, Any]  # Of the run.
 
 
+@folders_synced_last()
 def write_result(folder: Path, result: Result, command: str = "") -> list[Path]:
     """Write a result, ``page.json`` last: a page that is there is complete. What an earlier run left is removed."""
     if result.figures:

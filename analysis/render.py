@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from featlab.analysis.table import MISSING, Table, narrowed, number_of
@@ -91,11 +91,15 @@ def to_markdown(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """Return the columns and rows alone, every cell filled: for a program or a spreadsheet."""
+    return csv_text((table.columns, *table.rows))
+
+
+def csv_text(lines: Iterable[Sequence[Any]]) -> str:
+    """Return lines as csv; a spreadsheet takes no cell for a formula."""
     from featlab.cache.schema import as_cell
 
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(map(as_cell, row) for row in (table.columns, *table.rows))
+    csv.writer(text, lineterminator="\n").writerows(map(as_cell, line) for line in lines)
     return text.getvalue()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 import textwrap
@@ -19,8 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from featlab.analysis.render import csv_text
 from featlab.cache.atomic import atomic_path, atomic_write_text
-from featlab.cache.schema import as_cell
 from featlab.config.analysis import FIGURE_FORMATS, LARGEST_DRAWING
 
 COLUMN = 3.4  # Width of a paper's column, inches.
@@ -139,11 +137,8 @@ def save_figure(drawn: Figure, path: Path) -> None:
 
 def save_data(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
     """Write the numbers of a figure as csv beside it: ``figure.svg`` gets ``figure.csv``."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(map(as_cell, row) for row in (columns, *zip(*columns.values(), strict=True)))
     beside = Path(path).with_suffix(".csv")
-    atomic_write_text(beside, text.getvalue())
+    atomic_write_text(beside, csv_text((list(columns), *zip(*columns.values(), strict=True))))
     return beside
 
 

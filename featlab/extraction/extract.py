@@ -83,21 +83,18 @@ def extract(
         backbone: Who embeds.
         out: The cache to write.
         neutral: Name of the neutral class.
-        landmarks: float32 (rows of the source, P, 2), pixels, indexed by ``Item.row``; a row of NaN where no face was
-            found. Stored with the embeddings.
-        faces: uint8 (rows of the source,), how many faces each image has, likewise; None where nobody counted.
+        landmarks: float32 (rows of the source, P, 2), pixels, indexed by ``Item.row``; a row of NaN: no face was found.
+        faces: uint8 (rows of the source,), how many faces each image has; None where nobody counted.
         failures: What failed before there were items of it, as a video that can't be opened; listed before the rest.
         config: How.
-        if_exists: What to do when ``out`` is there: "resume" leaves it if it was made from the same inputs and else is
-            an error, "skip" leaves it without a comparison, "error" is an error, "overwrite" replaces it once the new
-            one is complete.
+        if_exists: "resume" leaves what was made from the same inputs and refuses the rest, "skip" leaves it without a
+            comparison, "overwrite" replaces it once the new one is complete.
         on_progress: Called in this process after every batch and every shard.
         elsewhere: Embeds in place of this machine's processes: `featlab.extraction.embed.Cluster.embed`.
         pseudonyms: Of the people who trained the backbone; ``items`` have theirs already.
 
     Raises:
-        InputError: No items, inputs that don't fit together, ``out`` exists and may not be replaced, or nothing at all
-            could be read.
+        InputError: Inputs that don't fit together, ``out`` may not be replaced, or nothing could be read.
         FeatlabError: A worker process died.
     """
     start = time.monotonic()
@@ -183,18 +180,11 @@ def _checked(
                 f"{before.name} and {after.name} are both subject {after.subject!r}, video {after.video!r}, "
                 f"frame {after.frame}; a frame can be there only once"
             )
-    if landmarks is None:
-        if backbone.needs_landmarks:
-            raise InputError(
-                f"the backbone {backbone.name!r} needs landmarks: put a landmarks.npy or landmarks.csv beside the "
-                "source, or name a file with --landmarks"
-            )
-        return ordered
-    if landmarks.ndim != 3 or landmarks.shape[2] != 2:
-        raise InputError(f"landmarks have shape {landmarks.shape}; expected (rows, P, 2)")
-    highest = max(item.row for item in ordered)
-    if highest >= len(landmarks):
-        raise InputError(f"the source has a row {highest}, and there are landmarks for {len(landmarks)} rows only")
+    if landmarks is None and backbone.needs_landmarks:
+        raise InputError(
+            f"the backbone {backbone.name!r} needs landmarks: put a landmarks.npy or landmarks.csv beside the source, "
+            "or name a file with --landmarks"
+        )
     return ordered
 
 

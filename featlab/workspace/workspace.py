@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "featlab.toml"
 TUNED_FILE = "tuned.json"
 """On whom the options in it were chosen."""
-STAGE_FORMAT = 2
+STAGE_FORMAT = 3
 """Raised when the same rows and settings give another source model."""
 Notify = Callable[[str], None]
 OnEpoch = Callable[[str, int, int, float], None]

@@ -26,12 +26,9 @@ APPENDED = "means and deviations of the layers appended"
 """Ends the preprocessing line of an extractor with layers; older ones, without it, kept them beside the embedding."""
 
 
-class Preparation(Protocol):
-    """One decoded image to what ``embed`` wants: align, crop, resize. Pickled once into every worker process."""
-
-    def __call__(self, image: Image, landmarks: NDArray[np.float32] | None) -> Image:
-        """Prepare one image; an `InputError` leaves this image out, with its message as the reason."""
-        ...
+Preparation = Callable[[Image, NDArray[np.float32] | None], Image]
+"""One decoded image, and its landmarks, to what ``embed`` wants: align, crop, resize. Pickled once into every worker
+process. An `InputError` leaves the image out, with its message as the reason."""
 
 
 @runtime_checkable
@@ -96,11 +93,7 @@ BACKBONES: Registry[Factory] = Registry(
 
 
 def make_backbone(name: str, **options: Any) -> Backbone:
-    """Build a backbone by its name, a prefix or ``prefix:argument``, with options of its own.
-
-    Raises:
-        ConfigError: An unknown prefix (names the closest), or an argument or option that doesn't fit.
-    """
+    """Build a backbone by its name, a prefix or ``prefix:argument``; a ConfigError says which option doesn't fit."""
     prefix, colon, argument = name.partition(":")
     return BACKBONES.get(prefix)(argument if colon else None, options)
 

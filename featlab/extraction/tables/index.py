@@ -71,16 +71,9 @@ class RowIndex:
 
     def take(self, rows: NDArray[np.intp]) -> RowIndex:
         """Return the rows at these places, in their order."""
-        places = rows.tolist()
-        return replace(
-            self,
-            subject=[self.subject[row] for row in places],
-            label=[self.label[row] for row in places],
-            video=[self.video[row] for row in places],
-            frame=self.frame[rows],
-            paths=None if self.paths is None else [self.paths[row] for row in places],
-            session=[self.session[row] for row in places],
-        )
+        lists = {name: getattr(self, name) for name in ("subject", "label", "video", "paths", "session")}
+        taken: dict[str, Any] = {name: each and [each[row] for row in rows.tolist()] for name, each in lists.items()}
+        return replace(self, frame=self.frame[rows], **taken)
 
 
 def make_index(

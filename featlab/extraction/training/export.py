@@ -96,7 +96,7 @@ class Tapped(nn.Module):
 
 
 def export_backbone(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
-    """Write a network as ``.pt2``, once what is read back computes the same.
+    """Write a network as ``.pt2``, or as ONNX where the path ends so, once what is read back computes the same.
 
     Args:
         module: Images (n, 3, S, S), normalised, to embeddings (n, D). It is copied to the CPU as float32 and put into
@@ -109,31 +109,13 @@ def export_backbone(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
         to be at most 1e-5.
 
     Raises:
-        ConfigError: A layer that isn't there, outputs of another shape, or a network that torch can't export.
+        ConfigError: A layer that isn't there, outputs of another shape, or a network that torch can't export; for ONNX,
+            the extra ``onnx`` isn't installed.
         FeatlabError: The file computes something else than the network, or it can't be written.
     """
-    return _export(module, path, meta, _pt2)
-
-
-def export_onnx(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
-    """Write a network as ONNX, once onnxruntime computes the same; all else is as in `export_backbone`.
-
-    Raises:
-        ConfigError: The extra ``onnx`` isn't installed, or as `export_backbone`.
-        FeatlabError: As `export_backbone`.
-    """
-    check_onnx()
-    return _export(module, path, meta, _onnx)
-
-
-Outputs = Mapping[str, Tensor]
-Written = tuple[bytes, Callable[[Tensor], Outputs]]
-"""A file's content, and what runs it."""
-
-
-def _export(
-    module: nn.Module, path: Path, meta: BackboneMeta, write: Callable[[Tapped, Tensor, Outputs, str], Written]
-) -> float:
+    is_onnx = path.suffix == ".onnx"
+    if is_onnx:
+        check_onnx()
     network = copy.deepcopy(module).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     tapped = Tapped(network, meta.layers).eval().requires_grad_(False)
     outputs: Outputs = tapped(torch.zeros(2, 3, meta.size, meta.size))
@@ -142,12 +124,18 @@ def _export(
     noise = torch.randn(3, 3, meta.size, meta.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         try:
-            content, run = write(tapped, torch.zeros(2, 3, meta.size, meta.size), outputs, text)
+            images = torch.zeros(2, 3, meta.size, meta.size)
+            content, run = (_onnx if is_onnx else _pt2)(tapped, images, outputs, text)
         except Exception as error:
             raise ConfigError(f"torch can't export this network as {path.suffix} ({one_line(error)})") from error
         difference = _compare(path, tapped(noise), run(noise))
     atomic_write_bytes(path, content)
     return difference
+
+
+Outputs = Mapping[str, Tensor]
+Written = tuple[bytes, Callable[[Tensor], Outputs]]
+"""A file's content, and what runs it."""
 
 
 def _pt2(tapped: Tapped, images: Tensor, outputs: Outputs, text: str) -> Written:

@@ -64,7 +64,12 @@ class Checkpoint:
             shutil.rmtree(folder)
         if not path.exists():
             atomic_write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        elif (changed := difference(_read_json(path), content)) is not None:
+            return
+        try:
+            before = dict(parse_json(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise _damaged(path, error) from error
+        if (changed := difference(before, content)) is not None:
             raise InputError(
                 f"{folder} holds an unfinished training of another kind: {changed}; --if-exists overwrite starts again"
             )
@@ -94,13 +99,6 @@ class Checkpoint:
 def _under(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose names begin so, without that beginning."""
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(parse_json(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

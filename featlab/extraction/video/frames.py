@@ -107,8 +107,6 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
         )
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError("no such file") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"not a video that can be read: {one_line(error)}") from None
     with container:
@@ -180,8 +178,7 @@ def decode_packets(video: OpenVideo, packets: Iterable[Any]) -> Iterator[tuple[i
 # A seek may land after the frame (an index by decoding time, leading frames of an open group of pictures). Formats
 # without an index are entered by guess, and the first time stamps after that can't be trusted.
 _TRIES = (0, 2, 15, None)
-_TRIES_WITHOUT_INDEX = (2, 15, None)
-_WITHOUT_INDEX = frozenset(["mpeg", "mpegts", "ogg"])
+_WITHOUT_INDEX = ("mpeg", "mpegts", "ogg")
 _LOST = "the frame can't be decoded"
 
 
@@ -219,7 +216,7 @@ def decode_frames(path: Path, stamps: Sequence[int]) -> Generator[NDArray[np.uin
 def _tries(video: OpenVideo, first: int) -> list[int | None]:
     if video.numbered:
         return [None]
-    tries = _TRIES_WITHOUT_INDEX if video.container.format.name in _WITHOUT_INDEX else _TRIES
+    tries = _TRIES[1:] if video.container.format.name in _WITHOUT_INDEX else _TRIES
     beginning = video.stream.start_time or 0
     return [back for back in tries if back is None or first - back / video.stream.time_base > beginning]
 
