@@ -25,7 +25,7 @@ from featlab.cache.encode import (
     write_text_attr,
 )
 from featlab.cache.schema import ContentDigest, ExtractorInfo, Kinds, first_disorder
-from featlab.cache.table import FeatureTable
+from featlab.cache.table import FeatureTable, row_text
 from featlab.cache.verify import Repeats
 from featlab.errors import CacheError
 
@@ -113,8 +113,7 @@ def _check_order(part: str, plan: Plan, keys: Sequence[NDArray[Any]]) -> None:
     if row is None:
         return
     before, here = (
-        f"subject {plan.subjects[keys[0][at]]!r}, video {plan.videos[keys[1][at]]!r}, frame {keys[2][at]}"
-        for at in (row - 1, row)
+        row_text(plan.subjects[keys[0][at]], plan.videos[keys[1][at]], keys[2][at]) for at in (row - 1, row)
     )
     if before == here:
         raise CacheError(f"{part} holds {here} a second time; keep each frame once")

@@ -21,7 +21,7 @@ import featlab.cache.schema as schema
 from featlab.cache.atomic import atomic_path, cannot_write
 from featlab.cache.hdf5 import CHUNK_CACHE_BYTES
 from featlab.cache.schema import ExtractorInfo, Kinds, canonical_json
-from featlab.cache.table import LARGEST, FeatureTable, Rows, closest_names, codes_of, usable_rows
+from featlab.cache.table import LARGEST, FeatureTable, Rows, closest_names, codes_of, row_text, usable_rows
 from featlab.errors import CONTROL, CacheError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
@@ -101,7 +101,7 @@ def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
         raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
 
     def describe(row: int) -> str:
-        return f"{where}, subject {rows.subjects[row]!r}, video {rows.videos[row]!r}, frame {rows.frames[row]}"
+        return f"{where}, {row_text(rows.subjects[row], rows.videos[row], rows.frames[row])}"
 
     columns: Columns = {
         schema.LABEL: _label_codes(rows.labels, header.classes, describe),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import featlab.cache.schema as schema
 from featlab.cache.schema import ContentDigest, ExtractorInfo, first_disorder, parse_json
-from featlab.cache.table import shape_text
+from featlab.cache.table import row_text, shape_text
 from featlab.errors import CONTROL, CacheError, UnreadableError, one_line
 
 CHUNK_CACHE_BYTES = 1 << 20
@@ -143,9 +143,9 @@ class Structure:
         return schema.LANDMARKS in self.large
 
     def describe_row(self, row: int) -> str:
-        """Say which row it is: "subject 's1', video 'v2', frame 3"."""
-        subject, video = self.subjects[self.codes[schema.SUBJECT][row]], self.videos[self.codes[schema.VIDEO][row]]
-        return f"subject {subject!r}, video {video!r}, frame {self.codes[schema.FRAME][row]}"
+        """Say which row it is, for a message."""
+        subject, video, frame = (self.codes[name][row] for name in (schema.SUBJECT, schema.VIDEO, schema.FRAME))
+        return row_text(self.subjects[subject], self.videos[video], frame)
 
     def new_digest(self) -> ContentDigest:
         """Return a digest that has learnt all but the large datasets."""

@@ -45,13 +45,13 @@ class MergeReport:
 
 
 def merge_caches(
-    paths: Sequence[str | os.PathLike[str]],
+    paths: Sequence[str | os.PathLike[str]],  # Two or more, made by one extractor, without a subject in common.
     out: str | os.PathLike[str],
     *,
-    rename: Mapping[str, str] | None = None,
-    prefix: bool = False,
-    force: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    rename: Mapping[str, str] | None = None,  # New class names by old; two classes of one new name become one.
+    prefix: bool = False,  # Whether each subject is called "<name of its cache>/<subject>".
+    force: bool = False,  # Whether files that are there are replaced.
+    on_progress: Callable[[int, int], None] | None = None,  # Called with (rows written, all rows).
 ) -> MergeReport:
     """Put the rows of several caches into a new one, and a list of each cache's subjects beside it.
 
@@ -59,14 +59,6 @@ def merge_caches(
     there; where it is, so are the lists. Classes are united by name, in the order of the first cache, then of the next.
     Embeddings stay float16 where all are, else they are stored as float32, which changes no value. Landmarks and paths
     that not every cache has are left out.
-
-    Args:
-        paths: Two caches or more, made by the same extractor, without a subject in common.
-        out: The cache to make.
-        rename: New class names by old, in all caches at once; two classes of one new name become one.
-        prefix: Whether each subject is called "<name of its cache>/<subject>".
-        force: Whether files that are there are replaced.
-        on_progress: Called with (rows written, all rows).
 
     Raises:
         CacheError: Caches that can't be joined, or a file that is there; one line with the files and what to do.

@@ -43,38 +43,23 @@ def usable_rows(rows: NDArray[Any]) -> NDArray[np.bool_]:
 class FeatureTable:
     """Rows of features, equal-length arrays, with the names behind their codes.
 
-    Attributes:
-        embeddings: float32 (N, D).
-        label: int16 (N,), an index into `classes`; -1 where unknown.
-        subject: int32 (N,), an index into `subjects`.
-        video: int32 (N,), an index into `videos`. Two subjects may share a video name.
-        frame: int32 (N,), the frame's number within its video.
-        subjects: Names of subjects, also of those without a row here.
-        videos: Names of videos, also of those without a row here.
-        classes: Names of the labels.
-        neutral: The neutral class, one of `classes`.
-        landmarks: float32 (N, P, 2), x and y in pixels; a row of NaN where no face was found. None: not stored.
-        paths: Where each row's image came from. None: not stored.
-        faces: uint8 (N,), how many faces each row's image has. None: not stored.
-        prompts: float32 (K, D), what texts of the classes are to a network of pictures and texts: the logits of a row
-            are its inner products with them. None: not stored.
-
-    Raises:
-        CacheError: Arrays of different lengths, a wrong dtype or shape, a code without a name.
+    What is None is not stored. Arrays of different lengths, of another dtype or shape, or a code without a name are a
+    CacheError.
     """
 
-    embeddings: NDArray[np.float32]
-    label: NDArray[np.int16]
-    subject: NDArray[np.int32]
-    video: NDArray[np.int32]
-    frame: NDArray[np.int32]
-    subjects: tuple[str, ...]
-    videos: tuple[str, ...]
-    classes: tuple[str, ...]
-    neutral: str
-    landmarks: NDArray[np.float32] | None = None
-    paths: tuple[str, ...] | None = None
-    faces: NDArray[np.uint8] | None = None
+    embeddings: NDArray[np.float32]  # (N, D)
+    label: NDArray[np.int16]  # (N,), an index into `classes`; -1 where unknown.
+    subject: NDArray[np.int32]  # (N,), an index into `subjects`.
+    video: NDArray[np.int32]  # (N,), an index into `videos`. Two subjects may share a video name.
+    frame: NDArray[np.int32]  # (N,), the frame's number within its video.
+    subjects: tuple[str, ...]  # Names of subjects, also of those without a row here.
+    videos: tuple[str, ...]  # Names of videos, also of those without a row here.
+    classes: tuple[str, ...]  # Names of the labels.
+    neutral: str  # The neutral class, one of `classes`.
+    landmarks: NDArray[np.float32] | None = None  # (N, P, 2), x, y in pixels; a row of NaN where no face was found.
+    paths: tuple[str, ...] | None = None  # Where each row's image came from.
+    faces: NDArray[np.uint8] | None = None  # (N,), how many faces each row's image has.
+    # (K, D), texts of the classes to a network of pictures and texts: a row's logits are its inner products with them.
     prompts: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
@@ -160,10 +145,8 @@ class FeatureTable:
         return tuple(self.videos[code] for code in np.unique(self.video))
 
     def describe_row(self, row: int) -> str:
-        """Say which row it is, for a message: "subject 's1', video 'v2', frame 3"."""
-        subject = self.subjects[self.subject[row]]
-        video = self.videos[self.video[row]]
-        return f"subject {subject!r}, video {video!r}, frame {self.frame[row]}"
+        """Say which row it is, for a message."""
+        return row_text(self.subjects[self.subject[row]], self.videos[self.video[row]], self.frame[row])
 
     def _subject_codes(self, names: tuple[str, ...]) -> NDArray[np.int32]:
         known = self.subjects
@@ -192,6 +175,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.embeddings)
+
+
+def row_text(subject: str, video: str, frame: object) -> str:
+    """Return how messages name a row: "subject 's1', video 'v2', frame 3"."""
+    return f"subject {subject!r}, video {video!r}, frame {frame}"
 
 
 def codes_of(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:

@@ -65,29 +65,20 @@ class CacheBuilder:
     Shards lie in `<out>.shards/` until `assemble` has renamed the finished cache onto `out`. The folder is locked for
     as long as the builder is open, so a second run on the same `out` is refused. Use it in a `with` block, or close it.
 
-    Args:
-        out: The cache file to make; an existing one is replaced at the very end.
-        extractor: Who makes the embeddings.
-        classes: Names of the labels, in code order.
-        neutral: The neutral class, one of `classes`.
-        dtype: "float32" or "float16", how embeddings are stored.
-        has_landmarks: Whether rows come with landmarks.
-        prompts: As in `FeatureTable`.
-
     Raises:
         CacheError: Arguments that make no sense, another run on the same `out`, a folder that can't be made.
     """
 
     def __init__(
         self,
-        out: str | os.PathLike[str],
+        out: str | os.PathLike[str],  # The cache to make; an existing one is replaced at the very end.
         *,
-        extractor: ExtractorInfo,
-        classes: Sequence[str],
-        neutral: str = "neutral",
-        dtype: str = "float32",
-        has_landmarks: bool = True,
-        prompts: NDArray[np.float32] | None = None,
+        extractor: ExtractorInfo,  # Who makes the embeddings.
+        classes: Sequence[str],  # Names of the labels, in code order.
+        neutral: str = "neutral",  # One of them.
+        dtype: str = "float32",  # Or "float16": how embeddings are stored.
+        has_landmarks: bool = True,  # Whether rows come with landmarks.
+        prompts: NDArray[np.float32] | None = None,  # As in `FeatureTable`.
     ) -> None:
         self._out = Path(out)
         self._header = Header(extractor, tuple(classes), neutral, dtype, has_landmarks, prompts)

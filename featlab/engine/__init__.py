@@ -46,21 +46,15 @@ def run_all(
     work: Work[Item, Result],
     items: Sequence[Item],
     *,
-    jobs: int = 1,
-    engine: EngineConfig = LOCAL,
-    folder: Path = Path("engine"),
-    light: bool = False,
+    jobs: int = 1,  # Processes of ``local``, and of a dask cluster that is started here; 1 works in this process.
+    engine: EngineConfig = LOCAL,  # Which, and how it is reached. A caller's `joblib.parallel_config` beats ``local``.
+    folder: Path = Path("engine"),  # Where SLURM's jobs leave their logs.
+    light: bool = False,  # Items may be shorter than a worker's start: ``local`` starts some when the rest is worth it.
 ) -> Iterator[Result]:
     """Yield what the work gave on each item, as they finish.
 
-    Args:
-        work: A function of a module, or a `functools.partial` of one. In a process it is called by one thread at a
-            time, with one thread: torch's random state is the process's.
-        items: What to work on.
-        jobs: Processes of the engine ``local``, and of a dask cluster that is started here; 1 works in this process.
-        engine: Which engine, and how it is reached. A `joblib.parallel_config` of the caller beats ``local``.
-        folder: Where SLURM's jobs leave their logs.
-        light: Items may be shorter than starting a worker: those of ``local`` are started when the rest is worth it.
+    The work is a function of a module, or a `functools.partial` of one. In a process it is called by one thread at a
+    time, with one thread: torch's random state is the process's.
 
     Raises:
         FeatlabError: What the work raised; a worker that died; a cluster that can't be reached.

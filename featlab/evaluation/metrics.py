@@ -88,18 +88,11 @@ def subject_metrics(
 def video_scores(
     labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], video: NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return a label and the mean probabilities of each video: what is scored where a video is the unit.
+    """Return (V,) labels and (V, K) mean probabilities of videos, by their codes: what is scored where one is the unit.
 
-    A video's label is the one that most of its labelled frames have, of equals the first in the classes' order; a
-    video without a labelled frame is left out. The mean is over all of its frames.
-
-    Args:
-        labels: (n,) codes in [0, K), -1 where unknown.
-        probabilities: (n, K).
-        video: (n,) codes.
-
-    Returns:
-        (V,) labels and (V, K) means, in the order of the videos' codes.
+    Given are (n,) labels, -1 where unknown, (n, K) probabilities and (n,) videos. A video's label is the one that most
+    of its labelled frames have, of equals the first in the classes' order; without a labelled frame it is left out. The
+    mean is over all of its frames.
     """
     found, place = np.unique(video, return_inverse=True)
     known = labels >= 0

@@ -110,26 +110,18 @@ def format_of(path: Path, name: str | None = None, *, images: bool = False) -> s
 
 
 def export_model(
-    model: PersonalModel,
-    out: Path,
-    format: str,
-    metadata: Mapping[str, Any],
+    model: PersonalModel,  # The person's, or the source model.
+    out: Path,  # Replaced when it is there.
+    format: str,  # One of `FORMATS`.
+    metadata: Mapping[str, Any],  # From `export_metadata`.
     *,
-    embeddings: NDArray[np.float32] | None = None,
-    network: ImageNetwork | None = None,
+    embeddings: NDArray[np.float32] | None = None,  # (n, D0) rows of the person to compare on; the first 4,096 are.
+    network: ImageNetwork | None = None,  # The backbone, to take images; ``None``: a head that takes embeddings.
 ) -> ExportReport:
     """Export a model, re-load the file with its own runtime, and compare.
 
     The file appears under its name only when its logits are ours, on the person's rows and on random inputs; beside it
     lies its digest, as ``sha256sum -c`` reads it.
-
-    Args:
-        model: The person's, or the source model.
-        out: The file; replaced when it is there.
-        format: One of `FORMATS`.
-        metadata: From `export_metadata`.
-        embeddings: (n, D0) rows of the person to compare on, not written anywhere; the first 4,096 are taken.
-        network: The backbone, to take images; ``None`` exports a head that takes embeddings.
     """
     format_of(out, format, images=network is not None)
     head = fold(model)

@@ -216,8 +216,9 @@ def _self_supervise(
         return objective.loss(first, second, rows)
 
     epochs = math.ceil(config.ssl_iterations / math.ceil(len(views.features) / config.ssl_batch))
-    stage = _Stage("self-supervision", epochs, config.ssl_batch, random, objective.start_epoch)
-    return _descend(student, [*encoder, *objective.parameters()], len(views.features), loss, stage, config)
+    trained, rows = [*encoder, *objective.parameters()], len(views.features)
+    how = ("self-supervision", epochs, config.ssl_batch, random, objective.start_epoch)
+    return _descend(student, trained, rows, loss, config, *how)
 
 
 def _fine_tune(
@@ -233,19 +234,8 @@ def _fine_tune(
         logits = student.logits(share * features[rows] + (1.0 - share) * features[other])
         return share * F.cross_entropy(logits, labels[rows]) + (1.0 - share) * F.cross_entropy(logits, labels[other])
 
-    stage = _Stage("classification", config.epochs, config.batch, random)
-    return _descend(student, trained, len(features), loss, stage, config)
-
-
-@dataclass(frozen=True, eq=False)
-class _Stage:
-    """One of the stages that learn: the name of its loss, its budget, its random order, and what starts an epoch."""
-
-    term: str
-    epochs: int
-    batch: int
-    random: torch.Generator
-    start_epoch: Callable[[int], None] = lambda epoch: None
+    how = ("classification", config.epochs, config.batch, random)
+    return _descend(student, trained, len(features), loss, config, *how)
 
 
 def _descend(
@@ -253,8 +243,12 @@ def _descend(
     trained: list[nn.Parameter],
     rows: int,
     loss_of: Callable[[Tensor], Tensor],
-    stage: _Stage,
     config: CluPConfig,
+    term: str,
+    epochs: int,
+    batch: int,
+    random: torch.Generator,
+    start_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> tuple[Mapping[str, float], ...]:
     """Minimise a loss of row numbers by SGD, BatchNorm in training mode, the rate falling epoch by epoch."""
     optimiser = torch.optim.SGD(
@@ -265,16 +259,16 @@ def _descend(
 
     def batches() -> Iterator[Tensor]:
         nonlocal epoch
-        for epoch in range(stage.epochs):
-            stage.start_epoch(epoch)
-            yield from shuffled_batches(rows, stage.batch, 2, stage.random)
+        for epoch in range(epochs):
+            start_epoch(epoch)
+            yield from shuffled_batches(rows, batch, 2, random)
 
     fit = train(
-        [Phase(optimiser, lambda picked: {stage.term: loss_of(picked)})],
+        [Phase(optimiser, lambda picked: {term: loss_of(picked)})],
         batches(),
-        name=stage.term,
+        name=term,
         advice=f"lower {config.key('lr')} ({config.lr})",
-        rate=lambda step: half_cosine(epoch, stage.epochs),
+        rate=lambda step: half_cosine(epoch, epochs),
     )
     student.set_mode("eval")
     return fit.history

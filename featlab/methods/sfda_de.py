@@ -21,7 +21,6 @@ from featlab.model.networks import AdaptedModel
 from featlab.model.training import Fit, History, Phase, Terms, train
 from featlab.protocol.splits import Target
 
-COVARIANCES = ("diagonal", "full")
 SHIFT = 1e-3
 """Mean cosine distance that the centres may still move when k-means stops."""
 MAX_ROUNDS = 100
@@ -31,6 +30,8 @@ MAX_ROUNDS = 100
 @dataclass(frozen=True)
 class SFDADEConfig(Options):
     """Distribution estimation: loops of clustering, each followed by steps of SGD with momentum; the last iterate."""
+
+    removed = {"covariance": "surrogate rows have the diagonal one of the target's rows of their class"}  # noqa: RUF012
 
     epochs: int = option(10, "Loops; 0 leaves the source model as it is.", minimum=0)
     steps: int = option(50, "Steps in a loop.", minimum=1)
@@ -52,11 +53,6 @@ class SFDADEConfig(Options):
         search=(0.078, 0.5),
     )
     least: int = option(5, "Classes with fewer rows are left out.", minimum=1)
-    covariance: str = option(
-        "diagonal",
-        "Of the surrogate rows: `diagonal`, or `full`; the one of the target's rows of that class.",
-        choices=COVARIANCES,
-    )
     spread: float = option(1.0, "Standard deviation of surrogate rows in units of the target's.", minimum=0)
     bn_mode: str = bn_option("in the steps")
 
@@ -90,20 +86,12 @@ class Surrogates:
     mean: Tensor  # (C, H), along the class's anchor and as long as the target's mean.
     deviations: Tensor  # (n, H) target rows minus the mean of their class; of rows that are no member, anything.
 
-    def draw(self, count: int, covariance: str, spread: float, random: torch.Generator) -> Tensor:
-        """Return (C, count, H) surrogate rows: N(mean, spread² Σ), Σ the target's covariance or its diagonal."""
+    def draw(self, count: int, spread: float, random: torch.Generator) -> Tensor:
+        """Return (C, count, H) surrogate rows: N(mean, spread² Σ), Σ the diagonal of the target's covariance."""
         freedom = (self.member.sum(dim=1) - 1).clamp_min(1)[:, None]
-        if covariance == "full":
-            # Σᵢ eᵢ dᵢ / √(n − 1) with normal eᵢ has the covariance of the d, and no root of a matrix is needed.
-            weights = self._normal(count, self.member.shape[1], random) * self.member[:, None, :]
-            noise = weights @ self.deviations / freedom.sqrt()[:, None, :]
-        else:
-            deviation = (self.member @ self.deviations.square() / freedom).sqrt()
-            noise = self._normal(count, self.mean.shape[1], random) * deviation[:, None, :]
-        return self.mean[:, None, :] + spread * noise
-
-    def _normal(self, count: int, width: int, random: torch.Generator) -> Tensor:
-        return torch.randn(len(self.classes), count, width, generator=random).to(self.mean.device)
+        deviation = (self.member @ self.deviations.square() / freedom).sqrt()
+        normal = torch.randn(len(self.classes), count, self.mean.shape[1], generator=random).to(self.mean.device)
+        return self.mean[:, None, :] + spread * normal * deviation[:, None, :]
 
 
 def estimate_surrogates(values: Tensor, anchors: Tensor, threshold: float, least: int) -> Surrogates:
@@ -125,7 +113,7 @@ class SFDADE(Method):
     published = (
         "As published: spherical k-means from C's weights, surrogate Gaussians along them, contrastive discrepancy of "
         "bottleneck and predictions, SGD with momentum. There is no official code; details are those of third-party "
-        "code: diagonal covariance (the paper scales the full one: an option), the settings for Office (threshold 0.5, "
+        "code: diagonal covariance (the paper scales the full one), the settings for Office (threshold 0.5, "
         "rate 1e-3, 50 steps a loop), whose data sets are as small as a person's, and from VisDA 10 rows of a class in "
         "a step and the decay, by step. 10 loops, not 500: a person has a few hundred rows. All kept classes are in "
         "every step. Analogue: the anchors live in the bottleneck space and B is trained, where the paper has the "
@@ -172,7 +160,7 @@ def _fit(student: Student, features: Tensor, config: SFDADEConfig, seed: int) ->
             student.set_mode(config.bn_mode)
             for _ in range(config.steps):
                 rows = torch.multinomial(surrogates.member.cpu(), count, generator=random)
-                yield surrogates.draw(count, config.covariance, config.spread, random), features[rows.flatten()]
+                yield surrogates.draw(count, config.spread, random), features[rows.flatten()]
 
     fit = train(
         [Phase(optimiser, lambda batch: discrepancy_terms(student, *batch))],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,43 +30,9 @@ def channel_relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return ‖N(Zₛᵀ Zₛ) − N(Zₜᵀ Zₜ)‖²_F / H, where N scales every row of a Gram matrix to length 1 (equation 5).
 
     There it is taken over the positions of an image's feature map. A feature vector has none: here, over the rows of a
-    batch. The two other losses are variants in the authors' code.
+    batch.
     """
-    return _gram_difference(student.T, teacher.detach().T)
-
-
-def batch_relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return ‖N(Zₛ Zₛᵀ) − N(Zₜ Zₜᵀ)‖²_F / n: which rows of the batch resemble each other (n × n).
-
-    Blind to the scale and to a rotation of either side.
-    """
-    return _gram_difference(student, teacher.detach())
-
-
-def vector_relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean over rows of ‖N(s sᵀ) − N(t tᵀ)‖²_F / H, for the features s and t of one row.
-
-    The i-th row of N(s sᵀ) is sign(sᵢ) s / ‖s‖, so that the value is 2 − 2 cos(s, t) · mean_i sign(sᵢ tᵢ) when no
-    feature is 0, and no H × H matrix is needed. Blind to the scale and to the sign of either side.
-    """
-    ours, theirs = student.sign(), teacher.detach().sign()
-    cosine = F.cosine_similarity(student, teacher.detach(), dim=1)
-    # A feature of 0 is a row of zeros in the outer product: it has no length to add.
-    lengths = (ours.abs() + theirs.abs()).mean(dim=1)
-    return (lengths - 2 * cosine * (ours * theirs).mean(dim=1)).mean()
-
-
-RELATION_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "gram": channel_relation_loss,
-    "batch": batch_relation_loss,
-    "1d": vector_relation_loss,
-}
-"""By the name of the option."""
-
-
-def _gram_difference(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean over rows of the squared distance between the scaled rows of two Gram matrices."""
-    ours, theirs = (F.normalize(values @ values.T, dim=1) for values in (student, teacher))
+    ours, theirs = (F.normalize(values.T @ values, dim=1) for values in (student, teacher.detach()))
     return (ours - theirs).square().sum(dim=1).mean()
 
 
@@ -74,29 +40,19 @@ def _gram_difference(student: Tensor, teacher: Tensor) -> Tensor:
 class SFITConfig(GeneratorConfig):
     """Knowledge of a teacher, made visible by a generator; see `GeneratorConfig`."""
 
+    removed = {"relation": "channels are compared, as published; see relation_weight"}  # noqa: RUF012
+
     knowledge: float = option(
         1.0, "Weight of KL / K (as published) from the teacher to the source model on translated rows.", minimum=0
     )
-    relation: str = option(
-        "gram",
-        "What is compared between the bottlenecks: `gram` (channels, over the batch), `batch` (rows) or "
-        "`1d` (channels of every single row).",
-        choices=tuple(RELATION_LOSSES),
-    )
-    relation_weight: float = option(1.0, "Weight of that comparison.", minimum=0)
+    relation_weight: float = option(1.0, "Weight of the relation of the bottleneck's channels.", minimum=0)
     teacher_epochs: int = option(15, "Passes of SHOT-IM over the target rows, which makes the teacher.", minimum=0)
     teacher_lr: float = option(1e-2, "Learning rate of B in it.", minimum=0)
     bn_mode: str = bn_option("of the teacher in its training")
 
 
-@dataclass(frozen=True, eq=False)
-class _Translation:
-    """The first two stages: the teacher's B and C, G, and what their fits did."""
-
-    features: Tensor
-    teacher: SourceHead
-    generator: Translator
-    fits: tuple[AdaptedModel | Fit, ...]
+_Translation = tuple[Tensor, SourceHead, Translator, tuple[AdaptedModel | Fit, ...]]
+"""The first two stages: the target's features, the teacher's B and C, G, and what their fits did."""
 
 
 class SFIT(Method):
@@ -112,7 +68,7 @@ class SFIT(Method):
         "Adam 3e-4 with a cosine, batches of 64 (its settings for digits). Analogue: 500 steps, not epochs, because a "
         "person's rows make few batches. G is a residual MLP on cached features; it starts at the identity, so the "
         "stage that trains an image network to copy its input has nothing to do and is left out. A feature vector has "
-        "no positions: channels are related over the rows of a batch; the code's two other relations are options. On a "
+        "no positions: channels are related over the rows of a batch. On a "
         "neutral clip G can only copy what SHOT-IM does to the teacher there."
     )
     config_type = SFITConfig
@@ -126,7 +82,8 @@ class SFIT(Method):
 
     def finish(self, bundle: Bundle, stages: _Translation, seed: int) -> AdaptedModel:
         """Return C(B(G(f)))."""
-        return _adapted(PersonalModel(bundle.projection, stages.generator, bundle.head), stages.fits)
+        _, _, generator, fits = stages
+        return _adapted(PersonalModel(bundle.projection, generator, bundle.head), fits)
 
 
 @dataclass(frozen=True)
@@ -162,10 +119,10 @@ class RetrainedSFIT(SFIT):
 
     def finish(self, bundle: Bundle, stages: _Translation, seed: int) -> AdaptedModel:
         """Return C(B'(f)), B' of the teacher."""
-        config, features = self.config, stages.features
-        student = Student(None, copy.deepcopy(stages.teacher))
+        config, (features, teacher, generator, fits) = self.config, stages
+        student = Student(None, copy.deepcopy(teacher))
         with torch.no_grad():
-            translated = bundle.head(stages.generator(features)).argmax(dim=1)
+            translated = bundle.head(generator(features)).argmax(dim=1)
 
         def losses(rows: Tensor) -> Terms:
             p = torch.softmax(student.logits(features[rows]), dim=1)
@@ -176,7 +133,7 @@ class RetrainedSFIT(SFIT):
         )
         with _diverging(config.key("retrain_lr"), config.retrain_lr):
             fit = fit_sgd(student, len(features), again, losses, seed=run_seed(seed, "retrain"))
-        return _adapted(student.model(bundle), (*stages.fits, fit))
+        return _adapted(student.model(bundle), (*fits, fit))
 
 
 def agreeing_entropy(p: Tensor, classes: Tensor) -> Tensor:
@@ -192,8 +149,7 @@ def _translate(bundle: Bundle, target: Target, config: SFITConfig, seed: int) ->
         taught = shot_im.adapt(bundle, target, seed=seed)
     teacher = taught.model.head
     assert isinstance(teacher, SourceHead)  # SHOT-IM trains B of the bundle's own head
-    head, relation = bundle.head, RELATION_LOSSES[config.relation]
-    features = ordered_features(bundle, target)
+    head, features = bundle.head, ordered_features(bundle, target)
     generator = new_adapter(bundle, seed, config.hidden)
     with torch.no_grad():
         taught_bottleneck = teacher.bottleneck(features)
@@ -206,11 +162,11 @@ def _translate(bundle: Bundle, target: Target, config: SFITConfig, seed: int) ->
         divergence = expression_loss(taught_logits[rows], logits) / logits.shape[1]
         return {
             "knowledge": config.knowledge * divergence,
-            "relation": config.relation_weight * relation(bottleneck, taught_bottleneck[rows]),
+            "relation": config.relation_weight * channel_relation_loss(bottleneck, taught_bottleneck[rows]),
         }
 
     fit = fit_generator(generator, len(features), config, losses, seed=seed)
-    return _Translation(features, teacher, generator, (taught, fit))
+    return features, teacher, generator, (taught, fit)
 
 
 @contextmanager

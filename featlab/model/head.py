@@ -106,29 +106,18 @@ def _principal_directions(
 
 
 def train_heads(
-    features: Tensor,
-    labels: Sequence[NDArray[np.int16]],
-    classes: int,
-    config: HeadConfig,
+    features: Tensor,  # (N, D) float32, projected source rows.
+    labels: Sequence[NDArray[np.int16]],  # (N,) class codes for each head; rows with -1 (unknown) are left out.
+    classes: int,  # K.
+    config: HeadConfig,  # No batch is larger than the fewest rows of a head.
     *,
-    seed: int,
-    on_epoch: OnEpoch | None = None,
+    seed: int,  # Of initialisation, order and noise, the same for every head.
+    on_epoch: OnEpoch | None = None,  # Called after each epoch of the first.
 ) -> list[SourceHead]:
     """Train a B and C for each labelling: AdamW, one learning-rate cycle, label smoothing, the last iterate.
 
-    Args:
-        features: (N, D) float32, projected source rows.
-        labels: (N,) class codes for each head; rows with -1 (unknown) are left out.
-        classes: K.
-        config: Width and training; no batch is larger than the fewest rows of a head.
-        seed: Of initialisation, order and noise, the same for every head.
-        on_epoch: Called after each epoch of the first.
-
-    Returns:
-        The heads in evaluation mode, without gradients.
-
-    Raises:
-        InputError: Only one class among the labelled rows, a code outside [0, K), or labels that don't fit the rows.
+    They are in evaluation mode, without gradients. Only one class among the labelled rows, a code outside [0, K), or
+    labels that don't fit the rows are an InputError.
     """
     rows = [_labelled_rows(codes, len(features), classes) for codes in labels]
     targets = torch.stack([torch.from_numpy(codes.astype(np.int64)) for codes in labels]).to(features.device)

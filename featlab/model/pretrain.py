@@ -51,30 +51,19 @@ MAX_GRADIENT = 5.0
 
 
 def pretrain_translators(
-    sources: Sequence[SourceRows],
-    heads: Sequence[SourceHead],
+    sources: Sequence[SourceRows],  # The same rows, of other subjects each; and their pairs unless T is linear.
+    heads: Sequence[SourceHead],  # B and C of each; frozen, in evaluation mode.
     config: PretrainConfig,
     *,
-    share: float = 1.0,
-    seed: int,
-    on_epoch: OnEpoch | None = None,
+    share: float = 1.0,  # The carried share of a person's offset.
+    seed: int,  # Of initialisation, order, dropout and clips, the same for every T.
+    on_epoch: OnEpoch | None = None,  # Called with the epoch, the number of epochs and the mean loss.
 ) -> tuple[list[Translator], History]:
     """Pretrain a T for each selection of the source rows, side by side.
 
-    Args:
-        sources: The same rows, of other subjects each; and their pairs unless T is linear.
-        heads: B and C of each; frozen, in evaluation mode.
-        config: Form, weights, layers and training.
-        share: The carried share of a person's offset.
-        seed: Of initialisation, order, dropout and clips, the same for every T.
-        on_epoch: Called with the epoch, the number of epochs and the mean loss.
-
-    Returns:
-        Each T in evaluation mode, without gradients, with a zero offset; and the losses: the mean of each epoch, or
-        those of each evaluation of the first where T is linear.
-
-    Raises:
-        InputError: No labelled row of a subject with neutral rows, or a loss that is not finite.
+    Each is in evaluation mode, without gradients, with a zero offset. The losses are the mean of each epoch, or those
+    of each evaluation of the first where T is linear. No labelled row of a subject with neutral rows, or a loss that is
+    not finite, is an InputError.
     """
     if not config.epochs:
         dim = sources[0].features.shape[1]

@@ -219,11 +219,10 @@ def membership_test(
 ) -> dict[str, float]:
     """Attack what a bundle with such a style bank and a head trained like that would hold.
 
-    Returns:
-        ``people``, how many were dealt, and the area under the curve of each attack: ``centre`` (inner product of a
-        person's neutral mean and the bank's centre, both from the others' mean), ``head`` (the loss of the person's
-        rows) and ``single`` (distance to the nearest of the bank's people). Empty with fewer than `LEAST_PEOPLE` people
-        who have neutral rows in both halves.
+    Returned are ``people``, how many were dealt, and the area under the curve of each attack: ``centre`` (inner product
+    of a person's neutral mean and the bank's centre, both from the others' mean), ``head`` (the loss of the person's
+    rows) and ``single`` (distance to the nearest of the bank's people). Nothing with fewer than `LEAST_PEOPLE` people
+    who have neutral rows in both halves.
     """
     if len(source.subjects) < LEAST_PEOPLE:
         return {}

@@ -98,31 +98,19 @@ class Fit:
 
 
 def train(
-    phases: Sequence[Phase],
-    batches: Iterable[Any],
+    phases: Sequence[Phase],  # The updates of a step, in order; names of loss terms have to differ between them.
+    batches: Iterable[Any],  # What the losses are called with.
     *,
-    advice: str,
-    name: str = "adaptation",
-    rate: Callable[[int], float] | None = None,
-    limit: Callable[[], object] = lambda: None,
-    history: History | None = None,
+    advice: str,  # What to do when a loss is not finite, for the message.
+    name: str = "adaptation",  # Of what is trained, for the message.
+    rate: Callable[[int], float] | None = None,  # Factor of the learning rates at a step, counted from 0.
+    limit: Callable[[], object] = lambda: None,  # Called before each update; it may change the gradients.
+    history: History | None = None,  # Gets an entry a step, while the training runs.
 ) -> Fit:
     """Take a step on every batch; what is to happen between steps happens where ``batches`` are made.
 
-    Args:
-        phases: The updates of a step, in order; names of loss terms have to differ between them.
-        batches: What the losses are called with.
-        advice: What to do when a loss is not finite, for the message.
-        name: Of what is trained, for the message.
-        rate: Factor of the learning rates at a step, counted from 0.
-        limit: Called before each update; it may change the gradients.
-        history: Gets an entry a step, while the training runs.
-
-    Returns:
-        The fit; all parameters of the optimisers are left frozen.
-
-    Raises:
-        InputError: A loss, or a parameter at the end, that is not finite.
+    All parameters of the optimisers are left frozen. A loss, or a parameter at the end, that is not finite is an
+    InputError.
     """
     optimisers = list(dict.fromkeys(phase.optimiser for phase in phases))
     parameters = [tensor for optimiser in optimisers for tensor in _parameters(optimiser)]

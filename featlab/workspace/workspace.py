@@ -52,25 +52,18 @@ class Workspace:
     @classmethod
     def open(
         cls,
-        root: Path,
-        overrides: Mapping[str, Any] | None = None,
+        root: Path,  # A folder that holds only a cache will do.
+        overrides: Mapping[str, Any] | None = None,  # ``{"section.key": value}`` from flags.
         *,
+        # Whose rows are read; of the others, names and codes are. All by default. A function chooses them among all
+        # names; source stages that have to be run then read the rows that they need.
         subjects: Sequence[str] | Callable[[tuple[str, ...]], Sequence[str]] | None = None,
+        # ``auto`` trains on a GPU where there is one, and adapts on the CPU: a clip is too short to be worth the way.
         device: str = "cpu",
-        notify: Notify | None = None,
-        on_epoch: OnEpoch | None = None,
+        notify: Notify | None = None,  # Called with one line when a stage runs.
+        on_epoch: OnEpoch | None = None,  # Progress of training.
     ) -> Workspace:
         """Read the configuration and the cache.
-
-        Args:
-            root: The workspace folder; a folder that holds only a cache will do.
-            overrides: ``{"section.key": value}`` from flags.
-            subjects: Whose rows are read; of the others, names and codes are. All by default. A function chooses them
-                among all names; source stages that have to be run then read the rows that they need.
-            device: ``cpu``, ``cuda``, ``mps`` or ``auto``, which trains on a GPU where there is one, and adapts on the
-                CPU: a clip is too short to be worth the way to a GPU.
-            notify: Called with one line when a stage runs.
-            on_epoch: Progress of training.
 
         Raises:
             InputError: No such folder.

@@ -31,7 +31,7 @@ SOURCE_ACCESS = [name for name in NAMES if get_method(name).needs_source]
 PARTS_OF_PFT = ("pft-linear", "pft-mlp", "pft")
 CERTAIN = {*CLOSED_FORM, *PARTS_OF_PFT, "oracle"}
 """Methods in which nothing is drawn: a seed changes nothing."""
-VARIANTS = {"dsfda": [{"gaussians": "none"}], "clup-swav": [{"start": "source"}], "sfit": [{"relation": "1d"}]}
+VARIANTS = {"dsfda": [{"gaussians": "none"}], "clup-swav": [{"start": "source"}]}
 """Options with which a method has to stand odd rows, too."""
 SMALL = {
     "iterations": 3,
