@@ -1,8 +1,4 @@
-"""Vision transformers of a folder, as `save_pretrained` writes it, or of the Hugging Face hub.
-
-``hf:FOLDER`` reads what is there. ``hf:OWNER/NAME`` and ``clip:NAME`` take it from the hub's own store on this machine,
-or fetch it into there; ``@REVISION`` at the end pins a version.
-"""
+"""Vision transformers, as `save_pretrained` writes them: of a folder (``hf:FOLDER``) or of the Hugging Face hub."""
 
 from __future__ import annotations
 
