@@ -101,8 +101,8 @@ class NetworkOptions(Options):
     size: int | None = option(None, "Side of the input in pixels.")
     mean: tuple[float, ...] | None = option(None, "Of R, G and B on the scale 0..1; one number or three.")
     std: tuple[float, ...] | None = option(None, "Likewise.")
-    crop: float | None = option(None, "Side of the centred square that is used, as a fraction of the shorter side.")
-    interpolation: str | None = option(None, "bilinear, bicubic or lanczos.")
+    crop: float | None = option(None, "Side of the centred square, in shorter sides.", minimum=0.01, maximum=1)
+    interpolation: str | None = option(None, "Filter that resizes.", choices=("bilinear", "bicubic", "lanczos"))
 
     def check_together(self) -> None:
         """Refuse a layer named twice, another number of means than one or three, and a prefix without a file."""
@@ -210,10 +210,6 @@ class InputSpec:
         if not len(self.mean) == len(self.std) == 3 or not all(map(math.isfinite, values)) or min(self.std) <= 0:
             said = f"got mean {self.mean} and std {self.std}"
             raise ConfigError(f"mean must be finite and std positive, three numbers each; {said}")
-        if not 0 < self.crop <= 1:
-            raise ConfigError(f"crop is a fraction of the shorter side, above 0 and up to 1, got {self.crop}")
-        if self.interpolation not in INTERPOLATIONS:
-            raise ConfigError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
 
     def prepare(self) -> ResizeCrop:
         """Return what cuts an image to this input."""
