@@ -17,7 +17,7 @@ from featlab.analysis import style
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import Column, columns_of, count_text, make_table
 from featlab.cache.atomic import atomic_path
-from featlab.cache.names import as_cell
+from featlab.cache.schema import as_cell
 from featlab.errors import InputError, closest
 from featlab.extraction.items import Failure, natural_key
 from featlab.extraction.tables import good_rows

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featlab.analysis.inside import AdaptedPerson, can_be_split
-from featlab.compute import count_flops, one_thread
+from featlab.compute import one_thread, run_seed
 from featlab.errors import FeatlabError, one_line
-from featlab.evaluation.run import adapted_model
+from featlab.evaluation.run import adapted_model, count_flops
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
 from featlab.model.networks import AdaptedModel, as_tensor
 from featlab.protocol.splits import Split
-from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
 
@@ -42,7 +41,7 @@ class MethodCost:
     setting: str  # Its group in tables.
     trainable: int = 0  # Parameters that are updated for one person.
     parameters: int = 0  # Numbers in the model that predicts.
-    adapt_flops: float = math.nan  # Floating-point operations of one adaptation, as `featlab.compute` counts them.
+    adapt_flops: float = math.nan  # Floating-point operations of one adaptation, as `count_flops` counts them.
     predict_flops: float = math.nan  # Those of predicting one frame.
     iterations: float = math.nan  # Optimiser steps, the median over subjects; 0 for a closed form.
     converged: float = math.nan  # Those until the loss had settled, see `converged_at`; NaN: never.

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from featlab.analysis.render import FORMATS
 from featlab.analysis.table import Table
 from featlab.cache.atomic import SUMS, atomic_path, atomic_write_text, check_sum, folders_synced_last, sum_of, sums_of
+from featlab.compute import stable_hash
 from featlab.config.analysis import FIGURE_FORMATS
 from featlab.errors import InputError
-from featlab.seeding import stable_hash
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

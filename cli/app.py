@@ -17,8 +17,7 @@ from typer import Option
 from typer.core import TyperGroup
 
 from featlab import __version__
-from featlab.cache.names import inert
-from featlab.cli.output import print_error
+from featlab.cli.output import inert, print_error
 from featlab.cli.session import DONE, FAILED, REFUSED, TYPED
 from featlab.errors import FeatlabError, InputError
 

@@ -166,7 +166,7 @@ class Session:
 
     def warn_of_untested(self, workspace: Workspace, targets: Sequence[str], scope: str = "person") -> None:
         """Warn of classes that targets have and are not tested on, which their scores don't show."""
-        from featlab.evaluation.metrics import untested_classes
+        from featlab.protocol.splits import untested_classes
 
         found = untested_classes(workspace.table, targets, workspace.config.protocol.gap, scope)
         if found:
@@ -255,7 +255,7 @@ def typed_command() -> str:
 
 def names_in(text: str | None) -> list[str]:
     """Return the names in a text with commas; none of no text."""
-    from featlab.cache.names import one_form
+    from featlab.cache.schema import one_form
 
     return [one_form(name) for name in (text or "").split(",") if name.strip()]
 

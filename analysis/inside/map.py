@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from featlab.analysis.inside import EXTRACTED, UNADAPTED, AdaptedPeople, AdaptedPerson, View, person_views, pick_rows
 from featlab.analysis.table import columns_of
+from featlab.compute import run_seed
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
 from featlab.pairing.search import search
-from featlab.seeding import run_seed
 
 EMBEDDINGS = ("tsne", "pca", "umap")
 GROUPS = ("source", "extracted", "translated")

@@ -14,7 +14,7 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.names import from_cell
+from featlab.cache.schema import from_cell
 from featlab.errors import InputError
 
 # As pandas, R, MATLAB, Excel, SPSS, Stata and the C libraries of Windows and Linux print what is missing.

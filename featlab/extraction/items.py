@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from featlab.cache.names import Names, one_form, one_name_each
+from featlab.cache.names import Names, one_name_each
 from featlab.config.options import check_choice
 from featlab.errors import InputError, closest, listed, one_line
 
@@ -170,10 +170,14 @@ class Pseudonyms:
 
     def subject(self, name: str) -> str:
         """Return a person's pseudonym, the same with the same key whatever the command."""
+        from featlab.cache.schema import one_form  # To list layouts takes no NumPy.
+
         return self._hash("p", one_form(name))
 
     def video(self, subject: str, name: str) -> str:
         """Return what a recording of that person is called; ``subject`` is the person's name."""
+        from featlab.cache.schema import one_form
+
         return self._hash("v", one_form(subject), one_form(name))
 
     def path(self, name: str) -> str:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from featlab.cache.schema import ExtractorInfo
-from featlab.config.options import Options, option, refuse_inert, with_options
+from featlab.config.options import Options, Registry, option, refuse_inert, with_options
 from featlab.errors import ConfigError
-from featlab.registry import Registry
 
 Image = NDArray[np.uint8]
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from featlab.compute import from_seed
 from featlab.errors import ConfigError, InputError, listed, one_line
-from featlab.seeding import from_seed
 
 RANDOM = "random"
 """The name by which random weights have to be asked for."""

@@ -8,11 +8,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from featlab.config.options import Options, with_options
+from featlab.config.options import Options, Registry, with_options
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item, with_one_name_each
 from featlab.extraction.video import EVERY_FRAME, Sampling
-from featlab.registry import Registry
 
 Reader = Callable[[Path, Any], list[Item]]
 """From a root and the layout's options to its items: sorted by subject, video and frame, at least one."""

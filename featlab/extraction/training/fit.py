@@ -24,11 +24,10 @@ from torch import Tensor, nn
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
 from featlab.cache.schema import parse_json
-from featlab.compute import one_cycle, set_learning_rate
+from featlab.compute import one_cycle, run_seed, seeded, set_learning_rate
 from featlab.errors import InputError, one_line
 from featlab.extraction.training import TrainConfig
 from featlab.extraction.training.data import Images, augment, balanced_epoch, balanced_groups, batches, normalise
-from featlab.seeding import run_seed, seeded
 
 _FORMAT = 1
 _FACTS = ("epoch", "best_epoch", "history")

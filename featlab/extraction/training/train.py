@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from featlab.compute import seeded
 from featlab.engine import OnProgress
 from featlab.errors import ConfigError, InputError, closest, one_line
 from featlab.extraction.backbones.exported_program import load_program
@@ -28,7 +29,6 @@ from featlab.extraction.training import TrainConfig, flat
 from featlab.extraction.training.data import Images, People, choose_people, load_images
 from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card
 from featlab.extraction.training.fit import Checkpoint, Fitted, OnEpoch, difference, fit
-from featlab.seeding import seeded
 
 IfExists = Literal["resume", "error", "overwrite"]
 
