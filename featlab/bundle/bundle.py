@@ -12,7 +12,7 @@ import hmac
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,14 +21,13 @@ from torch import Tensor
 
 from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text, check_sum
-from featlab.cache.names import as_markdown, one_form
-from featlab.cache.schema import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo, as_markdown, one_form
+from featlab.compute import blank, stable_hash
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError, one_line
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state, head_map
 from featlab.model.style_bank import LAYERS, CarriedShare, StyleBank, membership_sentence
 from featlab.protocol.splits import check_disjoint
-from featlab.seeding import blank, stable_hash
 
 BUNDLE_FORMAT = 3
 _MADE_BY = ("features", "head", "pair", "pretrain")
@@ -91,10 +90,18 @@ class Bundle:
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
-        """Return C(B(T(f))), (n, K), of features (n, D): behind T's hidden layer all is one affine map, made once."""
-        kept, hidden, bias = _behind(self.translator, self.head)
+        """Return C(B(T(f))), (n, K), of features (n, D)."""
+        kept, hidden, bias = self._behind
         shifted = features + self.translator.offset
         return torch.addmm(bias, shifted, kept).addmm_(torch.relu(self.translator.first(shifted)), hidden)
+
+    @cached_property
+    def _behind(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (D, K) of what T keeps and (hidden, K) of its hidden layer to logits, and their bias (K,)."""
+        last, (weight, bias) = self.translator.last, head_map(self.head)
+        hidden, bias = last.weight.cpu().double().T @ weight, bias + last.bias.cpu().double() @ weight
+        kept, device = weight if self.translator.residual else torch.zeros_like(weight), last.weight.device
+        return kept.float().to(device), hidden.float().to(device), bias.float().to(device)
 
     def check_new(self, people: Sequence[str]) -> None:
         """Raise an InputError when one of these people is a source subject."""
@@ -108,15 +115,6 @@ class Bundle:
                 f"made for {self.extractor.id!r} ({self.extractor.fingerprint[:12]}); extract with the same backbone, "
                 "weights and preprocessing, or train another bundle"
             )
-
-
-@lru_cache(maxsize=64)
-def _behind(translator: Translator, head: SourceHead) -> tuple[Tensor, Tensor, Tensor]:
-    """Return maps (D, K) of what T keeps and (hidden, K) of its hidden layer to logits, and their bias (K,)."""
-    last, (weight, bias) = translator.last, head_map(head)
-    hidden, bias = last.weight.cpu().double().T @ weight, bias + last.bias.cpu().double() @ weight
-    kept, device = weight if translator.residual else torch.zeros_like(weight), last.weight.device
-    return kept.float().to(device), hidden.float().to(device), bias.float().to(device)
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> Path:

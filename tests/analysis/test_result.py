@@ -1,6 +1,8 @@
 """Results and their folders: what is written is read back, what is damaged is named, what an evaluation leaves."""
 
 import json
+import os
+import stat
 from contextlib import nullcontext
 
 import numpy as np
@@ -62,6 +64,13 @@ def test_a_result_is_written_whole_and_read_back(tmp_path, stored):
     assert page.figures == (PageFigure("lines", "Lines", "A caption."),)
     assert read_table(tmp_path, page.tables[0]) == TABLE
     assert (tmp_path / "lines.csv").read_text(encoding="utf-8") == "x,y\n1,0.25\n2,0.5\n"
+
+
+def test_the_folder_of_a_result_is_synced_once_and_every_file(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda handle: synced.append(stat.S_ISDIR(os.fstat(handle).st_mode)))
+    written = write_result(tmp_path, made())
+    assert (synced.count(True), synced.count(False), synced[-1]) == (1, len(written), True)
 
 
 def test_another_content_of_any_file_is_found_and_what_reads_it_refuses_it(tmp_path):
@@ -138,9 +147,9 @@ SCORES = {"source-only": (0.5, 0.6, 0.4), "pft": (0.6, 0.7, 0.3), "safn": (0.7, 
 
 @pytest.fixture
 def rows(result):
-    seen, sure = {"safn": "source-access", "oracle": "oracle"}, (*(0.0,) * 42, 2.0, 1.9, 1.0)
+    seen = {"safn": "source-access", "oracle": "oracle"}
     return [
-        result(method, f"s{n}", s, class_recall=(s, 1.0), reliability=sure, selection=seen.get(method, "source-free"))
+        result(method, f"s{n}", s, class_recall=(s, 1.0), selection=seen.get(method, "source-free"))
         for method, scores in SCORES.items()
         for n, s in enumerate(scores)
     ]
@@ -162,7 +171,7 @@ def test_an_evaluation_leaves_rows_tables_figures_and_sentences_and_their_number
     found = evaluated(rows, kind="benchmark", classes=("neutral", "pain"))
     assert found.title == "Benchmark: 4 methods on 3 target subjects"
     assert list(found.tables) == ["subjects", "summary", "costs", "classes", "ranks"]
-    assert [item.name for item in found.figures] == ["summary", "subjects", "reliability", "ranks"]
+    assert [item.name for item in found.figures] == ["summary", "subjects", "ranks"]
     assert found.summary == evaluation_summary(rows, summarise(rows))
     assert found.printed == ["subjects", "classes", "costs", "summary"]
     stored(found)
@@ -174,9 +183,6 @@ def test_an_evaluation_leaves_rows_tables_figures_and_sentences_and_their_number
     ranks = dict(zip(figures["ranks"]["method"], figures["ranks"]["rank"], strict=True))
     assert ranks == {"pft": pytest.approx(2.0), "safn": pytest.approx(5 / 3), "source-only": pytest.approx(7 / 3)}
     assert set(figures["ranks"]["subjects"]) == {3}
-    data = figures["reliability"]
-    assert data["method"][::15] == ["source-only", "pft"]
-    assert [data[name][14] for name in ("share", "confidence", "accuracy")] == pytest.approx([1.0, 0.95, 0.5])
 
 
 def test_what_the_rows_do_not_have_is_not_made_and_failed_rows_are_listed(result, rows):

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import torch
 
@@ -37,6 +38,12 @@ def slow_at_first(number):
     """Take a while for the number 0, as what loads something."""
     time.sleep(0.05 * (number == 0))
     return os.getpid()
+
+
+def stays(folder):
+    """Leave the process's number in a folder, and go on and on."""
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(600)
 
 
 class Gone:

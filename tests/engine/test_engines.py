@@ -32,6 +32,14 @@ HERE = str(Path(__file__).parent)
 LOCAL, SLURM = EngineConfig(), EngineConfig(name="submitit")
 
 
+def eventually(true):
+    """Wait until something is true."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.fixture(autouse=True)
 def work(monkeypatch):
     """`engine_work`, which other processes find as well; those that joblib keeps of earlier tests don't."""
@@ -61,10 +69,7 @@ def dask(tmp_path_factory):
         )
     ]
     try:
-        deadline = time.monotonic() + 60
-        while not file.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        eventually(file.exists)
         with distributed.Client(scheduler_file=str(file), set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
             address = client.scheduler.address
@@ -138,22 +143,21 @@ def test_a_killed_dask_workers_item_is_done_by_another(dask, work, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "everyone"), [("SIGINT", True), ("SIGKILL", False)])
-def test_no_worker_outlives_a_run_that_is_stopped_or_killed_and_none_prints_anything(how, everyone):
+def test_no_worker_outlives_a_run_that_is_stopped_or_killed_and_none_prints_anything(how, everyone, tmp_path):
     # Where the tests run in the background, a shell has switched Ctrl-C off.
     code = (
-        "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from featlab.engine import run_all; list(run_all(time.sleep, [60] * 4, jobs=2))"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from engine_work import stays; from featlab.engine import run_all\n"
+        "list(run_all(stays, [sys.argv[1]] * 4, jobs=2))"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, process_group=0) as running:
-        time.sleep(3)
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, process_group=0) as running:
+        eventually(lambda: len(list(tmp_path.iterdir())) == 2)
         (os.killpg if everyone else os.kill)(running.pid, getattr(signal, how))
-        said = running.communicate(timeout=20)[1]
+        said = running.communicate(timeout=60)[1]
     assert said.count("Traceback") == everyone  # Its own.
-    deadline = time.monotonic() + 10
     with suppress(ProcessLookupError):
-        while os.killpg(running.pid, 0) is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        eventually(lambda: os.killpg(running.pid, 0))
 
 
 def test_work_that_is_shorter_than_a_workers_start_stays_here(work):

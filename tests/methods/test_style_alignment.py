@@ -1,5 +1,7 @@
 """Alignment in closed form: where it lies, and what it makes of clips that are not neutral, short or degenerate."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,10 @@ def test_logits_are_those_of_t_b_and_c(residual):
             tensor.copy_(torch.randn_like(tensor))
         expected = head(translator(features))
     torch.testing.assert_close(bundle_of(translator, head).logits(features), expected, atol=1e-5, rtol=1e-5)
+    # A bundle that is gone keeps no model alive.
+    left = weakref.ref(translator)
+    del translator
+    assert left() is None
 
 
 def test_mean_and_median_move_themselves_onto_the_centre(translator, head):
