@@ -119,7 +119,8 @@ def test_with_the_same_sources_another_target_or_a_pool_changes_no_targets_numbe
 
 
 @pytest.mark.slow
-def test_two_jobs_give_what_one_does(first, open_workspace, tmp_path):
+def test_two_jobs_give_what_one_does(first, open_workspace, tmp_path, monkeypatch):
+    monkeypatch.setattr("featlab.engine.WORTH", 0.0)  # Seconds that other processes must save to be started.
     # The source models too: they are made in the workers, and can't be sent from one process to another.
     for folder in ("results", "stages", "bundles"):
         shutil.rmtree(tmp_path / folder)
