@@ -163,7 +163,8 @@ SMALLEST = 10_000
 _SAMPLE = 1000  # queries that are searched in full, too
 _TRAINED_ON = 2  # tiles of base rows that an index is trained on: 128 MiB
 _WANTED, _GAIN = 0.95, 0.01  # more effort, until that recall, or while it brings so much
-_EFFORTS = (16, 32, 64, 128, 256, 512, 1024)
+_FEWEST = 16  # proposals beyond k
+_EFFORTS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 def find(space: Space, k: int, *, skip: Rows | None = None, backend: str = "auto", index: str = "") -> Neighbours:
@@ -195,16 +196,22 @@ def _find(faiss: Any, space: Space, k: int, ranges: Rows, factory: str) -> Neigh
     sample = np.unique(np.linspace(0, n - 1, _SAMPLE).astype(np.intp))
     true = Neighbours.none(n, k)
     search_in_full(space, true, sample, ranges)
-    before = 0.0
-    for effort in _EFFORTS:
+
+    def tried(rows: Rows, effort: int, more: int) -> tuple[Neighbours, tuple[int, int]]:
         found = Neighbours.none(n, k)
-        _propose(faiss, made, space, found, sample, ranges, effort)
-        hits, of = _checked(space, true, found, sample)
-        if hits >= _WANTED * of or hits < (before + _GAIN) * of:
+        _propose(faiss, made, space, found, rows, ranges, effort, min(k + more, space.base))
+        return found, _checked(space, true, found, sample)
+
+    hits = before = 0
+    for effort in _EFFORTS:
+        before, (hits, of) = hits, tried(sample, effort, 2 * effort)[1]
+        if hits >= _WANTED * of or hits < before + _GAIN * of:
             break
-        before = hits / of
-    found = Neighbours.none(n, k)
-    _propose(faiss, made, space, found, np.arange(n), ranges, effort)
+    more, enough = 2 * effort, min(hits, _WANTED * of)
+    # Half as many proposals to score again are enough for an index that holds vectors nearly as they are.
+    while more > _FEWEST and tried(sample, effort, more // 2)[1][0] >= enough:
+        more //= 2
+    found = tried(np.arange(n), effort, more)[0]
     allowed = space.base - np.maximum(ranges[:, 1] - ranges[:, 0], 0)
     lacking = np.flatnonzero((found.rows >= 0).sum(axis=1) < np.minimum(allowed, k))
     search_in_full(space, found, lacking, ranges)
@@ -217,15 +224,22 @@ def _filled(faiss: Any, space: Space, factory: str) -> Any:
     if cells := faiss.try_extract_index_ivf(made):
         cells.cp.min_points_per_centroid = 1  # or faiss warns on stderr; the recall tells more
     tiles = list(space.tiles(space.base))
-    made.train(space.right(slice(0, space.base, -(-len(tiles) // _TRAINED_ON))))
+    some = space.right(slice(0, space.base, -(-len(tiles) // _TRAINED_ON)))
+    if isinstance(made, faiss.IndexPreTransform):
+        first = faiss.downcast_VectorTransform(made.chain.at(0))
+        if isinstance(first, faiss.PCAMatrix):
+            first.train(some)
+            first.have_bias = False  # Less their mean, other vectors would have the largest inner products.
+    made.train(some)
     for tile in tiles:
         made.add(space.right(tile))
     return made
 
 
-def _propose(faiss: Any, made: Any, space: Space, found: Neighbours, rows: Rows, ranges: Rows, effort: int) -> None:
-    """Put the best of what the index proposes for some queries into `found`."""
-    count = min(found.rows.shape[1] + 2 * effort, space.base)
+def _propose(
+    faiss: Any, made: Any, space: Space, found: Neighbours, rows: Rows, ranges: Rows, effort: int, count: int
+) -> None:
+    """Put the best of what the index proposes for some queries, so many for each, into `found`."""
     another = np.flatnonzero((np.diff(ranges[rows], axis=0) != 0).any(axis=1)) + 1
     for run in np.split(rows, another):
         start, stop = (int(bound) for bound in ranges[run[0]])
