@@ -240,30 +240,47 @@ def _propose(
     faiss: Any, made: Any, space: Space, found: Neighbours, rows: Rows, ranges: Rows, effort: int, count: int
 ) -> None:
     """Put the best of what the index proposes for some queries, so many for each, into `found`."""
-    another = np.flatnonzero((np.diff(ranges[rows], axis=0) != 0).any(axis=1)) + 1
-    for run in np.split(rows, another):
-        start, stop = (int(bound) for bound in ranges[run[0]])
-        selector = faiss.IDSelectorNot(faiss.IDSelectorRange(start, max(start, stop)))
-        options = _options(faiss, made, selector, effort)
-        for tile in space.tiles(len(run), count):
-            left = space.left(run[tile])
-            _, columns = made.search(left, count, params=options)
-            # Again, since the index may hold vectors in short.
-            right = space.right(columns.ravel()).reshape(*columns.shape, space.width)
-            inner = np.where(columns >= 0, (right @ left[:, :, None])[:, :, 0], -np.inf).astype(np.float32)
-            keep_likely(found, space, run[tile], columns, inner)
+    for tile in space.tiles(len(rows), count):
+        left = space.left(rows[tile])
+        columns = _search(faiss, made, left, ranges[rows[tile]], effort, count)
+        # Again, since the index may hold vectors in short.
+        right = space.right(columns.ravel()).reshape(*columns.shape, space.width)
+        inner = np.where(columns >= 0, (right @ left[:, :, None])[:, :, 0], -np.inf).astype(np.float32)
+        keep_likely(found, space, rows[tile], columns, inner)
 
 
-def _options(faiss: Any, made: Any, selector: Any, effort: int) -> Any:
-    """Return how to search: without what is not selected, and how far (cells of an IVF, width of a graph's search)."""
-    made = faiss.downcast_index(made)
+def _search(faiss: Any, made: Any, vectors: NDArray[np.float32], ranges: Rows, effort: int, count: int) -> Rows:
+    """Return (r, count) base rows outside the range of each of r queries, -1 where the index has no more.
+
+    ``effort``: how many cells of an IVF are searched, or the width of a graph's search.
+    """
     if isinstance(made, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_options(faiss, made.index, selector, effort))
+        for place in range(made.chain.size()):
+            vectors = made.chain.at(place).apply_py(vectors)
+        made = faiss.downcast_index(made.index)
+    inner = np.empty((len(vectors), count), dtype=np.float32)
+    columns = np.empty((len(vectors), count), dtype=np.int64)
     if isinstance(made, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, made.nlist))
-    if isinstance(made, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=effort)
-    return faiss.SearchParameters(sel=selector)
+        # Of all queries at a time: for those of one subject it takes twice as long.
+        products, cells = made.quantizer.search(vectors, min(effort, made.nlist))
+    another = np.flatnonzero((np.diff(ranges, axis=0) != 0).any(axis=1)) + 1
+    for first, last in zip([0, *another], [*another, len(vectors)], strict=True):
+        run, (start, stop) = slice(first, last), (int(bound) for bound in ranges[first])
+        selector = faiss.IDSelectorNot(faiss.IDSelectorRange(start, max(start, stop)))
+        if isinstance(made, faiss.IndexIVF):
+            options = faiss.SearchParametersIVF(sel=selector, nprobe=cells.shape[1])
+            given = (vectors[run], count, cells[run], products[run], inner[run], columns[run])
+            pointers = (item if isinstance(item, int) else faiss.swig_ptr(item) for item in given)
+            made.search_preassigned_c(int(last - first), *pointers, False, options)
+        else:
+            graph = isinstance(made, faiss.IndexHNSW)
+            options = (
+                faiss.SearchParametersHNSW(sel=selector, efSearch=effort)
+                if graph
+                else faiss.SearchParameters(sel=selector)
+            )
+            columns[run] = made.search(vectors[run], count, params=options)[1]
+    return columns
 
 
 def _checked(space: Space, true: Neighbours, found: Neighbours, sample: Rows) -> tuple[int, int]:
