@@ -54,8 +54,9 @@ def test_an_index_keeps_the_rules_and_its_recall_is_that_of_an_exact_search(tabl
         assert made == true
 
 
-def test_shapes_are_found_by_an_index_too(table):
-    exact, found = (make_pairs(table, PairConfig("landmark", "any", 2, factory), seed=0) for factory in ("", "Flat"))
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
+def test_shapes_are_found_by_an_index_too(table, factory):
+    exact, found = (make_pairs(table, PairConfig("landmark", "any", 2, made), seed=0) for made in ("", factory))
     assert (np.isnan(exact.recall), found.recall) == (True, 1.0)
     np.testing.assert_array_equal(exact.reference, found.reference)
     np.testing.assert_array_equal(exact.score, found.score)
