@@ -174,6 +174,8 @@ def draw_growth(series: dict[str, list[dict[str, Any]]]) -> None:
             right.plot(many, ROW_BYTES * many / 2**30 + beside, dashes, linewidth=0.8, label=name)
         for axis, name in ((left, "processor seconds"), (right, "peak memory (GiB)")):
             axis.set(xscale="log", yscale="log", xlabel="rows of 512 values", ylabel=name)
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_formatter("{x:,.10g}")
             axis.legend(fontsize=5.5)
     every = [point for line in series.values() for point in line]
     columns = {key: [point[key] for point in every] for key in ("name", "rows", "cpu", "seconds", "memory")}

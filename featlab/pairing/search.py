@@ -170,7 +170,7 @@ _EFFORTS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 def find(space: Space, k: int, *, skip: Rows | None = None, backend: str = "auto", index: str = "") -> Neighbours:
     """Find each query's k best base rows: exactly, as `nearest` does, or among those that an index proposes.
 
-    ``index`` is a factory string of faiss ("IVF1024,Flat", "HNSW32", "OPQ16,IVF4096,PQ16"). Empty, or with fewer than
+    ``index`` is a factory string of faiss ("PCA64,IVF4096,SQfp16", "HNSW32"). Empty, or with fewer than
     `SMALLEST` base rows: exact. One that faiss can't make of these rows, or can't search with rules, is a ConfigError.
     """
     if not index or space.base < SMALLEST:
