@@ -188,20 +188,20 @@ def _play(
         odds=odds,
         source_logits=source_logits,
         logits={form: values[-1] for form, values in logits.items()},
-        before=_macro_f1(labels, source_logits, model),
+        before=float(_macro_f1(labels, source_logits)),
         lengths=lengths,
-        after={form: tuple(_macro_f1(labels, one, model) for one in values) for form, values in logits.items()},
+        after={form: tuple(_macro_f1(labels, values).tolist()) for form, values in logits.items()},
     )
 
 
-def _macro_f1(labels: NDArray[np.int64], logits: Tensor, bundle: Bundle) -> float:
-    """Return the mean F1 over the classes that are shown, as an evaluation scores a subject."""
-    predicted, classes = logits.argmax(dim=1).numpy(), len(bundle.classes)
-    shown, found, right = (
-        np.bincount(codes, minlength=classes) for codes in (labels, predicted, labels[labels == predicted])
-    )
-    f1 = 2.0 * right / np.maximum(shown + found, 1)
-    return float(f1[shown > 0].mean())
+def _macro_f1(labels: NDArray[np.int64], logits: Tensor) -> NDArray[np.float64]:
+    """Return (…) the mean F1 over the classes that are shown, as an evaluation scores a person, of (…, m, K) logits."""
+    codes = np.arange(logits.shape[-1])
+    truth, chosen = labels[:, None] == codes, logits.argmax(dim=-1).numpy()[..., None] == codes
+    shown = truth.sum(axis=0)
+    f1 = 2.0 * (truth & chosen).sum(axis=-2) / np.maximum(shown + chosen.sum(axis=-2), 1)
+    mean: NDArray[np.float64] = f1[..., shown > 0].mean(axis=-1)
+    return mean
 
 
 @dataclass(frozen=True, eq=False)
