@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featlab.analysis.inside import AdaptedPerson, can_be_split
-from featlab.bundle.bundle import Bundle
-from featlab.compute import count_flops, one_thread
+from featlab.compute import one_thread, run_seed
 from featlab.errors import FeatlabError, one_line
-from featlab.evaluation.run import adapted_model
+from featlab.evaluation.run import adapted_model, count_flops
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
 from featlab.model.networks import AdaptedModel, as_tensor
-from featlab.protocol.splits import Split, split_target
-from featlab.seeding import run_seed
+from featlab.protocol.splits import Split
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
 
@@ -43,8 +41,7 @@ class MethodCost:
     setting: str  # Its group in tables.
     trainable: int = 0  # Parameters that are updated for one person.
     parameters: int = 0  # Numbers in the model that predicts.
-    carried: int = 0  # Numbers of the bundle that are for this method alone, or that it reads beside the model.
-    adapt_flops: float = math.nan  # Floating-point operations of one adaptation, as `featlab.compute` counts them.
+    adapt_flops: float = math.nan  # Floating-point operations of one adaptation, as `count_flops` counts them.
     predict_flops: float = math.nan  # Those of predicting one frame.
     iterations: float = math.nan  # Optimiser steps, the median over subjects; 0 for a closed form.
     converged: float = math.nan  # Those until the loss had settled, see `converged_at`; NaN: never.
@@ -98,14 +95,12 @@ def measure_complexity(
 
     chosen = tuple(subjects)[: measured or None]
     fit, unfit = can_be_split(workspace, chosen)
-    tables = {subject: workspace.table.rows_of(subject) for subject in fit}
-    splits = {subject: split_target(table, config.protocol.gap) for subject, table in tables.items()}
-    people = [AdaptedPerson(subject, tables[subject], splits[subject], {}) for subject in fit]
+    people = [AdaptedPerson(subject, workspace.table.rows_of(subject), split, {}) for subject, split in fit.items()]
     frames = [len(person.split.adapt) for person in people] or [0]
     costs = []
     with one_thread():
         for done, method in enumerate(made, start=1):
-            costs.append(_cost(timed, bundle, method, people, unfit, repeat, batch))
+            costs.append(_cost(timed, method, people, unfit, repeat, batch))
             on_method(done, len(made))
     rows, width = features.features.shape
     device = features.features.device.type
@@ -117,18 +112,6 @@ def model_values(model: nn.Module) -> int:
     return sum(tensor.numel() for tensor in model.state_dict().values() if tensor.is_floating_point())
 
 
-def carried_values(bundle: Bundle, method: Method) -> int:
-    """Return how many numbers the bundle holds for a method beside the model: its extras, the bank if it reads it."""
-    extras = sum(tensor.numel() for tensor in bundle.extras.get(method.name, {}).values())
-    if bundle.bank is None or not (method.needs_style_bank or method.needs_labels):
-        return extras
-    return (
-        extras
-        + sum(part.numel() for layer in bundle.bank.layers.values() for part in layer)
-        + (0 if bundle.bank.people is None else bundle.bank.people.numel())
-    )
-
-
 def with_batch(method: Method, batch: int) -> Method:
     """Return a method with every option that is a batch size set to ``batch``; itself if it has none."""
     sizes = [item.name for item in fields(method.config) if item.name == "batch" or item.name.endswith("_batch")]
@@ -137,7 +120,6 @@ def with_batch(method: Method, batch: int) -> Method:
 
 def _cost(
     timed: _Timed,
-    bundle: Bundle,
     method: Method,
     people: Sequence[AdaptedPerson],
     unfit: Sequence[tuple[str, str]],
@@ -171,15 +153,17 @@ def _cost(
     row = as_tensor(finished[0].table.embeddings[:1], models[0].model.projection.mean.device)
     with torch.no_grad():
         predict_flops = count_flops(partial(models[0].model, row))
+    counts = [iterations_to_converge(model.history, model.iterations) for model in models]
+    # One that has not converged takes longer than any other.
+    converged = statistics.median(math.inf if count is None else count for count in counts)
     return replace(
         cost,
         trainable=models[0].trainable,
         parameters=model_values(models[0].model),
-        carried=carried_values(bundle, method),
         adapt_flops=adapt_flops,
         predict_flops=predict_flops,
         iterations=statistics.median(model.iterations for model in models),
-        converged=_converged(models),
+        converged=converged if math.isfinite(converged) else math.nan,
         seconds=statistics.median(seconds),
         fastest=min(seconds),
         slowest=max(seconds),
@@ -202,13 +186,6 @@ def _batch_seconds(timed: _Timed, method: Method, person: AdaptedPerson, batch: 
     return statistics.median(steps)
 
 
-def _converged(models: Sequence[AdaptedModel]) -> float:
-    """Return the median over adaptations; one that has not converged takes longer than any other."""
-    counts = [iterations_to_converge(model.history, model.iterations) for model in models]
-    middle = statistics.median(math.inf if count is None else count for count in counts)
-    return middle if math.isfinite(middle) else math.nan
-
-
 PARTS, MINIMUM = 10, 5
 """The running median takes a tenth of the losses, 5 at least: batches of other rows make a loss jump about."""
 TOLERANCE = 0.05
@@ -221,40 +198,29 @@ CONVERGENCE_RULE = (
 """The rule, for tables."""
 
 
-def converged_at(losses: Sequence[float], *, window: int | None = None, tolerance: float = TOLERANCE) -> int | None:
-    """Return the number of the iteration from which on a loss stays where it ends.
+def converged_at(losses: Sequence[float]) -> int | None:
+    """Return from which iteration on a loss stays where it ends, by `CONVERGENCE_RULE`; 0 without any loss.
 
-    The loss is smoothed by a centred running median, narrower at the beginning, so that a loss that falls steadily is
-    left as it is. Its last level is the last full median; its fall is that of the highest of the first smoothed values
-    down to there. A loss that still falls at the end counts as converged in its last iterations only. There is one loss
-    an iteration, computed before its step; ``window`` is the odd number of them in a median.
-
-    Returns:
-        A number from 1 to ``len(losses)``; 0 without any loss (a closed form). ``None`` for a loss that ends higher
-        than it began, or that is not finite: it has not converged.
+    ``None`` for a loss that ends higher than it began, or that is not finite: it has not converged.
     """
     values = np.asarray(losses, dtype=np.float64)
     if not len(values):
         return 0
     if not np.isfinite(values).all():
         return None
-    if window is None:
-        window = max(MINIMUM, len(values) // PARTS)
-    half = min(window // 2, (len(values) - 1) // 2)
+    half = min(max(MINIMUM, len(values) // PARTS) // 2, (len(values) - 1) // 2)
     smooth = _running_median(values, half)
     if smooth[-1] > smooth[0]:
         return None
     fall = smooth[: 2 * half + 1].max() - smooth[-1]
-    away = np.flatnonzero(np.abs(smooth - smooth[-1]) > tolerance * fall)
+    away = np.flatnonzero(np.abs(smooth - smooth[-1]) > TOLERANCE * fall)
     return int(away[-1]) + 2 if len(away) else 1
 
 
 def iterations_to_converge(history: Sequence[Mapping[str, float]], iterations: int) -> int | None:
-    """Return how many of its iterations an adaptation needed until its loss had settled, by `converged_at`.
+    """Return how many iterations an adaptation needed, its stages (told apart by their terms) added up.
 
-    A method of several stages has a loss a stage, told apart by the names of its terms; their iterations are added up.
-    0 for a closed form; ``None`` when a stage has not converged, or when losses were not logged once an iteration (a
-    line search computes several).
+    ``None`` when one has not converged, or losses were not logged once an iteration.
     """
     if len(history) != iterations or any("loss" not in entry for entry in history):
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -46,27 +45,19 @@ def complexity_result(report: ComplexityReport) -> Result:
 
 
 def complexity_sentences(report: ComplexityReport) -> list[str]:
-    """Return who failed, and what pft costs against the published source-free ones; nothing of it where it is not."""
+    """Return who failed, and what pft costs, if it is there."""
     by_name = {cost.method: cost for cost in report.costs if cost.subjects}
     failed = [cost.method for cost in report.costs if not cost.subjects]
     sentences = [f"{len(failed)} of {len(report.costs)} methods failed: {', '.join(failed)}."] if failed else []
-    mine = by_name.pop("pft", None)
+    mine = by_name.get("pft")
     if mine is None:
         return sentences
-    clips = _counted(mine.subjects, "subject")
     said = (
-        f"pft adapts to one person in {time_text(mine.seconds)} (median over {clips}, {report.repeat} runs "
-        f"each), in {_counted(mine.iterations, 'iteration')}, and updates "
-        f"{_counted(mine.trainable, 'parameter')} of the {mine.parameters:,} numbers of its model"
+        f"pft adapts to one person in {time_text(mine.seconds)} (median over {_counted(mine.subjects, 'subject')}, "
+        f"{report.repeat} runs each), in {_counted(mine.iterations, 'iteration')}, and updates "
+        f"{_counted(mine.trainable, 'parameter')} of the {mine.parameters:,} numbers of its model."
     )
-    published = [cost.seconds for cost in by_name.values() if cost.setting.startswith("SFDA (")]
-    if published:
-        middle = statistics.median(published)
-        said += (
-            f"; that is {_times(mine.seconds, middle)} the median of the {len(published)} published source-free "
-            f"methods here ({time_text(middle)})"
-        )
-    return [*sentences, f"{said}."]
+    return [*sentences, said]
 
 
 def time_text(seconds: float) -> str:
@@ -86,7 +77,6 @@ def complexity_table(report: ComplexityReport) -> Table:
         Column("Method", lambda cost: method_name(cost.method, cost.selection), text=True),
         Column("Trainable", lambda cost: str(cost.trainable) if cost.subjects else FAILED),
         Column("Model", lambda cost: str(cost.parameters) if cost.subjects else MISSING, wide=True),
-        Column("Carried", lambda cost: str(cost.carried) if cost.subjects else MISSING, wide=True),
         Column("Adapt (MFLOPs)", lambda cost: flops_text(cost.adapt_flops)),
         Column("Frame (MFLOPs)", lambda cost: flops_text(cost.predict_flops), wide=True),
         Column("Iterations", lambda cost: _steps_text(cost.iterations)),
@@ -149,14 +139,6 @@ def plot_complexity(data: Mapping[str, Sequence[Any]]) -> Figure:
     return drawn
 
 
-def _times(mine: float, other: float) -> str:
-    """Return "12 times less than" or "1.4 times as much as"."""
-    ratio = other / mine if mine > 0 else math.inf
-    if ratio >= 1.05:
-        return f"{ratio:.{0 if ratio >= 10 else 1}f} times less than"
-    return f"{1 / ratio:.1f} times as much as" if ratio < 0.95 else "as much as"
-
-
 def _counted(number: float, thing: str) -> str:
     return f"{number:,.{1 if number % 1 else 0}f} {thing}{'' if number == 1 else 's'}"
 
@@ -171,17 +153,13 @@ def _notes(report: ComplexityReport) -> list[str]:
     frames = f"{low} frames" if low == high else f"{low} to {high} frames"
     where = "one thread" if report.device == "cpu" else f"one thread and {report.device}"
     notes = [
-        f"Subject: median wall time of adapting to the whole neutral clip of one subject ({listed(report.subjects)}; "
-        f"{frames}), {report.repeat} times each after a warm-up; {where}. Times depend on the machine, and on what "
-        "else it does.",
-        f"Batch: one iteration on {report.batch} rows, all of it for a closed form: the time of an adaptation to the "
-        f"first subject's clip, repeated or cut to {report.batch} rows, over its iterations. Every batch size is "
-        f"{report.batch}; a method without one takes as many rows as it is made to.",
+        f"Subject: median wall time of adapting to a subject's neutral clip ({listed(report.subjects)}; {frames}), "
+        f"{report.repeat} times each after a warm-up; {where}. Times depend on the machine, and on what else it does.",
+        f"Batch: one iteration on {report.batch} rows of the first subject's clip, all of it for a closed form.",
         "Trainable: parameters that are updated for one person. Model: all floating-point numbers of the model that "
-        "predicts: projection, T or what stands in its place, B and C, BatchNorm statistics included. Carried: numbers "
-        "in the bundle beside it: what the method prepared at the source, and the style bank where it is read.",
-        "MFLOPs: millions of floating-point operations in matrix products, of one adaptation and of predicting one "
-        "frame. What is done by elements, by decompositions or by other libraries is not counted: 0 is not nothing.",
+        "predicts.",
+        "MFLOPs: millions of floating-point operations in matrix products; what is done by elements, by decompositions "
+        "or by other libraries is not counted.",
         f"Converged: {CONVERGENCE_RULE}; – where it ends higher than it began. The stages of a method are added up.",
     ]
     selections = {cost.selection for cost in report.costs}

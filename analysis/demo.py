@@ -1,7 +1,4 @@
-"""The demo: draw people, extract, evaluate, and show it all on one page.
-
-It makes a workspace in which every command works afterwards. What an earlier run finished is kept.
-"""
+"""The demo: draw people, extract, evaluate, and show it all on one page, in a workspace for every command."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from featlab.cache.atomic import atomic_write_text
 from featlab.compute import one_thread
 from featlab.config.load import Config, config_template, set_in_section
 from featlab.errors import InputError
-from featlab.evaluation.results import EvaluationRow, run_facts
+from featlab.evaluation.results import run_facts
 from featlab.evaluation.runner import count_finished, plan, run_tasks
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.drawn_faces import FacesConfig, write_faces
@@ -84,41 +81,8 @@ class Step:
     seconds: float = 0.0
     reused: bool = False
 
-    def line(self) -> str:
-        """Return it for people."""
-        took = "there already" if self.reused else f"{self.seconds:.1f} s"
-        return f"{STEPS.index(self.name) + 1}/{len(STEPS)}  {self.name:<9} {self.text} ({took})"
-
 
 _Steps = Callable[[str], AbstractContextManager[Step]]  # Times a step, by its name.
-
-
-@dataclass(frozen=True, eq=False)
-class DemoReport:
-    """What the demo made: the workspace, its evaluation, what was done, and commands to type next."""
-
-    folder: Path
-    rows: Sequence[EvaluationRow]
-    result: Result
-    steps: Sequence[Step]
-    next_steps: Sequence[str]
-
-    @property
-    def page(self) -> Path:
-        """The page that shows everything."""
-        return self.folder / "index.html"
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of all steps."""
-        return sum(step.seconds for step in self.steps)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` prints: the object of `featlab evaluate`, and where things are."""
-        where = {"folder": self.folder.as_posix(), "page": self.page.as_posix()}
-        done = {"steps": [asdict(step) for step in self.steps], "seconds": self.seconds, "next": list(self.next_steps)}
-        words = {"note": NO_CLAIM, "words": list(self.result.summary)}
-        return {**self.result.metadata, **self.result.data, **words, **where, **done}
 
 
 def run_demo(
@@ -128,8 +92,8 @@ def run_demo(
     jobs: int = 1,
     notify: Callable[[str], None] = lambda line: None,
     on_progress: OnProgress = lambda name, done, total: None,
-) -> DemoReport:
-    """Make the demo's workspace, or finish the one that is there; a ``featlab.toml`` that is there counts."""
+) -> tuple[Result, dict[str, Any]]:
+    """Make the demo's workspace, or finish the one that is there; return its evaluation, and what ``--json`` prints."""
     config = config or DemoConfig()
     _claim_folder(folder, config)
     steps: list[Step] = []
@@ -142,16 +106,24 @@ def run_demo(
         yield now
         now.seconds = time.perf_counter() - start
         steps.append(now)
-        notify(now.line())
+        took = "there already" if now.reused else f"{now.seconds:.1f} s"
+        notify(f"{len(steps)}/{len(STEPS)}  {name:<9} {now.text} ({took})")
 
     with one_thread():
         _extract(folder, config, jobs, step, on_progress)
         workspace = Workspace.open(folder, on_epoch=lambda stage, done, total, _: on_progress(stage, done, total))
-        rows, result = _evaluate(workspace, jobs, step)
+        result = _evaluate(workspace, jobs, step)
         with step("page") as now:
             now.text = "tables and pictures in results/, all of them in index.html"
             _write_page(workspace, result)
-    return DemoReport(folder, rows, result, steps, next_steps(folder, workspace.table.subjects))
+    return result, {
+        "note": NO_CLAIM,
+        "folder": folder,
+        "page": folder / "index.html",
+        "steps": [asdict(step) for step in steps],
+        "seconds": sum(step.seconds for step in steps),
+        "next": next_steps(folder, workspace.table.subjects),
+    }
 
 
 def next_steps(folder: Path, subjects: Sequence[str]) -> tuple[str, ...]:
@@ -214,7 +186,7 @@ def _extract(folder: Path, config: DemoConfig, jobs: int, step: _Steps, on_progr
         now.text = f"hog embeddings of {done.dim:,} values, and landmarks, into cache.h5"
 
 
-def _evaluate(workspace: Workspace, jobs: int, step: _Steps) -> tuple[list[EvaluationRow], Result]:
+def _evaluate(workspace: Workspace, jobs: int, step: _Steps) -> Result:
     """Train at the source, adapt to every target with every method, and score."""
     protocol = workspace.config.protocol
     with step("evaluate") as now:
@@ -228,7 +200,7 @@ def _evaluate(workspace: Workspace, jobs: int, step: _Steps) -> tuple[list[Evalu
         classes=workspace.table.classes,
         smoothing=protocol.smoothing,
     )
-    return rows, replace(result, summary=(NO_CLAIM, *result.summary))
+    return replace(result, summary=(NO_CLAIM, *result.summary))
 
 
 def _write_page(workspace: Workspace, result: Result) -> None:

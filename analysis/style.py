@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 import textwrap
@@ -19,8 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from featlab.analysis.render import csv_text
 from featlab.cache.atomic import atomic_path, atomic_write_text
-from featlab.cache.names import as_cell
 from featlab.config.analysis import FIGURE_FORMATS, LARGEST_DRAWING
 
 COLUMN = 3.4  # Width of a paper's column, inches.
@@ -139,21 +137,15 @@ def save_figure(drawn: Figure, path: Path) -> None:
 
 def save_data(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
     """Write the numbers of a figure as csv beside it: ``figure.svg`` gets ``figure.csv``."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(map(as_cell, row) for row in (columns, *zip(*columns.values(), strict=True)))
     beside = Path(path).with_suffix(".csv")
-    atomic_write_text(beside, text.getvalue())
+    atomic_write_text(beside, csv_text((list(columns), *zip(*columns.values(), strict=True))))
     return beside
 
 
 def save_plot(
     folder: Path, name: str, drawn: Figure, data: Mapping[str, Sequence[Any]], formats: Sequence[str] = ()
 ) -> list[Path]:
-    """Write a figure as .svg and in further ``formats``, and the numbers behind it as .csv; what else lies there goes.
-
-    A drawing that is too large for a report becomes a .png, too.
-    """
+    """Write a figure as .svg and in further ``formats`` (.png where it is too large to report), its numbers as .csv."""
     paths = {ending: folder / f"{name}.{ending}" for ending in FIGURE_FORMATS}
     save_figure(drawn, paths["svg"])
     large = ["png"] if paths["svg"].stat().st_size > LARGEST_DRAWING else []

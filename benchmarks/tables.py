@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from featlab.extraction.layouts import NoOptions
+from featlab.config.options import Options
 from featlab.extraction.layouts.plain import read_manifest as items_of
 from featlab.extraction.tables import ImportConfig, import_features
 from featlab.extraction.tables.reader import read_rows
@@ -51,7 +51,7 @@ def main() -> None:
             {
                 "featlab reads": lambda: read_manifest(manifest, "neutral"),
                 "csv and strip read": lambda: by_name(manifest),
-                "featlab extract's items": lambda: items_of(manifest, NoOptions()),
+                "featlab extract's items": lambda: items_of(manifest, Options()),
             },
         )
 

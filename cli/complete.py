@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 import typer
@@ -22,61 +25,28 @@ def complete_subject(ctx: typer.Context, incomplete: str) -> list[str]:
     return []
 
 
-def complete_method(incomplete: str) -> list[str]:
-    """Return the names of methods."""
-    return [name for name in _methods() if name.startswith(incomplete)]
+def _names(module: str, attribute: str) -> list[str]:
+    """Return the names that something of a module holds, or returns."""
+    with suppress(Exception):
+        found = attrgetter(attribute)(import_module(f"featlab.{module}"))
+        return list(found() if callable(found) else found)
+    return []
+
+
+def _one_of(module: str, attribute: str, *more: str) -> Callable[[str], list[str]]:
+    return lambda incomplete: [name for name in (*more, *_names(module, attribute)) if name.startswith(incomplete)]
+
+
+# The names of methods and plug-ins are known without importing any of them.
+complete_method = _one_of("methods.registry", "method_names")
+complete_ablation = _one_of("config.analysis", "GRIDS")
+complete_strategy = _one_of("config.sections", "STRATEGIES", "auto")
+complete_backbone = _one_of("extraction.backbones", "BACKBONES.names")
+complete_layout = _one_of("extraction.layouts", "LAYOUTS.names", "auto")
+complete_table = _one_of("analysis.paper", "published_tables")
 
 
 def complete_methods(incomplete: str) -> list[str]:
     """Return the names of methods as the next item of a list with commas."""
     before, comma, last = incomplete.rpartition(",")
-    chosen = before.split(",")
-    return [f"{before}{comma}{name}" for name in _methods() if name.startswith(last) and name not in chosen]
-
-
-def complete_ablation(incomplete: str) -> list[str]:
-    """Return the names of ablations."""
-    from featlab.config.analysis import GRIDS
-
-    return [name for name in GRIDS if name.startswith(incomplete)]
-
-
-def complete_strategy(incomplete: str) -> list[str]:
-    """Return the pairing strategies."""
-    from featlab.config.sections import STRATEGIES
-
-    return [name for name in ("auto", *STRATEGIES) if name.startswith(incomplete)]
-
-
-def complete_backbone(incomplete: str) -> list[str]:
-    """Return the prefixes of backbones."""
-    with suppress(Exception):
-        from featlab.extraction.backbones import BACKBONES
-
-        return [name for name in BACKBONES.names() if name.startswith(incomplete)]
-    return []
-
-
-def complete_layout(incomplete: str) -> list[str]:
-    """Return the names of layouts."""
-    with suppress(Exception):
-        from featlab.extraction.layouts import LAYOUTS
-
-        return [name for name in ("auto", *LAYOUTS.names()) if name.startswith(incomplete)]
-    return []
-
-
-def complete_table(incomplete: str) -> list[str]:
-    """Return the names of published tables."""
-    from featlab.analysis.paper import published_tables
-
-    return [name for name in published_tables() if name.startswith(incomplete)]
-
-
-def _methods() -> list[str]:
-    """Return the methods' names; none of them is imported."""
-    with suppress(Exception):
-        from featlab.methods.registry import method_names
-
-        return list(method_names())
-    return []
+    return [f"{before}{comma}{name}" for name in complete_method(last) if name not in before.split(",")]

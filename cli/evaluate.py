@@ -14,15 +14,7 @@ from featlab.analysis.table import count_text
 from featlab.cli.complete import complete_method
 from featlab.cli.flags import FLAGS, PlotsOption
 from featlab.cli.output import Output
-from featlab.cli.session import (
-    FAILED,
-    SKIPPED,
-    TO_REPORT,
-    Session,
-    command,
-    typed_command,
-    workspace_command,
-)
+from featlab.cli.session import FAILED, SKIPPED, TO_REPORT, Session, command, typed_command, workspace_command
 from featlab.errors import InputError, listed
 
 if TYPE_CHECKING:
@@ -134,7 +126,7 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
         return
     from featlab.analysis.evaluation.result import evaluation_result
     from featlab.analysis.page import run_folder
-    from featlab.evaluation.results import run_facts
+    from featlab.evaluation.results import failure_reasons, run_facts
     from featlab.evaluation.runner import count_finished, plan, run_tasks
     from featlab.methods.registry import refuse_unread
     from featlab.workspace.workspace import tuned_on
@@ -173,10 +165,12 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
     result = replace(result, summary=(*result.summary, *seen))
     output.show(f"{runs} runs: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else ""))
     output.result(folder, result, typed_command())
-    _tell_failures(output, failed, folder)
+    for reason, of in failure_reasons(failed).items():
+        output.warn(f"failed: {listed([f'{row.method} on {row.subject}' for row in of], 3)}: {reason}")
     if missing:
         output.warn(f"{missing} of {runs} runs have not been made: the tables are of the others")
     if failed:
+        output.warn(f"{len(failed)} runs failed; all of them are listed in {folder / 'failures.jsonl'}")
         raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
 
 
@@ -235,13 +229,3 @@ def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets
         f"{count_text(protocol.draws, 'draw')} x {count_text(protocol.seeds, 'seed')}{share}; "
         f"{reused} of {runs} runs are there already"
     )
-
-
-def _tell_failures(output: Output, failed: Sequence[EvaluationRow], folder: Path) -> None:
-    from featlab.evaluation.results import failure_reasons
-
-    for reason, rows in failure_reasons(failed).items():
-        runs = [f"{row.method} on {row.subject}" for row in rows]
-        output.warn(f"failed: {listed(runs, 3)}: {reason}")
-    if failed:
-        output.warn(f"{len(failed)} runs failed; all of them are listed in {folder / 'failures.jsonl'}")

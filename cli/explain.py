@@ -246,11 +246,11 @@ def demo(
     config = DemoConfig.sized(people=people, expressions=expressions, seed=seed, quick=quick)
     output.note(NO_CLAIM)
     with output.progress() as bars:
-        report = run_demo(out, config, jobs=session.jobs, notify=output.note, on_progress=bars)
-    output.json(report.to_dict())
-    for table in report.result.shown():
+        result, made = run_demo(out, config, jobs=session.jobs, notify=output.note, on_progress=bars)
+    output.json({**result.metadata, **result.data, "words": result.summary, **made})
+    for table in result.shown():
         output.table(table)
-    output.show(*report.result.summary, "")
-    output.show(f"all of it on one page: {report.page}", "", "what to type next:")
-    output.show(*(f"  {line}" for line in report.next_steps))
-    output.note(f"done in {report.seconds:.0f} s")
+    output.show(*result.summary, "")
+    output.show(f"all of it on one page: {made['page']}", "", "what to type next:")
+    output.show(*(f"  {line}" for line in made["next"]))
+    output.note(f"done in {made['seconds']:.0f} s")

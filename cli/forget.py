@@ -59,18 +59,14 @@ def forget(
         output.warn(f"rows looked for: {looked_for}; those of fewer than 8 different values, or gone before, can't be")
     output.show(f"{len(named)} of {files} files hold the name, {len(rows)} hold a row of theirs")
     if retrain:
-        _retrain(session)
+        from featlab.workspace.stages import bundle_stage
+
+        with output.stages() as progress:
+            opened = session.open(on_epoch=progress)
+            source = opened.source(session.held_out(opened))
+            _, made = bundle_stage(source, [opened.config.adapt.method])
+        output.show(f"made again: {made.folder}, of {len(source.subjects)} source subjects")
     elif any("bundles" in each.path.parts for each in plan.holders):
         session.then = "featlab pretrain{at} makes the model bundle again, without them"
     if named or rows:
         raise typer.Exit(FAILED)
-
-
-def _retrain(session: Session) -> None:
-    from featlab.workspace.stages import bundle_stage
-
-    with session.output.stages() as progress:
-        opened = session.open(on_epoch=progress)
-        source = opened.source(session.held_out(opened))
-        _, made = bundle_stage(source, [opened.config.adapt.method])
-    session.output.show(f"made again: {made.folder}, of {len(source.subjects)} source subjects")

@@ -33,39 +33,30 @@ def tsne(
     by: Annotated[
         str, Option(metavar="tsne|pca|umap", help="What makes a plane of them; umap needs its extra.")
     ] = "tsne",
-    perplexity: Annotated[float, Option(min=0.0, metavar="P", help="Of t-SNE; 0: 30, or a third of few rows.")] = 0.0,
-    sources: Annotated[str, Option(metavar="N|all", help="Source rows, evenly over classes and subjects.")] = "700",
-    layer: Annotated[
-        str, Option(metavar="features|bottleneck", help="What is shown: what B is given, or C.")
-    ] = "features",
 ) -> None:
     """A target among the source rows in one plane, as extracted and translated: a panel a method.
 
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
     from featlab.analysis.inside import MAPPED
-    from featlab.analysis.inside.map import MapSettings, feature_map
+    from featlab.analysis.inside.map import check_plane, feature_map
     from featlab.analysis.inside.map_figure import map_result
     from featlab.analysis.page import folder_name
 
-    how = MapSettings(by=by, perplexity=perplexity, source_rows=_source_rows(sources), layer=layer)
+    check_plane(by)
     with session.output.progress() as bars:
         opened = session.open()
         people = _adapt(session, bars, opened, subject or [], _names(session["methods"] or ",".join(MAPPED)))
         maps = []
         for person in people.people:
-            maps.append(feature_map(people, person, how))
+            maps.append(feature_map(people, person, by))
             bars(by, len(maps), len(people.people))
     folder = folder_name(f"plot-{by}", [item.subject for item in maps])
     session.result(folder, map_result(maps), opened)
 
 
 @workspace_command("method", "targets", "pool", "device", then=TO_REPORT)
-def neighbours(
-    session: Session,
-    subject: Annotated[str | None, _SUBJECT] = None,
-    classes: Annotated[str, Option(metavar="all|NAME,…", help="Only the target's frames of these classes.")] = "all",
-) -> None:
+def neighbours(session: Session, subject: Annotated[str | None, _SUBJECT] = None) -> None:
     """The source subjects in whom a target's frames have their nearest frame, before and after translation."""
     from featlab.analysis.inside.neighbours import neighbours_result, source_neighbours
     from featlab.analysis.page import folder_name
@@ -74,7 +65,7 @@ def neighbours(
         opened = session.open()
         name = opened.config.adapt.method
         people = _adapt(session, bars, opened, [subject] if subject else [], [name])
-    found = source_neighbours(people, people.people[0], name, classes)
+    found = source_neighbours(people, people.people[0], name)
     session.result(folder_name("plot-neighbours", [found.subject]), neighbours_result(found), opened)
 
 
@@ -87,22 +78,21 @@ def style(session: Session) -> None:
     from dataclasses import replace
 
     from featlab.analysis.inside import adapt_people, can_be_split
-    from featlab.analysis.inside.style_figure import style_result
-    from featlab.analysis.inside.style_shift import style_shift
+    from featlab.analysis.inside.style_shift import style_result, style_shift
 
     names = _names(session["methods"] or "pft")
     output = session.output
     with output.progress() as bars:
         opened = session.open()
         everyone = opened.targets()
-        subjects, failures = can_be_split(opened, everyone)
-        if not subjects:
+        splits, failures = can_be_split(opened, everyone)
+        if not splits:
             raise InputError(f"none of the {len(everyone)} targets can be adapted to, the first: {failures[0][1]}")
-        session.warn_of_seen(opened.extractor, subjects)
-        people = adapt_people(opened, subjects, names, kept_out=everyone, on_person=bars.of("adapt"))
-    shifts = [style_shift(people, name, opened.config.protocol.gap) for name in names]
+        session.warn_of_seen(opened.extractor, list(splits))
+        people = adapt_people(opened, list(splits), names, kept_out=everyone, splits=splits, on_person=bars.of("adapt"))
+    shifts = [style_shift(people, name) for name in names]
     result = style_result(shifts)
-    result = replace(result, data={"subjects": subjects, "failures": failures, **result.data})
+    result = replace(result, data={"subjects": list(splits), "failures": failures, **result.data})
     session.result("plot-style", result, opened)
     output.warn_of_failures(failures, f"of {len(everyone)} targets were left out")
     if failures:
@@ -129,17 +119,6 @@ def _names(methods: str | None) -> list[str]:
     if not names:
         raise ConfigError("--methods names no method; see featlab methods")
     return list(dict.fromkeys(names))
-
-
-def _source_rows(text: str) -> int:
-    if text == "all":
-        return 0
-    if not text.isdecimal() or not int(text):
-        raise ConfigError(
-            f"--sources {text}: expected a number of source rows, or all; to choose source subjects, use "
-            "--set protocol.sources=…"
-        )
-    return int(text)
 
 
 @workspace_command("label_rule", "subjects", "targets", "images", "faces", then=TO_REPORT)
@@ -175,15 +154,12 @@ def clip(
         str, Option(metavar="NAME", help="A test video; default: that with the most non-neutral frames.")
     ] = "",
     shown: Annotated[str, Option("--class", metavar="NAME", help="Whose probability; default: all but neutral.")] = "",
-    smooth: Annotated[int, Option(min=0, metavar="N", help="Average probabilities over N (odd) frames; 0: none.")] = 0,
 ) -> None:
     """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
     from featlab.analysis.inside.clip import clip_name, clip_over_time, clip_result
     from featlab.analysis.inside.faces import find_faces
-    from featlab.config.sections import check_window
 
     output = session.output
-    check_window("--smooth", smooth)
     with output.stages() as progress:
         opened = session.open(on_epoch=progress)
         pictures = find_faces(opened, session["images"])
@@ -192,12 +168,12 @@ def clip(
             output.note(f"subject: {name}, the first target of the first draw (--subject takes another)")
         session.warn_of_seen(opened.extractor, [name])
         kept_out = session.held_out(opened, [name])
-        made = clip_over_time(opened, name, kept_out, video=video, shown=shown, smoothing=smooth)
+        made = clip_over_time(opened, name, kept_out, video=video, shown=shown)
     session.result(f"plot-clip-{clip_name(made)}", clip_result(made, pictures), opened)
     output.warn(*made.warnings)
 
 
-@command("methods", "workspace", "cache", "json_mode", "quiet", then=TO_REPORT)
+@command("methods", "workspace", "json_mode", "quiet", then=TO_REPORT)
 def confusion(
     session: Session,
     results: Annotated[
@@ -217,8 +193,7 @@ def confusion(
     stored = open_results(session.workspace, results)
     if results is None:
         output.note(f"results: {stored.path.parent}, the newest")
-    found = confusion_result(stored, names_in(session["methods"]), session.workspace, session["cache"])
-    session.result(f"plot-confusion-{stored.name}", found)
+    session.result(f"plot-confusion-{stored.name}", confusion_result(stored, names_in(session["methods"])))
 
 
 plot_app = typer.Typer(name="plot", no_args_is_help=True, help="Pictures of what happens inside, as SVG, PDF and PNG.")

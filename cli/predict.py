@@ -11,7 +11,6 @@ import typer
 from typer import Option
 
 from featlab.analysis.table import count_text
-from featlab.cache.names import one_form
 from featlab.cli.backbone import embed, network_device, recipe_of
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
@@ -42,6 +41,7 @@ def open_person(session: Session, spec: str) -> Person:
     bundle, method = session["bundle"], session["method"]
     if needs_no_cache(session):
         from featlab.bundle.bundle import load_bundle
+        from featlab.cache.schema import one_form
         from featlab.workspace.predict import stored_model
 
         loaded, subject = load_bundle(bundle), one_form(spec)
@@ -103,16 +103,16 @@ def tell_predictions(
     output: Output, done: Predicted, classes: Sequence[str], method: str, out: Path, smooth: int, **more: Any
 ) -> None:
     """Print what was predicted of one person, by video."""
-    from featlab.workspace.predict import video_shares
-
+    told = _facts(done, classes)
     facts = {"path": out, "method": method, "failures": 0, "smoothing": smooth, "classes": list(classes)}
-    output.json(facts | more | _facts(done, classes))
+    output.json(facts | more | told)
     over = f", averaged over {smooth} frames of a video" if smooth > 1 else ""
     output.show(
         f"{out}: {len(done.rows)} rows of {done.subject}{over}; share of frames predicted as each class, by video:"
     )
-    shares = video_shares(done.rows, done.probabilities)
-    lines = [(video, count, *(f"{100 * value:.1f} %" for value in share)) for video, count, share in shares]
+    lines = [
+        (line["video"], line["rows"], *(f"{100 * line[name]:.1f} %" for name in classes)) for line in told["videos"]
+    ]
     output.columns(("Video", "Frames", *classes), lines)
 
 

@@ -69,7 +69,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
     ),
     "Over people": (
         Entry("london", "plot style --cache geometry.h5 --targets 10 --pool reported.txt"),
-        Entry("london", "plot confusion results/geometry --cache geometry.h5"),
+        Entry("london", "plot confusion results/geometry"),
         Entry("seven", "plot confusion results/seven"),
     ),
     "What it costs, what it keeps": (

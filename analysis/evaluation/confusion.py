@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,10 +116,10 @@ def confusion_table(rows: Sequence[EvaluationRow], confusions: Sequence[Confusio
     return replace(table, bold=right)
 
 
-def confusion_result(stored: StoredResults, methods: Sequence[str], root: Path, cache: Path | None = None) -> Result:
+def confusion_result(stored: StoredResults, methods: Sequence[str]) -> Result:
     """Return the confusions of stored results: the figure, its numbers as a table, one sentence."""
     confusions = [confusion_of(stored.rows, method) for method in confusion_methods(stored.rows, methods)]
-    classes, note = class_names(stored, len(confusions[0].share), root, cache)
+    classes, note = class_names(stored, len(confusions[0].share))
     columns = confusion_columns(confusions, classes)
     figure = DrawnFigure(
         "confusion",

@@ -79,7 +79,6 @@ def _figures(
     """Draw what these results have the numbers for."""
     from featlab.analysis import style
     from featlab.analysis.evaluation import plots
-    from featlab.analysis.evaluation.plot_ranks import plot_ranks, ranks_data
 
     finished = [item for item in summaries if item.subjects]
     if finished:
@@ -101,24 +100,14 @@ def _figures(
             plots.plot_subjects(rows),
             plots.subjects_data(rows),
         )
-    confident = plots.reliability_methods(summaries)
-    if confident:
-        yield DrawnFigure(
-            "reliability",
-            "Confidence and accuracy",
-            "Accuracy against confidence, and below how many frames are how sure, every subject weighing the same. On "
-            "the dashed diagonal a method is right as often as it is sure; below it, less often.",
-            plots.plot_reliability(rows, confident),
-            plots.reliability_data(rows, confident),
-        )
     if ranks:
         yield DrawnFigure(
             "ranks",
             "Average ranks",
             "Average rank of the macro F1 over the subjects that all methods finished, 1 is the best; oracles left "
             "out. A bar joins methods that differ by less than the critical difference.",
-            plot_ranks(ranks, selections={item.method: item.selection for item in summaries}),
-            ranks_data(ranks),
+            plots.plot_ranks(ranks, selections={item.method: item.selection for item in summaries}),
+            plots.ranks_data(ranks),
         )
 
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from featlab.analysis.page import Result, figure_endings, read_page, read_table
 from featlab.cache.atomic import SUMS, check_sum, damages, read_sums
-from featlab.cache.reader import open_cache
-from featlab.config.load import load_config
-from featlab.errors import FeatlabError, InputError
+from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow, read_results
 from featlab.evaluation.summary import MethodSummary, summarise
-from featlab.workspace.workspace import CONFIG_FILE
 
 _WIDEST = 6  # Target subjects up to which the per-subject table is printed; the file has it always.
 RESULTS = "results.jsonl"
@@ -56,56 +52,28 @@ def open_results(root: Path, given: Path | None = None) -> StoredResults:
     return StoredResults(path, rows, _facts(path.parent / "run.json"))
 
 
-def class_names(
-    stored: StoredResults, count: int, root: Path, cache: Path | None = None
-) -> tuple[tuple[str, ...], str]:
-    """Return the classes' names: of the named cache, the stored table or the workspace's cache; else numbers."""
-    if cache is not None:
-        names, _ = _cache_classes(cache)
-        if len(names) != count:
-            raise InputError(
-                f"{cache} has {len(names)} classes, the results {count}; name the cache they were made from"
-            )
-        return names, ""
-    names = _table_classes(stored.path.parent / "table_classes.jsonl")
-    with suppress(FeatlabError):
-        if not names:
-            known, digest = _cache_classes(root / load_config(root / CONFIG_FILE).cache)
-            names = known if digest == stored.facts.get("cache_digest") else ()
-    if len(names) == count:
-        return names, ""
+def class_names(stored: StoredResults, count: int) -> tuple[tuple[str, ...], str]:
+    """Return the classes' names, as the table of classes beside the results has them; else numbers, and a note."""
+    path = stored.path.parent / "table_classes.jsonl"
+    if path.is_file():
+        check_sum(path, InputError)
+        # The columns between the method and the average.
+        names = tuple(json.loads(path.read_text(encoding="utf-8").partition("\n")[0]))[1:-1]
+        if len(names) == count:
+            return names, ""
     numbered = tuple(f"Class {number}" for number in range(1, count + 1))
-    return numbered, "the classes are numbered: nothing beside the results names them (--cache does)"
+    return numbered, "the classes are numbered: no table beside the results names them"
 
 
 def _facts(path: Path) -> Mapping[str, Any]:
-    try:
-        check_sum(path, InputError)
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         return {}
-    except InputError:
-        raise
+    check_sum(path, InputError)
+    try:
+        facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: can't be read; delete it, or run the evaluation again") from error
-    return facts if isinstance(facts, dict) else {}
-
-
-def _table_classes(path: Path) -> tuple[str, ...]:
-    """Return the columns between the method and the average, see `featlab.analysis.evaluation.tables`."""
-    try:
-        check_sum(path, InputError)
-        first = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])
-    except InputError:
-        raise
-    except (OSError, ValueError, RecursionError):
-        return ()
-    return tuple(first)[1:-1] if isinstance(first, dict) else ()
-
-
-def _cache_classes(path: Path) -> tuple[tuple[str, ...], str]:
-    with open_cache(path) as cache:
-        return tuple(cache.classes), cache.digest
+    return facts
 
 
 def printed_tables(rows: Sequence[EvaluationRow], kind: str, tables: Collection[str]) -> list[str]:
@@ -123,10 +91,7 @@ def evaluation_data(rows: Sequence[EvaluationRow], summaries: Sequence[MethodSum
 def read_finished(
     folder: Path, facts: Mapping[str, Any], runs: int, *, plots: bool
 ) -> tuple[Result, list[Path]] | None:
-    """Return result and files of an evaluation of which nothing is left to run, to count or to draw.
-
-    ``None`` if it isn't made of the very same (``facts``), or a run or a file isn't there.
-    """
+    """Return result and files of an evaluation of the very same ``facts``, if no run and no file of it is missing."""
     try:
         page, rows = read_page(folder), read_results(folder / RESULTS)
         tables = {name: read_table(folder, name) for name in page.tables}

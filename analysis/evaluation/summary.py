@@ -85,8 +85,12 @@ def _comparisons(finished: Sequence[MethodSummary], methods: Sequence[str]) -> I
     if method is None:
         return
     compared = [_against_source(method[0])] if source else []
-    # The summary compares with source-only and with pft, with nobody else.
-    compared += [_against_rival(method[0], *rival) for rival in rivals if pft and rival]
+    # The summary compares with source-only and with pft, with nobody else; here pft is the subject of the sentence.
+    compared += [
+        f"{_name(pft)} is {_points(-rival.difference_vs_pft)} {_name(rival)}{role}; {_verdict(rival.p_vs_pft)}."
+        for rival, role in filter(None, rivals)
+        if pft
+    ]
     yield from compared
     if compared:
         yield f"p: Wilcoxon over subjects, Holm-adjusted; below {LEVEL:g} a difference is called significant."
@@ -109,11 +113,6 @@ def _against_source(method: MethodSummary) -> str:
         f"{_name(method)} is {_points(method.difference_vs_source)} source-only{_interval(method.difference_ci95)}: "
         f"{people}; {_verdict(method.p_vs_source)}."
     )
-
-
-def _against_rival(method: MethodSummary, rival: MethodSummary, role: str) -> str:
-    # The summary has the rival's difference to pft; here pft is the subject of the sentence.
-    return f"{_name(method)} is {_points(-rival.difference_vs_pft)} {_name(rival)}{role}; {_verdict(rival.p_vs_pft)}."
 
 
 def _against_oracle(method: MethodSummary, oracle: MethodSummary) -> Iterator[str]:

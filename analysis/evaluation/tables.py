@@ -22,6 +22,7 @@ from featlab.analysis.table import (
     MISSING,
     Column,
     Table,
+    count_text,
     flops_text,
     interval_text,
     make_table,
@@ -165,10 +166,7 @@ def summary_table(summaries: Sequence[MethodSummary], *, smoothing: int = 0) -> 
     ranked = max((item.rank_subjects for item in summaries), default=0)
     if ranked:
         notes.append(f"Rank: average over the {ranked} subjects that all methods but oracles finished; 1 is the best.")
-    for item in summaries:
-        if item.failed:
-            many = "every run failed" if not item.runs else f"{item.failed} of {item.failed + item.runs} runs failed"
-            notes.append(f"{_name(item)}: {many}: {'; '.join(item.reasons)}")
+    notes += _failed_notes(summaries)
     notes += best_notes(item.selection for item in summaries)
     return make_table(
         "Mean over target subjects",
@@ -177,6 +175,15 @@ def summary_table(summaries: Sequence[MethodSummary], *, smoothing: int = 0) -> 
         notes=[*notes, *scope_notes(item.scope for item in summaries)],
         competes=lambda item: competes(item.selection),
     )
+
+
+def _failed_notes(summaries: Sequence[MethodSummary]) -> list[str]:
+    notes = []
+    for item in summaries:
+        if item.failed:
+            many = "every run failed" if not item.runs else f"{item.failed} of {item.failed + item.runs} runs failed"
+            notes.append(f"{_name(item)}: {many}: {'; '.join(item.reasons)}")
+    return notes
 
 
 def _name(item: MethodSummary) -> str:
@@ -223,10 +230,6 @@ def _summary_columns() -> list[Column[MethodSummary]]:
         Column("p vs pft", lambda item: p_text(item.p_vs_pft), wide=True),
         Column("Rank", lambda item: number_text(item.rank, 2), wide=True),
         Column("Collapsed", lambda item: f"{item.collapsed}/{item.runs}", wide=True),
-        Column("Seconds", lambda item: number_text(item.seconds, 2), wide=True),
-        Column("Iterations", lambda item: number_text(item.iterations, 0), wide=True),
-        Column("Trainable", lambda item: number_text(item.trainable, 0), wide=True),
-        Column("MFLOPs", lambda item: flops_text(item.flops), wide=True),
         Column("Failed", lambda item: str(item.failed), wide=True),
     ]
 
@@ -241,14 +244,8 @@ def cost_table(summaries: Sequence[MethodSummary]) -> Table:
         Column("MFLOPs", lambda item: flops_text(item.flops)),
     ]
     notes = ["Means over target subjects. MFLOPs: millions of floating-point operations in matrix products."]
-    notes += [
-        f"{_name(item)}: every run failed: {'; '.join(item.reasons)}"
-        for item in summaries
-        if item.failed and not item.runs
-    ]
-    return make_table(
-        "Cost of one adaptation", columns, summaries, notes=[*notes, *scope_notes(item.scope for item in summaries)]
-    )
+    notes += [*_failed_notes(summaries), *scope_notes(item.scope for item in summaries)]
+    return make_table("Cost of one adaptation", columns, summaries, notes=notes)
 
 
 def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table:
@@ -259,9 +256,8 @@ def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table
         Column("Groups", lambda line: _group_text(line[2])),
     ]
     lines = list(zip(compared.methods, compared.ranks, compared.groups(), strict=True))
-    subjects = "1 subject" if compared.subjects == 1 else f"{compared.subjects} subjects"
     notes = [
-        f"1 is the best. Over the {subjects} that all methods finished; oracles left out.",
+        f"1 is the best. Over {count_text(compared.subjects, 'subject')} that all methods finished; oracles left out.",
         "Methods with a group in common differ by less than the critical difference of "
         f"{compared.critical_difference:.2f} (Nemenyi, {compared.level:g}).",
     ]

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.cache.table import FeatureTable
+from featlab.compute import run_seed
 from featlab.errors import InputError
 from featlab.evaluation.run import adapted_model
 from featlab.methods.base import SourceFeatures, base_model
 from featlab.methods.pft.method import PFT
 from featlab.methods.registry import get_method, make_method
-from featlab.model.networks import AdaptedModel, Affine, PersonalModel, SourceHead, as_tensor
+from featlab.model.networks import AdaptedModel, Affine, PersonalModel, as_tensor
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Split, check_known, split_target
-from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace, bundle_folder
 
@@ -84,20 +84,18 @@ def adapt_people(
     return AdaptedPeople(bundle, source.table, tuple(people))
 
 
-def can_be_split(workspace: Workspace, subjects: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-    """Return the subjects who can be split into adapt and test rows, and the others, each with why not."""
+def can_be_split(workspace: Workspace, subjects: Sequence[str]) -> tuple[dict[str, Split], list[tuple[str, str]]]:
+    """Return how the subjects split who can be, into adapt and test rows, and the others, each with why not."""
     check_known(subjects, workspace.table.subjects)
-    fit, failures = [], []
+    splits, failures = {}, []
     for subject in subjects:
         try:
-            split_target(workspace.table.rows_of(subject), workspace.config.protocol.gap)
-            fit.append(subject)
+            splits[subject] = split_target(workspace.table.rows_of(subject), workspace.config.protocol.gap)
         except InputError as error:
             failures.append((subject, str(error)))
-    return tuple(fit), failures
+    return splits, failures
 
 
-LAYERS = ("features", "bottleneck")
 EXTRACTED, UNADAPTED = "as extracted", "T, not adapted"  # Names of the views that belong to no method.
 _OWN_OFFSET, _THROUGH_T = "each with their own offset", "through T, each with their own offset"
 _BLOCK = 65536  # Rows at a time.
@@ -105,7 +103,7 @@ _BLOCK = 65536  # Rows at a time.
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The rows of one target and of the source at one layer."""
+    """The rows of one target and of the source, as B is given them."""
 
     name: str  # A method's registry name, EXTRACTED or UNADAPTED.
     source: NDArray[np.float32]  # (N, d)
@@ -113,15 +111,15 @@ class View:
     reference: str  # What was done to the source rows, in words.
 
 
-def person_views(people: AdaptedPeople, person: AdaptedPerson, layer: str = "features") -> tuple[View, ...]:
+def person_views(people: AdaptedPeople, person: AdaptedPerson) -> tuple[View, ...]:
     """Return a target's views: as extracted, through T before it is adapted (if a method uses it), by each method."""
     bundle, embeddings = people.bundle, person.table.embeddings
     base, head = base_model(bundle), bundle.head
 
     def target(name: str, model: PersonalModel) -> NDArray[np.float32]:
-        return _at_layer(model.head, features_of(model, embeddings), layer, name)
+        return _finite(features_of(model, embeddings), name)
 
-    extracted = _at_layer(head, features_of(base, people.source.embeddings), layer, EXTRACTED)
+    extracted = _finite(features_of(base, people.source.embeddings), EXTRACTED)
     views = [View(EXTRACTED, extracted, target(EXTRACTED, base), EXTRACTED)]
     moved, centre = moved_source(bundle, people.source)
     translated: NDArray[np.float32] | None = None
@@ -131,14 +129,14 @@ def person_views(people: AdaptedPeople, person: AdaptedPerson, layer: str = "fea
             if translated is None:
                 with torch.no_grad():
                     passed: Tensor = bundle.translator(moved.to(bundle.projection.mean.device))
-                translated = _at_layer(head, passed, layer, name)
+                translated = _finite(passed, name)
                 plain = PersonalModel(bundle.projection, bundle.translator, head)
                 views.append(View(UNADAPTED, translated, target(UNADAPTED, plain), _THROUGH_T))
             views.append(View(name, translated, given, _THROUGH_T))
         elif isinstance(translator, Affine) and torch.equal(translator.weight.cpu(), torch.eye(len(centre))):
             # Onto the point to which the method moves the target's neutral clip.
             place = features_of(adapted.model, embeddings[person.split.adapt]).mean(dim=0)
-            views.append(View(name, _at_layer(head, moved + (place - centre), layer, name), given, _OWN_OFFSET))
+            views.append(View(name, _finite(moved + (place - centre), name), given, _OWN_OFFSET))
         else:
             views.append(View(name, extracted, given, EXTRACTED))
     return tuple(views)
@@ -167,9 +165,9 @@ def moved_source(bundle: Bundle, source: FeatureTable) -> tuple[Tensor, Tensor]:
 
 
 def pick_rows(groups: Sequence[NDArray[np.integer[Any]]], wanted: int) -> NDArray[np.intp]:
-    """Return about ``wanted`` rows (0: all), as many of each group, evenly spaced; the coarsest codes come first."""
+    """Return about ``wanted`` rows, as many of each group, evenly spaced; the coarsest codes come first."""
     count = len(groups[0])
-    if not wanted or count <= wanted:
+    if count <= wanted:
         return np.arange(count)
     keys, group = np.unique(np.stack(groups, axis=1), axis=0, return_inverse=True)
     picked = _evenly(np.arange(count), group.reshape(-1), max(1, wanted // len(keys)))
@@ -189,12 +187,7 @@ def _evenly(rows: NDArray[np.intp], group: NDArray[np.intp], wanted: int) -> NDA
     return order[((place + 1) * step + phase) // length > (place * step + phase) // length]
 
 
-def _at_layer(head: nn.Module, features: Tensor, layer: str, name: str) -> NDArray[np.float32]:
-    if layer == "bottleneck":
-        if not isinstance(head, SourceHead):
-            raise InputError(f"{name} puts one linear map in place of B and C: it has no bottleneck; show its features")
-        with torch.no_grad():
-            features = head.bottleneck(features.to(head.norm.weight.device))
+def _finite(features: Tensor, name: str) -> NDArray[np.float32]:
     values: NDArray[np.float32] = features.cpu().numpy()
     if not np.isfinite(values).all():
         raise InputError(f"{name}: its features hold NaN or infinity; nothing to compare")

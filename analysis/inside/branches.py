@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -88,8 +88,6 @@ class BranchReport:
     draws: tuple[tuple[str, ...], ...]  # The target subjects of each.
     classes: tuple[str, ...]
     frames: int
-    single: Mapping[str, int]  # Class to how many subjects have a single video of it: not in the identity probe.
-    unprobed: tuple[str, ...]  # Subjects of whom nothing is left for it.
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -121,7 +119,6 @@ def compare_branches(workspace: Workspace, on_step: OnStep = lambda done, total:
         tuple(draws),
         tuple(workspace.table.classes[code] for code in classes),
         sum(len(seen.subject) for seen in parts),
-        *_left_out(parts),
     )
 
 
@@ -185,22 +182,6 @@ def _measured(view: Representation, seen: LabelledRows) -> dict[str, Found]:
         name: ({names[code]: value for code, value in values.items()}, chance)
         for name, (values, chance) in found.items()
     }
-
-
-def _left_out(parts: Sequence[LabelledRows]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return class to how many subjects have a single video of it, and the subjects of whom no video can be halved."""
-    cells: set[tuple[str, str]] = set()
-    unprobed: set[str] = set()
-    for seen in parts:
-        half = halves_by_video(seen.subject, seen.column("video"), seen.column("label"))
-        for place, (person, table) in enumerate(zip(seen.people, seen.tables, strict=True)):
-            alone = half[seen.subject == place] < 0
-            for video in np.unique(table.video[alone]):
-                kind = int(np.bincount(table.label[table.video == video]).argmax())
-                cells.add((person.subject, table.classes[kind]))
-            if alone.all():
-                unprobed.add(person.subject)
-    return dict(sorted(Counter(kind for _, kind in cells).items())), tuple(sorted(unprobed))
 
 
 def _identity_encoder(adapted: AdaptedPeople, source: Tensor) -> torch.nn.Module:

@@ -161,25 +161,22 @@ def _notes(report: BranchReport) -> list[str]:
         f"{len(people)} target subjects{draws}, {report.frames:,} labelled frames; none that T was adapted on, and no "
         "target was seen at the source. Means and 95 % bootstrap intervals over subjects.",
         "Fixed expr.: mean cosine of rows of the same expression, other subjects. Fixed subj.: same subject, other "
-        "expressions. Both other: other subjects, other expressions. Rows are centred on the mean of the source rows "
-        "in the same representation, because a mean that all rows share would lift every cosine. Each subject's rows "
-        "of a class weigh the same.",
+        "expressions. Both other: other subjects, other expressions. Rows are centred on the mean of the source rows.",
         "Probes: logistic regression on standardised rows. Identity: fitted on half of each subject's videos of a "
-        f"class, tested on the other half, and back; chance {identity}. Expression: balanced accuracy on subjects that "
-        f"it was not fitted on; chance {expression}.",
+        f"class, tested on the others; chance {identity}. Expression: balanced accuracy on subjects that it was not "
+        f"fitted on; chance {expression}.",
         "The expression branch is B, the bottleneck before T: these two lines are the same. The identity encoder was "
         "trained on the source rows, as DSFDA does.",
     ]
     if len(report.classes) < 2:
         notes.append(
-            f"All rows are {report.classes[0]!r}: without a second expression there is nothing to compare it with, and "
-            "no expression to probe for."
+            f"All rows are {report.classes[0]!r}: there is no second expression to compare with or to probe for."
         )
-    if report.single:
-        each = ", ".join(f"{kind} of {count}" for kind, count in report.single.items())
-        notes.append(f"Left out of the identity probe, as the subject's only video of a class: {each} subjects.")
-    if report.unprobed:
-        notes.append(f"Not in the identity probe at all: {', '.join(report.unprobed)}.")
+    probed = len(report.found["features-before"]["identity"].by_subject)
+    if probed < len(people):
+        notes.append(
+            f"The identity probe is of {probed} subjects: those with two videos of a class, to fit and to test."
+        )
     return notes
 
 

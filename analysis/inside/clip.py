@@ -16,14 +16,13 @@ from featlab.analysis.inside.faces import Faces, Image, plot_clip
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import Column, Table, make_table, number_text
 from featlab.cache.table import FeatureTable
+from featlab.compute import stable_hash
 from featlab.errors import InputError, closest, listed
-from featlab.evaluation.metrics import smooth_probabilities
 from featlab.evaluation.statistics import mean
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method
 from featlab.model.networks import AdaptedModel
 from featlab.protocol.splits import Split, check_known, split_target
-from featlab.seeding import stable_hash
 from featlab.workspace.workspace import Workspace
 
 
@@ -42,7 +41,6 @@ class Clip:
     label: NDArray[np.int16]  # (n,) -1 unknown: to look at, no model has met them.
     before: NDArray[np.float32]  # (n, K) probabilities of the source model.
     after: NDArray[np.float32]  # (n, K) of the adapted one.
-    smoothing: int  # Frames that both were averaged over; 0 for none.
     adapted_frames: int
     adapted_videos: tuple[str, ...]
     warnings: tuple[str, ...] = ()
@@ -67,7 +65,7 @@ class Clip:
 
 
 def clip_over_time(
-    workspace: Workspace, subject: str, kept_out: Sequence[str], *, video: str = "", shown: str = "", smoothing: int = 0
+    workspace: Workspace, subject: str, kept_out: Sequence[str], *, video: str = "", shown: str = ""
 ) -> Clip:
     """Adapt `adapt.method` to a person and predict one of their test videos; ``kept_out`` are no source subjects."""
     config, table = workspace.config, workspace.table
@@ -84,10 +82,8 @@ def clip_over_time(
     rows = video_rows(mine, split, video)
     adapted = adapt_people(workspace, [subject], [name], kept_out=kept_out, splits={subject: split})
     model, part = adapted.people[0].models[name], mine.take(rows)
-    before, after = (
-        smooth_probabilities(who.predict_proba(part.embeddings), part.video, part.frame, smoothing)
-        for who in (AdaptedModel(base_model(adapted.bundle)), model)
-    )
+    plain = AdaptedModel(base_model(adapted.bundle))
+    before, after = (who.predict_proba(part.embeddings) for who in (plain, model))
     return Clip(
         subject=subject,
         video=part.videos[part.video[0]],
@@ -100,7 +96,6 @@ def clip_over_time(
         label=part.label,
         before=before,
         after=after,
-        smoothing=smoothing,
         adapted_frames=len(split.adapt),
         adapted_videos=mine.take(split.adapt).video_names_present(),
         warnings=(*warnings, *model.warnings),
@@ -140,9 +135,8 @@ def clip_result(clip: Clip, faces: Faces) -> Result:
     data = clip_columns(clip)
     decides = " The dotted line is where the decision flips." if len(clip.classes) == 2 else ""
     shaded = f" Shaded: the frames that show {clip.positive}." if 1 in data["shown"] else ""
-    smoothed = f", smoothed over {clip.smoothing} frames," if clip.smoothing > 1 else ""
     caption = (
-        f"The probability of {clip.positive}{smoothed} in video {clip.video} of {clip.subject}, before and after "
+        f"The probability of {clip.positive} in video {clip.video} of {clip.subject}, before and after "
         f"{clip.method} adapted to {clip.adapted_frames:,} frames of {', '.join(clip.adapted_videos)}.{shaded}{decides}"
     )
     drawn = draw_clip(clip, [faces.image(row) for row in clip.rows.tolist()])

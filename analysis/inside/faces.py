@@ -194,11 +194,10 @@ def plot_clip(
     *,
     positive: str,
     frame_numbers: NDArray[np.integer[Any]],
-    thumbnails: int = THUMBNAILS,
     threshold: float | None = 0.5,
 ) -> Figure:
     """Draw a class's probability over time before and after; ``labels``: 1 true (shaded), 0 not, -1 unknown."""
-    shown = min(thumbnails, len(before)) if any(image is not None for image in images) else 0
+    shown = min(THUMBNAILS, len(before)) if any(image is not None for image in images) else 0
     # Few frames are no reason for large ones.
     below = 0.95 * style.FULL / max(shown, _FEWEST) if shown else 0.0
     shade: dict[str, Any] = {"color": style.COLOURS[4], "alpha": 0.18, "linewidth": 0}

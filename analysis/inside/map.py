@@ -1,8 +1,4 @@
-"""One target among the source people in the plane: t-SNE, UMAP or principal axes of all rows at once, a panel a method.
-
-The source rows, the target's rows as extracted and those that each method makes of them are embedded together, so that
-a place means the same in every panel. Labels give the markers; they place nothing.
-"""
+"""One target among the source people in the plane: all rows are placed at once, so that panels can be compared."""
 
 from __future__ import annotations
 
@@ -15,63 +11,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.analysis.inside import (
-    EXTRACTED,
-    LAYERS,
-    UNADAPTED,
-    AdaptedPeople,
-    AdaptedPerson,
-    View,
-    person_views,
-    pick_rows,
-)
+from featlab.analysis.inside import EXTRACTED, UNADAPTED, AdaptedPeople, AdaptedPerson, View, person_views, pick_rows
 from featlab.analysis.table import columns_of
-from featlab.config.options import check_at_least, check_choice
+from featlab.compute import run_seed
+from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
 from featlab.pairing.search import search
-from featlab.seeding import run_seed
 
 EMBEDDINGS = ("tsne", "pca", "umap")
 GROUPS = ("source", "extracted", "translated")
 NEAREST = 10  # Source rows that a target row is compared with.
 
-_PERPLEXITY = 30.0  # scikit-learn's; a smaller map takes a third of its rows.
+_PERPLEXITY = 30.0  # scikit-learn's.
+_SOURCE_ROWS, _TARGET_ROWS = 700, 200  # About so many, evenly over classes, and those of the source over subjects.
 _UMAP_NEIGHBOURS = 15
 
 Codes = NDArray[np.integer[Any]]
 
 
-@dataclass(frozen=True)
-class MapSettings:
-    """How a map is made."""
-
-    by: str = "tsne"  # One of EMBEDDINGS.
-    perplexity: float = 0.0  # Of t-SNE; 0 takes 30, or a third of few rows.
-    source_rows: int = 700  # About so many, evenly over classes and subjects; 0 takes all.
-    target_rows: int = 200  # The same of the target's test rows, evenly over classes.
-    layer: str = "features"  # What B is given, or bottleneck: what C is given.
-
-    def __post_init__(self) -> None:
-        check_choice("--by", self.by, EMBEDDINGS)
-        check_choice("--layer", self.layer, LAYERS)
-        for name in ("perplexity", "source_rows", "target_rows"):
-            check_at_least(f"--{name.replace('_', '-')}", getattr(self, name), 0)
-        if self.perplexity and self.by != "tsne":
-            raise ConfigError(f"--perplexity is of t-SNE; leave it out with --by {self.by}")
-        if self.by == "umap" and find_spec("umap") is None:
-            raise ConfigError("--by umap needs umap-learn: pip install 'featlab[umap]'")
+def check_plane(by: str) -> None:
+    """Refuse what makes no plane, or isn't installed."""
+    check_choice("--by", by, EMBEDDINGS)
+    if by == "umap" and find_spec("umap") is None:
+        raise ConfigError("--by umap needs umap-learn: pip install 'featlab[umap]'")
 
 
 @dataclass(frozen=True)
 class ViewScore:
-    """How a target's test rows of known label lie among the source rows in one view, at its layer, not in the plane."""
+    """How a target's test rows of known label lie among the source rows in one view; not in the plane."""
 
     view: str  # A method's registry name, or EXTRACTED or UNADAPTED.
     reference: str  # What was done to the source rows.
     rows: int
     own_class: float  # Mean fraction of the nearest source rows (Euclidean) that show a row's class; NaN without any.
     by_chance: float  # The same, were source rows drawn at random.
-    silhouette: float  # Of the classes among the test rows, in [-1, 1]; NaN with fewer than two.
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,36 +53,33 @@ class FeatureMap:
 
     subject: str
     classes: tuple[str, ...]
-    settings: MapSettings
-    perplexity: float  # That of t-SNE, 0 for others.
+    by: str  # One of EMBEDDINGS.
+    perplexity: float  # That of t-SNE.
     variances: tuple[float, float]  # Fractions of the source's variance on the two axes (pca only, else NaN).
     columns: dict[str, list[Any]]  # A line a point: panel (a method), group, subject, label (-1 unknown), x, y.
     scores: tuple[ViewScore, ...]
 
 
-def feature_map(people: AdaptedPeople, person: AdaptedPerson, settings: MapSettings) -> FeatureMap:
+def feature_map(people: AdaptedPeople, person: AdaptedPerson, by: str) -> FeatureMap:
     """Return the map of one target's test rows, which no method has adapted on, among the source rows."""
-    views = person_views(people, person, settings.layer)
+    views = person_views(people, person)
     source, table, test = people.source, person.table, person.split.test
-    shown = pick_rows([source.label, source.subject], settings.source_rows)
-    rows = test[pick_rows([table.label[test]], settings.target_rows)]
+    shown = pick_rows([source.label, source.subject], _SOURCE_ROWS)
+    rows = test[pick_rows([table.label[test]], _TARGET_ROWS)]
     extracted = views[0]
     panels = [view for view in views if view.name not in (EXTRACTED, UNADAPTED)]
     clouds: dict[tuple[str, ...], NDArray[np.float32]] = {("extracted",): extracted.target[rows]}
     for view in panels:
         clouds.setdefault(("source", view.reference), view.source[shown])
         clouds["translated", view.name] = view.target[rows]
-    perplexity, variances = 0.0, (math.nan, math.nan)
-    if settings.by == "pca":
+    # A small map takes a third of its rows.
+    perplexity = min(_PERPLEXITY, (sum(map(len, clouds.values())) - 1) / 3)
+    variances = math.nan, math.nan
+    if by == "pca":
         places, variances = _on_source_axes(list(clouds.values()), extracted.source)
     else:
-        every = np.concatenate(list(clouds.values()))
-        if settings.by == "tsne":
-            perplexity = settings.perplexity or min(_PERPLEXITY, (len(every) - 1) / 3)
-        if perplexity >= len(every):
-            raise InputError(f"--perplexity {perplexity:g} must be below the {len(every)} rows of the map; lower it")
         seed = run_seed(people.bundle.seed, "feature map", person.subject)
-        whole = plane(every, settings.by, perplexity=perplexity, seed=seed)
+        whole = plane(np.concatenate(list(clouds.values())), by, perplexity=perplexity, seed=seed)
         places = np.split(whole, np.cumsum([len(cloud) for cloud in clouds.values()])[:-1])
     at = dict(zip(clouds, places, strict=True))
     lines: list[tuple[Any, ...]] = []
@@ -125,7 +95,7 @@ def feature_map(people: AdaptedPeople, person: AdaptedPerson, settings: MapSetti
             lines += [(view.name, group, name, label, x, y) for name, label, (x, y) in points]
     columns = columns_of(("panel", "group", "subject", "label", "x", "y"), lines)
     scores = score_views(views, source.label, table.label, test)
-    return FeatureMap(person.subject, table.classes, settings, perplexity, variances, columns, scores)
+    return FeatureMap(person.subject, table.classes, by, perplexity, variances, columns, scores)
 
 
 def plane(rows: NDArray[np.floating[Any]], by: str, *, perplexity: float, seed: int) -> NDArray[np.float64]:
@@ -151,7 +121,7 @@ def plane(rows: NDArray[np.floating[Any]], by: str, *, perplexity: float, seed: 
 
 
 def score_views(
-    views: Sequence[View], source_label: Codes, target_label: Codes, test: NDArray[np.intp], *, nearest: int = NEAREST
+    views: Sequence[View], source_label: Codes, target_label: Codes, test: NDArray[np.intp]
 ) -> tuple[ViewScore, ...]:
     """Score each view on the target's rows ``test``; labels are class codes, -1 unknown."""
     known = np.flatnonzero(source_label >= 0)
@@ -161,16 +131,11 @@ def score_views(
     for view in views:
         own, chance = math.nan, math.nan
         if len(known) and len(rows):
-            index = search(view.target[rows], view.source[known], min(nearest, len(known)), metric="l2").rows
+            index = search(view.target[rows], view.source[known], min(NEAREST, len(known)), metric="l2").rows
             own = float((source_label[known][index] == labels[:, None]).mean())
             frequency = np.bincount(source_label[known], minlength=int(labels.max()) + 1) / len(known)
             chance = float(frequency[labels].mean())
-        silhouette = math.nan
-        if 2 <= len(np.unique(labels)) < len(rows):
-            from sklearn.metrics import silhouette_score
-
-            silhouette = float(silhouette_score(view.target[rows], labels))
-        scores.append(ViewScore(view.name, view.reference, len(rows), own, chance, silhouette))
+        scores.append(ViewScore(view.name, view.reference, len(rows), own, chance))
     return tuple(scores)
 
 

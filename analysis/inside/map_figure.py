@@ -49,8 +49,8 @@ def map_result(maps: Sequence[FeatureMap]) -> Result:
         tables={"scores": scores_table(maps, names)},
         figures=[
             DrawnFigure(
-                name=f"{item.settings.by}-{safe_name(item.subject)}",
-                title=f"{_TITLES[item.settings.by]} of {item.subject} among the source rows",
+                name=f"{item.by}-{safe_name(item.subject)}",
+                title=f"{_TITLES[item.by]} of {item.subject} among the source rows",
                 caption=_caption(item, shown),
                 drawn=plot_map(item, names=shown, subtitles=subtitles),
                 data=item.columns,
@@ -87,7 +87,6 @@ def scores_table(maps: Sequence[FeatureMap], names: Mapping[str, str]) -> Table:
         Column("Features", lambda item: names.get(item[1].view, item[1].view), text=True),
         Column("Source rows", lambda item: item[1].reference, text=True),
         Column("Own class (%)", lambda item: number_text(100 * item[1].own_class, 1)),
-        Column("Silhouette", lambda item: number_text(item[1].silhouette, 3)),
     ]
     return make_table(
         "How near the target is to the source rows of its own class",
@@ -96,7 +95,6 @@ def scores_table(maps: Sequence[FeatureMap], names: Mapping[str, str]) -> Table:
         notes=(
             f"Own class: of the {NEAREST} source rows nearest to a test row of the target, by Euclidean distance "
             "between features, how many show its class; mean over test rows.",
-            "Silhouette: of the classes among the target's test rows; 1 is far apart, 0 is mixed.",
         ),
         grouped=True,
     )
@@ -136,19 +134,18 @@ def _caption(item: FeatureMap, names: Mapping[str, str]) -> str:
     drawn = list(zip(item.columns["panel"], item.columns["group"], strict=True))
     first = item.columns["panel"][0]
     targets, sources = (drawn.count((first, group)) for group in ("translated", "source"))
-    layer = "features (what B is given)" if item.settings.layer == "features" else "bottleneck (what C is given)"
     how = {
         "tsne": f"one t-SNE (perplexity {item.perplexity:g}) of all of them; only who is near whom means something",
         "umap": "one UMAP of all of them; only who is near whom means something",
         "pca": "on the two principal axes of the source rows as extracted",
-    }[item.settings.by]
+    }[item.by]
     references = {score.view: score.reference for score in item.scores}
     panels = "; ".join(f"{name}: {references[method]}" for method, name in names.items())
     marks = f" {ACCESS_NOTE}." if any(ACCESS_NOTE[0] in name for name in names.values()) else ""
     return (
         f"{targets} test rows of {item.subject}, which no method has adapted on, before (as extracted) and after each "
-        f"method, with {sources} source rows: {layer}, {how}. Source rows in the panels: {panels}. Labels colour, and "
-        f"place nothing.{marks}"
+        f"method, with {sources} source rows: features (what B is given), {how}. Source rows in the panels: {panels}. "
+        f"Labels colour, and place nothing.{marks}"
     )
 
 
@@ -166,8 +163,8 @@ def _look(code: int, group: str) -> dict[str, Any]:
 
 def _format_axes(panel: Axes, item: FeatureMap, name: str, letters: int, *, first: bool) -> None:
     panel.set_aspect("equal", adjustable="datalim")
-    labels = [f"{_AXES[item.settings.by]} {axis}" for axis in (1, 2)]
-    if item.settings.by == "pca":
+    labels = [f"{_AXES[item.by]} {axis}" for axis in (1, 2)]
+    if item.by == "pca":
         labels = [f"{label} ({100 * part:.0f} %)" for label, part in zip(labels, item.variances, strict=True)]
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_locator(MaxNLocator(5, prune="both"))

@@ -18,8 +18,6 @@ from featlab.analysis.inside import EXTRACTED, UNADAPTED, AdaptedPeople, Adapted
 from featlab.analysis.page import DrawnFigure, Result, safe_name
 from featlab.analysis.style import folded
 from featlab.analysis.table import Column, Table, make_table, number_text, share_text
-from featlab.cache.table import FeatureTable
-from featlab.errors import InputError, closest
 from featlab.pairing.search import search
 
 SIDES = ("before", "after")
@@ -28,7 +26,7 @@ KINDS = ("same", "other", "unknown")  # Whether the nearest source frame shows t
 _NAMED = 20  # Source subjects that the figure names.
 _OTHERS = "others"  # What the line of all other subjects ends in.
 _LETTERS = 34  # Longest line of a subject's name.
-_LETTER, _SMALL_LETTER = 0.075, 0.053  # Width of a letter of a panel's title and of what is beneath it, inches.
+_LETTER = 0.075  # Width of a letter of a panel's title, inches.
 _WORDS = {"same": "same class", "other": "another class", "unknown": "label unknown"}
 _LOOKS: dict[str, dict[str, Any]] = {
     "same": {"facecolor": style.COLOURS[0]},
@@ -68,13 +66,10 @@ class Neighbours:
         return head | sides | {"counts": neighbours_data(self, len(self.subjects))}
 
 
-def source_neighbours(people: AdaptedPeople, person: AdaptedPerson, method: str, classes: str = "all") -> Neighbours:
-    """Find each test frame's nearest source frame by cosine similarity; ``classes``: ``all``, or names with commas."""
+def source_neighbours(people: AdaptedPeople, person: AdaptedPerson, method: str) -> Neighbours:
+    """Find each test frame's nearest source frame by cosine similarity."""
     views = {view.name: view for view in person_views(people, person) if view.name != UNADAPTED}
-    table, source = person.table, people.source
-    rows = person.split.test[_is_wanted(table, person.split.test, classes)]
-    if not len(rows):
-        raise InputError(f"no test frame of {person.subject} shows {classes}; choose other --classes")
+    table, source, rows = person.table, people.source, person.split.test
     codes, place = np.unique(source.subject, return_inverse=True)
     subjects = tuple(source.subjects[code] for code in codes)
 
@@ -163,21 +158,17 @@ def plot_neighbours(found: Neighbours) -> Figure:
     kinds = [kind for kind in KINDS if any(sum(data[f"{side}_{kind}"]) for side in SIDES)]
     room = (style.FULL - 0.3 - 0.06 * max(len(line) for name in names for line in name.splitlines())) / 2
     heads = [folded(title, int(room / _LETTER)) for title in ("As extracted", f"After {found.method}")]
-    notes = [folded(_note(side), int(room / _SMALL_LETTER)) for side in (found.before, found.after)]
-    beneath = max(note.count("\n") + 1 for note in notes)
-    lines = beneath + max(head.count("\n") + 1 for head in heads)
+    lines = max(head.count("\n") + 1 for head in heads)
     with style.house_style():
         drawn = style.figure(style.FULL, 0.85 + 0.13 * lines + step * len(places))
         panels = drawn.subplots(1, 2, sharex=True, sharey=True)
-        for panel, side, head, note in zip(panels, SIDES, heads, notes, strict=True):
+        for panel, side, head in zip(panels, SIDES, heads, strict=True):
             left = np.zeros(len(places))
             for kind in kinds:
                 fraction = np.asarray(data[f"{side}_{kind}"]) / found.frames
                 panel.barh(places, fraction, left=left, height=0.72, linewidth=0, label=f"_{kind}", **_LOOKS[kind])
                 left += fraction
-            panel.set_title(head, loc="left", fontweight="bold", pad=4 + 9.5 * beneath)
-            small = {"va": "bottom", "fontsize": 6.5, "color": "#444444"}
-            panel.annotate(note, (0, 1), (0, 2), xycoords="axes fraction", textcoords="offset points", **small)
+            panel.set_title(head, loc="left", fontweight="bold")
             style.names_down(panel, names)
             panel.xaxis.set_major_locator(MaxNLocator(5))
             style.in_percent(panel.xaxis)
@@ -188,19 +179,6 @@ def plot_neighbours(found: Neighbours) -> Figure:
         handles = [Patch(**_LOOKS[kind] | {"linewidth": 0}, label=_WORDS[kind]) for kind in kinds]
         drawn.legend(handles=handles, loc="outside upper center", ncols=3)
     return drawn
-
-
-def _is_wanted(table: FeatureTable, rows: NDArray[np.intp], classes: str) -> NDArray[np.bool_]:
-    if classes.strip() == "all":
-        return np.ones(len(rows), dtype=bool)
-    names = [name.strip() for name in classes.split(",") if name.strip()]
-    for name in names:
-        if name not in table.classes:
-            known = ", ".join(table.classes)
-            raise InputError(f"unknown class {name!r}; the classes are all, {known}{closest(name, table.classes)}")
-    if not names:
-        raise InputError("--classes names no class; give all, or names with commas")
-    return np.isin(table.label[rows], [table.classes.index(name) for name in names])
 
 
 def _distribution(counts: NDArray[np.int64], subjects: Sequence[str]) -> Distribution:
@@ -226,8 +204,3 @@ def _sentence(found: Neighbours) -> str:
     if math.isnan(before.same_class) or math.isnan(after.same_class):
         return f"{said}; without labels nothing says whether they show the same class."
     return f"{said}; they show the same class in {share_text(before.same_class)} and {share_text(after.same_class)}."
-
-
-def _note(side: Distribution) -> str:
-    same = "" if math.isnan(side.same_class) else f", {100 * side.same_class:.0f} % same class"
-    return f"{side.effective:.1f} effective subjects{same}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -122,13 +122,7 @@ class PersonPage:
         with TemporaryDirectory(prefix="featlab-") as folder:
             result = self.result()
             write_result(Path(folder) / "person", result, command)
-            report = read_report([Path(folder) / "person"], result.title)
-            # A drawing that is too large for the page lies in a folder that is about to go.
-            pages = tuple(
-                replace(page, figures=tuple(replace(figure, left_out=()) for figure in page.figures))
-                for page in report.pages
-            )
-            write_report(path, replace(report, pages=pages))
+            write_report(path, read_report([Path(folder) / "person"], result.title))
 
     def _table(self) -> Table:
         def share(code: int) -> Callable[[tuple[str, str, NDArray[np.float32]]], str]:

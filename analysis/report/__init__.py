@@ -116,10 +116,13 @@ def _figure_view(folder: Path, figure: collect.ReportFigure) -> View:
     drawn = figure.media == collect.SVG
     return {
         "page": figure.page,
-        "uri": svg_uri(figure.shown) if drawn else data_uri(figure.media, figure.shown),
+        "uri": (
+            f"data:{collect.SVG},{quote(figure.shown, safe=_SAFE_IN_SVG)}"
+            if drawn
+            else data_uri(figure.media, figure.shown)
+        ),
         "drawing": f"{saved}.svg" if drawn else "",
         "files": [_file(saved, ending, data) for ending, data in figure.files.items()],
-        "left_out": [f"{folder.as_posix()}/{figure.page.name}.{ending}" for ending in figure.left_out],
         # Width and height on a screen that has room for them; a large one scrolls on a phone.
         "pixels": [round(inches * _SCREEN) for inches in figure.size],
         "large": figure.size[0] >= _LARGE,
@@ -134,11 +137,6 @@ def _file(name: str, ending: str, data: bytes) -> View:
 def data_uri(kind: str, data: bytes) -> str:
     """Return a file of a media type as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def svg_uri(svg: bytes) -> str:
-    """Return an SVG as a data URI that is read back byte by byte."""
-    return f"data:{collect.SVG},{quote(svg, safe=_SAFE_IN_SVG)}"
 
 
 def _breakable(text: str) -> Markup:

@@ -28,7 +28,7 @@ _RUN_KEY = re.compile(r"-[0-9a-f]{12}$")
 
 SVG = "image/svg+xml"
 LARGEST_FILE = 450_000
-"""Bytes of a file up to which it can be saved from the report; of a larger one the report says where it is."""
+"""Bytes of a file up to which it can be saved from the report."""
 _SIZE = re.compile(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"')
 _UNKNOWN = "nobody knows where"
 
@@ -40,8 +40,7 @@ class ReportFigure:
     page: PageFigure  # Its name, title and caption.
     shown: bytes  # The picture.
     media: str  # Its media type: `SVG` where the drawing itself is shown.
-    files: Mapping[str, bytes]  # What can be saved beside the drawing: ending to bytes.
-    left_out: tuple[str, ...]  # Endings of the files that are too large for that.
+    files: Mapping[str, bytes]  # What can be saved beside the drawing, where it is not too large: ending to bytes.
     size: tuple[float, float]  # Width and height, inches.
 
 
@@ -155,9 +154,7 @@ def _read_figure(folder: Path, figure: PageFigure) -> ReportFigure:
             f"({getattr(error, 'strerror', None) or 'damaged picture'}); run the command again"
         ) from error
     files = {ending: data for ending, data in found.items() if ending != "svg" and len(data) <= LARGEST_FILE}
-    saved = {*files, *(["svg"] if media == SVG else [])}
-    left_out = tuple(ending for ending in found if ending not in saved)
-    return ReportFigure(figure, shown, media, files, left_out, (width / 72, height / 72))
+    return ReportFigure(figure, shown, media, files, (width / 72, height / 72))
 
 
 def jpeg_of(png: Path) -> bytes:
@@ -224,11 +221,7 @@ def settings_of(page: Page) -> dict[str, str]:
 
 
 def changed_settings(pages: Sequence[Page]) -> list[tuple[str, str, str, list[int]]]:
-    """Return the settings that differ from the default: key, default, value, and which pages have it.
-
-    They are in the order of the configuration. A method's options have no default here, only the method knows it; they
-    follow the other keys of their section.
-    """
+    """Return the settings that differ from the default: key, default (a method's has none here), value, and whose."""
     defaults, settings = _as_text(Config().to_dict()), [settings_of(page) for page in pages]
     sections, order = list(Config().to_dict()), list(defaults)
 
@@ -248,36 +241,21 @@ def protocol_summary(page: Page) -> tuple[str, ...]:
     protocol = _part(_part(page.metadata, "config"), "protocol")
     if not protocol:
         return ()
-    defaults = Config().protocol
-    said = {name: protocol.get(name, getattr(defaults, name)) for name in vars(defaults)}
-    targets, sources = str(said["targets"]).strip(), said["sources"]
-    seeds = f"{count_text(int(said['seeds']), 'seed')}; the root of every seed is {said['seed']}"
+    said = {**vars(Config().protocol), **protocol}
+    targets, seeds = str(said["targets"]).strip(), count_text(int(said["seeds"]), "seed")
+    who = f"Target subjects that were named ({targets})"
     if targets.isdecimal():
-        pool = " among a pool" if said["pool"] else ""
-        drawn = f"{count_text(int(targets), 'target subject')} drawn at random{pool}"
-        lines = [f"{drawn}, {count_text(int(said['draws']), 'draw')}, {seeds}."]
-    else:
-        lines = [f"Target subjects that were named ({targets}), {seeds}."]
-    limit = f", {said['source_limit']} of them at most" if said["source_limit"] else ""
-    who = f"{count_text(len(sources), 'subject')} that were named" if sources else "all who are no target"
-    lines.append(f"Source subjects: {who}{limit}. Source and target have nobody in common.")
+        drawn = f"{count_text(int(targets), 'target subject')} drawn at random{' among a pool' if said['pool'] else ''}"
+        who = f"{drawn}, {count_text(int(said['draws']), 'draw')}"
     if said["scope"] == "dataset":
-        lines.append(
-            "Adapted to all target subjects together: half of their videos of every class, without labels; the other "
-            "half is tested."
-        )
+        what = "all target subjects together: half of their videos of every class, without labels; the other half"
     else:
-        lines.append(
-            "Adapted to each target subject alone, on half of their neutral videos, without labels; every other video "
-            f"is tested. With one neutral video the split is in time, {count_text(int(said['gap']), 'frame')} apart."
-        )
-        if said["frames"]:
-            lines.append(f"Of the neutral videos, the first {count_text(int(said['frames']), 'frame')} at most.")
-        if said["contamination"]:
-            lines.append(
-                f"{100 * float(said['contamination']):g} % of the adapted frames show other classes, on purpose."
-            )
-    return (*lines, *_SCORING)
+        what = "each target subject alone, on half of their neutral videos, without labels; every other video"
+    return (
+        f"{who}, {seeds}; the root of every seed is {said['seed']}. Source and target have nobody in common.",
+        f"Adapted to {what} is tested.",
+        *_SCORING,
+    )
 
 
 _SCORING = (

@@ -125,8 +125,8 @@ class PretrainConfig(Options):
     )
     learn_balance: bool = option(
         True,
-        "Choose the weight of the MLP part on held-out source subjects, among a quarter, a half and three quarters; a "
-        "half where nobody is held out. Otherwise `balance` is taken.",
+        "Choose the weight of the MLP part on held-out source subjects, among 0.1, 0.25, 0.5, 0.75 and 0.9; 0.5 where "
+        "nobody is held out. Otherwise `balance` is taken.",
         only="form = joint",
     )
     balance: float = option(

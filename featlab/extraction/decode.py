@@ -117,8 +117,6 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
                 return np.ascontiguousarray(_to_rgb(_upright(image), unsigned))
     except (InputError, MemoryError):
         raise
-    except FileNotFoundError:
-        raise InputError("no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(f"more than {Image.MAX_IMAGE_PIXELS} pixels") from None
     except UnidentifiedImageError:
@@ -215,33 +213,22 @@ def _scaled(grey: NDArray[Any], shift: int, scale: int) -> NDArray[np.uint8]:
 
 
 SIDE = 48
-_LONGEST_LINE = 1 << 16
-_DIGITS = 6
 
 
 def decode_csv_pixels(path: Path, offset: int) -> NDArray[np.uint8]:
-    """Read the image that a line of a csv holds, grey in all three channels: uint8 (48, 48, 3).
-
-    It is the value with several numbers in it, 48 x 48 from 0 to 255, row by row, apart by blanks, wherever it stands.
-    """
+    """Read the image that a line of a csv holds, 48 x 48 values apart by blanks, as three equal channels."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            line = file.readline(_LONGEST_LINE)
-    except FileNotFoundError:
-        raise InputError("no such file") from None
+            line = file.readline(1 << 16)  # Longer than any image
     except OSError as error:
-        raise InputError(error.strerror or "can't be read") from None
+        raise InputError(one_line(error)) from None
     if not line.strip():
         raise InputError("the line is empty, or the file ends before it")
     values = max((cell.strip(b' \t\r\n"').split() for cell in line.split(b",")), key=len)
     if len(values) != SIDE * SIDE:
         raise InputError(f"{len(values)} pixels, expected {SIDE} x {SIDE} = {SIDE * SIDE}")
-    # All digits are looked at before any becomes a number: int() takes more than plain ones.
-    if b"".join(values).translate(None, b"0123456789") or max(map(len, values)) > _DIGITS:
-        bad = next(value for value in values if not value.isdigit() or len(value) > _DIGITS)
+    # All are looked at before any becomes a number: int() takes more than plain digits.
+    if bad := next((value for value in values if not value.isdigit() or len(value) > 6 or int(value) > 255), None):
         raise InputError(f"a pixel is {bad[:12].decode('ascii', 'replace')!r}, expected a whole number from 0 to 255")
-    grey = np.array(list(map(int, values)), dtype=np.int64)
-    if grey.max() > 255:
-        raise InputError(f"a pixel is {grey.max()}, expected a whole number from 0 to 255")
-    return np.repeat(grey.astype(np.uint8).reshape(SIDE, SIDE, 1), 3, axis=2)
+    return np.repeat(np.array(list(map(int, values)), dtype=np.uint8).reshape(SIDE, SIDE, 1), 3, axis=2)

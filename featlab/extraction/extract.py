@@ -72,33 +72,11 @@ def extract(
     elsewhere: Elsewhere | None = None,
     pseudonyms: Pseudonyms | None = None,
 ) -> ExtractionReport:
-    """Embed every item and write the cache.
+    """Embed every item and write the cache; a killed run's finished shards are taken up by the same call.
 
-    Finished shards stay when a run is killed, and the same call takes them up. Items that can't be read or embedded are
-    left out and listed. Neither ``jobs`` nor ``batch`` nor an interruption changes the cache's digest, but that a
-    network rounds differently in batches of another size (its last bits, about 1e-6 of a value).
-
-    Args:
-        items: What to embed, in any order.
-        backbone: Who embeds.
-        out: The cache to write.
-        neutral: Name of the neutral class.
-        landmarks: float32 (rows of the source, P, 2), pixels, indexed by ``Item.row``; a row of NaN where no face was
-            found. Stored with the embeddings.
-        faces: uint8 (rows of the source,), how many faces each image has, likewise; None where nobody counted.
-        failures: What failed before there were items of it, as a video that can't be opened; listed before the rest.
-        config: How.
-        if_exists: What to do when ``out`` is there: "resume" leaves it if it was made from the same inputs and else is
-            an error, "skip" leaves it without a comparison, "error" is an error, "overwrite" replaces it once the new
-            one is complete.
-        on_progress: Called in this process after every batch and every shard.
-        elsewhere: Embeds in place of this machine's processes: `featlab.extraction.embed.Cluster.embed`.
-        pseudonyms: Of the people who trained the backbone; ``items`` have theirs already.
-
-    Raises:
-        InputError: No items, inputs that don't fit together, ``out`` exists and may not be replaced, or nothing at all
-            could be read.
-        FeatlabError: A worker process died.
+    ``landmarks`` (NaN without a face) and ``faces`` (counts) are indexed by ``Item.row``; ``failures`` are listed
+    before what can't be embedded. Neither ``jobs`` nor ``batch`` nor an interruption changes the cache's digest, but
+    for the last bits of a network. ``pseudonyms`` are for those who trained the backbone; ``items`` have theirs.
     """
     start = time.monotonic()
     if pseudonyms and elsewhere:
@@ -183,18 +161,11 @@ def _checked(
                 f"{before.name} and {after.name} are both subject {after.subject!r}, video {after.video!r}, "
                 f"frame {after.frame}; a frame can be there only once"
             )
-    if landmarks is None:
-        if backbone.needs_landmarks:
-            raise InputError(
-                f"the backbone {backbone.name!r} needs landmarks: put a landmarks.npy or landmarks.csv beside the "
-                "source, or name a file with --landmarks"
-            )
-        return ordered
-    if landmarks.ndim != 3 or landmarks.shape[2] != 2:
-        raise InputError(f"landmarks have shape {landmarks.shape}; expected (rows, P, 2)")
-    highest = max(item.row for item in ordered)
-    if highest >= len(landmarks):
-        raise InputError(f"the source has a row {highest}, and there are landmarks for {len(landmarks)} rows only")
+    if landmarks is None and backbone.needs_landmarks:
+        raise InputError(
+            f"the backbone {backbone.name!r} needs landmarks: put a landmarks.npy or landmarks.csv beside the source, "
+            "or name a file with --landmarks"
+        )
     return ordered
 
 

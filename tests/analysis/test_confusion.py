@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -22,7 +21,6 @@ from featlab.analysis.evaluation.confusion import (
 from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.evaluation.stored import class_names, open_results
 from featlab.analysis.page import write_result
-from featlab.cache import ExtractorInfo, open_cache, write_table
 from featlab.errors import InputError
 from featlab.evaluation.metrics import subject_metrics
 from featlab.evaluation.results import EvaluationRow
@@ -178,33 +176,20 @@ def test_results_are_found_by_folder_by_file_and_the_newest_by_default_or_refuse
             open_results(tmp_path, tmp_path / name)
 
 
-def test_class_names_come_from_the_named_cache_the_table_or_the_results_own_cache(many, people, tmp_path):
-    def small_cache(name, classes):
-        table = replace(people(2, 1, 1, 3), label=np.zeros(4, dtype=np.int16), classes=classes, neutral=classes[0])
-        write_table(tmp_path / name, table, ExtractorInfo("toy", "none", "numbers"))
-        with open_cache(tmp_path / name) as cache:
-            return cache.digest
-
-    shouted = tuple(name.upper() for name in SEVEN)
-    digest = small_cache("cache.h5", shouted)
-    stored = open_results(tmp_path, written(tmp_path / "e", many, facts={"cache_digest": digest}))
-    assert class_names(stored, 7, tmp_path) == (SEVEN, "")
-    assert class_names(stored, 7, tmp_path, tmp_path / "cache.h5") == (shouted, "")
+def test_class_names_come_from_the_table_beside_the_results(many, tmp_path):
+    stored = open_results(tmp_path, written(tmp_path / "e", many))
+    assert class_names(stored, 7) == (SEVEN, "")
+    numbered = tuple(f"Class {number}" for number in range(1, 8))
+    assert class_names(stored, 8)[0] == (*numbered, "Class 8")
     (tmp_path / "e" / "table_classes.jsonl").unlink()
-    assert class_names(stored, 7, tmp_path) == (shouted, "")
-    names, note = class_names(stored, 7, tmp_path / "elsewhere")
-    assert names == tuple(f"Class {number}" for number in range(1, 8))
-    assert "--cache" in note
-    small_cache("cache.h5", SEVEN)
-    assert class_names(stored, 7, tmp_path)[0] == names
-    small_cache("two.h5", ("neutral", "smile"))
-    with pytest.raises(InputError, match="has 2 classes, the results 7"):
-        class_names(stored, 7, tmp_path, tmp_path / "two.h5")
+    names, note = class_names(stored, 7)
+    assert names == numbered
+    assert "are numbered" in note
 
 
 def test_the_page_holds_the_figure_s_numbers(many, tmp_path, stored):
     given = open_results(tmp_path, written(tmp_path / "results" / "evaluate-1", many))
-    found = confusion_result(given, [], tmp_path)
+    found = confusion_result(given, [])
     page = stored(found, tmp_path / "results" / "plot-confusion-evaluate-1")
     shares = {method: confusion_of(many, method).share for method in ("source-only", "pft")}
     data = found.figures[0].data

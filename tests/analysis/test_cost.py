@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
 from featlab.analysis.cost import (
     ComplexityReport,
@@ -98,17 +97,8 @@ def test_the_numbers_of_a_model_counted_by_hand(report):
     assert "num_batches_tracked" in module.state_dict()
 
 
-def test_what_a_bundle_carries_is_in_its_file(workspace, report):
-    bundle, stage = bundle_stage(workspace.source(TARGETS), METHODS)
-    tensors = load_file(stage.folder / "model.safetensors")
-
-    def size(prefix):
-        return sum(tensor.size for name, tensor in tensors.items() if name.startswith(prefix))
-
-    assert of(report, "source-only").carried == of(report, "shot").carried == 0
-    assert of(report, "neutral-shift").carried == of(report, "oracle").carried == size("bank.") > 0
-    assert of(report, "pft-poster").carried == size("extras.pft-poster.") > 0
-    assert of(report, "pft").carried == size("extras.pft.") + size("bank.")
+def test_all_numbers_of_the_model_are_counted(workspace, report):
+    bundle, _ = bundle_stage(workspace.source(TARGETS), METHODS)
     assert model_values(base_model(bundle)) == of(report, "source-only").parameters
 
 
@@ -161,7 +151,7 @@ def test_a_subject_without_a_neutral_clip_fails_alone_and_a_clip_may_be_one_fram
             measure_complexity(workspace, (subject,), (method,))
 
 
-USUAL = {"trainable": 100, "parameters": 2000, "carried": 10, "adapt_flops": 2.5e6, "predict_flops": 1000.0}
+USUAL = {"trainable": 100, "parameters": 2000, "adapt_flops": 2.5e6, "predict_flops": 1000.0}
 USUAL |= {"iterations": 200.0, "converged": 120.0, "batch_seconds": 0.001, "subjects": 2}
 
 
@@ -188,7 +178,7 @@ def test_the_table_groups_settings_and_marks_who_saw_what():
     table = complexity_table(REPORT)
     names = "source-only, shot, nrc, pft, safn [source access], adabn, coral, oracle"
     assert ", ".join(row[0] for row in table.rows) == names
-    assert table.rows[1][1:] == ("100", "2000", "10", "2.500", "0.001", "200", "120", "0.00100", "0.2000")
+    assert table.rows[1][1:] == ("100", "2000", "2.500", "0.001", "200", "120", "0.00100", "0.2000")
     assert table.rows[2][table.columns.index("Converged")] == "–"
     assert not any(any(line) for line in table.bold)
     notes = " ".join(table.notes)
@@ -197,20 +187,12 @@ def test_the_table_groups_settings_and_marks_who_saw_what():
     assert "source rows" not in " ".join(complexity_table(replace(REPORT, costs=COSTS[1:3])).notes)
 
 
-def test_the_sentence_says_what_is_quicker_and_by_how_much_also_when_the_method_loses():
-    def slower(seconds):
-        return replace(REPORT, costs=(*COSTS[:2], replace(COSTS[2], seconds=seconds), *COSTS[3:]))
-
-    # The median of the published ones is that of 0.2 and 0.6 seconds.
+def test_the_sentence_says_what_pft_costs():
     assert complexity_sentences(REPORT) == [
         "pft adapts to one person in 4.00 ms (median over 2 subjects, 5 runs each), in 1 iteration, and updates 64 "
-        "parameters of the 2,000 numbers of its model; that is 100 times less than the median of the 2 published "
-        "source-free methods here (400 ms)."
+        "parameters of the 2,000 numbers of its model."
     ]
-    assert "that is 5.0 times as much as the median" in complexity_sentences(slower(2.0))[0]
-    assert "that is as much as the median" in complexity_sentences(slower(0.4))[0]
     assert complexity_sentences(replace(REPORT, costs=COSTS[:2])) == []
-    assert "that is" not in complexity_sentences(replace(REPORT, costs=(COSTS[2],)))[0]
     seconds = (0.00043, 0.0124, 0.25, 1.04, 75.0, math.nan)
     assert [time_text(value) for value in seconds] == ["0.43 ms", "12.4 ms", "250 ms", "1.04 s", "75.0 s", "–"]
 

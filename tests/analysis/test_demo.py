@@ -21,52 +21,52 @@ CONFIG = DemoConfig(FACES, targets=3, settings=SETTINGS)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     lines = []
-    report = run_demo(tmp_path_factory.mktemp("demo") / "it", CONFIG, notify=lines.append)
-    return report, lines
+    return *run_demo(tmp_path_factory.mktemp("demo") / "it", CONFIG, notify=lines.append), lines
 
 
 def test_every_method_is_run_on_every_target_and_the_tables_show_the_scores(made):
-    report, lines = made
-    score = {(row.method, row.subject): row.macro_f1 for row in report.rows}
-    subjects = {row.subject for row in report.rows}
-    assert (len(subjects), len(report.rows)) == (3, 3 * len(METHODS))
+    result, done, lines = made
+    rows = result.data["results"]
+    score = {(row["method"], row["subject"]): row["macro_f1"] for row in rows}
+    subjects = {row["subject"] for row in rows}
+    assert (len(subjects), len(rows)) == (3, 3 * len(METHODS))
     assert set(score) == {(method, subject) for method in METHODS for subject in subjects}
-    assert not [row.error for row in report.rows if row.error]
-    table = report.result.tables["subjects"]
+    assert not [row["error"] for row in rows if row["error"]]
+    table = result.tables["subjects"]
     for line in table.rows:
         shown = dict(zip(table.columns[2:-1], line[2:-1], strict=True))
         assert shown == {subject: f"{100 * score[line[1], subject]:.2f}" for subject in shown}
         assert line[-1] == f"{100 * np.mean([score[line[1], subject] for subject in shown]):.2f}"
-    assert [step.line() for step in report.steps] == lines
     assert [line.split()[:2] for line in lines] == [[f"{place}/4", name] for place, name in enumerate(STEPS, start=1)]
-    assert not any(step.reused for step in report.steps)
+    assert not any(step["reused"] for step in done["steps"])
 
 
 def test_a_second_run_reuses_what_is_there_and_makes_again_what_is_not(made):
-    report, _ = made
-    before = {path: path.stat().st_mtime_ns for path in (report.folder / "faces").rglob("*.jpg")}
-    page = report.page.read_bytes()
-    (report.folder / "cache.h5").unlink()
-    report.page.unlink()
-    again = run_demo(report.folder, CONFIG)
-    assert [step.name for step in again.steps if not step.reused] == ["extract", "page"]
+    result, done, _ = made
+    folder, page = done["folder"], done["page"]
+    before = {path: path.stat().st_mtime_ns for path in (folder / "faces").rglob("*.jpg")}
+    content = page.read_bytes()
+    (folder / "cache.h5").unlink()
+    page.unlink()
+    again, redone = run_demo(folder, CONFIG)
+    assert [step["name"] for step in redone["steps"] if not step["reused"]] == ["extract", "page"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert again.result.metadata["cache_digest"] == report.result.metadata["cache_digest"]
-    assert [row.to_dict() for row in again.rows] == [row.to_dict() for row in report.rows]
-    assert report.page.read_bytes() == page
+    assert again.metadata["cache_digest"] == result.metadata["cache_digest"]
+    assert again.data["results"] == result.data["results"]
+    assert page.read_bytes() == content
 
 
 def test_the_workspace_has_the_demos_settings_and_what_can_not_be_made_is_refused_and_left_alone(made, tmp_path):
-    report, _ = made
-    config = load_config(report.folder / "featlab.toml")
+    result, done, _ = made
+    config = load_config(done["folder"] / "featlab.toml")
     assert (config.protocol.targets, config.protocol.seed, config.head.epochs) == ("3", 3, 2)
-    assert config.to_dict() == report.result.metadata["config"]
+    assert config.to_dict() == result.metadata["config"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     before = torch.get_num_threads()
     few = replace(CONFIG, targets=12, faces=FacesConfig(2, clips=1, frames=1, size=32))
     for folder, options, kind, said in (
-        (report.folder, replace(CONFIG, targets=4), InputError, "made with other settings"),
+        (done["folder"], replace(CONFIG, targets=4), InputError, "made with other settings"),
         (tmp_path / "mine", CONFIG, InputError, "holds no demo"),
         (tmp_path / "it", replace(CONFIG, settings={"head.epoch": 2}), ConfigError, "epochs"),
         (tmp_path / "few", few, FeatlabError, "sub"),

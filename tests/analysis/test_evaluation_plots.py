@@ -8,13 +8,10 @@ from matplotlib.text import Text
 
 from featlab.analysis import style
 from featlab.analysis.evaluation import figure_name
-from featlab.analysis.evaluation.plot_ranks import plot_ranks
 from featlab.analysis.evaluation.plots import (
-    plot_reliability,
+    plot_ranks,
     plot_subjects,
     plot_summary,
-    reliability_data,
-    reliability_methods,
     subjects_data,
     summary_data,
 )
@@ -107,49 +104,6 @@ def test_ranks_are_readable_and_the_cliques_are_bars(methods, subjects, readable
     assert figure.get_figheight() < 9
     assert any("with source access" in text for text in words(figure))
     assert len(lines(figure.axes[0], "_clique")) == len(found.cliques)
-
-
-# Four rows: two in the last bin, sure and right half of the time; two at a confidence of .6, both right.
-BINS = np.zeros((15, 3))
-BINS[14], BINS[8] = (2, 1.96, 1), (2, 1.2, 2)
-SURE = {"source-only": 0.5, "adabn": 0.7, "coral": 0.6, "pft": 0.65, "safn": 0.8, "oracle": 0.9}
-
-
-@pytest.fixture(scope="module")
-def sure(result):
-    selections = {"safn": "source-access", "oracle": "oracle"}
-    shared = {"frames": 4, "reliability": tuple(BINS.ravel().tolist())}
-    return [
-        result(method, subject, score, selection=selections.get(method, "source-free"), **shared)
-        for method, score in SURE.items()
-        for subject in "ab"
-    ]
-
-
-def test_source_only_pft_and_the_best_of_the_others_with_confidences_are_drawn(sure, result):
-    assert reliability_methods(summarise(sure)) == ("source-only", "pft", "adabn")
-    assert reliability_methods(summarise(sure[:2])) == ("source-only",)
-    assert reliability_methods(summarise(sure[2:6])) == ("adabn",)
-    broken = EvaluationRow.failure("pft", "a", 0, 0, selection="source-free", error="no")
-    assert reliability_methods(summarise([*sure[:2], broken, result("coral", "a", 0.99)])) == ("source-only",)
-    assert reliability_methods([]) == ()
-
-
-def test_the_reliability_diagram_is_its_numbers(sure, readable):
-    data = reliability_data(sure, ("source-only", "safn"))
-    assert list(data) == ["method", "low", "high", "share", "confidence", "accuracy"]
-    assert data["method"] == ["source-only"] * 15 + ["safn"] * 15
-    assert [data["low"][0], *data["high"][:15]] == pytest.approx(np.linspace(0, 1, 16))
-    for name, expected in (("share", (0.5, 0.5)), ("confidence", (0.98, 0.6)), ("accuracy", (0.5, 1.0))):
-        assert (data[name][14], data[name][8]) == pytest.approx(expected)
-    assert sum(data["share"][:15]) == pytest.approx(1)
-    assert np.isnan(data["accuracy"]).sum() == 26
-    figure = readable(plot_reliability(sure, ("source-only", "safn")))
-    above = figure.axes[1]
-    assert lines(above, "_curve")[0] == pytest.approx(np.array([[0.6, 1.0], [0.98, 0.5]]))
-    # 1/2 · |.98 − .5| + 1/2 · |.6 − 1| = .44
-    assert [text.get_text() for text in above.texts] == ["ECE 44.0 %"]
-    readable(plot_reliability(sure, tuple(SURE)[:3]))
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path, rows):

@@ -17,7 +17,6 @@ from featlab.analysis.inside.neighbours import (
     plot_neighbours,
     source_neighbours,
 )
-from featlab.errors import InputError
 
 TARGET = "s00"
 
@@ -63,22 +62,6 @@ def test_counts_and_their_distribution_equal_those_found_one_frame_at_a_time(ada
         assert part.same_class == pytest.approx(found.counts[side, :, 0].sum() / found.frames)
     same = source_neighbours(adapted, adapted.people[0], "source-only")
     assert same.before == same.after
-
-
-def test_classes_choose_frames(adapted):
-    person = adapted.people[0]
-    anger = source_neighbours(adapted, person, "pft", "anger")
-    assert anger.frames == int((person.table.label[person.split.test] == 0).sum())
-    both = source_neighbours(adapted, person, "pft", "neutral, anger")
-    assert both.frames == len(person.split.test)
-    neutral = replace(person, table=replace(person.table, label=np.ones(len(person.table), np.int16)))
-    for who, classes, said in (
-        (person, "angre", r"unknown class 'angre'.*did you mean 'anger'"),
-        (person, " , ", "names no class"),
-        (neutral, "anger", "no test frame of s00 shows anger"),
-    ):
-        with pytest.raises(InputError, match=said):
-            source_neighbours(adapted, who, "pft", classes)
 
 
 def test_labels_place_nothing_and_without_them_nothing_is_right_or_wrong(adapted, readable):

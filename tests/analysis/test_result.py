@@ -147,9 +147,9 @@ SCORES = {"source-only": (0.5, 0.6, 0.4), "pft": (0.6, 0.7, 0.3), "safn": (0.7, 
 
 @pytest.fixture
 def rows(result):
-    seen, sure = {"safn": "source-access", "oracle": "oracle"}, (*(0.0,) * 42, 2.0, 1.9, 1.0)
+    seen = {"safn": "source-access", "oracle": "oracle"}
     return [
-        result(method, f"s{n}", s, class_recall=(s, 1.0), reliability=sure, selection=seen.get(method, "source-free"))
+        result(method, f"s{n}", s, class_recall=(s, 1.0), selection=seen.get(method, "source-free"))
         for method, scores in SCORES.items()
         for n, s in enumerate(scores)
     ]
@@ -171,7 +171,7 @@ def test_an_evaluation_leaves_rows_tables_figures_and_sentences_and_their_number
     found = evaluated(rows, kind="benchmark", classes=("neutral", "pain"))
     assert found.title == "Benchmark: 4 methods on 3 target subjects"
     assert list(found.tables) == ["subjects", "summary", "costs", "classes", "ranks"]
-    assert [item.name for item in found.figures] == ["summary", "subjects", "reliability", "ranks"]
+    assert [item.name for item in found.figures] == ["summary", "subjects", "ranks"]
     assert found.summary == evaluation_summary(rows, summarise(rows))
     assert found.printed == ["subjects", "classes", "costs", "summary"]
     stored(found)
@@ -183,9 +183,6 @@ def test_an_evaluation_leaves_rows_tables_figures_and_sentences_and_their_number
     ranks = dict(zip(figures["ranks"]["method"], figures["ranks"]["rank"], strict=True))
     assert ranks == {"pft": pytest.approx(2.0), "safn": pytest.approx(5 / 3), "source-only": pytest.approx(7 / 3)}
     assert set(figures["ranks"]["subjects"]) == {3}
-    data = figures["reliability"]
-    assert data["method"][::15] == ["source-only", "pft"]
-    assert [data[name][14] for name in ("share", "confidence", "accuracy")] == pytest.approx([1.0, 0.95, 0.5])
 
 
 def test_what_the_rows_do_not_have_is_not_made_and_failed_rows_are_listed(result, rows):

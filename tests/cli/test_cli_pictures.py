@@ -17,7 +17,7 @@ PICTURES = {
     "plot pairs --rows 2 --subject s038": ("plot-pairs", ["pairs"], "pairs", "random"),
     "plot clip --subject s041 --faces none": ("plot-clip-s041-smile-a-pft", ["clip"], "clip", "Before"),
     "plot confusion": ("plot-confusion-evaluate-*", ["confusion"], "confusion", "neutral"),
-    "plot tsne --subject s040 --subject s041 --by pca --sources 40": (
+    "plot tsne --subject s040 --subject s041 --by pca": (
         *("plot-pca-2-targets-*", ["pca-s040", "pca-s041"], "scores"),
         "as extracted",
     ),
@@ -110,7 +110,7 @@ def test_images_beside_the_cache_named_by_flag_and_by_file_are_found(pictured, r
     assert "2 images are not in elsewhere: their landmarks are drawn" in run(*flags).stderr
 
 
-def test_confusion_takes_the_newest_or_named_results_methods_and_the_names_of_a_cache(evaluated, run_well, run_json):
+def test_confusion_takes_the_newest_or_named_results_and_methods(evaluated, run_well, run_json):
     assert f"results: results/{evaluated.name}, the newest" in run_well("plot", "confusion").stderr
     data = run_json("plot", "confusion", str(evaluated), "--methods", "pft,source-only")["confusion"]
     assert list(dict.fromkeys(data["method"])) == ["pft", "source-only"]
@@ -119,7 +119,6 @@ def test_confusion_takes_the_newest_or_named_results_methods_and_the_names_of_a_
     bare = run_well("plot", "confusion", "moved/results.jsonl", "--workspace", "moved")
     assert "the classes are numbered" in bare.stderr
     assert "Class 1" in bare.stdout
-    assert run_well("plot", "confusion", "moved", "--cache", "cache.h5").stderr == ""
 
 
 def test_style_measures_every_target_and_leaves_out_who_cannot_be_adapted_to(folder, run, table, extractor, quickly):
@@ -132,7 +131,7 @@ def test_style_measures_every_target_and_leaves_out_who_cannot_be_adapted_to(fol
     assert "s041: subject 's041' has no 'neutral' rows" in result.stderr
     assert "1 of 2 targets were left out" in result.stderr
     assert set(data["distances"]) == {"pft", "adabn"}
-    assert set(data["distances"]["pft"]["group"]) == {"adapted rows", "other rows", "source", "source moved"}
+    assert set(data["distances"]["pft"]["group"]) == {"adapted rows", "other rows", "source"}
     alone = run("plot", "style", "--targets", "s041", *flags)
     assert alone.exit_code == 2
     assert "none of the 1 targets can be adapted to" in alone.stderr

@@ -85,10 +85,6 @@ BESIDE_A_CACHE = {
         "--subject s0": "unknown subject 's0'",
     },
     "plot tsne --quiet": {
-        "--by pca --perplexity 9": "leave it out",
-        "--sources s041,s042": "protocol.sources",
-        "--sources 0": "a number of source rows",
-        "--layer pixels": "features, bottleneck",
         "--methods ,": "names no method",
         "--subject s04": "unknown subject 's04'",
         "--subject s040 --methods ptf": "did you mean 'pft'",
@@ -107,7 +103,6 @@ IN_A_TRAINED_WORKSPACE = {
     "plot clip --quiet": {
         "--subject s041 --video smile-z": "no such video",
         "--subject s999": "unknown subject 's999'",
-        "--subject s041 --smooth 2": "odd",
         "--subject s041 --class smil": "none of the classes, neutral, smile; did you mean 'smile'",
         "--subject s041 --method oracle": "given the person's labels",
     },

@@ -102,7 +102,7 @@ def test_the_flags_of_the_protocol_are_recorded_and_followed(folder, run_well, w
         assert all(row["macro_f1_smoothed"] is not None and len(row["reliability"]) == 45 for row in data["results"])
         assert all(item["macro_f1_smoothed"] is not None and item["ece"] is not None for item in data["summary"])
         drawn = {path.name for path in stored.parent.iterdir()}
-        assert ({"reliability.svg", "reliability.csv"} <= drawn) is not bool(plots)
+        assert ({"summary.svg", "summary.csv"} <= drawn) is not bool(plots)
     assert "over 3 frames of a video" in " ".join(run_well(*typed, "--wide").stdout.split())
     assert "Smoothed" not in run_well(*typed).stdout
     assert "Smoothed" not in run_well(*words, "--smooth", "0", "--no-plots").stdout

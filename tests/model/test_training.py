@@ -141,7 +141,7 @@ def test_adam_takes_the_steps_of_torchs_own_and_passes_over_what_has_no_gradient
 def test_training_and_counting_operations_leave_torchs_compiler_alone():
     code = (
         "import sys, torch\n"
-        "from featlab.compute import count_flops\n"
+        "from featlab.evaluation.run import count_flops\n"
         "from featlab.model.training import Adam, Phase, train\n"
         "weight = torch.ones(5, 4, requires_grad=True)\n"
         "losses = lambda rows=None: {'a': ((torch.ones(3, 5) @ weight) ** 2).sum()}\n"
@@ -183,7 +183,6 @@ def test_an_exponential_decay_settles_after_three_time_constants_whatever_its_si
     for speed in (4.0, 9.7, 25.0):
         losses = 3 + 2 * np.exp(-np.arange(400) / speed)
         assert converged_at(losses) == math.ceil(speed * math.log(20)) + 1
-        assert converged_at(losses, tolerance=0.2) == math.ceil(speed * math.log(5)) + 1
     losses = np.exp(-np.arange(60) / 6)
     assert converged_at(losses) == converged_at(1e-6 * losses) == converged_at(100 * losses - 700)
 
@@ -203,7 +202,7 @@ def test_a_step_is_found_where_it_is_and_what_does_not_end_low_has_not_converged
         *(([*falling[:at], bad, *falling[at + 1 :]], None) for bad in (math.nan, -math.inf) for at in (0, 7, 19)),
     ):
         assert converged_at(losses) == expected, losses
-    assert converged_at(zigzag, window=5) < converged_at(zigzag, window=1) == 26
+    assert converged_at(zigzag) < 26
 
 
 def entries(losses, name="style"):

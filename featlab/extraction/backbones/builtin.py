@@ -36,16 +36,10 @@ class HogConfig(Options):
                 f"{self.size}x{self.size}; raise size or lower cell or block"
             )
 
-    @property
-    def dim(self) -> int:
-        """Length of the descriptor: blocks x cells in a block x orientations."""
-        blocks = self.size // self.cell - self.block + 1
-        return blocks**2 * self.block**2 * self.orientations
-
 
 @dataclass(frozen=True)
 class HogBackbone:
-    """Embeds a face as its HOG descriptor, L2-Hys blocks as in the paper; D = ``config.dim``."""
+    """Embeds a face as its HOG descriptor, L2-Hys blocks as in the paper."""
 
     config: HogConfig = field(default_factory=HogConfig)
     name: str = "hog"
@@ -69,10 +63,7 @@ class HogBackbone:
 
     def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Describe n images; see `Backbone.embed`. Landmarks are not used."""
-        rows = np.empty((len(images), self.config.dim), dtype=np.float32)
-        for row, image in enumerate(images):
-            rows[row] = self._describe(image)
-        return rows
+        return np.stack([self._describe(image) for image in images])
 
     def _describe(self, image: Image) -> NDArray[np.float32]:
         config = self.config
@@ -173,9 +164,6 @@ class GeometryBackbone:
     in_worker: bool = True
     prepare: Preparation | None = None
 
-    def __post_init__(self) -> None:
-        template(self.points)
-
     def info(self) -> ExtractorInfo:
         """Identity of the embeddings: the number of landmarks is part of it."""
         return ExtractorInfo(
@@ -203,7 +191,7 @@ def build_geometry(argument: str | None, options: Mapping[str, Any]) -> Geometry
         raise ConfigError(f"the backbone 'geometry' has no option {next(iter(options))!r}")
     if argument is None:
         return GeometryBackbone()
-    if not (argument.isascii() and argument.isdigit()):
+    if argument not in map(str, _SUBSETS):
         raise ConfigError(f"geometry:{argument}: what follows the colon is the number of landmarks (68, 51 or 49)")
     return GeometryBackbone(points=int(argument), name=f"geometry:{argument}")
 

@@ -1,7 +1,4 @@
-"""Networks exported by torch.export: ``pt2:FILE``, featlab's own and other people's; what a file says of itself.
-
-ONNX files of featlab's own say it too, and have outputs of the same names.
-"""
+"""Networks exported by torch.export: ``pt2:FILE``; what a file of featlab's, ``.pt2`` or ONNX, says of itself."""
 
 from __future__ import annotations
 
@@ -10,11 +7,12 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from featlab.cache.schema import parse_json
 from featlab.compute import choose_device, quiet_export
@@ -24,7 +22,6 @@ from featlab.extraction.backbones.network import (
     AMP_NOTE,
     ModuleNetwork,
     NetworkBackbone,
-    Statistics,
     Taps,
     appended,
     as_embedding,
@@ -58,16 +55,16 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     program, card = load_program(path)
     batch, side = _input_shape(name, program)
     spec = file_spec(name, card, chosen, side)
-    if card is not None:
-        check_layers(name, chosen.layers, card.layers)
+    check_layers(name, chosen.layers, card.layers if card is not None else ())
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    hooked = chosen.layers if card is None else ()
-    module = _unflattened(name, program) if hooked else program.module()
-    taps = Taps(name, module, hooked)
-    network = ProgramNetwork(name, module, taps, chosen.layers, device, chosen.amp, batch=batch)
+    module = program.module()
+    pick = partial(_outputs, name, chosen.layers)
+    network = ModuleNetwork(
+        name, module, Taps(name, module, ()), chosen.layers, device, chosen.amp, batch=batch, pick=pick
+    )
     return network_backbone(
         name,
         network,
@@ -79,22 +76,14 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     )
 
 
-class ProgramNetwork(ModuleNetwork):
-    """Runs an exported program: featlab's own give the statistics of their layers, on others' modules are taps."""
-
-    def finish(self, output: Any, statistics: Mapping[str, Statistics], rows: int) -> Tensor:
-        """Return the embedding of what the program returned, with the statistics of its layers."""
-        if isinstance(output, Mapping) and EMBEDDING in output:
-            if not statistics:
-                return embedding_of(self.name, output, self.layers, rows)
-            output = output[EMBEDDING]
-        return super().finish(output, statistics, rows)
+def _outputs(name: str, layers: Sequence[str], output: Any) -> Any:
+    """Return what a program of other people's returned, or the embedding and layers that one of featlab's did."""
+    own = isinstance(output, Mapping) and EMBEDDING in output
+    return embedding_of(name, output, layers, len(output[EMBEDDING])) if own else output
 
 
 def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:
     """Load a ``.pt2`` and the description in it, running nothing that is pickled there."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     _refuse_objects(path)
     extra: dict[str, Any] = {CARD_FILE: ""}
     try:
@@ -155,18 +144,6 @@ def _input_shape(name: str, program: ExportedProgram) -> tuple[int | None, int |
         raise ConfigError(f"{name} has {what}; a backbone takes one batch of square images (n, 3, S, S)")
     batch, _, side, _ = shape
     return batch if isinstance(batch, int) else None, side if isinstance(side, int) else None
-
-
-def _unflattened(name: str, program: ExportedProgram) -> nn.Module:
-    try:
-        with quiet_export():
-            module: nn.Module = torch.export.unflatten(program)
-    except Exception as error:
-        raise ConfigError(
-            f"{name}: its modules can't be told apart any more, so no layer can be tapped ({one_line(error)}); export "
-            "it with the layers' statistics as outputs"
-        ) from None
-    return module
 
 
 @dataclass(frozen=True)

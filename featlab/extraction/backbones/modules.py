@@ -1,14 +1,10 @@
-"""Networks that are modules of torch: ``resnet18`` (built in), ``torchvision:NAME``, ``timm:NAME``, the user's own.
-
-The libraries' lose their head. ``timm:hf-hub:OWNER/NAME`` is a model of the Hugging Face hub in timm's form;
-``@REVISION`` at the end pins a version. ``python:MODULE:FACTORY`` is what a function of the user's returns.
-"""
+"""Networks that are modules of torch: ``resnet18``, those of torchvision and timm without a head, the user's own."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from importlib import import_module
@@ -45,11 +41,7 @@ def build_resnet18(argument: str | None, options: Mapping[str, Any]) -> NetworkB
 
 
 def remove_head(name: str, module: nn.Module) -> nn.Module:
-    """Replace the last linear layer by the identity, so that the network returns what that layer reads.
-
-    What is before it (ConvNeXt's norm and flatten, VGG's first two linear layers, dropout) belongs to the embedding.
-    SqueezeNet has a convolution there.
-    """
+    """Replace the last linear layer (of SqueezeNet, the convolution) by the identity: what it reads is returned."""
     for head in _HEADS:
         root = getattr(module, head, None)
         if not isinstance(root, nn.Module):
@@ -85,41 +77,46 @@ def bare_network(name: str, own: Any = None) -> nn.Module:
     return module if is_timm else remove_head(name, module)
 
 
-def build_torchvision(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``torchvision:NAME``; the options are the fields of `NetworkOptions`."""
-    name, chosen = _named("torchvision", argument, options, "resnet50")
-    torchvision, network = _library(name)
-    own = {weights.name: weights for weights in torchvision.models.get_model_weights(network)}
-    default = torchvision.models.get_model_weights(network).DEFAULT if own else None
-    wanted = {"DEFAULT": default, PRETRAINED: default, **own}.get(chosen.weights or "")
-    spec, published = InputSpec(), wanted or default
+def _build(package: str, example: str, argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
+    """Build a library's network with its own weights, or with those of a file or random ones."""
+    wanted = f"a network's name, for example {package}:{example}"
+    name = f"{package}:{require_argument(package, argument, wanted)}"
+    chosen = network_options(name, NetworkOptions, options)
+    (hub, network), weights, spec = _library(name), chosen.weights, InputSpec()
+    own: Mapping[str, Any] = {PRETRAINED: True}
+    published = None
+    if package == "torchvision":
+        known = hub.models.get_model_weights(network)
+        own = {entry.name: entry for entry in known}
+        published = known.DEFAULT if own else None
+    theirs = {"DEFAULT": published, PRETRAINED: published, **own}.get(weights or "")
+    offered = f"a file, {RANDOM}, or {package}'s own: {', '.join(own) or 'it has none'}"
+    if theirs is not None:
+        module = bare_network(name, theirs)
+        sha = state_sha256(module)
+    elif weights is None:
+        raise ConfigError(f"{name}: choose weights with --weights: {offered}")
+    elif weights != RANDOM and not Path(weights).exists() and "." not in Path(weights).name:
+        raise ConfigError(f"{name}: --weights {weights} is none of {offered}{closest(weights, list(own))}")
+    else:
+        module, sha = module_with_weights(name, partial(bare_network, name), weights, chosen.prefix)
     if published is not None:
-        made = published.transforms()
+        made = (theirs or published).transforms()
         size, interpolation = int(made.crop_size[0]), made.interpolation.value
         spec = InputSpec(size, tuple(made.mean), tuple(made.std), interpolation=interpolation)
-    return _backbone(name, chosen, list(own), wanted, lambda module: spec)
-
-
-def build_timm(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``timm:NAME``; the options are the fields of `NetworkOptions`."""
-    name, chosen = _named("timm", argument, options, "resnet18.a1_in1k")
-    timm, _ = _library(name)
-
-    def spec(module: nn.Module) -> InputSpec:
+    elif package == "timm":
         # Its crop is left to the user, as faces come cropped.
-        own = timm.data.resolve_data_config({}, model=module)
-        made = InputSpec(int(own["input_size"][-1]), tuple(own["mean"]), tuple(own["std"]))
-        interpolation = str(own.get("interpolation"))
-        return replace(made, interpolation=interpolation) if interpolation in INTERPOLATIONS else made
+        told = hub.data.resolve_data_config({}, model=module)
+        spec = InputSpec(int(told["input_size"][-1]), tuple(told["mean"]), tuple(told["std"]))
+        if (interpolation := str(told.get("interpolation"))) in INTERPOLATIONS:
+            spec = replace(spec, interpolation=interpolation)
+    return module_backbone(
+        *(name, module, chosen, spec), id=name, weights=sha, channels_last=True, versions={package: hub.__version__}
+    )
 
-    wanted = PRETRAINED if chosen.weights == PRETRAINED else None
-    return _backbone(name, chosen, [PRETRAINED], wanted, spec)
 
-
-def _named(hub: str, argument: str | None, options: Mapping[str, Any], example: str) -> tuple[str, NetworkOptions]:
-    """Return ``hub:NETWORK`` and the options."""
-    network = require_argument(hub, argument, f"a network's name, for example {hub}:{example}")
-    return f"{hub}:{network}", network_options(f"{hub}:{network}", NetworkOptions, options)
+build_torchvision = partial(_build, "torchvision", "resnet50")
+build_timm = partial(_build, "timm", "resnet18.a1_in1k")
 
 
 def _library(name: str) -> tuple[Any, str]:
@@ -136,27 +133,6 @@ def _library(name: str) -> tuple[Any, str]:
     if not known:
         raise ConfigError(f"{package} {module.__version__} has no network {network!r}{closest(meant, names())}")
     return module, network
-
-
-def _backbone(
-    name: str, chosen: NetworkOptions, own: Sequence[str], wanted: Any, spec: Callable[[nn.Module], InputSpec]
-) -> NetworkBackbone:
-    """Make a backbone of a library's network with what is ``wanted`` of its own weights, or else with others."""
-    (hub, _), weights = _library(name), chosen.weights
-    offered = f"a file, {RANDOM}, or {hub.__name__}'s own: {', '.join(own) or 'it has none'}"
-    if wanted is not None:
-        module = bare_network(name, wanted)
-        sha = state_sha256(module)
-    elif weights is None:
-        raise ConfigError(f"{name}: choose weights with --weights: {offered}")
-    elif weights != RANDOM and not Path(weights).exists() and "." not in Path(weights).name:
-        raise ConfigError(f"{name}: --weights {weights} is none of {offered}{closest(weights, own)}")
-    else:
-        module, sha = module_with_weights(name, partial(bare_network, name), weights, chosen.prefix)
-    versions = {hub.__name__: hub.__version__}
-    return module_backbone(
-        name, module, chosen, spec(module), id=name, weights=sha, channels_last=True, versions=versions
-    )
 
 
 TAPS = ("maxpool", "layer1", "layer2", "layer3", "layer4")

@@ -1,8 +1,4 @@
-"""Expression networks by name, with what their own library does to a picture: nothing is left to guess.
-
-They are ONNX files, but for pyfeat's, which is safetensors. A file is that of ``--weights``, or lies in the folder of
-networks (`models_folder`), or is fetched into it.
-"""
+"""Expression networks by name, with what their own library does to a picture; files are found or fetched."""
 
 from __future__ import annotations
 
@@ -13,6 +9,7 @@ import tomllib
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -64,16 +61,8 @@ def _read_networks() -> dict[str, dict[str, Named]]:
 NETWORKS = _read_networks()
 
 
-def build_emotiefflib(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``emotiefflib:NAME``; the options are those of ``onnx:``."""
-    return _build(*_known("emotiefflib", argument), options)
-
-
 def build_pyfeat(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``pyfeat:NAME``, its trunk: a ConvNeXt V2, the mean over positions of whose last map is the embedding.
-
-    The options are the fields of `NetworkOptions`.
-    """
+    """Build ``pyfeat:NAME``, its trunk: a ConvNeXt V2, the mean over positions of whose last map is the embedding."""
     name, known = _known("pyfeat", argument)
     chosen = network_options(name, NetworkOptions, options)
     transformers = library("transformers", "pyfeat:", "hf")
@@ -121,16 +110,6 @@ _NAMES = (
 )
 
 
-def build_face_api(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``face-api``, likewise."""
-    return _build("face-api", NETWORKS["face-api"][""], options)
-
-
-def build_fer(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``fer``, likewise."""
-    return _build("fer", NETWORKS["fer"][""], options)
-
-
 def models_folder() -> Path:
     """Return where networks are kept: ``FEATLAB_MODELS``, or a folder of the user's cache."""
     own = os.environ.get("FEATLAB_MODELS")
@@ -140,6 +119,8 @@ def models_folder() -> Path:
 def _known(prefix: str, argument: str | None) -> tuple[str, Named]:
     """Return the whole name of a network of a family, and what is known of it."""
     table = NETWORKS[prefix]
+    if "" in table:
+        return prefix, table[""]
     known = ", ".join(table)
     network = require_argument(prefix, argument, f"a network's name: {known}")
     if network not in table:
@@ -147,15 +128,18 @@ def _known(prefix: str, argument: str | None) -> tuple[str, Named]:
     return f"{prefix}:{network}", table[network]
 
 
-def _build(name: str, known: Named, options: Mapping[str, Any]) -> NetworkBackbone:
+def _build(prefix: str, argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
+    """Build a network whose file is ONNX; the options are those of ``onnx:``."""
+    name, known = _known(prefix, argument)
     rest = {key: value for key, value in options.items() if key != "weights"}
     path = _file(name, known, options.get("weights"))
     chosen = {"size": known.size, "mean": known.mean, "std": known.std, **rest}
-    if known.embedding:
-        chosen.setdefault("output", known.embedding)
-    else:
-        chosen.setdefault("node", onnx_file.before_the_last_gemm(path))
+    if "node" not in chosen:
+        chosen["node"] = known.embedding or onnx_file.before_the_last_gemm(path)
     return _told(onnx_file.build(str(path), chosen), name, known)
+
+
+build_emotiefflib, build_face_api, build_fer = (partial(_build, name) for name in ("emotiefflib", "face-api", "fer"))
 
 
 def _told(made: NetworkBackbone, name: str, known: Named) -> NetworkBackbone:

@@ -40,7 +40,6 @@ class NetworkBackbone:
     network: Network  # Embeds
     spec: InputSpec  # The network's input
     extractor: ExtractorInfo  # Identity of the embeddings
-    dim: int  # D
     prepare: ResizeCrop  # Cuts an image to the input, in the workers
     needs_images: bool = True
     needs_landmarks: bool = False
@@ -53,14 +52,9 @@ class NetworkBackbone:
 
     def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Embed n images in one batch; see `Backbone.embed`. Landmarks are not used."""
-        if not images:
-            return np.empty((0, self.dim), dtype=np.float32)
         square = (self.spec.size, self.spec.size)
         fitted = [image if image.shape[:2] == square else self.prepare(image) for image in images]
-        vectors = _run(self.name, self.network, self.spec, np.stack(fitted))
-        if vectors.shape[1] != self.dim:
-            raise ConfigError(f"{self.name} gave {vectors.shape[1]} features after {self.dim} before")
-        return vectors.float().cpu().numpy()
+        return _run(self.name, self.network, self.spec, np.stack(fitted)).float().cpu().numpy()
 
 
 def network_backbone(
@@ -76,7 +70,7 @@ def network_backbone(
 ) -> NetworkBackbone:
     """Make a backbone of a network, after a trial on two images."""
     shape = (2, spec.size, spec.size, 3)
-    vectors = _run(name, network, spec, np.linspace(0, 255, math.prod(shape)).astype(np.uint8).reshape(shape))
+    _run(name, network, spec, np.linspace(0, 255, math.prod(shape)).astype(np.uint8).reshape(shape))
     notes = (*notes, APPENDED) if network.layers else notes
     extractor = ExtractorInfo(
         id=id,
@@ -86,7 +80,7 @@ def network_backbone(
         versions={"torch": torch.__version__, "pillow": PIL.__version__, "numpy": np.__version__, **(versions or {})},
         trained_on=tuple(trained_on),
     )
-    return NetworkBackbone(name, network, spec, extractor, vectors.shape[1], spec.prepare())
+    return NetworkBackbone(name, network, spec, extractor, spec.prepare())
 
 
 def as_embedding(name: str, output: Any, rows: int) -> Tensor:
@@ -146,7 +140,7 @@ class ModuleNetwork:
     name: str
     module: nn.Module
     taps: Taps
-    layers: tuple[str, ...]
+    layers: tuple[str, ...]  # Appended; those without a tap by what the module returns
     device: torch.device
     amp: bool
     memory: torch.memory_format = torch.contiguous_format  # How the images lie in it
@@ -162,11 +156,8 @@ class ModuleNetwork:
         """Embed as many images as the module takes, in whatever mode torch is in; an export traces it."""
         with self.taps.collect() as statistics:
             output = self.module(images)
-        return self.finish(output, statistics, images.shape[0])
-
-    def finish(self, output: Any, statistics: Mapping[str, Statistics], rows: int) -> Tensor:
-        """Return the embedding of what the module returned, with the statistics of its layers."""
-        return appended(as_embedding(self.name, self.pick(output), rows), self.layers, statistics)
+        embedding = as_embedding(self.name, self.pick(output), images.shape[0])
+        return appended(embedding, [layer for layer in self.layers if layer in statistics], statistics)
 
 
 def module_backbone(

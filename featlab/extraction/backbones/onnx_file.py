@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,14 +50,12 @@ _MOST_CLASSES = 32
 class OnnxOptions(NetworkOptions):
     """Options of `NetworkOptions`, and which value is the embedding."""
 
-    output: str | None = option(None, "Its name; else embedding, or the only output beside those named as layers.")
-    node: str | None = option(None, "Name of a value inside, or of an output; of a map the mean over its positions.")
-
-    def check_together(self) -> None:
-        """Refuse an output and a node at once."""
-        super().check_together()
-        if self.output is not None and self.node is not None:
-            raise ConfigError("output and node both say what the embedding is; leave out one")
+    renamed: ClassVar[Mapping[str, str]] = {"output": "node"}
+    node: str | None = option(
+        None,
+        "Name of an output, or of a value inside, of a map the mean over its positions; else the output embedding, or "
+        "the only one beside those named as layers.",
+    )
 
 
 def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
@@ -70,8 +68,6 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
         raise ConfigError(f"{name}: onnxruntime has no mixed precision to switch on; export a float16 model instead")
     device = choose_device(chosen.device, amp=False)
     onnxruntime, onnx = (library(each, "onnx:", "onnx") for each in ("onnxruntime", "onnx"))
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     session = _session(path, device)
     model = onnx.load(str(path), load_external_data=False)
     files = _weight_files(onnx, model, path)
@@ -82,12 +78,12 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     spec = file_spec(name, card, chosen, side)
     layers = chosen.layers
     check_layers(name, layers, layers_among(outputs))
+    notes: tuple[str, ...] = ()
     if chosen.node is None:
-        embedding = _embedding_output(name, outputs, layers, chosen.output)
-        notes = (f"output {embedding}",) if chosen.output is not None else ()
+        embedding = _embedding_output(name, outputs, layers)
     else:
         embedding = _value(name, model.graph, chosen.node)
-        notes = (f"node {embedding}",)
+        notes = (f"{'output' if embedding in outputs else 'node'} {embedding}",)
         if embedding not in outputs:
             session = _session(path, device, embedding)
     refusal = "" if notes or embedding == EMBEDDING else _class_scores(model.graph, embedding)
@@ -182,7 +178,7 @@ def before_the_last_gemm(path: Path) -> str:
         raise InputError(f"{path} can't be read as an ONNX file ({one_line(error)}); fetch it again") from None
     gemms = [node for node in graph.node if node.op_type == "Gemm"]
     if not gemms:
-        raise InputError(f"{path}: no Gemm in it; name the embedding with --option node=NAME or --option output=NAME")
+        raise InputError(f"{path}: no Gemm in it; name the embedding with --option node=NAME")
     return str(gemms[-1].input[0])
 
 
@@ -258,11 +254,7 @@ def _input_shape(name: str, session: Any) -> tuple[int | None, int | None, bool]
     return shape[0] if isinstance(shape[0], int) else None, sides.pop() if sides else None, channels_last
 
 
-def _embedding_output(name: str, outputs: Sequence[str], layers: Sequence[str], wanted: str | None) -> str:
-    if wanted is not None:
-        if wanted not in outputs:
-            raise ConfigError(f"{name} has no output {wanted!r} (it has: {', '.join(outputs)})")
-        return wanted
+def _embedding_output(name: str, outputs: Sequence[str], layers: Sequence[str]) -> str:
     if EMBEDDING in outputs:
         return EMBEDDING
     taken = {*layers, *(output for layer in layers for output in statistics_names(layer))}
@@ -270,6 +262,6 @@ def _embedding_output(name: str, outputs: Sequence[str], layers: Sequence[str], 
     if len(rest) != 1:
         raise ConfigError(
             f"{name} has {len(rest)} outputs that may be the embedding ({', '.join(rest) or 'none'}); name one with "
-            "the option output"
+            "the option node"
         )
     return rest[0]

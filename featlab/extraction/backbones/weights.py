@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from featlab.compute import from_seed
 from featlab.errors import ConfigError, InputError, listed, one_line
-from featlab.seeding import from_seed
 
 RANDOM = "random"
 """The name by which random weights have to be asked for."""
@@ -36,8 +36,7 @@ def file_sha256(*paths: Path) -> str:
     for path in paths:
         try:
             with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+                hashlib.file_digest(file, lambda: digest)
         except OSError as error:
             raise InputError(f"{path}: {one_line(error)}") from None
     return digest.hexdigest()
@@ -78,11 +77,8 @@ def module_with_weights(
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors``, or from ``.pt`` and the like with ``weights_only``.
 
-    What training scripts keep beside it (the epoch, the optimiser) is left out. Of a file with several state dicts all
-    are read, each under its own name: ``model.conv1.weight`` and ``model_ema.conv1.weight``.
+    Of a file with several all are read, each under its own name: ``model.conv1.weight``, ``model_ema.conv1.weight``.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file")
     try:
         path.open("rb").close()
     except OSError as error:

@@ -1,8 +1,4 @@
-"""Faces levelled by their eyes and cropped to a square, before a backbone sees them.
-
-A similarity (turn, scale, shift; never a mirror) puts the centres of the eyes on one height, at a set distance from
-each other. What the crop reaches beyond the picture repeats the picture's edge.
-"""
+"""Faces levelled by their eyes, at a set distance from each other, and cropped to a square."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from PIL import Image as PilImage
 from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import Backbone, Image, Preparation
+from featlab.extraction.backbones import Backbone, Image, Preparation, ResizeCrop
 from featlab.extraction.faces import check_eyes, eye_centres
 
 NoFace = Literal["keep", "drop"]
@@ -84,18 +80,6 @@ def align_face(image: Image, eyes: NDArray[np.floating], config: AlignConfig) ->
     return np.asarray(turned)
 
 
-def central_square(image: Image, size: int | None) -> Image:
-    """Cut out the largest square around the middle, resized to ``size`` if it is given: uint8 (side, side, 3)."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = np.ascontiguousarray(image[top : top + side, left : left + side])
-    wanted = size if size is not None else min(side, _LARGEST)
-    if wanted == side:
-        return square
-    return np.asarray(PilImage.fromarray(square).resize((wanted, wanted), PilImage.Resampling.BICUBIC))
-
-
 @dataclass(frozen=True)
 class AlignThenPrepare:
     """The `Preparation` of an aligned backbone: align, then what the backbone itself does to an image."""
@@ -115,7 +99,8 @@ class AlignThenPrepare:
         elif self.config.no_face == "drop":
             raise InputError("no landmarks")
         else:
-            face = central_square(image, self.config.size)
+            size = self.config.size or min(*image.shape[:2], _LARGEST)
+            face = ResizeCrop(size, interpolation="bicubic")(image)
         return face if self.inner is None else self.inner(face, None)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_bytes, sum_of
+from featlab.config.options import Registry
 from featlab.engine import OnProgress, died_near, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
@@ -26,10 +27,9 @@ from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
 from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.shards import Shard, file_stamp
-from featlab.registry import Registry
 
-_NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")
 WHOLE_MESH = 478
+_NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")
 
 
 @dataclass(frozen=True)
@@ -146,12 +146,9 @@ def without_face(
     items: Sequence[Item], landmarks: NDArray[np.float32], counts: NDArray[np.uint8]
 ) -> tuple[Failure, ...]:
     """Name the items whose landmarks are NaN, in the cache's order."""
-
-    def why(found: int) -> str:
-        return f"none of the {found} faces is the person's" if found else "no face was found"
-
     ordered = [item for item in sorted(items, key=item_order) if np.isnan(landmarks[item.row]).any()]
-    return tuple(Failure(item.name, why(counts[item.row])) for item in ordered)
+    none, others = "no face was found", "none of the {} faces is the person's"
+    return tuple(Failure(item.name, others.format(counts[item.row]) if counts[item.row] else none) for item in ordered)
 
 
 def detect_landmarks(

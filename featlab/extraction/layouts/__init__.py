@@ -8,19 +8,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from featlab.config.options import Options, with_options
+from featlab.config.options import Options, Registry, with_options
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item, with_one_name_each
 from featlab.extraction.video import EVERY_FRAME, Sampling
-from featlab.registry import Registry
 
 Reader = Callable[[Path, Any], list[Item]]
 """From a root and the layout's options to its items: sorted by subject, video and frame, at least one."""
-
-
-@dataclass(frozen=True)
-class NoOptions(Options):
-    """The options of a layout that has none."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +26,16 @@ class Layout:
     subject: str  # What a subject is, in a few words: a person, or the data set where people have no names.
     reader: Reader  # The function that lists the images; its docstring shows the tree that it expects.
     options: type[Any]  # A frozen dataclass with a default for everything.
-    # Whether a root looks like this, told from a few names. Never by opening an image.
-    recognises: Callable[[Path], bool]
-    neutral: str  # Name of the neutral class.
-    sampling: Sampling  # Which frames of its videos are usually taken.
-    takes_files: bool  # Whether the root may be a file.
+    # Whether a root looks like this, told from a few names, never by opening an image; by default it has to be named.
+    recognises: Callable[[Path], bool] = lambda root: False
+    neutral: str = "neutral"  # Name of the neutral class.
+    sampling: Sampling = EVERY_FRAME  # Which frames of its videos are usually taken.
+    takes_files: bool = False  # Whether the root may be a file.
 
     @property
     def description(self) -> str:
-        """The tree that is expected and what is made of it: the reader's docstring, up to its ``Args``."""
-        return (inspect.getdoc(self.reader) or self.title).partition("\nArgs:\n")[0].rstrip()
+        """The tree that is expected and what is made of it: the reader's docstring."""
+        return inspect.getdoc(self.reader) or self.title
 
     def read(self, root: Path, options: Mapping[str, Any] | None = None) -> list[Item]:
         """List the images below a root, sorted by subject, video and frame; at least one.
@@ -87,24 +81,11 @@ LAYOUTS: Registry[Layout] = Registry(
 )
 
 
-def register_layout(
-    name: str,
-    *,
-    title: str,
-    subject: str,
-    recognises: Callable[[Path], bool] = lambda root: False,
-    neutral: str = "neutral",
-    sampling: Sampling = EVERY_FRAME,
-    takes_files: bool = False,
-) -> Callable[[Reader], Reader]:
+def register_layout(name: str, *, title: str, subject: str, **more: Any) -> Callable[[Reader], Reader]:
     """Decorator: make a function from a root and options to items known as a layout; the keywords are `Layout`'s.
 
-    The annotation of the function's second argument, a frozen dataclass, says which options there are. A package of its
-    own names the module in the entry-point group ``featlab.layouts``, under the layout's name. Without ``recognises``
-    the layout has to be named.
-
-    Raises:
-        ConfigError: The name is taken.
+    Its second argument's annotation says which options there are. A package's own module goes by the entry-point group
+    ``featlab.layouts``, under the layout's name.
     """
 
     def register(reader: Reader) -> Reader:
@@ -113,20 +94,15 @@ def register_layout(
         built_in = name in LAYOUTS.built_in and reader.__module__ != LAYOUTS.built_in[name]
         if name in ("", "auto") or taken or built_in:
             raise ConfigError(f"a layout can't be registered as {name!r}: the name is taken or empty")
-        options = get_type_hints(reader).get([*inspect.signature(reader).parameters][1], NoOptions)
-        LAYOUTS.add(name, Layout(name, title, subject, reader, options, recognises, neutral, sampling, takes_files))
+        options = get_type_hints(reader).get([*inspect.signature(reader).parameters][1], Options)
+        LAYOUTS.add(name, Layout(name, title, subject, reader, options, **more))
         return reader
 
     return register
 
 
 def read_layout(name: str, root: Path, **options: Any) -> list[Item]:
-    """List the images below a root that lies in a named layout, or ``auto``; see `Layout.read`.
-
-    Raises:
-        ConfigError: An unknown layout or option.
-        InputError: The tree is another one; says what was expected and what was found.
-    """
+    """List the images below a root that lies in a named layout, or ``auto``; see `Layout.read`."""
     layout, place = resolve_layout(name, root)
     return layout.read(place, options)
 
@@ -142,10 +118,8 @@ def detect_layout(root: Path) -> str | None:
 def resolve_layout(name: str, source: Path) -> tuple[Layout, Path]:
     """Return the layout that is meant and the root that it reads: the source, or the manifest in it."""
     if name == "auto":
-        if not source.exists():
-            raise InputError(f"{source}: no such file or folder")
         found = detect_layout(source)
-        if found is None and not source.is_dir():
+        if found is None and source.is_file():
             raise InputError(f"{source}: expected a manifest (.csv with path,subject,...) or a folder")
         name = found or "folders"
     layout = LAYOUTS.get(name)

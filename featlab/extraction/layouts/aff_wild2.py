@@ -71,13 +71,9 @@ def read_aff_wild2(root: Path, options: AffWild2Options) -> list[Item]:
             video5.mp4
 
     0 to 7 are neutral, anger, disgust, fear, happiness, sadness, surprise, other; frames with -1 are dropped. There is
-    no list of who is who: a subject is a video (with ``_left`` or ``_right``, one of the people in it), and it is one
-    clip. Where a video's images are there they are taken, else the video; the images of two people can't be told apart
-    in the video, so those annotations need the images.
-
-    Images leave out frames without a face, and annotations are known to be a few lines longer or shorter than the
-    video: lines without an image and images without a line are left out. An annotation that fits less than half of
-    the images is an error. A video that isn't there fails at extraction and is listed.
+    no list of who is who: a subject is a video (with ``_left`` or ``_right``, one of the people in it, which needs the
+    images), and it is one clip. Images are taken where they are there, else the video; lines without an image and
+    images without a line are left out.
     """
     places = _annotation_folders(root, _DEPTH)
     if not places:

@@ -96,11 +96,9 @@ def read_bah(root: Path, options: BAHOptions) -> list[Item]:
           Videos/
             82725/Visite_1/82725_Question_1_…_Video.mp4
 
-    The lists of the public repository (dataset-splits/…/split-0) do as well. Paths in the lists begin with Videos/; a
-    list of frames may leave cropped-aligned-faces/ out. A subject is the person whose number follows Videos/, and each
-    video is one clip. Label 0, no ambivalence or hesitancy, is the class ``neutral``; 1 is ``ambivalence-hesitancy``.
-    At level video the label of the whole video goes to each of its frames, although it is there in parts of it only.
-    A listed file that isn't on disk fails at extraction and is listed.
+    The lists of the public repository (dataset-splits/…/split-0) do as well. A subject is the person whose number
+    follows Videos/, and each video is one clip. Label 0, no ambivalence or hesitancy, is the class ``neutral``; 1 is
+    ``ambivalence-hesitancy``. At level video every frame has its video's label.
     """
     base = _base(root)
     frame_lists, video_lists = tree.descendant(base, *_FRAME_LISTS), tree.descendant(base, *_VIDEO_LISTS)

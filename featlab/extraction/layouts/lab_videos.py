@@ -72,11 +72,9 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
               071309_w_21-BL1-081.mp4                or a folder of that name with the frames in it
               071309_w_21-PA4-006.mp4
 
-    A subject is a person, as the sample's name says (the folder's name doesn't count). Each sample is one clip. BL1 is
-    the class ``neutral``. With a samples.csv the list is what it says, and a sample that isn't on disk fails at
-    extraction and is listed; without it, the list is what is on disk. Its columns may be apart by tabs, semicolons or
-    commas. The face answers some seconds after the heat: the window 2.0 to 5.0 s is taken, unless ``--window`` says
-    otherwise.
+    A subject is a person, as the sample's name says, and each sample is one clip. BL1 is the class ``neutral``. With a
+    samples.csv the list is what it says, without it what is on disk. The face answers some seconds after the heat: the
+    window 2.0 to 5.0 s is taken, unless ``--window`` says otherwise.
     """
     base = tree.child(root, "PartA") or root
     folder = tree.child(base, "video", "videos") or base
@@ -165,10 +163,9 @@ def read_stressid(root: Path, options: StressIDOptions) -> list[Item]:
               2ea4_Baseline.mp4         or a folder of that name with the frames in it
               2ea4_Math.mp4
 
-    A subject is a person, and each recording is one clip. labels.csv also lists tasks of people without video: what
-    counts is what is on disk, and a recording without a label is kept as unknown. The Baseline recording, rest before
-    the tasks, has no label; it is taken as ``neutral``, and it comes first in name order, so that people are adapted
-    on it. All other labels are a person's own report on a whole task: a face may look calm in a stressful one.
+    A subject is a person, and each recording that is on disk is one clip; one without a label is kept as unknown. The
+    Baseline recording, rest before the tasks, has no label; it is taken as ``neutral``, and it comes first in name
+    order, so that people are adapted on it.
     """
     table = tree.child(root, "labels.csv")
     folder = tree.child(root, "Videos", "Video") or root

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import IMAGE_SUFFIXES, Item, counts_up, item_order
-from featlab.extraction.layouts import NoOptions, register_layout, tree
+from featlab.extraction.layouts import register_layout, tree
 from featlab.extraction.text import file_in
 from featlab.extraction.video.frames import is_video
 
@@ -17,7 +17,7 @@ _LOOSE = "an image, a video, or a folder of them, with or without a folder a cli
 
 
 @register_layout("folders", title="Folders subject/label/[clip/]image", subject="a person")
-def read_folders(root: Path, options: NoOptions) -> list[Item]:
+def read_folders(root: Path, options: Options) -> list[Item]:
     """Images and videos in folders subject/label or subject/label/video.
 
     ::
@@ -68,7 +68,7 @@ def _recognises(root: Path) -> bool:
 @register_layout(
     "manifest", title="A manifest.csv", subject="its column subject", recognises=_recognises, takes_files=True
 )
-def read_manifest(root: Path, options: NoOptions) -> list[Item]:
+def read_manifest(root: Path, options: Options) -> list[Item]:
     """A csv with a row an image or video, or the folder that holds it as manifest.csv.
 
     ::
@@ -78,10 +78,9 @@ def read_manifest(root: Path, options: NoOptions) -> list[Item]:
           …                 the images, where the paths say
 
     Only ``path`` and ``subject`` have to be there. Paths are relative to the csv, or absolute; a video stands for all
-    of its frames. An empty label is unknown. The clip is by default the folder that the path names, or the subject
-    where it names none, for images of one person or label whose names count up as frames do; other images are stills,
-    each a clip of its own. Frames are by default numbered in natural order, and a clip gives all of them or none. The
-    neutral class is the one called ``neutral``, or what ``--neutral`` says. Landmarks go by the manifest's own rows.
+    of its frames. An empty label is unknown. The clip is by default the folder that the path names, or else the
+    subject, for images whose names count up as those of frames do; other images are stills, each a clip of its own. A
+    clip gives the frames of all rows or of none; by default they are numbered in natural order.
     """
     manifest = root / "manifest.csv" if root.is_dir() else root
     if not manifest.is_file():
@@ -137,10 +136,8 @@ def read_loose(root: Path, options: LooseOptions) -> list[Item]:
           clip-b/
             0001.png  0002.png  …
 
-    All are of one subject, the option ``subject``. A folder's images are a clip where their names count up, their
-    frames numbered in natural order (``img2`` before ``img10``); other images are stills, each a clip by itself, as a
-    video is. The root may also be one image or one video. Hidden files and folders, and files of other kinds, are
-    ignored.
+    All are of one subject, the option ``subject``. A folder's images are a clip where their names count up, numbered in
+    natural order (``img2`` before ``img10``); other images are stills, each a clip by itself, as a video is.
     """
     if root.is_file():
         if not _wanted(root):
@@ -218,10 +215,8 @@ def read_sfda_pft(root: Path, options: SFDAPFTOptions) -> list[Item]:
             clip-a/                      optional: a folder a recording
               Image1_N.jpg
 
-    A subject is a person. The images of one class straight in a subject's folder are one clip, for their names don't
-    say which recording they come from; in a folder below, they are one clip a folder and class. With one neutral clip
-    a person's rows are split in time, with a gap, so folders a recording make a cleaner test. Where images are both
-    in the subject's folder and below, both count. Frames are numbered in natural order.
+    A subject is a person. The images of one class straight in a subject's folder are one clip, and in a folder below
+    one clip a folder and class. Frames are numbered in natural order.
     """
     classes = options.classes
     items: list[Item] = []

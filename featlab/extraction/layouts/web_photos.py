@@ -52,9 +52,7 @@ def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
               afraid_asian_1.jpg
 
     Every face is an image of its own, cropped to its box. 0 to 6 are anger, disgust, fear, happiness, sadness,
-    surprise, neutral. Nobody knows who the people are: the domain is the data set, and all of it is one subject,
-    ``expw``, so it needs other data sets beside it. A clip is one class. An image that isn't on disk fails at
-    extraction and is listed.
+    surprise, neutral. All of it is one subject, ``expw``, so it needs other data sets beside it. A clip is one class.
     """
     table = tree.descendant(root, *_LISTS)
     folder = tree.descendant(root, *_IMAGES)
@@ -125,9 +123,8 @@ def read_fer2013(root: Path, options: SplitOptions) -> list[Item]:
           train.csv  test.csv            emotion,pixels                 Kaggle's, in place of the two above
 
     The first of these that is there is read. 0 to 6 are anger, disgust, fear, happiness, sadness, surprise, neutral;
-    without the column ``emotion`` (Kaggle's test.csv) the class is unknown. Nobody knows who the people are: the
-    domain is the data set, and a subject is its split (or, with group=dataset, all of it). A clip is what one split
-    has of one class. Only the lines' places are read here; pixels that don't fit fail at extraction and are listed.
+    without the column ``emotion`` (Kaggle's test.csv) the class is unknown. A subject is a split (or, with
+    group=dataset, all of it), and a clip is what one split has of one class.
     """
     tables = _tables(root) if root.is_dir() else [root]
     if not tables:
@@ -201,15 +198,13 @@ class RAFDBOptions(SplitOptions):
     )
 
 
-def _is_raf_db(root: Path) -> bool:
-    return root.is_dir() and (tree.descendant(root, *_RAF_DB_LISTS) is not None or _numbered_folders(root) is not None)
-
-
 @register_layout(
     "raf-db",
     title="RAF-DB, basic expressions",
     subject="the data set's split (people have no names)",
-    recognises=_is_raf_db,
+    recognises=lambda root: (
+        root.is_dir() and (tree.descendant(root, *_RAF_DB_LISTS) or _numbered_folders(root)) is not None
+    ),
 )
 def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
     """RAF-DB, single labels: a list of images, or folders by number.
@@ -231,9 +226,8 @@ def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
           test/                                  or test_set/, val_set/
             1/ … 7/
 
-    1 to 7 are surprise, fear, disgust, happiness, sadness, anger, neutral. Nobody knows who the people are: the domain
-    is the data set, and a subject is its split (or, with group=dataset, all of it). A clip is what one split has of one
-    class. A listed image that isn't on disk fails at extraction and is listed.
+    1 to 7 are surprise, fear, disgust, happiness, sadness, anger, neutral. A subject is a split (or, with
+    group=dataset, all of it), and a clip is what one split has of one class.
     """
     table = tree.descendant(root, *_RAF_DB_LISTS)
     base = _numbered_folders(root)

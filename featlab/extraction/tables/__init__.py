@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.assemble import write_table
-from featlab.cache.reader import Cache, open_cache
+from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import LARGEST, FeatureTable, codes_of, usable
 from featlab.config.options import check_choice
@@ -83,10 +83,7 @@ _LOOKED_AT = 2000
 def import_features(
     source: Path, out: Path, config: ImportConfig = DEFAULTS, *, on_progress: OnProgress | None = None
 ) -> ImportReport:
-    """Write features that somebody else computed into the cache ``out``; see `read_source` for what ``source`` may be.
-
-    The features, as float32, are in memory once; everything else is read and written in blocks.
-    """
+    """Write features that somebody else computed into the cache ``out``; they are in memory once, as float32."""
     start = time.monotonic()
     was_there = stays(out, config.if_exists, get_args(IfExists))
     if was_there and config.if_exists == "skip":
@@ -230,23 +227,14 @@ def _check_same(out: Path, table: FeatureTable, extractor: ExtractorInfo, dtype:
     try:
         write_table(probe, table, extractor, dtype=dtype)
         with open_cache(probe) as new, open_cache(out) as old:
-            why = _difference(new, old)
+            same = (new.digest, new.extractor.fingerprint) == (old.digest, old.extractor.fingerprint)
+            why = "" if same else f"it has {len(old)} other rows, of {old.extractor.id!r}"
     except CacheError as error:
         why = str(error)
     finally:
         probe.unlink(missing_ok=True)
     if why:
         raise InputError(f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it")
-
-
-def _difference(new: Cache, old: Cache) -> str:
-    if new.digest == old.digest:
-        return ""
-    if new.extractor.fingerprint != old.extractor.fingerprint:
-        return f"its extractor is {old.extractor.id!r} ({old.extractor.preprocessing})"
-    if len(new) != len(old):
-        return f"it has {len(old)} rows, the source {len(new)}"
-    return f"its classes are {', '.join(old.classes)}" if new.classes != old.classes else "its rows differ"
 
 
 def _report(out: Path, start: float, **said: Any) -> ImportReport:

@@ -69,11 +69,6 @@ class TrainConfig(Options):
     patience: int = option(30, "Epochs without a better score after which training ends.", minimum=1)
     refit: bool = option(True, "Train again on all source subjects, for as many epochs as were best.")
     amp: bool = option(True, "Mixed precision on CUDA.")
-    ram_mb: int = option(
-        2048,
-        "Decoded images up to this many megabytes stay in RAM; more are put into a file beside the checkpoint.",
-        minimum=0,
-    )
     augment: AugmentConfig = option(AugmentConfig, "How training images are changed.")
 
     def check_together(self) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featlab.compute import stable_hash
 from featlab.engine import OnProgress
 from featlab.errors import InputError, closest
 from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
@@ -22,7 +23,6 @@ from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.training import AugmentConfig
 from featlab.extraction.video import Sampling, expand_videos, refuse_sampling
 from featlab.extraction.video.frames import is_video
-from featlab.seeding import stable_hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,20 +122,14 @@ def load_images(
     classes: tuple[str, ...],
     *,
     size: int,
-    ram_mb: int,
-    spill: Path,
+    file: Path,
     on_image: OnProgress | None = None,
 ) -> Images:
-    """Decode the labelled images of the source subjects at (size, size); nobody else's are opened."""
+    """Decode the labelled images of the source subjects at (size, size) into a file; nobody else's are opened."""
     source = set(people.source)
     wanted = [item for item in items if item.subject in source and item.label is not None]
-    shape = (len(wanted), size, size, 3)
-    pixels: NDArray[np.uint8]
-    if np.prod(shape, dtype=np.int64) <= ram_mb * 1_000_000:
-        pixels = np.empty(shape, dtype=np.uint8)
-    else:
-        spill.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.memmap(spill, dtype=np.uint8, mode="w+", shape=shape)
+    # The system keeps as much of it in memory as there is room for.
+    pixels = np.memmap(file, dtype=np.uint8, mode="w+", shape=(len(wanted), size, size, 3))
     prepare = ResizeCrop(size)
     kept: list[Item] = []
     failures: list[Failure] = []
@@ -216,10 +210,6 @@ def batches(rows: Tensor, size: int) -> Iterator[Tensor]:
         yield rows[start : start + size]
 
 
-_ERASED = (0.2, 0.5)
-"""Least and largest side of an erased rectangle, as a share of the image's."""
-
-
 def augment(images: Tensor, config: AugmentConfig, random: torch.Generator) -> Tensor:
     """Change each image in its own way."""
     count = len(images)
@@ -279,7 +269,7 @@ def _light(images: Tensor, config: AugmentConfig, draws: Tensor, both: Tensor) -
 
 def _erase(images: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
     """Fill a rectangle of some images with their mean colour."""
-    least, most = _ERASED
+    least, most = 0.2, 0.5  # Of the image's side
     place = (torch.arange(images.shape[-1], device=images.device) + 0.5) / images.shape[-1]
 
     def within(size: Tensor, start: Tensor) -> Tensor:

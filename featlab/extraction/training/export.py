@@ -1,14 +1,4 @@
-"""A network as one file for `featlab extract`: torch.export (``.pt2``) or ONNX, with the statistics of its layers.
-
-Both files take images float32 (n, 3, S, S), RGB in [0, 1] and then (x - mean) / std, and return
-
-    embedding               (n, D)
-    layers.<name>.mean      (n, C), the mean of each channel over the positions of one image
-    layers.<name>.std       (n, C), the population standard deviation, without an epsilon
-
-and hold a JSON text ``featlab.json`` (in ONNX, the metadata property ``featlab``) that says what S, mean, std and the
-layers are, and where the weights come from.
-"""
+"""A network as one file for `featlab extract`: torch.export (``.pt2``) or ONNX, as docs/backbone-files.md has it."""
 
 from __future__ import annotations
 
@@ -96,44 +86,13 @@ class Tapped(nn.Module):
 
 
 def export_backbone(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
-    """Write a network as ``.pt2``, once what is read back computes the same.
+    """Write a network as ``.pt2``, or as ONNX where the path ends so, once what is read back computes the same.
 
-    Args:
-        module: Images (n, 3, S, S), normalised, to embeddings (n, D). It is copied to the CPU as float32 and put into
-            evaluation mode; the caller's stays as it is.
-        path: The file to write.
-        meta: Size, layers, normalisation.
-
-    Returns:
-        The largest difference between the file's outputs and the network's, relative to the largest output; checked
-        to be at most 1e-5.
-
-    Raises:
-        ConfigError: A layer that isn't there, outputs of another shape, or a network that torch can't export.
-        FeatlabError: The file computes something else than the network, or it can't be written.
+    The module takes normalised images; the caller's stays as it is. Returns the largest relative difference of outputs.
     """
-    return _export(module, path, meta, _pt2)
-
-
-def export_onnx(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
-    """Write a network as ONNX, once onnxruntime computes the same; all else is as in `export_backbone`.
-
-    Raises:
-        ConfigError: The extra ``onnx`` isn't installed, or as `export_backbone`.
-        FeatlabError: As `export_backbone`.
-    """
-    check_onnx()
-    return _export(module, path, meta, _onnx)
-
-
-Outputs = Mapping[str, Tensor]
-Written = tuple[bytes, Callable[[Tensor], Outputs]]
-"""A file's content, and what runs it."""
-
-
-def _export(
-    module: nn.Module, path: Path, meta: BackboneMeta, write: Callable[[Tapped, Tensor, Outputs, str], Written]
-) -> float:
+    is_onnx = path.suffix == ".onnx"
+    if is_onnx:
+        check_onnx()
     network = copy.deepcopy(module).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     tapped = Tapped(network, meta.layers).eval().requires_grad_(False)
     outputs: Outputs = tapped(torch.zeros(2, 3, meta.size, meta.size))
@@ -142,12 +101,18 @@ def _export(
     noise = torch.randn(3, 3, meta.size, meta.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         try:
-            content, run = write(tapped, torch.zeros(2, 3, meta.size, meta.size), outputs, text)
+            images = torch.zeros(2, 3, meta.size, meta.size)
+            content, run = (_onnx if is_onnx else _pt2)(tapped, images, outputs, text)
         except Exception as error:
             raise ConfigError(f"torch can't export this network as {path.suffix} ({one_line(error)})") from error
         difference = _compare(path, tapped(noise), run(noise))
     atomic_write_bytes(path, content)
     return difference
+
+
+Outputs = Mapping[str, Tensor]
+Written = tuple[bytes, Callable[[Tensor], Outputs]]
+"""A file's content, and what runs it."""
 
 
 def _pt2(tapped: Tapped, images: Tensor, outputs: Outputs, text: str) -> Written:
@@ -168,11 +133,7 @@ def _onnx(tapped: Tapped, images: Tensor, outputs: Outputs, text: str) -> Writte
 
 
 def pt2_bytes(module: nn.Module, argument: str, example: Tensor, texts: Mapping[str, str]) -> bytes:
-    """Return a `torch.export` program whose number of rows is free, and texts in its file.
-
-    ``example`` is an input of the module, whose argument has that name; it is stored in the file, so it should be
-    nobody's.
-    """
+    """Return a `torch.export` program for any number of rows, with texts; ``example`` is kept in it: nobody's data."""
     buffer = io.BytesIO()
     with quiet_export():
         torch.export.save(_program(module, argument, example), buffer, extra_files=dict(texts))

@@ -1,7 +1,4 @@
-"""From the images of source subjects to a backbone file: the whole of `featlab backbone train`.
-
-A network is found by its name, and trained with a classifier on top; the file has the network alone.
-"""
+"""From the images of source subjects to a backbone file: the whole of `featlab backbone train`."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from featlab.compute import seeded
 from featlab.engine import OnProgress
 from featlab.errors import ConfigError, InputError, closest, one_line
 from featlab.extraction.backbones.exported_program import load_program
@@ -31,7 +29,6 @@ from featlab.extraction.training import TrainConfig, flat
 from featlab.extraction.training.data import Images, People, choose_people, load_images
 from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card
 from featlab.extraction.training.fit import Checkpoint, Fitted, OnEpoch, difference, fit
-from featlab.seeding import seeded
 
 IfExists = Literal["resume", "error", "overwrite"]
 
@@ -62,54 +59,47 @@ def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> Trainable
     else:
         hint = closest(arch, ("small", "resnet18", "torchvision:", "timm:"))
         raise ConfigError(f"no network is called {arch!r} (known: small, resnet18, torchvision:NAME, timm:NAME){hint}")
-    check_layers(arch, layers, [place for place, _ in module.named_modules() if place])
-    dim, shapes = _probe(module, arch, size)
-    # Of the usual layers those that this network has, and that have positions left at this size.
-    usual = tuple(layer for layer in TAPS if layer in shapes and position_axes(shapes[layer]) is not None)
+    known = [place for place, _ in module.named_modules() if place]
+    check_layers(arch, layers, known)
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(layer: str, output: object) -> None:
+        if isinstance(output, Tensor):
+            shapes[layer] = tuple(output.shape)
+
+    hooks = [
+        module.get_submodule(layer).register_forward_hook(lambda _, __, output, layer=layer: note(layer, output))
+        for layer in {*layers, *TAPS}.intersection(known)
+    ]
+    try:
+        with torch.no_grad():
+            out = module.eval()(torch.zeros(1, 3, size, size))
+    except Exception as error:
+        # A network says in its own way that it can't take a size (assertions, shapes that don't match).
+        raise ConfigError(
+            f"{arch} doesn't take images of {size}x{size} ({one_line(error)}); choose another --size"
+        ) from error
+    for hook in hooks:
+        hook.remove()
+    module.train()
+    if not isinstance(out, Tensor) or out.dim() != 2:
+        raise ConfigError(f"{arch} doesn't return one vector an image; choose a classification network")
+    fit = {layer for layer, shape in shapes.items() if position_axes(shape) is not None}
+    # Of the usual layers those that have positions left at this size.
+    usual = tuple(layer for layer in TAPS if layer in fit)
     for layer in layers:
-        if position_axes(shapes.get(layer, ())) is None:
+        if layer not in fit:
             raise ConfigError(
                 f"the layer {layer!r} of {arch} has no positions to take statistics over at {size}x{size} pixels; "
                 f"choose others{f', e.g. {usual[-1]}' if usual else ''}"
             )
-    return TrainableNetwork(module, dim, tuple(layers) or usual)
+    return TrainableNetwork(module, int(out.shape[1]), tuple(layers) or usual)
 
 
 def load_weights(arch: str, module: nn.Module, path: Path) -> None:
     """Start from a state dict, or a ``.pt2`` of ours: every tensor of the network must be there in its shape."""
     state = dict(load_program(path)[0].state_dict) if path.suffix == ".pt2" else read_state_dict(path)
     load_state_dict(arch, module, state, path)
-
-
-def _probe(module: nn.Module, arch: str, size: int) -> tuple[int, dict[str, tuple[int, ...]]]:
-    """Return D, and the shape of each submodule's output for one image."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(place: str, output: object) -> None:
-        if isinstance(output, Tensor):
-            shapes[place] = tuple(output.shape)
-
-    hooks = [
-        part.register_forward_hook(lambda _, __, output, place=place: note(place, output))
-        for place, part in module.named_modules()
-        if place
-    ]
-    module.eval()
-    try:
-        with torch.no_grad():
-            out = module(torch.zeros(1, 3, size, size))
-    except Exception as error:
-        # A network says in its own way that it can't take a size (assertions, shapes that don't match).
-        raise ConfigError(
-            f"{arch} doesn't take images of {size}x{size} ({one_line(error)}); choose another --size"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    module.train()
-    if not isinstance(out, Tensor) or out.dim() != 2:
-        raise ConfigError(f"{arch} doesn't return one vector an image; choose a classification network")
-    return int(out.shape[1]), shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,14 +131,10 @@ def train_backbone(
     on_image: OnProgress | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> TrainReport:
-    """Fit a network on the labelled images of the source subjects and write it as ``.pt2``.
+    """Fit a network on the labelled images of the source subjects, for `featlab backbone train`, and write it.
 
-    Some source subjects are held out to choose the epoch. A killed run goes on where it stopped, and on a CPU gives
-    the file that an uninterrupted one with as many threads gives.
-
-    No image of a subject who is ``held_out`` is opened. ``weights`` is a state dict to start from; None: from scratch.
-    Until ``out`` is there, the state is in ``<stem>.training/`` beside it: "resume" continues what the same request
-    began, or keeps its file, and refuses another's; "overwrite" starts again.
+    Until ``out`` is there, the state is in ``<stem>.training/`` beside it. On a CPU a run that was killed gives the
+    file that an uninterrupted one with as many threads gives.
     """
     start = time.monotonic()
     kept = stays(out, if_exists, get_args(IfExists))
@@ -169,15 +155,8 @@ def train_backbone(
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     checkpoint = Checkpoint(out.with_suffix(".training"), request, overwrite=if_exists == "overwrite")
-    images = load_images(
-        source,
-        people,
-        classes,
-        size=size,
-        ram_mb=config.ram_mb,
-        spill=checkpoint.folder / "pixels.uint8",
-        on_image=on_image,
-    )
+    pixels = checkpoint.folder / "pixels.uint8"
+    images = load_images(source, people, classes, size=size, file=pixels, on_image=on_image)
     train = partial(
         fit, model, images, config=config, seed=seed, device=device, checkpoint=checkpoint, on_epoch=on_epoch
     )
@@ -204,9 +183,6 @@ def _request(
     weights: Path | None,
 ) -> dict[str, Any]:
     """Return everything that decides what comes out, JSON-ready; images by name, label, size and time of change."""
-    settings = flat(config)
-    # Where the pixels are kept changes no value of theirs.
-    del settings["ram_mb"]
     digest = hashlib.sha256()
     for item in source:
         size, changed, _ = file_stamp(item.path)
@@ -214,7 +190,7 @@ def _request(
         entry = [item.name, item.subject, item.label, item.video, item.frame, item.at, file]
         digest.update(json.dumps(entry).encode())
     return {
-        **settings,
+        **flat(config),
         "seed": seed,
         "weights": None if weights is None else file_sha256(weights),
         "classes": list(classes),

@@ -94,11 +94,7 @@ def _times(stamps: list[int], video: OpenVideo, cut_short: str | None) -> VideoT
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames of a video are taken; the default is all of them. Time counts from the video's first frame.
-
-    The window is cut out first, then frames are picked by rate, then every ``stride``-th of those is kept. A value out
-    of range is a ConfigError.
-    """
+    """Which frames of a video are taken: of a window, by rate, every ``stride``-th; time starts at its first frame."""
 
     # Frames a second: for every moment ``k / fps`` after the window's start, up to the last frame in the window, the
     # frame of the window that is nearest to it (of two that are equally near the earlier one), and none twice, so that
@@ -109,14 +105,12 @@ class Sampling:
     stride: int = 1  # Every how many-th frame is kept, from the first on.
 
     def __post_init__(self) -> None:
-        if self.fps is not None and not (_is_number(self.fps) and self.fps > 0):
+        if self.fps is not None and not 0 < self.fps < math.inf:
             raise ConfigError(f"video: fps must be more than 0, got {self.fps!r}")
-        if isinstance(self.stride, bool) or not isinstance(self.stride, int) or self.stride < 1:
+        if self.stride < 1:
             raise ConfigError(f"video: stride must be a whole number from 1, got {self.stride!r}")
-        if self.window is not None:
-            window = self.window
-            if len(window) != 2 or not all(map(_is_number, window)) or not 0 <= window[0] < window[1]:
-                raise ConfigError(f"video: a window goes from 0 or more seconds to more than that, got {window!r}")
+        if self.window is not None and not 0 <= self.window[0] < self.window[1] < math.inf:
+            raise ConfigError(f"video: a window goes from 0 or more seconds to more than that, got {self.window!r}")
 
 
 EVERY_FRAME = Sampling()
@@ -133,9 +127,7 @@ def parse_window(text: str) -> tuple[float, float]:
     match = re.fullmatch(f"{second}-{second}", text)
     if match is None:
         raise ConfigError(f"video: expected a window FROM-TO in seconds, for example 2.0-5.0, got {text!r}")
-    window = float(match[1]), float(match[2])
-    Sampling(window=window)
-    return window
+    return float(match[1]), float(match[2])
 
 
 def sample(times: VideoTimes, sampling: Sampling) -> range | list[int]:
@@ -169,10 +161,6 @@ def _nearest(stamps: tuple[int, ...], first: int, end: int, start: Fraction, ste
 
 def _exact(value: float) -> Fraction:
     return Fraction(repr(float(value)))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def probe_videos(
@@ -215,14 +203,10 @@ class Expanded:
 def expand_videos(
     items: Sequence[Item], sampling: Sampling = EVERY_FRAME, *, jobs: int = 1, on_progress: OnProgress | None = None
 ) -> Expanded:
-    """Put frames in the place of videos.
+    """Put the frames that the sampling takes in the place of videos.
 
-    A video that one item of a clip names, with frame 0, stands for all of its frames: those that the sampling takes
-    come in its place. Several items of a clip in one video, or one with another frame than 0, are frames with labels
-    of their own: those that the sampling takes stay. Images, and frames that have ``at``, stay as they are.
-
-    A frame's ``frame`` is its 0-based place in the video, ``at`` its presentation time stamp, and its name
-    ``NAME#t=SECONDS``, counted from the video's first frame. ``jobs`` processes read time stamps; 0 takes all cores.
+    A clip's only item in a video, with frame 0, stands for all of its frames; others are frames with labels of their
+    own, and stay if they are taken. A frame is called ``NAME#t=SECONDS``, counted from the video's first.
     """
     clips = Counter(_clip(item) for item in items if _to_expand(item))
     read = probe_videos(list(dict.fromkeys(path for path, _, _ in clips)), jobs=jobs, on_progress=on_progress)

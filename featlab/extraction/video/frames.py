@@ -107,8 +107,6 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
         )
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError("no such file") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"not a video that can be read: {one_line(error)}") from None
     with container:
@@ -144,12 +142,9 @@ def read_packets(video: OpenVideo) -> Iterator[Any]:
 
 
 def decode_packets(video: OpenVideo, packets: Iterable[Any]) -> Iterator[tuple[int | None, Any, str | None]]:
-    """Decode packets, the last frames of the decoder included.
+    """Decode packets, the last frames included: time stamp or None, PyAV's frame, and why it is broken, if it is.
 
-    After a packet that can't be decoded, frames may be made of what was lost, up to the next key frame. That is so
-    wherever the decoding started, so a frame is whole or broken whatever else is read.
-
-    Yields time stamp (None when there is none), PyAV's frame, and why the frame is broken (None when it isn't).
+    After a packet that can't be decoded, frames may be made of what was lost, up to the next key frame.
     """
     av = import_av()
     broken: str | None = None
@@ -180,8 +175,7 @@ def decode_packets(video: OpenVideo, packets: Iterable[Any]) -> Iterator[tuple[i
 # A seek may land after the frame (an index by decoding time, leading frames of an open group of pictures). Formats
 # without an index are entered by guess, and the first time stamps after that can't be trusted.
 _TRIES = (0, 2, 15, None)
-_TRIES_WITHOUT_INDEX = (2, 15, None)
-_WITHOUT_INDEX = frozenset(["mpeg", "mpegts", "ogg"])
+_WITHOUT_INDEX = ("mpeg", "mpegts", "ogg")
 _LOST = "the frame can't be decoded"
 
 
@@ -219,7 +213,7 @@ def decode_frames(path: Path, stamps: Sequence[int]) -> Generator[NDArray[np.uin
 def _tries(video: OpenVideo, first: int) -> list[int | None]:
     if video.numbered:
         return [None]
-    tries = _TRIES_WITHOUT_INDEX if video.container.format.name in _WITHOUT_INDEX else _TRIES
+    tries = _TRIES[1:] if video.container.format.name in _WITHOUT_INDEX else _TRIES
     beginning = video.stream.start_time or 0
     return [back for back in tries if back is None or first - back / video.stream.time_base > beginning]
 

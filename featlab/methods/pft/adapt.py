@@ -45,6 +45,9 @@ TOLERANCE = 1e-4
 """Largest change of the clip's centre, in features of unit variance, at which the alternation has ended."""
 WARN, REFUSE = 0.95, 3.0
 """A clip is remarked on above this share of source clips, and refused this many standard deviations away from them."""
+UNEVEN, FEW = 0.84, 8
+"""A clip's frames are weighted this many standard deviations above the usual spread (one source clip in five is); of
+fewer frames the spread tells less, and they are weighted where it is remarked on."""
 SHARE_KEPT = 0.9
 """Of the gain of a whole clip, what the fewest frames must keep."""
 INTERVAL = (0.1, 0.9)
@@ -67,7 +70,7 @@ def adapt_in_closed_form(
         return AdaptedModel(base_model(bundle), warnings=(line,), report=report)
     weighting = config.weighting
     if weighting == "auto":
-        # A clip as uniform as a source subject's is all neutral for what can be seen: every frame tells of the person.
+        # A clip as uniform as most source clips is all neutral for what can be seen: every frame tells of the person.
         weighting = "mean" if report is not None and report.uniform else "neutral"
     aligned = weighted
     if weighting != "neutral":
@@ -210,7 +213,8 @@ class Reliability:
         usual = float(self.spread_mean)
         unusual = (clip.log_spread() - usual) / float(self.spread_std)
         needed = int(self.frames_needed)
-        uniform = clip.frames == 1 or clip.log_spread() <= float(self.spread_limit)
+        remarked = clip.frames > 1 and clip.log_spread() > float(self.spread_limit)
+        uniform = not remarked and (clip.frames < FEW or unusual <= UNEVEN)
         remarks, refusal = [], ""
         if clip.frames < needed:
             refusal = (
@@ -222,7 +226,7 @@ class Reliability:
                 f"the clip does not look neutral: the log-odds of neutral vary by {clip.spread:.2f} within it, and by "
                 f"{math.exp(usual):.2f} in a source subject's neutral clip"
             )
-        elif not uniform:
+        elif remarked:
             remarks.append(
                 f"the clip is less uniform than {WARN:.0%} of the source subjects' neutral clips: other expressions "
                 "may be in it (such frames count less)"

@@ -14,7 +14,6 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
@@ -31,11 +30,11 @@ from featlab.methods.pft.adapt import (
 )
 from featlab.model.head import train_heads
 from featlab.model.linear import LEAST_SUBJECTS, fit_temperature, person_folds
-from featlab.model.networks import Translator
 from featlab.model.pretrain import make_style_bank, part_of, pretrain_translators, weighed
 from featlab.model.style_bank import SourceRows
+from featlab.protocol.splits import macro_f1
 
-BALANCES = (0.5, 0.25, 0.75)
+BALANCES = (0.5, 0.1, 0.25, 0.75, 0.9)
 """Weights of the MLP part that are tried."""
 LENGTHS = (1, 2, 4, 8, 16)
 """Frames of a clip with which the gain is measured again, to learn how few will do."""
@@ -61,44 +60,50 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
     ]
     if not folds:
         return {}
-    played: list[_Played] = []
-    for (held_out, rest), model in zip(folds, _fold_models([rest for _, rest in folds], bundle), strict=True):
-        models = {form: replace(model, translator=each) for form, each in forms_of(model).items()}
-        means = rest.neutral_means()
-        odds = {form: source_odds(means, own) for form, own in models.items()}
-        for subject in held_out.tolist():
-            for adapt, test in _splits(source, subject):
-                played.append(_play(source, subject, adapt, test, models, odds))
+    models = _fold_models([rest for _, rest in folds], bundle)
+    played = [
+        _play(source, subject, adapt, test, fold, parts)
+        for fold, ((held_out, _), parts) in enumerate(zip(folds, map(_parts_of, models), strict=True))
+        for subject in held_out.tolist()
+        for adapt, test in _splits(source, subject)
+    ]
     if len({item.subject for item in played}) < LEAST_SUBJECTS:
         return {}
-    forms = forms_of(bundle)
-    # Of equal ones the first: no weight is chosen for nothing.
-    balances = [form for form in forms if isinstance(form, float)]
-    balance = max(balances, key=lambda form: np.mean([item.after[form][-1] for item in played]), default=0.0)
-    tensors = {"balance": torch.tensor(balance)}
-    for form, translator in forms.items():
-        if isinstance(form, str) or form == balance:
-            odds_of_all = source_odds(source.neutral_means(), replace(bundle, translator=translator))
-            found = fit_reliability([item.episode(form) for item in played], odds_of_all)
-            name = form if isinstance(form, str) else "joint"
-            tensors |= {f"{name}.{key}": tensor for key, tensor in vars(found).items()}
+    config, forms = bundle.config.pretrain, {bundle.config.pretrain.form: bundle.config.pretrain.balance}
+    if _has_parts(bundle):
+        weights = BALANCES if config.learn_balance else (config.balance,)
+        # Of equal ones the first: no weight is chosen for nothing.
+        best = max(weights, key=lambda weight: np.mean([item.score(item.logits(weight)[-1]) for item in played]))
+        forms = {"joint": best, "linear": 0.0, "mlp": 1.0}
+    tensors = {"balance": torch.tensor(forms.get("joint", 0.0), dtype=torch.float64)}
+    for form, weight in forms.items():
+        own, *made = (_weighed(model, weight) for model in (bundle, *models))
+        odds = [source_odds(rest.neutral_means(), each) for (_, rest), each in zip(folds, made, strict=True)]
+        episodes = [item.episode(weight, made[item.fold], odds[item.fold]) for item in played]
+        found = fit_reliability(episodes, source_odds(source.neutral_means(), own))
+        tensors |= {f"{form}.{key}": tensor for key, tensor in vars(found).items()}
     return tensors
 
 
-def forms_of(bundle: Bundle) -> Mapping[str | float, Translator]:
-    """Return the bundle's T or, where it is joint, its two parts and their means by the weight of the MLP part."""
+def _has_parts(bundle: Bundle) -> bool:
+    """Whether T is the mean of a linear and an MLP part."""
     config = bundle.config.pretrain
-    if config.form != "joint":
-        return {config.form: bundle.translator}
-    if not config.epochs or config.balance in (0, 1):
-        return {config.balance: bundle.translator}
-    whole, classes = bundle.translator, len(bundle.classes)
-    found: dict[str | float, Translator] = {}
-    for weight in BALANCES if config.learn_balance else (config.balance,):
-        found[weight] = weighed(whole, weight, config, classes)
-    for part in ("linear", "mlp"):
-        found[part] = part_of(whole, part, config, classes)
-    return found
+    return config.form == "joint" and config.epochs > 0 and 0 < config.balance < 1
+
+
+def _parts_of(bundle: Bundle) -> list[Bundle]:
+    """Return the bundle with the linear and with the MLP part of its T, or as it is where T has no parts."""
+    return [_weighed(bundle, weight) for weight in (0.0, 1.0)] if _has_parts(bundle) else [bundle]
+
+
+def _weighed(bundle: Bundle, weight: float) -> Bundle:
+    """Return the bundle with another weight of the MLP part of its T: 0 is the linear part alone."""
+    if not _has_parts(bundle):
+        return bundle
+    translator, config, classes = bundle.translator, bundle.config.pretrain, len(bundle.classes)
+    if weight in (0, 1):
+        return replace(bundle, translator=part_of(translator, "mlp" if weight else "linear", config, classes))
+    return replace(bundle, translator=weighed(translator, weight, config, classes))
 
 
 def _fold_models(folds: Sequence[SourceRows], bundle: Bundle) -> list[Bundle]:
@@ -132,46 +137,47 @@ def _splits(source: SourceRows, subject: int) -> Iterator[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class _Played:
-    """A held-out subject, adapted to one clip by every form of T."""
+    """A held-out subject, adapted to one clip."""
 
     subject: int
+    fold: int
     clip: Tensor  # (n, D) frames that were adapted on.
     labels: Tensor  # (m,) of the other rows.
-    models: Mapping[str | float, Bundle]  # Made without them, with each form of T.
-    odds: Mapping[str | float, Tensor]  # `source_odds` of those whom they were made of.
     source_logits: Tensor  # (m, K)
-    logits: Mapping[str | float, Tensor]  # (m, K) with the whole clip.
-    before: float  # Macro F1 of the source model.
     lengths: tuple[int, ...]  # Frames of the clip, the whole of it last.
-    after: Mapping[str | float, tuple[float, ...]]  # Macro F1 with so many.
+    # (lengths, m, K) by the linear part of T, and by the MLP part; by T as it is where it has no parts.
+    parts: Sequence[Tensor]
 
-    def episode(self, form: str | float) -> Episode:
-        """Return what is to be learnt of one form."""
-        own, scores = self.models[form], self.after[form]
+    def logits(self, weight: float) -> Tensor:
+        """Return (lengths, m, K) with a weight of the MLP part: behind T's hidden layer all is affine."""
+        first, last = self.parts[0], self.parts[-1]
+        return first + weight * (last - first)
+
+    def score(self, logits: Tensor) -> float:
+        """Return the macro F1, as an evaluation scores a subject."""
+        return macro_f1(self.labels.numpy(), logits.argmax(dim=1).numpy(), logits.shape[1])
+
+    def episode(self, weight: float, own: Bundle, odds: Tensor) -> Episode:
+        """Return what is to be learnt with that weight; ``own`` is the model that has it, with its `source_odds`."""
+        logits = self.logits(weight)
+        *short, after = map(self.score, logits)
         return Episode(
             subject=self.subject,
-            logits=self.logits[form],
+            logits=logits[-1],
             source_logits=self.source_logits,
             labels=self.labels,
-            before=self.before,
-            after=scores[-1],
-            after_short=dict(zip(self.lengths[:-1], scores, strict=False)),
-            clip=clip_statistics(self.clip, align_style(self.clip, own).offset, own, self.odds[form]),
+            before=self.score(self.source_logits),
+            after=after,
+            after_short=dict(zip(self.lengths, short, strict=False)),
+            clip=clip_statistics(self.clip, align_style(self.clip, own).offset, own, odds),
         )
 
 
-def _play(
-    source: SourceRows,
-    subject: int,
-    adapt: Tensor,
-    test: Tensor,
-    models: Mapping[str | float, Bundle],
-    odds: Mapping[str | float, Tensor],
-) -> _Played:
-    """Adapt each T on some rows of a held-out subject and look at the others."""
-    model = next(iter(models.values()))
+def _play(source: SourceRows, subject: int, adapt: Tensor, test: Tensor, fold: int, parts: Sequence[Bundle]) -> _Played:
+    """Adapt each part of T on some rows of a held-out subject and look at the others."""
+    model = parts[0]
     assert model.bank is not None  # made for the fold
-    clip, rows, labels = source.features[adapt], source.features[test], source.labels[test].numpy()
+    clip, rows = source.features[adapt], source.features[test]
     lengths = (*(length for length in LENGTHS if length < len(adapt)), len(adapt))
     # A source subject's clip is what it says, so that all its frames count: the offset is the same for every T.
     means = torch.stack([clip[:length].mean(dim=0) for length in lengths])
@@ -179,29 +185,15 @@ def _play(
     moved = (rows + offsets[:, None]).flatten(0, 1)
     with torch.no_grad():
         source_logits = model.head(rows)
-    logits = {form: own.logits(moved).view(len(lengths), len(rows), -1) for form, own in models.items()}
     return _Played(
         subject=subject,
+        fold=fold,
         clip=clip,
         labels=source.labels[test],
-        models=models,
-        odds=odds,
         source_logits=source_logits,
-        logits={form: values[-1] for form, values in logits.items()},
-        before=float(_macro_f1(labels, source_logits)),
         lengths=lengths,
-        after={form: tuple(_macro_f1(labels, values).tolist()) for form, values in logits.items()},
+        parts=[own.logits(moved).view(len(lengths), len(rows), -1) for own in parts],
     )
-
-
-def _macro_f1(labels: NDArray[np.int64], logits: Tensor) -> NDArray[np.float64]:
-    """Return (…) the mean F1 over the classes that are shown, as an evaluation scores a person, of (…, m, K) logits."""
-    codes = np.arange(logits.shape[-1])
-    truth, chosen = labels[:, None] == codes, logits.argmax(dim=-1).numpy()[..., None] == codes
-    shown = truth.sum(axis=0)
-    f1 = 2.0 * (truth & chosen).sum(axis=-2) / np.maximum(shown + chosen.sum(axis=-2), 1)
-    mean: NDArray[np.float64] = f1[..., shown > 0].mean(axis=-1)
-    return mean
 
 
 @dataclass(frozen=True, eq=False)

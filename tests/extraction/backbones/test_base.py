@@ -31,7 +31,7 @@ def test_arguments_that_do_not_fit_are_config_errors(refused):
         ("hog:96", {}, "takes nothing after a colon"),
         ("hog", {"size": 0}, "hog.size = 0 must be at least 1"),
         ("hog", {"size": 15}, "doesn't fit in 15x15"),
-        ("geometry:12", {}, "12 landmarks have no template"),
+        ("geometry:12", {}, "number of landmarks"),
         ("geometry:many", {}, "number of landmarks"),
         ("geometry", {"size": 3}, "has no option 'size'"),
     ):

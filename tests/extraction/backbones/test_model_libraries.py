@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_one_line(libraries, monkeypatch, refused):
         ("torchvision:resnet17", {}, ConfigError, "9.9 has no network 'resnet17'; did you mean 'resnet18'"),
         ("torchvision:resnet18", {}, ConfigError, "a file, random, or torchvision's own: IMAGENET1K_V1"),
         ("torchvision:resnet18", {"weights": "IMAGENET1K_V2"}, ConfigError, "did you mean 'IMAGENET1K_V1'"),
-        ("torchvision:resnet18", {"weights": "nope.pt"}, InputError, "nope.pt: no such weights file"),
+        ("torchvision:resnet18", {"weights": "nope.pt"}, InputError, "nope.pt: can't be read"),
         ("torchvision:resnet18", {"weights": "random", "layers": "layer5"}, ConfigError, "did you mean 'layer"),
         ("timm:", {}, ConfigError, "what follows the colon is a network's name"),
         ("timm:tini", {}, ConfigError, "timm 9.9 has no network 'tini'; did you mean 'tiny'"),

@@ -63,14 +63,13 @@ def test_embeddings_and_statistics_are_those_of_the_modules_own_maps(images):
     assert (module.training, state_sha256(module)) == (False, before)
     assert not any(parameter.requires_grad for parameter in module.parameters())
     assert output.dtype == np.float32
-    assert (output.shape, backbone.dim) == ((4, 6 + 4 * 6), 30)
+    assert output.shape == (4, 6 + 4 * 6)
     statistics = [part for x in (normed, maps) for part in (x.mean(axis=(2, 3)), x.std(axis=(2, 3)))]
     np.testing.assert_allclose(output, np.concatenate([values, *statistics], axis=1), atol=1e-6)
     info, plain = backbone.info(), small().info()
     assert (info.layers, plain.layers) == (("norm", "conv"), ())
     assert info.preprocessing == f"{plain.preprocessing}, {APPENDED}"
     np.testing.assert_array_equal(small().embed(batch, None), output[:, :6])
-    assert backbone.embed([], None).shape == (0, 30)
     # A map of one position and a tuple of one are embeddings.
     for change in (lambda maps: maps.mean(dim=(2, 3), keepdim=True), lambda maps: (maps.mean(dim=(2, 3)),)):
         np.testing.assert_array_equal(small(change).embed(batch, None), output[:, :6])
@@ -245,8 +244,8 @@ def test_options_come_as_the_command_line_gives_them_and_those_that_do_not_fit_s
         ("std", 0, "std positive"),
         ("mean", "nan", "net.mean = 'nan' must be finite"),
         ("mean", "0.5,0.5", "mean must be one number or three"),
-        ("crop", 1.5, "crop is a fraction"),
-        ("interpolation", "nearest", "must be one of bilinear, bicubic, lanczos"),
+        ("crop", 1.5, "net.crop = 1.5 must be between 0.01 and 1"),
+        ("interpolation", "nearest", "not one of bilinear, bicubic, lanczos"),
         ("layers", ("a", "a"), "'a' is named twice"),
     ):
         with refused(ConfigError, says):

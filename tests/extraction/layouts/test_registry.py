@@ -110,9 +110,10 @@ def test_auto_takes_what_the_source_looks_like(put, tmp_path, refused):
         ("auto", "faces.csv", "fer2013", "faces.csv"),
     ):
         assert resolve_layout(asked, tmp_path / name) == (LAYOUTS.get(layout), tmp_path / source)
-    for name, says in (("gone", "no such file or folder"), ("list.txt", "expected a manifest")):
-        with refused(InputError, says):
-            resolve_layout("auto", tmp_path / name)
+    with refused(InputError, "expected a manifest"):
+        resolve_layout("auto", tmp_path / "list.txt")
+    with refused(InputError, "gone: no such file or folder"):
+        read_layout("auto", tmp_path / "gone")
     # What looks like two layouts is not guessed.
     both = put("both/071309_w_21/071309_w_21-BL1-081.mp4") / "both"
     assert detect_layout(both) == "biovid"

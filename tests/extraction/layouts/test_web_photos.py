@@ -67,7 +67,7 @@ def test_pixels_that_do_not_fit_say_why_without_the_path(tmp_path):
         ("6,,Training", 7, "1 pixels"),
         (f"6,{most} x,Training", 7, "a pixel is 'x'"),
         (f"6,{most} -1,Training", 7, "a pixel is '-1'"),
-        (f"6,{most} 256,Training", 7, "a pixel is 256"),
+        (f"6,{most} 256,Training", 7, "a pixel is '256'"),
         (f"6,{most} 1000000,Training", 7, "a pixel is '1000000'"),
         ("", 7, "the line is empty"),
         ("", 100, "the file ends before it"),
@@ -77,7 +77,7 @@ def test_pixels_that_do_not_fit_say_why_without_the_path(tmp_path):
             decode_csv_pixels(path, offset)
         assert says in str(caught.value)
         assert str(tmp_path) not in str(caught.value)
-    with pytest.raises(InputError, match=r"^no such file$"):
+    with pytest.raises(InputError, match=r"^No such file or directory$"):
         decode_csv_pixels(tmp_path / "gone.csv", 0)
 
 

@@ -31,8 +31,12 @@ def listed(names, label="neutral"):
     return [Item(Path(f"{name}.png"), f"{name}.png", name, label, "v", 0, row) for row, name in enumerate(names)]
 
 
-def load(items, people, *, size=12, ram_mb=1, spill=Path("unused"), **options):
-    return load_images(items, people, CLASSES, size=size, ram_mb=ram_mb, spill=spill, **options)
+@pytest.fixture
+def load(tmp_path):
+    def load(items, people, *, size=12, **options):
+        return load_images(items, people, CLASSES, size=size, file=tmp_path / "pixels", **options)
+
+    return load
 
 
 def test_everyone_who_is_a_target_in_any_draw_or_named_is_held_out():
@@ -60,28 +64,23 @@ def test_parts_are_disjoint_complete_and_reproducible_and_unknown_or_too_few_peo
         choose_people(listed(PEOPLE), ["q07"], 0.2, 0)
 
 
-def test_pixels_are_those_of_the_files_and_no_held_out_image_is_opened(make_source, tmp_path, monkeypatch):
+def test_pixels_are_those_of_the_files_and_no_held_out_image_is_opened(make_source, load, monkeypatch):
     items = make_source(subjects=4)
     kept = [item for item in items if item.subject != "s2"]
     expected = np.stack([decode_image(item.path) for item in kept])
     opened, seen = [], []
     monkeypatch.setattr(decode, "decode_image", lambda path: opened.append(path) or decode_image(path))
     people = choose_people(items, ["s2"], 0.3, 0)
-    spill = tmp_path / "training" / "pixels.uint8"
-    in_ram = load(items, people, spill=spill, on_image=lambda *now: seen.append(now))
+    images = load(items, people, on_image=lambda *now: seen.append(now))
     assert opened == [item.path for item in kept]
-    assert not spill.exists()
-    mapped = load(items, people, ram_mb=0, spill=spill)
-    assert spill.stat().st_size == len(kept) * 12 * 12 * 3
     assert seen == [(done, 24) for done in range(1, 25)]
-    for images in (in_ram, mapped):
-        np.testing.assert_array_equal(images.pixels, expected)
-    assert [in_ram.subjects[code] for code in in_ram.subject] == [item.subject for item in kept]
-    assert [CLASSES[code] for code in in_ram.label] == [item.label for item in kept]
-    assert in_ram.rows_of(["s1"]).tolist() == [row for row, item in enumerate(kept) if item.subject == "s1"]
+    np.testing.assert_array_equal(images.pixels, expected)
+    assert [images.subjects[code] for code in images.subject] == [item.subject for item in kept]
+    assert [CLASSES[code] for code in images.label] == [item.label for item in kept]
+    assert images.rows_of(["s1"]).tolist() == [row for row, item in enumerate(kept) if item.subject == "s1"]
 
 
-def test_unreadable_and_unlabelled_images_are_left_out_and_the_first_are_listed(make_source, refused):
+def test_unreadable_and_unlabelled_images_are_left_out_and_the_first_are_listed(make_source, load, refused):
     items = make_source(subjects=3)
     items[3].path.write_bytes(b"")
     unlabelled = Item(items[0].path, "more.png", "s0", None, "more", 0, 99)
@@ -95,7 +94,7 @@ def test_unreadable_and_unlabelled_images_are_left_out_and_the_first_are_listed(
         load(rest, people)
 
 
-def test_images_are_resized_and_floats_are_scaled_ordered_and_normalised(make_source):
+def test_images_are_resized_and_floats_are_scaled_ordered_and_normalised(make_source, load):
     items = make_source(subjects=2, side=20)
     images = load(items, choose_people(items, [], 0.3, 0), size=10)
     expected = Image.fromarray(decode_image(items[0].path)).resize((10, 10), Image.Resampling.BILINEAR)

@@ -9,7 +9,7 @@ from torch import nn
 
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones.modules import TAPS, resnet18, small_resnet
-from featlab.extraction.training.export import BackboneMeta, export_backbone, export_onnx, read_card
+from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card
 from featlab.extraction.training.train import build_network, default_size, load_weights
 
 
@@ -148,7 +148,7 @@ def test_what_is_no_backbone_is_refused_and_nothing_is_written(network, tmp_path
             BackboneMeta(**{"size": 8, "id": "x", **wrong})
     monkeypatch.setattr("featlab.extraction.training.export.find_spec", lambda name: None)
     with refused(ConfigError, "an ONNX file needs", "pip install 'featlab[onnx]'"):
-        export_onnx(network, tmp_path / "net.onnx", META)
+        export_backbone(network, tmp_path / "net.onnx", META)
     load = torch.export.load
 
     def damaged(*args, **kwargs):

@@ -121,7 +121,7 @@ def test_the_same_request_keeps_the_file_and_another_is_refused(make_source, tmp
     out = tmp_path / "net.pt2"
     train_backbone(items, QUICK, out)
     before = out.stat().st_mtime_ns
-    report = train_backbone(items, replace(QUICK, ram_mb=7), out)
+    report = train_backbone(items, QUICK, out)
     assert (report.resumed, out.stat().st_mtime_ns) == (1, before)
     for change, words in (
         ({"config": replace(QUICK, lr=0.5)}, r"lr was 0\.\d+ and is 0\.5"),
@@ -146,7 +146,7 @@ def test_another_requests_or_a_damaged_checkpoint_is_refused(make_source, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         train_backbone(items, config, out, on_epoch=_stop_after("choose", 3))
     folder = out.with_suffix(".training")
-    assert sorted(path.name for path in folder.iterdir()) == ["choose.safetensors", "run.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["choose.safetensors", "pixels.uint8", "run.json"]
     checkpoint = Checkpoint(folder, json.loads((folder / "run.json").read_text()))
     assert checkpoint.load("choose").epoch == 3
     assert checkpoint.load("refit") is None

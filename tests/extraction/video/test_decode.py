@@ -110,7 +110,7 @@ def test_what_is_no_image_is_refused_without_a_path(tmp_path, pixels, monkeypatc
     Image.fromarray(np.full((3, 3), 3, dtype=np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(np.full((3, 3), np.nan, dtype=np.float32)).save(tmp_path / "nan.tif")
     for name, says in {
-        **{"none.png": "no such file", "": "a folder, not an image"},
+        **{"none.png": "No such file", "": "a folder, not an image"},
         **{"float.tif": "from 3 to 3 have no known range", "nan.tif": "NaN or infinite"},
     }.items():
         with refused(InputError, says):
@@ -147,7 +147,7 @@ def test_what_is_read_comes_in_the_order_of_the_items(tmp_path, make_image, make
     results = list(read_pixels(mixed))
     np.testing.assert_array_equal(results[2], decode_image(image))
     assert isinstance(results[7], InputError)
-    assert str(results[7]) == "no such file"
+    assert str(results[7]) == "No such file or directory"
     numbers = [read_number(result) for place, result in enumerate(results) if place not in (2, 7)]
     assert numbers == [2, 5, 1, 0, 8, 8, 0, 0]
     # Consecutive frames of a video are one pass.

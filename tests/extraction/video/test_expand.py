@@ -98,7 +98,7 @@ def test_broken_videos_are_listed_and_the_others_go_on(tmp_path, make_video, job
     assert reasons == {
         "v02.mp4": "no frame from 0.8 to 3 s; its last frame is at 0.760 s",
         "v03.mp4": "the file is empty",
-        "v09.mp4": "no such file",
+        "v09.mp4": "not a video that can be read: No such file or directory",
     }
     found = {name: [item for item in expanded.items if item.video == name] for name in names}
     frames = found["v11.mp4"][-1].frame + 1
@@ -164,7 +164,9 @@ def test_a_video_folder_becomes_a_cache_with_its_failures_listed(tmp_path, peopl
     (people / "s1/pain/heat/a.mkv").unlink()
     report = run(expanded, tmp_path / "e.h5")
     assert report.failures[:2] == expanded.failures
-    assert report.failures[2] == Failure("s1/pain/heat/a.mkv#t=0.000", "no such file")
+    assert report.failures[2] == Failure(
+        "s1/pain/heat/a.mkv#t=0.000", "not a video that can be read: No such file or directory"
+    )
     assert (report.rows, len(report.failures)) == (33, 17)
 
 
