@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featlab.analysis.inside import AdaptedPerson, can_be_split
-from featlab.compute import count_flops, one_thread
+from featlab.compute import one_thread, run_seed
 from featlab.errors import FeatlabError, one_line
-from featlab.evaluation.run import adapted_model
+from featlab.evaluation.run import adapted_model, count_flops
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
 from featlab.model.networks import AdaptedModel, as_tensor
 from featlab.protocol.splits import Split
-from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace
 
@@ -42,7 +41,7 @@ class MethodCost:
     setting: str  # Its group in tables.
     trainable: int = 0  # Parameters that are updated for one person.
     parameters: int = 0  # Numbers in the model that predicts.
-    adapt_flops: float = math.nan  # Floating-point operations of one adaptation, as `featlab.compute` counts them.
+    adapt_flops: float = math.nan  # Floating-point operations of one adaptation, as `count_flops` counts them.
     predict_flops: float = math.nan  # Those of predicting one frame.
     iterations: float = math.nan  # Optimiser steps, the median over subjects; 0 for a closed form.
     converged: float = math.nan  # Those until the loss had settled, see `converged_at`; NaN: never.
@@ -200,16 +199,9 @@ CONVERGENCE_RULE = (
 
 
 def converged_at(losses: Sequence[float]) -> int | None:
-    """Return the number of the iteration from which on a loss stays where it ends.
+    """Return from which iteration on a loss stays where it ends, by `CONVERGENCE_RULE`; 0 without any loss.
 
-    The loss is smoothed by a centred running median, narrower at the beginning, so that a loss that falls steadily is
-    left as it is. Its last level is the last full median; its fall is that of the highest of the first smoothed values
-    down to there. A loss that still falls at the end counts as converged in its last iterations only. There is one loss
-    an iteration, computed before its step.
-
-    Returns:
-        A number from 1 to ``len(losses)``; 0 without any loss (a closed form). ``None`` for a loss that ends higher
-        than it began, or that is not finite: it has not converged.
+    ``None`` for a loss that ends higher than it began, or that is not finite: it has not converged.
     """
     values = np.asarray(losses, dtype=np.float64)
     if not len(values):
@@ -226,11 +218,9 @@ def converged_at(losses: Sequence[float]) -> int | None:
 
 
 def iterations_to_converge(history: Sequence[Mapping[str, float]], iterations: int) -> int | None:
-    """Return how many of its iterations an adaptation needed until its loss had settled, by `converged_at`.
+    """Return how many iterations an adaptation needed, its stages (told apart by their terms) added up.
 
-    A method of several stages has a loss a stage, told apart by the names of its terms; their iterations are added up.
-    0 for a closed form; ``None`` when a stage has not converged, or when losses were not logged once an iteration (a
-    line search computes several).
+    ``None`` when one has not converged, or losses were not logged once an iteration.
     """
     if len(history) != iterations or any("loss" not in entry for entry in history):
         return None

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from featlab.analysis.table import MISSING, Table, narrowed, number_of
-from featlab.cache.names import as_cell, as_markdown
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -74,6 +73,7 @@ def to_rich(table: Table, *, wide: bool = False) -> RichTable:
 
 def to_markdown(table: Table) -> str:
     """Return a GitHub table; the best in ``**``."""
+    from featlab.cache.schema import as_markdown
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -96,6 +96,8 @@ def to_csv(table: Table) -> str:
 
 def csv_text(lines: Iterable[Sequence[Any]]) -> str:
     """Return lines as csv; a spreadsheet takes no cell for a formula."""
+    from featlab.cache.schema import as_cell
+
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(map(as_cell, line) for line in lines)
     return text.getvalue()

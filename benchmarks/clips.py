@@ -23,12 +23,12 @@ from scipy.stats import spearmanr
 
 from featlab.bundle.bundle import Bundle
 from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
+from featlab.compute import generator
 from featlab.config.load import Config
 from featlab.evaluation.metrics import calibration_error, reliability_counts, subject_metrics
 from featlab.methods import AdaptedModel, Method, make_method
 from featlab.model.networks import GainEstimate
 from featlab.protocol.splits import Split, reduced_split, split_target, target_of
-from featlab.seeding import generator
 from featlab.workspace.stages import build_bundle
 
 FOLDS = 4

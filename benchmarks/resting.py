@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from people import development_people, read_table
 
 from featlab.analysis.style import FULL, GAIN, LOSS, MUTED, figure, house_style, in_percent, save_data, save_figure
+from featlab.compute import generator
 from featlab.config.load import Config
 from featlab.methods import make_method
 from featlab.protocol.splits import split_target, target_of
-from featlab.seeding import generator
 from featlab.workspace.stages import build_bundle
 
 FOLDS = 4

@@ -39,6 +39,7 @@ from people import read_table
 
 from featlab.analysis.page import json_lines
 from featlab.cache import FeatureTable, atomic_write_text
+from featlab.compute import generator
 from featlab.config.load import Config, load_config, parse_settings
 from featlab.evaluation.metrics import calibration_error
 from featlab.evaluation.results import EvaluationRow, pooled_reliability, read_results
@@ -47,7 +48,6 @@ from featlab.evaluation.statistics import bootstrap_interval, holm, paired_wilco
 from featlab.methods import make_method
 from featlab.model.style_bank import CarriedShare
 from featlab.pairing.pairs import make_pairs
-from featlab.seeding import generator
 from featlab.workspace.stages import pretrain_bundle, train_source_head
 
 FOLDS = 5

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 import featlab.cache.schema as schema
 from featlab.cache.atomic import atomic_path, cannot_write
 from featlab.cache.hdf5 import CHUNK_CACHE_BYTES
-from featlab.cache.names import CONTROL
 from featlab.cache.schema import ExtractorInfo, Kinds, canonical_json
 from featlab.cache.table import LARGEST, FeatureTable, Rows, closest_names, codes_of, usable_rows
-from featlab.errors import CacheError
+from featlab.errors import CONTROL, CacheError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
 _CHUNK_BYTES = CHUNK_CACHE_BYTES // 2

@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import featlab.cache.schema as schema
-from featlab.cache.names import CONTROL
 from featlab.cache.schema import ContentDigest, ExtractorInfo, first_disorder, parse_json
 from featlab.cache.table import shape_text
-from featlab.errors import CacheError, UnreadableError, one_line
+from featlab.errors import CONTROL, CacheError, UnreadableError, one_line
 
 CHUNK_CACHE_BYTES = 1 << 20
 _AGAIN = "make it again with `featlab extract`"

@@ -14,9 +14,9 @@ import featlab.cache.schema as schema
 from featlab.cache.assemble import Plan, write_cache
 from featlab.cache.atomic import atomic_write_text
 from featlab.cache.encode import CodedRows, Header, encode_table
-from featlab.cache.names import alike, one_form
+from featlab.cache.names import alike
 from featlab.cache.reader import CacheSummary, inspect_cache, open_cache
-from featlab.cache.schema import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo, one_form
 from featlab.cache.table import FeatureTable, closest_names, same_prompts
 from featlab.errors import CacheError, listed
 

@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from featlab.errors import InputError
+from featlab.errors import CONTROL, InputError
 
-_ENDS = re.compile(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _SPELLED_OUT = 12
-# Control characters, ends of lines and paragraphs, signs that turn the direction of what follows, halves of letters.
-_CONTROL = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
-CONTROL = re.compile(f"[{_CONTROL}]")
-"""What no name has: a terminal would obey it, and a table be torn apart."""
-_BUT_LINES = re.compile(f"[{_CONTROL}](?<!\n)")
-_FORMULA, _GUARDED = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")
-_HTML = re.compile(r"[<&](?=[A-Za-z/!?#])")
-_NUMBERS = re.compile(r"[+-][\d.,%\s\[\]()–-]*(e[+-]?\d+)?")
-
-
-def one_form(name: str) -> str:
-    """Return a name in Unicode's composed form (NFC), without blanks at its ends."""
-    return name.strip() if name.isascii() else _ENDS.sub("", unicodedata.normalize("NFC", name))
-
-
-def inert(text: str) -> str:
-    """Return text that a terminal shows and doesn't obey: what no name has, but the end of a line, as \\u001b."""
-    return _BUT_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def as_cell(value: object) -> object:
-    """Return a cell of a csv, with an apostrophe before text that a spreadsheet would take for a formula."""
-    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) and not _NUMBERS.fullmatch(value) else value
-
-
-def as_markdown(text: str) -> str:
-    """Return text that Markdown shows as it is: no table's border, no emphasis, no link, no HTML."""
-    for sign in "\\|*`":
-        text = text.replace(sign, f"\\{sign}")
-    return _HTML.sub(lambda found: html.escape(found[0]), text.replace("](", "]\\(")).replace("\n", " ")
-
-
-def from_cell(text: str) -> str:
-    """Return the text that `as_cell` made a cell of."""
-    return text[1:] if _GUARDED.match(text) else text
 
 
 def spellings(names: Iterable[str]) -> list[list[str]]:
@@ -79,6 +42,8 @@ class Names:
 
     def neutral(self, name: str) -> str:
         """Return what the neutral label of that name is now called."""
+        from featlab.cache.schema import one_form
+
         return self.labels.get(one_form(name), one_form(name))
 
 
@@ -89,6 +54,8 @@ def one_name_each(
 
     Where two recordings of what is now one person have one name, and a frame in common, the later ones get a number.
     """
+    from featlab.cache.schema import one_form  # To list layouts takes no NumPy.
+
     who, what, clips = (
         {name: one_form(name) for name in set(names) if name is not None} for names in (subject, label, video)
     )

@@ -22,8 +22,11 @@ reads them.
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -64,6 +67,11 @@ FLOAT_DTYPE: Final = np.dtype("<f4")
 EMBEDDING_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
 UNKNOWN_LABEL: Final = -1
+
+_ENDS = re.compile(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$")
+_FORMULA, _GUARDED = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")
+_HTML = re.compile(r"[<&](?=[A-Za-z/!?#])")
+_NUMBERS = re.compile(r"[+-][\d.,%\s\[\]()–-]*(e[+-]?\d+)?")
 
 # Dtype and shape of one row, by dataset name.
 Kinds: TypeAlias = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
@@ -212,3 +220,25 @@ class ContentDigest:
     def _hash(self, name: str, dtype: str, row_shape: list[int]) -> Any:
         self._kinds.setdefault(name, (dtype, row_shape))
         return self._hashes.setdefault(name, hashlib.sha256())
+
+
+def one_form(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC), without blanks at its ends."""
+    return name.strip() if name.isascii() else _ENDS.sub("", unicodedata.normalize("NFC", name))
+
+
+def as_cell(value: object) -> object:
+    """Return a cell of a csv, with an apostrophe before text that a spreadsheet would take for a formula."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) and not _NUMBERS.fullmatch(value) else value
+
+
+def as_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is: no table's border, no emphasis, no link, no HTML."""
+    for sign in "\\|*`":
+        text = text.replace(sign, f"\\{sign}")
+    return _HTML.sub(lambda found: html.escape(found[0]), text.replace("](", "]\\(")).replace("\n", " ")
+
+
+def from_cell(text: str) -> str:
+    """Return the text that `as_cell` made a cell of."""
+    return text[1:] if _GUARDED.match(text) else text

@@ -17,8 +17,7 @@ from typer import Option
 from typer.core import TyperGroup
 
 from featlab import __version__
-from featlab.cache.names import inert
-from featlab.cli.output import print_error
+from featlab.cli.output import inert, print_error
 from featlab.cli.session import DONE, FAILED, REFUSED, TYPED
 from featlab.errors import FeatlabError, InputError
 
@@ -50,10 +49,7 @@ class FeatlabGroup(TyperGroup):
         standalone_mode: bool = True,
         **options: Any,
     ) -> Any:
-        """Run the command line and exit with its code.
-
-        With ``FEATLAB_DEBUG=1`` in the environment an error keeps its traceback.
-        """
+        """Run the command line and exit with its code; with ``FEATLAB_DEBUG=1`` an error keeps its traceback."""
         TYPED.set(tuple(sys.argv[1:] if args is None else args))
         if not standalone_mode:
             return super().main(args, prog_name, standalone_mode=False, **options)

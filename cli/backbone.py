@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from featlab.cache.names import one_form
 from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS, SourceArgument
 from featlab.cli.output import Output
 from featlab.cli.session import SKIPPED, Session, command, names_in
@@ -184,6 +183,7 @@ def train(
     """
     import torch
 
+    from featlab.cache.schema import one_form
     from featlab.compute import choose_device
     from featlab.extraction.training import TrainConfig
     from featlab.extraction.training.data import list_items, take_frames

@@ -237,7 +237,7 @@ def merge(
 
 
 def _renames(items: Sequence[str]) -> dict[str, str]:
-    from featlab.cache.names import one_form
+    from featlab.cache.schema import one_form
 
     renames: dict[str, str] = {}
     for item in items:

@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featlab.cache.names import inert
-from featlab.errors import FeatlabError
+from featlab.errors import CONTROL, FeatlabError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -106,10 +105,7 @@ class Output:
         self.show(*result.summary)
 
     def tell(self, title: str, facts: Mapping[str, Any], said: Mapping[str, Any], **more: Any) -> None:
-        """Print facts: with --json as they are, and ``more``; else a line each, some ``said`` in other words.
-
-        What is None, or is said to be, has no line.
-        """
+        """Print facts, some ``said`` in other words (None: not at all); with --json as they are, and ``more``."""
         self.json({**more, **facts})
         shown = {**facts, **said}
         self.facts(title, {name.replace("_", " "): value for name, value in shown.items() if value is not None})
@@ -177,6 +173,11 @@ class Output:
     def _say(self, *lines: str) -> None:
         for line in lines:
             self.stderr.print(" ".join(line.splitlines()), soft_wrap=True)
+
+
+def inert(text: str) -> str:
+    """Return text that a terminal shows and doesn't obey: what no name has, but the end of a line, as \\u001b."""
+    return CONTROL.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
 
 
 def _console(**how: Any) -> Console:

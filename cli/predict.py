@@ -11,7 +11,6 @@ import typer
 from typer import Option
 
 from featlab.analysis.table import count_text
-from featlab.cache.names import one_form
 from featlab.cli.backbone import embed, network_device, recipe_of
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
@@ -42,6 +41,7 @@ def open_person(session: Session, spec: str) -> Person:
     bundle, method = session["bundle"], session["method"]
     if needs_no_cache(session):
         from featlab.bundle.bundle import load_bundle
+        from featlab.cache.schema import one_form
         from featlab.workspace.predict import stored_model
 
         loaded, subject = load_bundle(bundle), one_form(spec)

@@ -17,7 +17,6 @@ from featlab.errors import listed
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
-    from featlab.evaluation.metrics import SubjectMetrics
     from featlab.workspace.adapt import Adapted
     from featlab.workspace.stages import StageOutput
     from featlab.workspace.workspace import Source, Workspace
@@ -189,9 +188,8 @@ def adapt(
     """Adapt to people from their neutral frames, without labels. Runs the source stages that are missing."""
     opened, model, folder, people = people_of(session, session["people"])
     # Not sooner, for they need torch: a wrong name is told at once.
-    from featlab.evaluation.metrics import before_and_after
     from featlab.methods.registry import make_method
-    from featlab.workspace.adapt import adapt_subject
+    from featlab.workspace.adapt import adapt_subject, before_and_after
 
     session.warn_of_untested(opened, people)
     if len(people) > 1:
@@ -208,7 +206,7 @@ def adapt(
         session.output.show(f"{done.method}: {gain.sentence()}")
 
 
-def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMetrics, SubjectMetrics] | None) -> None:
+def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[float, float, int] | None) -> None:
     report, gain, warnings = done.model.report, done.gain, list(done.model.warnings)
     if done.unlabelled:
         warnings.append(f"no row of {done.subject!r} has a label: all {done.frames} were taken to be neutral")
@@ -223,9 +221,9 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
             "parameters": done.model.trainable,
             "bundle": bundle,
             "folder": done.folder,
-            "macro_f1_before": scores[0].macro_f1 if scores else None,
-            "macro_f1_after": scores[1].macro_f1 if scores else None,
-            "test_rows": scores[0].frames if scores else 0,
+            "macro_f1_before": scores[0] if scores else None,
+            "macro_f1_after": scores[1] if scores else None,
+            "test_rows": scores[2] if scores else 0,
             "report": asdict(report) if report else None,
             "expected_gain": asdict(gain) if gain else None,
             "warnings": warnings,
@@ -246,7 +244,7 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[SubjectMe
         )
     if scores:
         shown["macro F1"] = (
-            f"{100 * scores[0].macro_f1:.2f} before, {100 * scores[1].macro_f1:.2f} after, on {scores[0].frames} other "
+            f"{100 * scores[0]:.2f} before, {100 * scores[1]:.2f} after, on {scores[2]} other "
             "frames (labels used for this line only, never by adapt)"
         )
     output.facts(f"adapt: {done.subject}", shown)

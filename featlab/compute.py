@@ -1,18 +1,77 @@
-"""Where a network runs, with what precision, and at what learning rate."""
+"""What a run depends on beside its data: seeds, from its identity, and where and how a network is computed.
+
+Seeds are hashes of names and numbers: adding a subject, a method or a draw changes no other run's numbers. torch is
+imported where it is used.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+import numpy as np
 
 from featlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+M = TypeVar("M")
+
+
+def stable_hash(*parts: Any) -> str:
+    """Return the sha256 hex digest of the parts' text; the same on every machine, version and process."""
+    text = "\x1f".join(str(part) for part in parts)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def run_seed(*parts: Any) -> int:
+    """Return a seed in [0, 2³²) that depends on the parts alone, e.g. ``run_seed(seed, "adapt", method, subject)``."""
+    return int(stable_hash("seed", *parts)[:8], 16)
+
+
+def generator(*parts: Any) -> np.random.Generator:
+    """Return a NumPy generator seeded by `run_seed` of the parts."""
+    return np.random.default_rng(run_seed(*parts))
+
+
+def torch_generator(*parts: Any) -> torch.Generator:
+    """Return a CPU generator of torch seeded by `run_seed` of the parts."""
+    import torch
+
+    return torch.Generator().manual_seed(run_seed(*parts))
+
+
+@contextmanager
+def from_seed(seed: int, device: str = "cpu") -> Iterator[None]:
+    """Within the block torch's generators, of CPU and device, start at a seed; afterwards they are as before."""
+    import torch
+
+    cuda = device == "cuda"
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
+        # torch.manual_seed would seed every accelerator's generator too, which the fork doesn't put back.
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def seeded(*parts: Any, device: str = "cpu") -> AbstractContextManager[None]:
+    """Return `from_seed` of the parts' seed."""
+    return from_seed(run_seed(*parts), device)
+
+
+def blank(build: Callable[[], M]) -> M:
+    """Build a module whose initial weights will be overwritten; drawing them leaves the global generator alone."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        return build()
 
 
 def choose_device(name: str, *, amp: bool = False) -> torch.device:
@@ -21,6 +80,8 @@ def choose_device(name: str, *, amp: bool = False) -> torch.device:
     Raises:
         ConfigError: Another name, a GPU that isn't there, or mixed precision elsewhere than on cuda.
     """
+    import torch
+
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name not in ("auto", *there):
         raise ConfigError(f"device must be auto, cpu, cuda or mps, got {name!r}")
@@ -39,6 +100,8 @@ def computing(device: torch.device, *, amp: bool) -> Iterator[None]:
     cuDNN's default for float32 is TF32, which keeps 10 bits: without it, CPU and GPU give the same embeddings up to
     rounding, so the device needn't be part of a cache's fingerprint.
     """
+    import torch
+
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         if device.type == "cuda":
@@ -47,43 +110,6 @@ def computing(device: torch.device, *, amp: bool) -> Iterator[None]:
             else:
                 stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
         yield
-
-
-def count_flops(run: Callable[[], object]) -> float:
-    """Run something once and return its floating-point operations, as torch counts them.
-
-    torch counts matrix products and convolutions, forward and backward; what is done by elements, by decompositions or
-    in other libraries (k-means, logistic regression) is not in it. Counting slows a run down, so it is not timed.
-    """
-    with _Counter() as counter:  # type: ignore[no-untyped-call]
-        run()
-    return float(counter.flops)
-
-
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up torch's own formulas: `FlopCounterMode` also follows modules, and imports torch's compiler for it."""
-
-    flops = 0
-
-
-def _count(self: _Counter, operator: Any, types: Any, given: Any = (), options: Any = None) -> Any:
-    from torch.utils.flop_counter import flop_registry
-
-    options = options or {}
-    formula = flop_registry.get(operator.overloadpacket)
-    if formula is None:
-        with self:
-            parts = operator.decompose(*given, **options)
-        if parts is not NotImplemented:
-            return parts
-    result = operator(*given, **options)
-    if formula is not None:
-        self.flops += formula(*given, **options, out_val=result)
-    return result
-
-
-# Not in the class's body: there torch would import its compiler, for a second, to exempt it.
-_Counter.__torch_dispatch__ = _count  # type: ignore[assignment, method-assign]
 
 
 @contextmanager
@@ -102,6 +128,7 @@ def quiet_export() -> Iterator[None]:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch and the libraries beneath NumPy use one thread; as before after it."""
+    import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     before = torch.get_num_threads()

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+# Control characters, ends of lines and paragraphs, signs that turn the direction of what follows, halves of letters.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What no name has: a terminal would obey it, and a table be torn apart."""
 
 
 class FeatlabError(Exception):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.cache.table import FeatureTable
+from featlab.compute import run_seed
 from featlab.errors import InputError
 from featlab.evaluation.run import adapted_model
 from featlab.methods.base import SourceFeatures, base_model
@@ -21,7 +22,6 @@ from featlab.methods.registry import get_method, make_method
 from featlab.model.networks import AdaptedModel, Affine, PersonalModel, as_tensor
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Split, check_known, split_target
-from featlab.seeding import run_seed
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Workspace, bundle_folder
 

@@ -16,13 +16,13 @@ from featlab.analysis.inside.faces import Faces, Image, plot_clip
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import Column, Table, make_table, number_text
 from featlab.cache.table import FeatureTable
+from featlab.compute import stable_hash
 from featlab.errors import InputError, closest, listed
 from featlab.evaluation.statistics import mean
 from featlab.methods.base import base_model
 from featlab.methods.registry import get_method
 from featlab.model.networks import AdaptedModel
 from featlab.protocol.splits import Split, check_known, split_target
-from featlab.seeding import stable_hash
 from featlab.workspace.workspace import Workspace
 
 

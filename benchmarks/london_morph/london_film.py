@@ -13,8 +13,8 @@ import numpy as np
 from london_warp import FloatArray, Morph, Similarity, resample
 from numpy.typing import NDArray
 
+from featlab.compute import generator
 from featlab.extraction.faces import to_68
-from featlab.seeding import generator
 
 FRAMES = 12
 CLIPS = (("neutral", "a"), ("neutral", "b"), ("smile", "a"), ("smile", "b"))

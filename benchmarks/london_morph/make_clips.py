@@ -28,10 +28,10 @@ from PIL import Image
 
 from featlab import __version__
 from featlab.cache.atomic import atomic_path, atomic_write_text
+from featlab.compute import generator
 from featlab.errors import FeatlabError, InputError
 from featlab.extraction.decode import decode_image
 from featlab.extraction.faces.detect import make_detector
-from featlab.seeding import generator
 
 Mesh = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 """From an RGB image, uint8 (H, W, 3), to a face mesh (478, 2) in its pixels, all NaN when there is no face."""

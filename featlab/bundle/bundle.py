@@ -21,14 +21,13 @@ from torch import Tensor
 
 from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text, check_sum
-from featlab.cache.names import as_markdown, one_form
-from featlab.cache.schema import ExtractorInfo
+from featlab.cache.schema import ExtractorInfo, as_markdown, one_form
+from featlab.compute import blank, stable_hash
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError, one_line
 from featlab.model.networks import Projection, SourceHead, Translator, head_from_state, head_map
 from featlab.model.style_bank import LAYERS, CarriedShare, StyleBank, membership_sentence
 from featlab.protocol.splits import check_disjoint
-from featlab.seeding import blank, stable_hash
 
 BUNDLE_FORMAT = 3
 _MADE_BY = ("features", "head", "pair", "pretrain")

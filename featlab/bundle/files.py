@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
 from featlab.cache.schema import canonical_json, parse_json
+from featlab.compute import blank, stable_hash
 from featlab.errors import BundleError, InputError, one_line
 from featlab.model.networks import AdaptedModel, Affine, PersonalModel, SourceHead, Translator, linear_head
-from featlab.seeding import blank, stable_hash
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle

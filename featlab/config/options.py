@@ -5,6 +5,7 @@
         lr: float = option(1e-2, "Learning rate.", minimum=0, search=(1e-3, 1e-2))
 
 From this come the default, the check, the comments of `featlab.toml`, the docs page and the space of `featlab tune`.
+What the name of a method, a layout or a network stands for is in a `Registry`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,16 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, fields, replace
-from typing import Any, ClassVar
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from featlab.errors import ConfigError, closest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -214,3 +222,64 @@ def _number(key: str, kind: Any, value: Any) -> Any:
     if not math.isfinite(number):
         raise ConfigError(f"{key} = {value!r} must be finite")
     return number
+
+
+class Registry(Generic[T]):
+    """What the names that an option may have stand for, found lazily: a module is imported when its name is asked for.
+
+    Args:
+        kind: What one of them is called in messages.
+        built_in: Name to ``module:attribute``, in the order of lists; a ``module`` alone adds the thing itself.
+        group: Entry-point group of others' plug-ins, each under the name that it brings; empty for none.
+    """
+
+    def __init__(self, kind: str, built_in: Mapping[str, str], group: str = "") -> None:
+        self.kind = kind
+        self.built_in = built_in
+        self.group = group
+        self.found: dict[str, T] = {}
+
+    @cached_property
+    def plugins(self) -> dict[str, EntryPoint]:
+        """Entry points by name, those of built-in names left out."""
+        from importlib.metadata import entry_points
+
+        points = entry_points(group=self.group) if self.group else ()
+        return {point.name: point for point in points if point.name not in self.built_in}
+
+    def names(self) -> tuple[str, ...]:
+        """Return the built-in names in their order, then all others, sorted. Imports none of them."""
+        return (*self.built_in, *sorted({*self.found, *self.plugins} - set(self.built_in)))
+
+    def add(self, name: str, value: T) -> None:
+        """Make something known under a name."""
+        self.found[name] = value
+
+    def check(self, name: str) -> None:
+        """Raise a ConfigError that names the closest when nothing has a name. Imports none of them."""
+        known = self.names()
+        if name not in known:
+            raise ConfigError(f"unknown {self.kind} {name!r}, known: {', '.join(known)}{closest(name, known)}")
+
+    def get(self, name: str) -> T:
+        """Return what has a name; a ConfigError names the closest, or the plug-in that can't be loaded."""
+        if name not in self.found:
+            if name in self.built_in:
+                module, _, attribute = self.built_in[name].partition(":")
+                value = import_module(module)
+                if attribute:
+                    self.add(name, getattr(value, attribute))
+            elif name in self.plugins:
+                self._load(self.plugins[name])
+            else:
+                self.check(name)
+        return self.found[name]
+
+    def _load(self, point: EntryPoint) -> None:
+        plugin = f"the {self.kind} plug-in {point.name!r} ({point.value})"
+        try:
+            point.load()
+        except Exception as error:
+            raise ConfigError(f"{plugin} can't be loaded: {error}") from error
+        if point.name not in self.found:
+            raise ConfigError(f"{plugin} registers no {self.kind} of that name")

@@ -11,19 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featlab.config.sections import check_window
 from featlab.errors import InputError
-from featlab.protocol.splits import split_dataset, split_target
-
-if TYPE_CHECKING:
-    from featlab.bundle.bundle import Bundle
-    from featlab.cache.table import FeatureTable
-    from featlab.model.networks import PersonalModel
 
 
 @dataclass(frozen=True)
@@ -115,54 +109,6 @@ def video_scores(
     np.add.at(sums, place, probabilities)
     kept = votes.sum(axis=1) > 0
     return votes[kept].argmax(axis=1), sums[kept] / np.bincount(place)[kept, None]
-
-
-def before_and_after(
-    bundle: Bundle, table: FeatureTable, model: PersonalModel, gap: int = 5
-) -> tuple[SubjectMetrics, SubjectMetrics] | None:
-    """Score the source model and an adapted one on a subject's labelled test rows: to look at, never to adapt by.
-
-    The classes of the table are matched to the bundle's by name; ``None`` when no test row has a label that it knows.
-    """
-    from featlab.methods.base import base_model
-    from featlab.model.networks import AdaptedModel
-
-    if (table.label < 0).all():
-        return None
-    codes = [bundle.classes.index(name) if name in bundle.classes else -1 for name in table.classes]
-    test = split_target(table, gap).test
-    # An unknown label is -1, which picks the last of these.
-    labels = np.array([*codes, -1], dtype=np.int16)[table.label[test]]
-    if (labels < 0).all():
-        return None
-    before, after = (
-        subject_metrics(
-            labels,
-            AdaptedModel(part).predict_proba(table.embeddings[test]),
-            classes=bundle.classes,
-            neutral_code=bundle.neutral_code,
-        )
-        for part in (base_model(bundle), model)
-    )
-    return before, after
-
-
-def untested_classes(table: FeatureTable, targets: Sequence[str], gap: int, scope: str) -> dict[str, list[str]]:
-    """Return the classes of targets' rows of which the protocol's split leaves none to test on, by target.
-
-    Who can't be split is left out: whoever evaluates them is told why. A data set is one target.
-    """
-    found: dict[str, list[str]] = {}
-    for name in targets if scope == "person" else ("them",):
-        rows = table.rows_of(name) if scope == "person" else table.rows_of(*targets)
-        try:
-            split = split_target(rows, gap) if scope == "person" else split_dataset(rows, gap)
-        except InputError:
-            continue
-        left = np.setdiff1d(rows.label[rows.label >= 0], rows.label[split.test])
-        if len(left):
-            found[name] = [table.classes[code] for code in left]
-    return found
 
 
 def _as_scores(predicted: NDArray[Any], rows: int, count: int) -> NDArray[np.float64]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from featlab.bundle.bundle import Bundle
 from featlab.cache.table import FeatureTable
-from featlab.compute import count_flops
+from featlab.compute import run_seed
 from featlab.errors import FeatlabError, InputError
 from featlab.evaluation.metrics import (
     SubjectMetrics,
@@ -26,7 +27,6 @@ from featlab.evaluation.results import EvaluationRow
 from featlab.methods.base import Method, SourceFeatures
 from featlab.model.networks import AdaptedModel
 from featlab.protocol.splits import Split, reduced_split, split_dataset, split_target, target_of
-from featlab.seeding import run_seed
 
 
 @dataclass(frozen=True)
@@ -250,3 +250,40 @@ def _row(
 
 def _scores(labels: NDArray[Any], probabilities: NDArray[Any], table: FeatureTable) -> SubjectMetrics:
     return subject_metrics(labels, probabilities, classes=table.classes, neutral_code=table.neutral_code)
+
+
+def count_flops(run: Callable[[], object]) -> float:
+    """Run something once and return its floating-point operations, as torch counts them.
+
+    torch counts matrix products and convolutions, forward and backward; what is done by elements, by decompositions or
+    in other libraries (k-means, logistic regression) is not in it. Counting slows a run down, so it is not timed.
+    """
+    with _Counter() as counter:  # type: ignore[no-untyped-call]
+        run()
+    return float(counter.flops)
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up torch's own formulas: `FlopCounterMode` also follows modules, and imports torch's compiler for it."""
+
+    flops = 0
+
+
+def _count(self: _Counter, operator: Any, types: Any, given: Any = (), options: Any = None) -> Any:
+    from torch.utils.flop_counter import flop_registry
+
+    options = options or {}
+    formula = flop_registry.get(operator.overloadpacket)
+    if formula is None:
+        with self:
+            parts = operator.decompose(*given, **options)
+        if parts is not NotImplemented:
+            return parts
+    result = operator(*given, **options)
+    if formula is not None:
+        self.flops += formula(*given, **options, out_val=result)
+    return result
+
+
+# Not in the class's body: there torch would import its compiler, for a second, to exempt it.
+_Counter.__torch_dispatch__ = _count  # type: ignore[assignment, method-assign]

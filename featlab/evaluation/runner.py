@@ -16,6 +16,7 @@ from typing import NamedTuple, TypedDict
 from featlab.bundle.bundle import Bundle
 from featlab.bundle.files import read_json, write_json
 from featlab.cache.atomic import folders_synced_last
+from featlab.compute import stable_hash
 from featlab.config.analysis import EngineConfig
 from featlab.engine import LOCAL, run_all
 from featlab.errors import ConfigError, FeatlabError, InputError, UnfinishedError
@@ -24,7 +25,6 @@ from featlab.evaluation.run import RunNumbers, evaluate_subject, failed_rows
 from featlab.methods.base import Method, SourceFeatures
 from featlab.methods.registry import make_method
 from featlab.protocol.splits import reduced_split, split_target
-from featlab.seeding import stable_hash
 from featlab.workspace.stages import bundle_stage
 from featlab.workspace.workspace import Notify, Source, Workspace, bundle_folder
 

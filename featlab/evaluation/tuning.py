@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from featlab.cache.table import FeatureTable
+from featlab.compute import generator, run_seed
 from featlab.config.options import convert, options_of
 from featlab.errors import ConfigError, InputError, closest
 from featlab.evaluation.results import EvaluationRow
@@ -22,7 +23,6 @@ from featlab.evaluation.runner import Run, Task, Where, refuse_unfinished, run_t
 from featlab.methods.base import Method
 from featlab.methods.registry import get_method, make_method
 from featlab.protocol.splits import check_disjoint, check_known, split_target
-from featlab.seeding import generator, run_seed
 from featlab.workspace.workspace import Notify, Workspace
 
 Values = tuple[tuple[str, Any], ...]  # A value for each searched option, in the order of the space.

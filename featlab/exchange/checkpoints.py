@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from featlab.cache.schema import ExtractorInfo, parse_json
+from featlab.compute import blank
 from featlab.errors import InputError, listed
 from featlab.extraction.backbones.weights import file_sha256, read_state_dict
 from featlab.extraction.items import natural_key
 from featlab.model.networks import SourceHead, Translator, head_from_state
-from featlab.seeding import blank
 
 
 @dataclass(frozen=True, eq=False)

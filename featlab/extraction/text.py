@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-from featlab.cache.names import from_cell
 from featlab.errors import InputError, closest, listed
 
 if TYPE_CHECKING:
@@ -94,6 +93,8 @@ def open_delimited(path: Path, mark: str | None = None) -> Columns:
 
 def read_cells(path: Path, mark: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, cells) of the header, its names stripped, and of every row: slowly, and strict about form."""
+    from featlab.cache.schema import from_cell  # To list layouts takes no NumPy.
+
     line = 0
     header: list[str] | None = None
     try:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import torch_generator
 from featlab.config.options import option
 from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
 from featlab.methods.fit import Student, make_student
@@ -32,7 +33,6 @@ from featlab.methods.losses.domains import (
 from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead
 from featlab.model.training import Terms
 from featlab.protocol.splits import Target
-from featlab.seeding import torch_generator
 
 
 @dataclass(frozen=True)

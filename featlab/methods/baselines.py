@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.compute import one_cycle
+from featlab.compute import blank, one_cycle, seeded, torch_generator
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import Method, base_model, target_features
@@ -23,7 +23,6 @@ from featlab.model.networks import AdaptedModel, Affine, PersonalModel, Translat
 from featlab.model.style_bank import SourceRows
 from featlab.model.training import Adam, Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
-from featlab.seeding import blank, seeded, torch_generator
 
 
 class SourceOnly(Method):

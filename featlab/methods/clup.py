@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
-from featlab.compute import half_cosine
+from featlab.compute import generator, half_cosine, run_seed, seeded, torch_generator
 from featlab.config.options import Options, option
 from featlab.methods.base import Method, base_model, ordered_features
 from featlab.methods.fit import Student, new_adapter
@@ -23,7 +23,6 @@ from featlab.methods.losses.target import cluster_rows, label_clusters, purest_r
 from featlab.model.networks import AdaptedModel, SourceHead
 from featlab.model.training import Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
-from featlab.seeding import generator, run_seed, seeded, torch_generator
 
 SCORES = ("purity", "confidence")
 STARTS = ("fresh", "source")

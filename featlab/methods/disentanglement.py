@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from featlab.compute import seeded
 from featlab.model.training import Adam, Fit, Phase, Terms, train
-from featlab.seeding import seeded
 
 if TYPE_CHECKING:
     from featlab.methods.dsfda import DSFDAConfig

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import torch_generator
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import Method, ordered_features
@@ -28,7 +29,6 @@ from featlab.model.networks import AdaptedModel, SourceHead
 from featlab.model.style_bank import SourceRows
 from featlab.model.training import Terms, endless_batches
 from featlab.protocol.splits import Target
-from featlab.seeding import torch_generator
 
 GAUSSIANS = ("class", "none")
 CARRIED = ("decoder.", "expression_discriminator.")

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import seeded, torch_generator
 from featlab.config.options import Options, option
 from featlab.methods.base import Method, ordered_features
 from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead, Translator
 from featlab.model.training import Fit, Phase, Terms, shuffled_batches, train
 from featlab.protocol.splits import Target
-from featlab.seeding import seeded, torch_generator
 
 BN_MODES = ("train", "eval")
 """``train``: statistics of the batch, running statistics follow the target; ``eval``: those of the source stay."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import seeded, torch_generator
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
@@ -18,7 +19,6 @@ from featlab.methods.fit import Student, bn_option, make_student
 from featlab.model.networks import AdaptedModel, PersonalModel
 from featlab.model.training import Fit, Phase, Terms, endless_batches, train
 from featlab.protocol.splits import Target
-from featlab.seeding import seeded, torch_generator
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -9,10 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from featlab.config.load import FLAGS, Config
-from featlab.config.options import Option, options_of, refuse_inert, with_options
+from featlab.config.options import Option, Registry, options_of, refuse_inert, with_options
 from featlab.config.sections import ON_PAIRS
 from featlab.errors import ConfigError
-from featlab.registry import Registry
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import torch_generator
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import Method, ordered_features
@@ -19,7 +20,6 @@ from featlab.methods.losses.self_supervision import spherical_kmeans
 from featlab.model.networks import AdaptedModel
 from featlab.model.training import Fit, History, Phase, Terms, train
 from featlab.protocol.splits import Target
-from featlab.seeding import torch_generator
 
 COVARIANCES = ("diagonal", "full")
 SHIFT = 1e-3

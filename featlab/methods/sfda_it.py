@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.compute import half_cosine
+from featlab.compute import half_cosine, torch_generator
 from featlab.config.options import Options, option
 from featlab.methods.base import Method, ordered_features
 from featlab.methods.fit import new_adapter
@@ -22,7 +22,6 @@ from featlab.model.networks import AdaptedModel, PersonalModel, Translator
 from featlab.model.style_bank import SourceRows
 from featlab.model.training import Adam, Fit, Phase, Terms, endless_batches, train
 from featlab.protocol.splits import Target
-from featlab.seeding import torch_generator
 
 LAYERS = ("features", "bottleneck")
 """Where statistics are matched: the translated features, and the input of B's BatchNorm."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import run_seed
 from featlab.config.options import option
 from featlab.errors import InputError
 from featlab.methods.base import Method, base_model, ordered_features
@@ -23,7 +24,6 @@ from featlab.model.losses import expression_loss
 from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead, Translator
 from featlab.model.training import Fit, Terms
 from featlab.protocol.splits import Target
-from featlab.seeding import run_seed
 
 
 def channel_relation_loss(student: Tensor, teacher: Tensor) -> Tensor:

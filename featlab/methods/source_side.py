@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from featlab.compute import torch_generator
 from featlab.config.options import option
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import Student
@@ -16,7 +17,6 @@ from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObj
 from featlab.methods.losses.domains import drop
 from featlab.model.networks import SourceHead
 from featlab.model.training import Terms
-from featlab.seeding import torch_generator
 
 
 def pair_labels(labels: Tensor) -> Tensor:

@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featlab.compute import one_cycle
+from featlab.compute import blank, generator, one_cycle, seeded, torch_generator
 from featlab.config.sections import FeatureConfig, HeadConfig
 from featlab.errors import InputError
 from featlab.model.networks import Projection, SourceHead
 from featlab.model.training import Adam, Heads, History, OnEpoch, Phase, Terms, batches_of_each, train
-from featlab.seeding import blank, generator, seeded, torch_generator
 
 _BLOCK = 16384  # rows in float64 at once
 

@@ -26,12 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from featlab.compute import blank, torch_generator
 from featlab.config.sections import PretrainConfig
 from featlab.errors import InputError
 from featlab.model.networks import SourceHead, Translator, head_map
 from featlab.model.style_bank import CarriedShare, SourceRows
 from featlab.model.training import History
-from featlab.seeding import blank, torch_generator
 
 MAX_ITERATIONS = 500
 MEMORY, LEAST_SLOPE, LEAST_FALL = 20, 1e-6, 1e-10

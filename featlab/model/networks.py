@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from featlab.cache.table import LARGEST, usable
+from featlab.compute import blank
 from featlab.errors import InputError
-from featlab.seeding import blank
 
 _ROWS = 65536  # of a table that are projected at once
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featlab.compute import one_cycle
+from featlab.compute import one_cycle, seeded, torch_generator
 from featlab.config.sections import PretrainConfig
 from featlab.errors import InputError
 from featlab.model.linear import fit_linear_translator
@@ -45,7 +45,6 @@ from featlab.model.training import (
     limit_gradients,
     train,
 )
-from featlab.seeding import seeded, torch_generator
 
 MAX_GRADIENT = 5.0
 """Largest norm of a step's gradient: style is a squared distance between people, and some are very far."""

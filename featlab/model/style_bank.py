@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featlab.cache.table import FeatureTable
+from featlab.compute import torch_generator
 from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
 from featlab.model.losses import group_statistics
-from featlab.seeding import torch_generator
 
 if TYPE_CHECKING:
     from featlab.pairing.pairs import Pairs

@@ -78,6 +78,14 @@ class Space:
         return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
 
 
+def product_error(length: int) -> float:
+    """Return how far a float32 inner product of two unit vectors may be from the true one.
+
+    λ √n u with u = 2⁻²⁴ and λ = 16: a bound that holds but for a chance of about 2n exp(-λ²/2) (Higham & Mary 2019).
+    """
+    return 16.0 * float(np.sqrt(length)) * 2.0**-24
+
+
 def nearest(space: Space, k: int, *, skip: Rows | None = None, backend: str = "auto") -> Neighbours:
     """Find each query's k best base rows, exactly.
 

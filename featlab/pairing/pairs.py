@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_text
-from featlab.cache.names import as_cell
+from featlab.cache.schema import as_cell
 from featlab.cache.table import FeatureTable
 from featlab.config.sections import PairConfig
 from featlab.errors import ConfigError, InputError

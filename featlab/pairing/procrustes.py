@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.pairing.nearest import Neighbours, Rows, Space
-from featlab.pairing.search import find, product_error
+from featlab.pairing.nearest import Neighbours, Rows, Space, nearest, product_error
+from featlab.pairing.search import find
 
 _FLAT = 1e-6  # float32 pixels can't tell points apart that are nearer than this part of their coordinates
 _BLOCK = 4096  # rows whose shapes are made at once: results don't depend on it
@@ -140,7 +140,8 @@ def search_shapes(
         return np.concatenate([_lifted(part, mean) for part in _parts(base, base_rows[tile])])
 
     space = Space(len(base_rows), width, left, right, limit, quick, exact, np.ones(len(query_rows)), error)
-    found = find(space, k, skip=skip, backend=backend, index=index)
+    how: dict[str, Any] = {"skip": skip, "backend": backend}
+    found = find(space, k, index=index, **how) if index else nearest(space, k, **how)
     return found._replace(score=1.0 - found.score)
 
 

@@ -24,6 +24,7 @@ from featlab.pairing.nearest import (
     load_faiss,
     nearest,
     one_thread,
+    product_error,
     search_in_full,
 )
 
@@ -31,14 +32,6 @@ METRICS = ("cosine", "l2")
 
 SHORTEST = 1e-30
 """A vector shorter than this has no direction: in float32 its inverse would overflow."""
-
-
-def product_error(length: int) -> float:
-    """Return how far a float32 inner product of two unit vectors may be from the true one.
-
-    λ √n u with u = 2⁻²⁴ and λ = 16: a bound that holds but for a chance of about 2n exp(-λ²/2) (Higham & Mary 2019).
-    """
-    return 16.0 * float(np.sqrt(length)) * 2.0**-24
 
 
 def lengths(vectors: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.names import one_form
+from featlab.cache.schema import one_form
 from featlab.cache.table import LARGEST, FeatureTable, usable
+from featlab.compute import generator, stable_hash
 from featlab.errors import InputError, closest
-from featlab.seeding import generator, stable_hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +28,8 @@ class Target:
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or not len(self.embeddings):
             raise InputError(f"a target needs rows (n, D) with n ≥ 1, got shape {self.embeddings.shape}")
-        for name in ("video", "frame"):
-            values = getattr(self, name)
-            if len(values) != len(self.embeddings):
-                raise InputError(f"a target with {len(self.embeddings)} rows has {len(values)} values of {name}")
+        if not len(self.video) == len(self.frame) == len(self.embeddings):
+            raise InputError(f"a target with {len(self.embeddings)} rows needs as many values of video and of frame")
         if not usable(self.embeddings).all():
             raise InputError(f"the target's embeddings hold NaN or infinity, or above {LARGEST:g}; extract them again")
 
@@ -114,10 +112,36 @@ def split_dataset(table: FeatureTable, gap: int = 5) -> Split:
             for turn, video in enumerate(classes[label]):
                 side = adapt if (number + place + turn) % 2 == 0 else test
                 side.append(rows[table.video[rows] == video])
-    split = Split(_joined(adapt), _joined(test))
+    split = Split(*(np.sort(np.concatenate([np.empty(0, dtype=np.intp), *side])) for side in (adapt, test)))
     if not len(split.adapt) or not len(split.test):
         raise InputError("the target data set has too few videos to adapt on some and test on others; add subjects")
     return split
+
+
+def untested_classes(table: FeatureTable, targets: Sequence[str], gap: int, scope: str) -> dict[str, list[str]]:
+    """Return the classes of targets' rows of which the protocol's split leaves none to test on, by target.
+
+    Who can't be split is left out: whoever evaluates them is told why. A data set is one target.
+    """
+    found: dict[str, list[str]] = {}
+    for name in targets if scope == "person" else ("them",):
+        rows = table.rows_of(name) if scope == "person" else table.rows_of(*targets)
+        try:
+            split = split_target(rows, gap) if scope == "person" else split_dataset(rows, gap)
+        except InputError:
+            continue
+        left = np.setdiff1d(rows.label[rows.label >= 0], rows.label[split.test])
+        if len(left):
+            found[name] = [table.classes[code] for code in left]
+    return found
+
+
+def macro_f1(labels: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> float:
+    """Return the mean F1 over the classes among (n,) labels, all in [0, K): a subject's score."""
+    shown, found, right = (
+        np.bincount(codes, minlength=classes) for codes in (labels, predicted, labels[labels == predicted])
+    )
+    return float((2.0 * right / np.maximum(shown + found, 1))[shown > 0].mean())
 
 
 def choose_targets(
@@ -125,16 +149,10 @@ def choose_targets(
 ) -> tuple[str, ...]:
     """Return the target subjects that ``--targets`` means, sorted.
 
-    A random draw ranks subjects by a hash of seed, draw and name and takes the first: a new subject can take one place
-    in a draw, and never reshuffles the others.
-
-    Args:
-        subjects: Everyone in the cache.
-        spec: A number, or names as for `named_subjects`. A plain number is always a draw, also where someone is called
-            that: ``10,`` means the subject 10. ``010`` is an id if someone has it.
-        seed: Root seed.
-        draw: Number of the draw.
-        pool: Whom a draw is made from, some of ``subjects``; everyone by default.
+    ``spec`` is a number, or names of ``subjects`` as for `named_subjects`. A plain number is always a draw, also where
+    someone is called that: ``10,`` means the subject 10. ``010`` is an id if someone has it. A draw, from the ``pool``
+    or from everyone, ranks people by a hash of seed, draw and name and takes the first: a new person can take one place
+    in it, and never reshuffles the others.
 
     Raises:
         InputError: An unknown subject, too few subjects, a file that can't be read, or a pool beside named targets.
@@ -213,10 +231,6 @@ def check_disjoint(sources: Sequence[str], targets: Sequence[str]) -> None:
             f"subject {both[0]!r} is both source and target: its test rows would have been trained on; "
             "take it out of one of the two"
         )
-
-
-def _joined(parts: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
-    return np.sort(np.concatenate(parts)) if parts else np.empty(0, dtype=np.intp)
 
 
 def _names(spec: str, flag: str) -> list[str]:

@@ -18,13 +18,13 @@ from featlab.bundle.files import adaptation_folder, has_adaptation, load_adaptat
 from featlab.cache.atomic import folders_synced_last
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
+from featlab.compute import run_seed
 from featlab.config.load import Config
 from featlab.errors import BundleError, FeatlabError, InputError, closest
-from featlab.methods.base import Method
+from featlab.methods.base import Method, base_model
 from featlab.methods.registry import make_method, refuse_unread
-from featlab.model.networks import AdaptedModel, GainEstimate
-from featlab.protocol.splits import Target, split_target, target_of
-from featlab.seeding import run_seed
+from featlab.model.networks import AdaptedModel, GainEstimate, PersonalModel
+from featlab.protocol.splits import Target, macro_f1, split_target, target_of
 from featlab.workspace.workspace import Workspace, bundle_folder, load_made_bundle
 
 
@@ -135,6 +135,29 @@ def adapt_to_clip(
     if model.report is not None and model.report.refusal and not force:
         raise InputError(f"{subject}: {model.report.refusal}; give a longer or cleaner neutral clip, or {how}")
     return model
+
+
+def before_and_after(
+    bundle: Bundle, table: FeatureTable, model: PersonalModel, gap: int
+) -> tuple[float, float, int] | None:
+    """Return the macro F1 of the source model and of an adapted one on a subject's labelled test rows; their number.
+
+    To look at, never to adapt by. Classes are matched by name; ``None`` where no test row has a label that both know.
+    """
+    if (table.label < 0).all():
+        return None
+    codes = [bundle.classes.index(name) if name in bundle.classes else -1 for name in table.classes]
+    test = split_target(table, gap).test
+    # An unknown label is -1, which picks the last of these.
+    labels = np.array([*codes, -1])[table.label[test]]
+    test, labels = test[labels >= 0], labels[labels >= 0]
+    if not len(test):
+        return None
+    before, after = (
+        macro_f1(labels, AdaptedModel(part).predict_proba(table.embeddings[test]).argmax(axis=1), len(bundle.classes))
+        for part in (base_model(bundle), model)
+    )
+    return before, after, len(test)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from featlab.bundle.bundle import Bundle
 from featlab.bundle.files import adaptation_folder, has_adaptation, load_adaptation
 from featlab.cache.atomic import atomic_path
-from featlab.cache.names import as_cell
+from featlab.cache.schema import as_cell
 from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError, FeatlabError
 from featlab.model.networks import AdaptedModel

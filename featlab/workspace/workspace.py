@@ -15,11 +15,11 @@ from featlab.cache.atomic import atomic_write_text
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo, parse_json
 from featlab.cache.table import FeatureTable
+from featlab.compute import run_seed, stable_hash
 from featlab.config.load import Config, load_config
 from featlab.errors import BundleError, CacheError, ConfigError, InputError
 from featlab.methods.registry import METHODS, preparers, reads_pairs
 from featlab.protocol.splits import check_disjoint, check_known, choose_targets, named_subjects
-from featlab.seeding import run_seed, stable_hash
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle

@@ -20,8 +20,8 @@ from featlab.cache import (
     verify_cache,
     write_table,
 )
-from featlab.cache.names import CONTROL
 from featlab.cache.verify import Repeats, check_cache
+from featlab.errors import CONTROL
 
 
 def same_rows(table, rows):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from featlab.cache import CacheError, ExtractorInfo, FeatureTable
-from featlab.cache.names import alike, one_form, spellings
+from featlab.cache.names import alike, spellings
+from featlab.cache.schema import one_form
 from featlab.cache.table import usable_rows
 
 

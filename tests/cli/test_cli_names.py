@@ -16,8 +16,8 @@ from featlab.analysis.table import Table
 from featlab.bundle.bundle import bundle_card
 from featlab.cache import open_cache, write_table
 from featlab.cache.encode import write_array
-from featlab.cache.names import as_cell, from_cell, inert
-from featlab.cli.output import Output
+from featlab.cache.schema import as_cell, from_cell
+from featlab.cli.output import Output, inert
 from featlab.extraction.tables import ImportConfig, import_features
 
 TORN = ("a\nb", "a\tb", "a\x1b[31mb", "a\x00b", "a\x07b", "a\x9b2Jb", "a\u2028b", "a\u202eb", "a\u2066b")

@@ -16,13 +16,13 @@ from featlab.analysis.inside.faces import find_faces
 from featlab.analysis.inside.person import PersonPage
 from featlab.bundle.bundle import load_bundle
 from featlab.cache import open_cache
+from featlab.compute import run_seed
 from featlab.exchange.formats import run_safetensors
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.layouts import read_layout
 from featlab.methods import make_method
 from featlab.protocol.splits import target_of
-from featlab.seeding import run_seed
 from featlab.workspace.workspace import Workspace
 
 SIZE = 24

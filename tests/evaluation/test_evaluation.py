@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
+from featlab.compute import run_seed
 from featlab.errors import InputError
 from featlab.evaluation.metrics import reliability_counts, smooth_probabilities, subject_metrics, video_scores
 from featlab.evaluation.run import RunNumbers, evaluate_subject, oracle_probabilities
 from featlab.methods import AdaptedModel, Method, get_method, make_method, method_names
 from featlab.methods.base import SourceFeatures
 from featlab.protocol.splits import reduced_split, split_dataset, split_target, target_of
-from featlab.seeding import run_seed
 
 NAMES = method_names()
 LABEL_FREE = [name for name in NAMES if not get_method(name).needs_labels]

@@ -17,9 +17,9 @@ from featlab.evaluation.metrics import (
     reliability_counts,
     smooth_probabilities,
     subject_metrics,
-    untested_classes,
     video_scores,
 )
+from featlab.protocol.splits import untested_classes
 
 CLASSES = ("neutral", "anger", "fear", "joy", "sadness", "surprise", "disgust")
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from featlab.compute import run_seed
 from featlab.evaluation.metrics import subject_metrics
 from featlab.methods import clup, make_method
 from featlab.methods.losses.target import cluster_rows, label_clusters, purest_rows
 from featlab.model.networks import SourceHead
 from featlab.protocol.splits import target_of
-from featlab.seeding import run_seed
 
 NAMES = ("clup-swav", "clup-deepcluster")
 CLASSES = 3

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from scipy.spatial.distance import cdist
 from torch import nn
 
+from featlab.compute import seeded
 from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
 from featlab.evaluation.run import evaluate_subject
@@ -26,7 +27,6 @@ from featlab.methods.dsfda import DSFDAConfig, _drawn, train_disentangler
 from featlab.model.head import train_heads
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import target_of
-from featlab.seeding import seeded
 
 CLASSES = 3
 QUICK = {"iterations": 4}

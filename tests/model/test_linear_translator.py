@@ -76,7 +76,7 @@ def test_it_is_the_logistic_regression_that_scikit_learn_fits(penalty, rows, hea
     features, labels, clips = rows.features, rows.labels, rows
     config = config_of(penalty=penalty, episodes=1)
     translator, history = fit_linear_translator(rows, head, config, share=0.8, seed=3)
-    from featlab.seeding import run_seed
+    from featlab.compute import run_seed
 
     random = torch.Generator().manual_seed(run_seed(3, "linear"))
     every = torch.arange(len(features))

@@ -141,7 +141,7 @@ def test_adam_takes_the_steps_of_torchs_own_and_passes_over_what_has_no_gradient
 def test_training_and_counting_operations_leave_torchs_compiler_alone():
     code = (
         "import sys, torch\n"
-        "from featlab.compute import count_flops\n"
+        "from featlab.evaluation.run import count_flops\n"
         "from featlab.model.training import Adam, Phase, train\n"
         "weight = torch.ones(5, 4, requires_grad=True)\n"
         "losses = lambda rows=None: {'a': ((torch.ones(3, 5) @ weight) ** 2).sum()}\n"

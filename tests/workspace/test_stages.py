@@ -15,10 +15,10 @@ import featlab.cache.atomic
 import featlab.workspace.stages
 from featlab.bundle.files import load_adaptation
 from featlab.cache import write_table
+from featlab.compute import run_seed
 from featlab.errors import BundleError, InputError
 from featlab.methods import make_method
 from featlab.protocol.splits import split_target, target_of
-from featlab.seeding import run_seed
 from featlab.workspace.adapt import adapt_rows, adapt_subject
 from featlab.workspace.stages import LEASE, bundle_stage, pair_stage, train_folder, train_stage
 from featlab.workspace.workspace import Workspace, bundle_folder

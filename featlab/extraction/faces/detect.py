@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_bytes, sum_of
+from featlab.config.options import Registry
 from featlab.engine import OnProgress, died_near, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
@@ -26,7 +27,6 @@ from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
 from featlab.extraction.faces.track import Faces, Found
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.shards import Shard, file_stamp
-from featlab.registry import Registry
 
 WHOLE_MESH = 478
 _NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")

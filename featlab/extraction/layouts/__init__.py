@@ -8,11 +8,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from featlab.config.options import Options, with_options
+from featlab.config.options import Options, Registry, with_options
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item, with_one_name_each
 from featlab.extraction.video import EVERY_FRAME, Sampling
-from featlab.registry import Registry
 
 Reader = Callable[[Path, Any], list[Item]]
 """From a root and the layout's options to its items: sorted by subject, video and frame, at least one."""
@@ -85,9 +84,8 @@ LAYOUTS: Registry[Layout] = Registry(
 def register_layout(name: str, *, title: str, subject: str, **more: Any) -> Callable[[Reader], Reader]:
     """Decorator: make a function from a root and options to items known as a layout; the keywords are `Layout`'s.
 
-    The annotation of the function's second argument, a frozen dataclass, says which options there are. A package of its
-    own names the module in the entry-point group ``featlab.layouts``, under the layout's name. A name that is taken is
-    a ConfigError.
+    Its second argument's annotation says which options there are. A package's own module goes by the entry-point group
+    ``featlab.layouts``, under the layout's name.
     """
 
     def register(reader: Reader) -> Reader:

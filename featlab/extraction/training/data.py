@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featlab.compute import stable_hash
 from featlab.engine import OnProgress
 from featlab.errors import InputError, closest
 from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
@@ -22,7 +23,6 @@ from featlab.extraction.layouts import resolve_layout
 from featlab.extraction.training import AugmentConfig
 from featlab.extraction.video import Sampling, expand_videos, refuse_sampling
 from featlab.extraction.video.frames import is_video
-from featlab.seeding import stable_hash
 
 
 @dataclass(frozen=True, eq=False)

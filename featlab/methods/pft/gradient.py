@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.compute import one_cycle
+from featlab.compute import one_cycle, torch_generator
 from featlab.methods.base import ordered_features
 from featlab.methods.pft.adapt import neutral_warnings
 from featlab.model.losses import expression_loss, layer_values, style_loss, style_statistics
 from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead, Translator
 from featlab.model.training import Adam, History, Phase, Terms, minimise, train
 from featlab.protocol.splits import Target
-from featlab.seeding import torch_generator
 
 if TYPE_CHECKING:
     from featlab.methods.pft.method import TranslatorAdaptation

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
+from featlab.compute import blank, seeded, torch_generator
 from featlab.config.options import option
 from featlab.errors import InputError
 from featlab.methods.base import Method
@@ -18,7 +19,6 @@ from featlab.model.networks import AdaptedModel, SourceHead, Translator
 from featlab.model.style_bank import SourceRows
 from featlab.model.training import Adam, History, Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
-from featlab.seeding import blank, seeded, torch_generator
 
 EPOCHS, BATCH, RATE = 100, 64, 1e-4
 PATIENCE, STOP = 3, 10

@@ -32,6 +32,7 @@ from featlab.model.head import train_heads
 from featlab.model.linear import LEAST_SUBJECTS, fit_temperature, person_folds
 from featlab.model.pretrain import make_style_bank, part_of, pretrain_translators, weighed
 from featlab.model.style_bank import SourceRows
+from featlab.protocol.splits import macro_f1
 
 BALANCES = (0.5, 0.1, 0.25, 0.75, 0.9)
 """Weights of the MLP part that are tried."""
@@ -153,13 +154,8 @@ class _Played:
         return first + weight * (last - first)
 
     def score(self, logits: Tensor) -> float:
-        """Return the mean F1 over the classes that are shown, as an evaluation scores a subject."""
-        labels, predicted, classes = self.labels.numpy(), logits.argmax(dim=1).numpy(), logits.shape[1]
-        shown, found, right = (
-            np.bincount(codes, minlength=classes) for codes in (labels, predicted, labels[labels == predicted])
-        )
-        f1 = 2.0 * right / np.maximum(shown + found, 1)
-        return float(f1[shown > 0].mean())
+        """Return the macro F1, as an evaluation scores a subject."""
+        return macro_f1(self.labels.numpy(), logits.argmax(dim=1).numpy(), logits.shape[1])
 
     def episode(self, weight: float, own: Bundle, odds: Tensor) -> Episode:
         """Return what is to be learnt with that weight; ``own`` is the model that has it, with its `source_odds`."""

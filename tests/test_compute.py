@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featlab.seeding import generator, run_seed, stable_hash
+from featlab.compute import generator, run_seed, stable_hash
 
 TEXTS = st.text(st.characters(exclude_characters="\x1f", codec="utf-8"), max_size=6)
 
