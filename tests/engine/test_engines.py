@@ -10,6 +10,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Timer
 
 import joblib
 import numpy as np
@@ -112,8 +113,16 @@ def test_rows_are_the_same_on_every_engine(tmp_path, people, small, extractor, d
     same(rows(LOCAL, 1, joblib.parallel_config("threading", n_jobs=2)))
     from distributed import Client
 
-    with Client(dask.address):
+    with Client(dask.address) as client:
         same(rows(LOCAL, 1, joblib.parallel_config("dask")))
+        # A worker is killed in mid-run; another one is started and does its work.
+        killed = next(iter(client.run(os.getpid).values()))
+        killing = Timer(0.1, os.kill, (killed, signal.SIGKILL))
+        killing.start()
+        same(rows(dask, 1))
+        assert killing.finished.is_set()
+        client.wait_for_workers(2, timeout=60)
+        assert killed not in client.run(os.getpid).values()
 
 
 @pytest.mark.slow
