@@ -33,10 +33,7 @@ _TABLES = (".csv", ".tsv", ".npz", ".parquet")
 def read_recordings(
     source: Path, manifest: Path | None, selection: Selection, neutral: str, *, skip_bad: bool, merge_names: bool
 ) -> tuple[Recordings, tuple[Failure, ...], ReadRows]:
-    """Return the rows of numbers, what has no row, and all that was read.
-
-    Missing and infinite values are refused, or left out with ``skip_bad``; names that are one are told, or joined.
-    """
+    """Return the rows of numbers, what has no row (refused without ``skip_bad``), and all that was read."""
     read = read_source(source, manifest, selection, neutral=neutral, skip_bad=skip_bad)
     read, failures = good_rows(read, source, "float32", skip_bad=skip_bad)
     index = read.index.one_name_each(neutral, merge=merge_names)

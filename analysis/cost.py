@@ -199,16 +199,9 @@ CONVERGENCE_RULE = (
 
 
 def converged_at(losses: Sequence[float]) -> int | None:
-    """Return the number of the iteration from which on a loss stays where it ends.
+    """Return from which iteration on a loss stays where it ends, by `CONVERGENCE_RULE`; 0 without any loss.
 
-    The loss is smoothed by a centred running median, narrower at the beginning, so that a loss that falls steadily is
-    left as it is. Its last level is the last full median; its fall is that of the highest of the first smoothed values
-    down to there. A loss that still falls at the end counts as converged in its last iterations only. There is one loss
-    an iteration, computed before its step.
-
-    Returns:
-        A number from 1 to ``len(losses)``; 0 without any loss (a closed form). ``None`` for a loss that ends higher
-        than it began, or that is not finite: it has not converged.
+    ``None`` for a loss that ends higher than it began, or that is not finite: it has not converged.
     """
     values = np.asarray(losses, dtype=np.float64)
     if not len(values):
@@ -225,11 +218,9 @@ def converged_at(losses: Sequence[float]) -> int | None:
 
 
 def iterations_to_converge(history: Sequence[Mapping[str, float]], iterations: int) -> int | None:
-    """Return how many of its iterations an adaptation needed until its loss had settled, by `converged_at`.
+    """Return how many iterations an adaptation needed, its stages (told apart by their terms) added up.
 
-    A method of several stages has a loss a stage, told apart by the names of its terms; their iterations are added up.
-    0 for a closed form; ``None`` when a stage has not converged, or when losses were not logged once an iteration (a
-    line search computes several).
+    ``None`` when one has not converged, or losses were not logged once an iteration.
     """
     if len(history) != iterations or any("loss" not in entry for entry in history):
         return None

@@ -1,7 +1,4 @@
-"""The demo: draw people, extract, evaluate, and show it all on one page.
-
-It makes a workspace in which every command works afterwards. What an earlier run finished is kept.
-"""
+"""The demo: draw people, extract, evaluate, and show it all on one page, in a workspace for every command."""
 
 from __future__ import annotations
 
@@ -96,10 +93,7 @@ def run_demo(
     notify: Callable[[str], None] = lambda line: None,
     on_progress: OnProgress = lambda name, done, total: None,
 ) -> tuple[Result, dict[str, Any]]:
-    """Make the demo's workspace, or finish the one that is there; a ``featlab.toml`` that is there counts.
-
-    Returns its evaluation, and where things are, what was done and what to type next, as ``--json`` prints it.
-    """
+    """Make the demo's workspace, or finish the one that is there; return its evaluation, and what ``--json`` prints."""
     config = config or DemoConfig()
     _claim_folder(folder, config)
     steps: list[Step] = []

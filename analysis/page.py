@@ -1,15 +1,6 @@
 """What a command found: one `Result`, one writer for its folder, one reader for `featlab report`.
 
-A command builds a `Result` and hands it to `featlab.cli.output.Output.result`, which writes it and shows it. A folder
-of results holds
-
-page.json           title, summary, the command that was typed, names of tables and figures, metadata of the run
-table_<name>.*      each table as .json, .jsonl, .csv, .md and .tex
-<figure>.*          each figure as .svg and in the formats of ``plot.formats``, and what it is drawn from as .csv
-
-SHA256SUMS          the digest of each file
-
-and whatever `Result.files` names besides, as ``run.json``.
+docs/formats.md says what is in a folder of results.
 """
 
 from __future__ import annotations

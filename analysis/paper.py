@@ -116,11 +116,7 @@ class Line:
 
 
 def fitted(workspace: Workspace, table: PublishedTable) -> Workspace:
-    """Return the workspace with the table's number of targets, or half of the people where they are too few.
-
-    Raises:
-        InputError: Other classes than the table's, fewer than four people, or a target data set that nobody named.
-    """
+    """Return the workspace with the table's number of targets, or half of the people where they are too few."""
     found, needed = workspace.table.classes, set(table.classes)
     if needed and not needed <= set(found) <= needed | set(table.optional):
         classes = f"{', '.join(table.classes)}, and the cache {', '.join(found)}"

@@ -145,10 +145,7 @@ def save_data(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
 def save_plot(
     folder: Path, name: str, drawn: Figure, data: Mapping[str, Sequence[Any]], formats: Sequence[str] = ()
 ) -> list[Path]:
-    """Write a figure as .svg and in further ``formats``, and the numbers behind it as .csv; what else lies there goes.
-
-    A drawing that is too large for a report becomes a .png, too.
-    """
+    """Write a figure as .svg and in further ``formats`` (.png where it is too large to report), its numbers as .csv."""
     paths = {ending: folder / f"{name}.{ending}" for ending in FIGURE_FORMATS}
     save_figure(drawn, paths["svg"])
     large = ["png"] if paths["svg"].stat().st_size > LARGEST_DRAWING else []

@@ -39,7 +39,7 @@ MEASURED: dict[str, tuple[Sequence[str], int]] = {
     "verify": (("verify", "--cache", "cache.h5"), 10**6),
     "pair, cosine, exact": (("pair", "--strategy", "cosine"), 10**5),
     "pair, landmark, exact": (("pair", "--strategy", "landmark"), 10**5),
-    "pair, cosine, index": (("pair", "--strategy", "cosine", "--index", "IVF{cells},SQ4"), 10**6),
+    "pair, cosine, index": (("pair", "--strategy", "cosine", "--index", "PCA64,IVF{cells},SQfp16"), 10**6),
     "train": (("train",), 10**6),
     "adapt": (("adapt", "--subject", "all", "--bundle", "{bundle}", "--jobs", "1"), 10**6),
     "evaluate": (("evaluate", "--targets", "{targets}", *QUICK), 10**5),
@@ -113,7 +113,7 @@ def points(folder: Path, largest: int, only: Sequence[str]) -> list[dict[str, An
             path = folder / f"{name.replace(', ', '-')}-{rows}.json"
             if not path.exists() and rows <= most and (not only or name in only):
                 place = prepared(folder, rows // FRAMES)
-                cells = 2 ** round(np.log2(4 * np.sqrt(rows)))
+                cells = 2 ** round(np.log2(rows / 64))
                 given = {"data": "data.npz", "bundle": bundle.resolve(), "cells": cells}
                 given["targets"] = rows // FRAMES - SOURCES // 2 if rows > 1000 else 5
                 used = run([word.format(**given) for word in words], place)
@@ -174,6 +174,8 @@ def draw_growth(series: dict[str, list[dict[str, Any]]]) -> None:
             right.plot(many, ROW_BYTES * many / 2**30 + beside, dashes, linewidth=0.8, label=name)
         for axis, name in ((left, "processor seconds"), (right, "peak memory (GiB)")):
             axis.set(xscale="log", yscale="log", xlabel="rows of 512 values", ylabel=name)
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_formatter("{x:,.10g}")
             axis.legend(fontsize=5.5)
     every = [point for line in series.values() for point in line]
     columns = {key: [point[key] for point in every] for key in ("name", "rows", "cpu", "seconds", "memory")}

@@ -49,10 +49,7 @@ class FeatlabGroup(TyperGroup):
         standalone_mode: bool = True,
         **options: Any,
     ) -> Any:
-        """Run the command line and exit with its code.
-
-        With ``FEATLAB_DEBUG=1`` in the environment an error keeps its traceback.
-        """
+        """Run the command line and exit with its code; with ``FEATLAB_DEBUG=1`` an error keeps its traceback."""
         TYPED.set(tuple(sys.argv[1:] if args is None else args))
         if not standalone_mode:
             return super().main(args, prog_name, standalone_mode=False, **options)

@@ -105,10 +105,7 @@ class Output:
         self.show(*result.summary)
 
     def tell(self, title: str, facts: Mapping[str, Any], said: Mapping[str, Any], **more: Any) -> None:
-        """Print facts: with --json as they are, and ``more``; else a line each, some ``said`` in other words.
-
-        What is None, or is said to be, has no line.
-        """
+        """Print facts, some ``said`` in other words (None: not at all); with --json as they are, and ``more``."""
         self.json({**more, **facts})
         shown = {**facts, **said}
         self.facts(title, {name.replace("_", " "): value for name, value in shown.items() if value is not None})

@@ -82,11 +82,7 @@ class Session:
         self.output.show(f"share {self['share']} is done: {error}")
 
     def values(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return ``{"section.key": value}`` of the command line; a flag of its own beats ``--set``.
-
-        Files named there are relative to the current folder, those named in ``featlab.toml`` to the workspace. Values
-        of ``more`` that are None were not given.
-        """
+        """Return ``{"section.key": value}`` of the command line, files as the workspace names them; None: not given."""
         from featlab.config.load import parse_settings
 
         values: dict[str, Any] = dict(parse_settings(self.given["settings"] or ()))
@@ -117,10 +113,9 @@ class Session:
         return opened
 
     def held_out(self, workspace: Workspace, subjects: Sequence[str] = ()) -> tuple[str, ...]:
-        """Return the subjects that the source stages must not see.
+        """Return whom the source stages must not see: ``--subject``, and those that ``protocol.targets`` lists.
 
-        Those named by ``--subject`` and those that ``protocol.targets`` lists. A bare number in the file is a matter
-        of `featlab evaluate`, which draws them; it holds nobody out here unless it was given as ``--targets``.
+        A bare number in the file is a matter of `featlab evaluate`, and holds out nobody unless given as ``--targets``.
         """
         from featlab.protocol.splits import subjects_held_out
 
@@ -152,10 +147,7 @@ class Session:
     def result(
         self, folder: str, result: Result, workspace: Workspace | None = None, people: Sequence[str] = ()
     ) -> None:
-        """Write a result into a folder under ``results/``, with the command that was typed, and print it.
-
-        What it was made of, by `run_facts` of the workspace and the people, goes with it.
-        """
+        """Write a result, what it was made of and the command into a folder under ``results/``, and print it."""
         if workspace is not None:
             from featlab.evaluation.results import run_facts
 
@@ -211,10 +203,7 @@ def workspace_command(*flags: str, then: str = "") -> Callable[[Callable[..., No
 
 
 def command(*flags: str, then: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function of a `Session` and own flags; ``flags`` are those of `FLAGS` that it has too.
-
-    ``then`` says what may come next, as `Session.then`, which the function may change.
-    """
+    """Make a command of a function of a `Session` and own flags, with ``flags`` too; ``then`` as `Session.then`."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(function, include_extras=True)

@@ -165,10 +165,7 @@ def open_data_sets(workspace: Workspace) -> dict[str, Workspace]:
 
 
 def ablate(name: str, workspace: Workspace, **where: Unpack[Where]) -> AblationReport:
-    """Run an ablation on every data set; what an earlier run finished is read, not run.
-
-    ``where`` are the options of `run_tasks`; an UnfinishedError says that other shares have not run yet.
-    """
+    """Run an ablation on every data set; ``where`` as `run_tasks` takes it. What an earlier run finished is read."""
     data_sets = open_data_sets(workspace)
     grids = {data: make_grid(name, opened) for data, opened in data_sets.items()}
     variants = [

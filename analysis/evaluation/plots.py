@@ -1,7 +1,4 @@
-"""Figures of results: what each method did to each subject, the means with their intervals, the average ranks.
-
-The ranks are drawn as a critical-difference diagram (Demšar, 2006, figure 1).
-"""
+"""Figures of results: each subject before and after, the means, the average ranks (Demšar, 2006, figure 1)."""
 
 from __future__ import annotations
 

@@ -91,10 +91,7 @@ def evaluation_data(rows: Sequence[EvaluationRow], summaries: Sequence[MethodSum
 def read_finished(
     folder: Path, facts: Mapping[str, Any], runs: int, *, plots: bool
 ) -> tuple[Result, list[Path]] | None:
-    """Return result and files of an evaluation of which nothing is left to run, to count or to draw.
-
-    ``None`` if it isn't made of the very same (``facts``), or a run or a file isn't there.
-    """
+    """Return result and files of an evaluation of the very same ``facts``, if no run and no file of it is missing."""
     try:
         page, rows = read_page(folder), read_results(folder / RESULTS)
         tables = {name: read_table(folder, name) for name in page.tables}

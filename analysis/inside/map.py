@@ -1,8 +1,4 @@
-"""One target among the source people in the plane: t-SNE, UMAP or principal axes of all rows at once, a panel a method.
-
-The source rows, the target's rows as extracted and those that each method makes of them are embedded together, so that
-a place means the same in every panel. Labels give the markers; they place nothing.
-"""
+"""One target among the source people in the plane: all rows are placed at once, so that panels can be compared."""
 
 from __future__ import annotations
 

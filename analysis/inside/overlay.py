@@ -43,10 +43,9 @@ def write_overlay(
     probabilities: NDArray[np.float32],
     on_progress: Callable[[int, int], None],
 ) -> None:
-    """Write a video as mp4 (H.264, without sound), each frame at its own time, whole or not at all.
+    """Write a video as mp4 (H.264, no sound), each frame at its own time, whole or not at all.
 
-    ``found`` are n frames of the video that were embedded, and why others were not; the (n, K) probabilities of one
-    hold up to the next that was looked at. Raises InputError where no frame of the video can be decoded.
+    ``found`` are n frames that were embedded; their (n, K) probabilities hold up to the next that was looked at.
     """
     av, times = import_av(), probe_video(video)
     values, reasons = _by_frame(times, found, probabilities)

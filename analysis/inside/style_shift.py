@@ -1,7 +1,4 @@
-"""How far targets are from the source's style, layer by layer, before and after a method; its figure and table.
-
-One unit is what separates a typical source person's style from the source's centre before anything is moved.
-"""
+"""How far targets are from the source's style, layer by layer, before and after a method; 1 is a source person."""
 
 from __future__ import annotations
 

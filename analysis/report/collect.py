@@ -221,11 +221,7 @@ def settings_of(page: Page) -> dict[str, str]:
 
 
 def changed_settings(pages: Sequence[Page]) -> list[tuple[str, str, str, list[int]]]:
-    """Return the settings that differ from the default: key, default, value, and which pages have it.
-
-    They are in the order of the configuration. A method's options have no default here, only the method knows it; they
-    follow the other keys of their section.
-    """
+    """Return the settings that differ from the default: key, default (a method's has none here), value, and whose."""
     defaults, settings = _as_text(Config().to_dict()), [settings_of(page) for page in pages]
     sections, order = list(Config().to_dict()), list(defaults)
 

@@ -85,7 +85,7 @@ class PairConfig(Options):
     neighbours: int = option(1, "References for each row; rows that have fewer admissible ones get those.", minimum=1)
     index: str = option(
         "",
-        "A faiss factory string for more than about 200,000 rows: `IVF1024,Flat`, `IVF4096,SQ8`, `HNSW32`, "
+        "A faiss factory string for more than about 200,000 rows: `PCA64,IVF4096,SQfp16`, `HNSW32`, "
         "`OPQ16_64,IVF4096,PQ16`. The index proposes references and exact scores choose among them; how many of the "
         "true ones it finds is measured on 1,000 rows. Empty: an exact search.",
         only="strategy = auto or strategy = landmark or strategy = cosine",

@@ -39,8 +39,8 @@ _IS_NUMBER, _IS_LIST = (re.compile(pattern) for pattern in (_NUMBER, _LIST))
 class Columns:
     """A table that can be read column by column, whatever file it is in.
 
-    ``batches`` yields Arrow arrays of the columns at some places, batch by batch; ``most`` bounds the rows. A column
-    of ``never`` is no feature unless it is asked for. ``held`` is the column of lists where it is in memory already.
+    ``batches`` yields Arrow arrays of the columns at some places; ``most`` bounds the rows. A column of ``never`` is no
+    feature unless it is asked for. ``held`` is the column of lists where it is in memory already.
     """
 
     path: Path
@@ -88,10 +88,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_names(table: Columns, wanted: Sequence[str], neutral: str = "") -> dict[str, list[str]]:
-    """Read some columns of names, stripped and empty where missing; those that the table doesn't have are left out.
-
-    ``neutral`` is a label even where it is a word for a missing one.
-    """
+    """Read those columns of names that are there, stripped and empty where missing; ``neutral`` as in `read_rows`."""
     places = {name: place for place, name in reversed([*enumerate(table.header)])}
     said: dict[str, list[str]] = {name: [] for name in wanted if name in places}
     for batch in table.batches([places[name] for name in said]):
@@ -119,10 +116,7 @@ def as_text(value: Any) -> str:
 
 
 def names(cells: Any, but: str = "", gone: set[str] | None = None) -> list[str]:
-    """Return the names in an Arrow array (n,): stripped, and empty where missing, but for the word ``but``.
-
-    The words that stand for missing names are added to ``gone``.
-    """
+    """Return the names in (n,) cells, empty where missing (such words go into ``gone``), but for the word ``but``."""
 
     def name(value: Any) -> str:
         text = from_cell(as_text(value))
@@ -196,10 +190,7 @@ def all_numbers(columns: Sequence[Any]) -> NDArray[np.float32] | None:
 
 
 def numbers(cells: Any) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Return the numbers in an Arrow array (n,) of text or numbers, and the places of what is text and not missing.
-
-    Text and what is missing are NaN. A number is written as in every language: no underscores, no decimal comma.
-    """
+    """Return the numbers in (n,) cells, NaN where there are none, and the places of text that says something."""
     import pyarrow as arrow
     import pyarrow.compute as compute
 
@@ -221,10 +212,7 @@ def is_text(cells: Any) -> bool:
 
 
 def lists(cells: Any, width: int, where: Callable[[int], str]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Return (n, D) values of lists of one length (0: not known yet), and the places of the cells that are no list.
-
-    Those, and missing and empty lists, are rows of NaN. ``where`` says where a place is, in errors.
-    """
+    """Return (n, D) values of lists of one length (0: not known yet), NaN without one, and where other cells are."""
     import pyarrow.compute as compute
 
     bad = np.empty(0, dtype=np.intp)

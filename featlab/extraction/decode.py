@@ -216,10 +216,7 @@ SIDE = 48
 
 
 def decode_csv_pixels(path: Path, offset: int) -> NDArray[np.uint8]:
-    """Read the image that a line of a csv holds, grey in all three channels: uint8 (48, 48, 3).
-
-    It is the value with several numbers in it, 48 x 48 from 0 to 255, row by row, apart by blanks, wherever it stands.
-    """
+    """Read the image that a line of a csv holds, 48 x 48 values apart by blanks, as three equal channels."""
     try:
         with path.open("rb") as file:
             file.seek(offset)

@@ -1,8 +1,4 @@
-"""Drawn faces: people who differ, whose expressions overlap, with the true landmarks of every picture.
-
-One person's resting face looks like another's mild smile, which is the problem that personalisation solves. Every clip
-has its own light, noise and head movement. The pictures are files with a manifest, for a real extraction.
-"""
+"""Drawn faces: people who differ, one's rest like another's smile, in clips that differ; with their true landmarks."""
 
 from __future__ import annotations
 
@@ -58,11 +54,9 @@ class FacesConfig(Options):
 def write_faces(
     folder: Path, config: FacesConfig, *, jobs: int = 1, on_progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Draw everybody and write the pictures, the landmarks and, last, the manifest; return its path.
+    """Draw everybody, and write pictures, landmarks and, last, the manifest, whose path is returned.
 
-    Writes ``frames/*.jpg``, ``landmarks.npy`` (float32 (N, 68, 2), pixels, rows as in the manifest, points in iBUG
-    order) and ``manifest.csv`` (path, subject, label, video, frame, intensity). A killed run leaves no manifest. The
-    same config gives the same bytes with the same versions of NumPy and Pillow, for any number of processes.
+    The same config gives the same bytes, for any number of processes.
     """
     manifest, landmarks, text = folder / "manifest.csv", [], io.StringIO()
     clips = list(itertools.product(range(config.people), config.classes, range(config.clips)))

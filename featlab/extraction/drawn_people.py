@@ -1,8 +1,6 @@
-"""Who a drawn person is, and how the face is painted through its 68 landmarks.
+"""Who a drawn person is, and how the face is painted through its 68 landmarks, which action units move.
 
-Action units move the landmarks (Ekman & Friesen, Facial Action Coding System, 1978); every person has their own shape,
-resting expression and expressiveness. Coordinates are face units: 1 is the usual distance between the eyes, (0, 0) is
-midway.
+Coordinates are face units: 1 is the usual distance between the eyes, (0, 0) is midway.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Shard by shard: batches through the workers, rows to the builder; what float16 costs, and how far it is.
-
-The workers are processes of this machine, or of a cluster: there each embeds whole shards, and makes the backbone for
-itself.
-"""
+"""Shard by shard: batches through the workers, processes of this machine or of a cluster; rows to the builder."""
 
 from __future__ import annotations
 
@@ -71,10 +67,7 @@ def embed_shards(
     on_progress: OnProgress | None,
     elsewhere: Elsewhere | None = None,
 ) -> StorageError:
-    """Embed and write the shards, one after the other; the workers read ahead across their borders.
-
-    ``elsewhere`` embeds the batches in place of this machine's processes.
-    """
+    """Embed (``elsewhere``, or in processes of this machine) and write the shards, one after the other."""
     tell = on_progress or (lambda now: None)
     dim: int | None = None
     lost: list[NDArray[np.float64]] = []

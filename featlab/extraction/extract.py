@@ -72,30 +72,11 @@ def extract(
     elsewhere: Elsewhere | None = None,
     pseudonyms: Pseudonyms | None = None,
 ) -> ExtractionReport:
-    """Embed every item and write the cache.
+    """Embed every item and write the cache; a killed run's finished shards are taken up by the same call.
 
-    Finished shards stay when a run is killed, and the same call takes them up. Items that can't be read or embedded are
-    left out and listed. Neither ``jobs`` nor ``batch`` nor an interruption changes the cache's digest, but that a
-    network rounds differently in batches of another size (its last bits, about 1e-6 of a value).
-
-    Args:
-        items: What to embed, in any order.
-        backbone: Who embeds.
-        out: The cache to write.
-        neutral: Name of the neutral class.
-        landmarks: float32 (rows of the source, P, 2), pixels, indexed by ``Item.row``; a row of NaN: no face was found.
-        faces: uint8 (rows of the source,), how many faces each image has; None where nobody counted.
-        failures: What failed before there were items of it, as a video that can't be opened; listed before the rest.
-        config: How.
-        if_exists: "resume" leaves what was made from the same inputs and refuses the rest, "skip" leaves it without a
-            comparison, "overwrite" replaces it once the new one is complete.
-        on_progress: Called in this process after every batch and every shard.
-        elsewhere: Embeds in place of this machine's processes: `featlab.extraction.embed.Cluster.embed`.
-        pseudonyms: Of the people who trained the backbone; ``items`` have theirs already.
-
-    Raises:
-        InputError: Inputs that don't fit together, ``out`` may not be replaced, or nothing could be read.
-        FeatlabError: A worker process died.
+    ``landmarks`` (NaN without a face) and ``faces`` (counts) are indexed by ``Item.row``; ``failures`` are listed
+    before what can't be embedded. Neither ``jobs`` nor ``batch`` nor an interruption changes the cache's digest, but
+    for the last bits of a network. ``pseudonyms`` are for those who trained the backbone; ``items`` have theirs.
     """
     start = time.monotonic()
     if pseudonyms and elsewhere:

@@ -80,10 +80,7 @@ def read_inputs(
     notify: Callable[[str], None] | None = None,
     on_progress: OnStage | None = None,
 ) -> Inputs:
-    """List the images of a source, and read or find their landmarks; with pseudonyms nothing that is said names anyone.
-
-    An error does: it is about files that whoever runs the command has before them.
-    """
+    """List the images of a source, and read or find their landmarks; with pseudonyms only errors name anyone."""
     say = notify or (lambda line: None)
     secret = config.pseudonyms
     called = secret.path if secret else str

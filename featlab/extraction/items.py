@@ -1,7 +1,4 @@
-"""One image to embed: what it is called, and the order in which a cache wants them.
-
-Pseudonyms are keyed hashes in place of names of people, videos and pictures: who has no key can't test a name.
-"""
+"""One image to embed: its names, or pseudonyms that nobody without the key can test; a cache's order."""
 
 from __future__ import annotations
 
@@ -128,10 +125,7 @@ def counts_up(names: Iterable[str]) -> bool:
 def find_stills(
     subject: Sequence[str], label: Sequence[str | None], path: Sequence[str], rows: Iterable[int]
 ) -> set[int]:
-    """Return those of some rows whose pictures are no frames of a recording.
-
-    Frames lie in a folder of one person, or of one label for each person, and their names count up.
-    """
+    """Return the rows whose pictures are no frames: those lie in a folder of one person (and label), and count up."""
     folders: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         folders[path[row].rpartition("/")[0]][subject[row]].append(row)

@@ -170,10 +170,7 @@ def of_items(items: Sequence[Item], values: NDArray[_T] | None) -> NDArray[_T] |
 
 
 def file_stamp(path: Path) -> tuple[int, int, int]:
-    """Size of a file, and when it was last written and last changed, moved or linked; -1 when it isn't there.
-
-    A copy that keeps the time of writing (``cp -p``, ``rsync -a``, ``unzip``) has another time of change.
-    """
+    """Size of a file, times of writing and of change (a copy may keep only the former); -1 when it isn't there."""
     try:
         stat = path.stat()
     except (OSError, ValueError):

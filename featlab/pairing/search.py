@@ -156,13 +156,14 @@ SMALLEST = 10_000
 _SAMPLE = 1000  # queries that are searched in full, too
 _TRAINED_ON = 2  # tiles of base rows that an index is trained on: 128 MiB
 _WANTED, _GAIN = 0.95, 0.01  # more effort, until that recall, or while it brings so much
-_EFFORTS = (16, 32, 64, 128, 256, 512, 1024)
+_FEWEST = 16  # proposals beyond k
+_EFFORTS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 def find(space: Space, k: int, *, skip: Rows | None = None, backend: str = "auto", index: str = "") -> Neighbours:
     """Find each query's k best base rows: exactly, as `nearest` does, or among those that an index proposes.
 
-    ``index`` is a factory string of faiss ("IVF1024,Flat", "HNSW32", "OPQ16,IVF4096,PQ16"). Empty, or with fewer than
+    ``index`` is a factory string of faiss ("PCA64,IVF4096,SQfp16", "HNSW32"). Empty, or with fewer than
     `SMALLEST` base rows: exact. One that faiss can't make of these rows, or can't search with rules, is a ConfigError.
     """
     if not index or space.base < SMALLEST:
@@ -188,16 +189,22 @@ def _find(faiss: Any, space: Space, k: int, ranges: Rows, factory: str) -> Neigh
     sample = np.unique(np.linspace(0, n - 1, _SAMPLE).astype(np.intp))
     true = Neighbours.none(n, k)
     search_in_full(space, true, sample, ranges)
-    before = 0.0
-    for effort in _EFFORTS:
+
+    def tried(rows: Rows, effort: int, more: int) -> tuple[Neighbours, tuple[int, int]]:
         found = Neighbours.none(n, k)
-        _propose(faiss, made, space, found, sample, ranges, effort)
-        hits, of = _checked(space, true, found, sample)
-        if hits >= _WANTED * of or hits < (before + _GAIN) * of:
+        _propose(faiss, made, space, found, rows, ranges, effort, min(k + more, space.base))
+        return found, _checked(space, true, found, sample)
+
+    hits = before = 0
+    for effort in _EFFORTS:
+        before, (hits, of) = hits, tried(sample, effort, 2 * effort)[1]
+        if hits >= _WANTED * of or hits < before + _GAIN * of:
             break
-        before = hits / of
-    found = Neighbours.none(n, k)
-    _propose(faiss, made, space, found, np.arange(n), ranges, effort)
+    more, enough = 2 * effort, min(hits, _WANTED * of)
+    # Half as many proposals to score again are enough for an index that holds vectors nearly as they are.
+    while more > _FEWEST and tried(sample, effort, more // 2)[1][0] >= enough:
+        more //= 2
+    found = tried(np.arange(n), effort, more)[0]
     allowed = space.base - np.maximum(ranges[:, 1] - ranges[:, 0], 0)
     lacking = np.flatnonzero((found.rows >= 0).sum(axis=1) < np.minimum(allowed, k))
     search_in_full(space, found, lacking, ranges)
@@ -210,39 +217,63 @@ def _filled(faiss: Any, space: Space, factory: str) -> Any:
     if cells := faiss.try_extract_index_ivf(made):
         cells.cp.min_points_per_centroid = 1  # or faiss warns on stderr; the recall tells more
     tiles = list(space.tiles(space.base))
-    made.train(space.right(slice(0, space.base, -(-len(tiles) // _TRAINED_ON))))
+    some = space.right(slice(0, space.base, -(-len(tiles) // _TRAINED_ON)))
+    if isinstance(made, faiss.IndexPreTransform):
+        first = faiss.downcast_VectorTransform(made.chain.at(0))
+        if isinstance(first, faiss.PCAMatrix):
+            first.train(some)
+            first.have_bias = False  # Less their mean, other vectors would have the largest inner products.
+    made.train(some)
     for tile in tiles:
         made.add(space.right(tile))
     return made
 
 
-def _propose(faiss: Any, made: Any, space: Space, found: Neighbours, rows: Rows, ranges: Rows, effort: int) -> None:
-    """Put the best of what the index proposes for some queries into `found`."""
-    count = min(found.rows.shape[1] + 2 * effort, space.base)
-    another = np.flatnonzero((np.diff(ranges[rows], axis=0) != 0).any(axis=1)) + 1
-    for run in np.split(rows, another):
-        start, stop = (int(bound) for bound in ranges[run[0]])
-        selector = faiss.IDSelectorNot(faiss.IDSelectorRange(start, max(start, stop)))
-        options = _options(faiss, made, selector, effort)
-        for tile in space.tiles(len(run), count):
-            left = space.left(run[tile])
-            _, columns = made.search(left, count, params=options)
-            # Again, since the index may hold vectors in short.
-            right = space.right(columns.ravel()).reshape(*columns.shape, space.width)
-            inner = np.where(columns >= 0, (right @ left[:, :, None])[:, :, 0], -np.inf).astype(np.float32)
-            keep_likely(found, space, run[tile], columns, inner)
+def _propose(
+    faiss: Any, made: Any, space: Space, found: Neighbours, rows: Rows, ranges: Rows, effort: int, count: int
+) -> None:
+    """Put the best of what the index proposes for some queries, so many for each, into `found`."""
+    for tile in space.tiles(len(rows), count):
+        left = space.left(rows[tile])
+        columns = _search(faiss, made, left, ranges[rows[tile]], effort, count)
+        # Again, since the index may hold vectors in short.
+        right = space.right(columns.ravel()).reshape(*columns.shape, space.width)
+        inner = np.where(columns >= 0, (right @ left[:, :, None])[:, :, 0], -np.inf).astype(np.float32)
+        keep_likely(found, space, rows[tile], columns, inner)
 
 
-def _options(faiss: Any, made: Any, selector: Any, effort: int) -> Any:
-    """Return how to search: without what is not selected, and how far (cells of an IVF, width of a graph's search)."""
-    made = faiss.downcast_index(made)
+def _search(faiss: Any, made: Any, vectors: NDArray[np.float32], ranges: Rows, effort: int, count: int) -> Rows:
+    """Return (r, count) base rows outside the range of each of r queries, -1 where the index has no more.
+
+    ``effort``: how many cells of an IVF are searched, or the width of a graph's search.
+    """
     if isinstance(made, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_options(faiss, made.index, selector, effort))
+        for place in range(made.chain.size()):
+            vectors = made.chain.at(place).apply_py(vectors)
+        made = faiss.downcast_index(made.index)
+    inner = np.empty((len(vectors), count), dtype=np.float32)
+    columns = np.empty((len(vectors), count), dtype=np.int64)
     if isinstance(made, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, made.nlist))
-    if isinstance(made, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=effort)
-    return faiss.SearchParameters(sel=selector)
+        # Of all queries at a time: for those of one subject it takes twice as long.
+        products, cells = made.quantizer.search(vectors, min(effort, made.nlist))
+    another = np.flatnonzero((np.diff(ranges, axis=0) != 0).any(axis=1)) + 1
+    for first, last in zip([0, *another], [*another, len(vectors)], strict=True):
+        run, (start, stop) = slice(first, last), (int(bound) for bound in ranges[first])
+        selector = faiss.IDSelectorNot(faiss.IDSelectorRange(start, max(start, stop)))
+        if isinstance(made, faiss.IndexIVF):
+            options = faiss.SearchParametersIVF(sel=selector, nprobe=cells.shape[1])
+            given = (vectors[run], count, cells[run], products[run], inner[run], columns[run])
+            pointers = (item if isinstance(item, int) else faiss.swig_ptr(item) for item in given)
+            made.search_preassigned_c(int(last - first), *pointers, False, options)
+        else:
+            graph = isinstance(made, faiss.IndexHNSW)
+            options = (
+                faiss.SearchParametersHNSW(sel=selector, efSearch=effort)
+                if graph
+                else faiss.SearchParameters(sel=selector)
+            )
+            columns[run] = made.search(vectors[run], count, params=options)[1]
+    return columns
 
 
 def _checked(space: Space, true: Neighbours, found: Neighbours, sample: Rows) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Timer
 
 import joblib
 import numpy as np
@@ -112,8 +113,16 @@ def test_rows_are_the_same_on_every_engine(tmp_path, people, small, extractor, d
     same(rows(LOCAL, 1, joblib.parallel_config("threading", n_jobs=2)))
     from distributed import Client
 
-    with Client(dask.address):
+    with Client(dask.address) as client:
         same(rows(LOCAL, 1, joblib.parallel_config("dask")))
+        # A worker is killed in mid-run; another one is started and does its work.
+        killed = next(iter(client.run(os.getpid).values()))
+        killing = Timer(0.1, os.kill, (killed, signal.SIGKILL))
+        killing.start()
+        same(rows(dask, 1))
+        assert killing.finished.is_set()
+        client.wait_for_workers(2, timeout=60)
+        assert killed not in client.run(os.getpid).values()
 
 
 @pytest.mark.slow
@@ -126,11 +135,10 @@ def test_work_is_done_in_other_processes_on_one_thread_and_its_error_is_told(nam
     assert sorted(number for number, _, _ in done) == [0, 1, 4, 9, 16, 25]
     assert os.getpid() not in {process for _, process, _ in done}
     assert {threads for _, _, threads in done} == {1}
+    # Here in what is sent, which is where the work's own error comes from as well.
+    items = [work.Gone(), work.Gone()] if name == "local" else range(6)
     with pytest.raises(InputError, match=r"^three is no number for this$"):
-        list(run_all(work.fails_on_three, range(6), jobs=2, engine=engine, folder=tmp_path))
-    if name == "local":
-        with pytest.raises(InputError, match=r"^three is no number for this$"):
-            list(run_all(work.square, [work.Gone(), work.Gone()], jobs=2))
+        list(run_all(work.fails_on_three, items, jobs=2, engine=engine, folder=tmp_path))
     with pytest.raises(FeatlabError, match=r"(died|did not finish).*what is finished is kept"):
         list(run_all(work.dies_on_three, range(6), jobs=2, engine=engine, folder=tmp_path))
 

@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import faiss
 import numpy as np
 import pytest
 
@@ -52,8 +53,9 @@ def test_an_index_keeps_the_rules_and_its_recall_is_that_of_an_exact_search(tabl
         assert made == true
 
 
-def test_shapes_are_found_by_an_index_too(table):
-    exact, found = (make_pairs(table, PairConfig("landmark", "any", 2, factory), seed=0) for factory in ("", "Flat"))
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
+def test_shapes_are_found_by_an_index_too(table, factory):
+    exact, found = (make_pairs(table, PairConfig("landmark", "any", 2, made), seed=0) for made in ("", factory))
     assert (np.isnan(exact.recall), found.recall) == (True, 1.0)
     np.testing.assert_array_equal(exact.reference, found.reference)
     np.testing.assert_array_equal(exact.score, found.score)
@@ -83,11 +85,35 @@ def test_an_index_that_faiss_cannot_make_or_search_by_the_rules_is_refused(table
         make_pairs(table, PairConfig("cosine", index="Flat"), seed=0)
 
 
+def test_a_projection_keeps_inner_products_whatever_the_mean(table):
+    rows = table.embeddings + 3.0
+    lengths = np.linalg.norm(rows, axis=1).astype(np.float64)
+    space = search_module._cosine_space((rows, rows), (np.arange(len(rows)),) * 2, (lengths, lengths))
+    made = search_module._filled(faiss, space, f"PCA{rows.shape[1]},Flat")
+    products, found = made.search(space.left(np.arange(9)), 5)
+    unit = rows / lengths[:, None]
+    np.testing.assert_allclose(products, np.take_along_axis(unit[:9] @ unit.T, found, axis=1), atol=1e-5)
+    np.testing.assert_allclose(products, -np.sort(-unit[:9] @ unit.T, axis=1)[:, :5], atol=1e-5)
+
+
+def test_no_more_is_scored_again_than_finds_as_many(table, monkeypatch):
+    proposed, asked = search_module._propose, []
+    monkeypatch.setattr(search_module, "_propose", lambda *given: asked.append(given[-1]) or proposed(*given))
+    for factory, all_needed in (("Flat", False), ("PCA2,Flat", True)):
+        make_pairs(table, PairConfig("cosine", "any", 3, factory), seed=0)
+        print(factory, asked)
+        assert (asked[-1] == max(asked)) == all_needed
+        asked.clear()
+
+
 def test_an_index_is_trained_on_a_few_tiles_and_no_more_are_made_for_it():
     made, rows = [], 20 * (64 << 20) // (4 * 512)
     index = SimpleNamespace(train=lambda vectors: made.append("trained"), add=lambda vectors: None)
     faiss = SimpleNamespace(
-        index_factory=lambda *_: index, METRIC_INNER_PRODUCT=0, try_extract_index_ivf=lambda index: None
+        index_factory=lambda *_: index,
+        METRIC_INNER_PRODUCT=0,
+        try_extract_index_ivf=lambda index: None,
+        IndexPreTransform=(),
     )
     tile = rows // 20
 

@@ -1,8 +1,4 @@
-"""What the pipeline asks of a backbone, and how a backbone is found by its name.
-
-A name is a prefix, optionally with an argument after a colon: ``hog``, ``geometry:51``. Options go by keyword. The
-module behind a prefix is imported when it is asked for, so that ``hog`` costs no import of a heavier one.
-"""
+"""What the pipeline asks of a backbone, and how one is found by its name: ``PREFIX`` or ``PREFIX:ARGUMENT``."""
 
 from __future__ import annotations
 
@@ -33,39 +29,33 @@ process. An `InputError` leaves the image out, with its message as the reason.""
 
 @runtime_checkable
 class Backbone(Protocol):
-    """Turns images or landmarks into embeddings.
-
-    The same image must give the same embedding whatever else is in the batch.
-
-    Attributes:
-        name: What the user wrote.
-        needs_images: False: no image is decoded, and ``embed`` gets an empty list.
-        needs_landmarks: True: the pipeline refuses to start without landmarks, and rows without any never reach
-            ``embed``.
-        in_worker: True: light and picklable, run beside the decoding in the worker processes, one image at a time.
-            False: run in the main process on batches (a network on a GPU), while the workers decode ahead.
-        prepare: Run in the worker after decoding, None to leave images as they are. A backbone of the main process
-            should crop to its input size here: whole photographs are slow to hand over and fill the memory.
-    """
+    """Turns images or landmarks into embeddings, each the same whatever else is in the batch."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """What the user wrote."""
+
     @property
-    def needs_images(self) -> bool: ...  # noqa: D102
+    def needs_images(self) -> bool:
+        """False: no image is decoded, and ``embed`` gets an empty list."""
+
     @property
-    def needs_landmarks(self) -> bool: ...  # noqa: D102
+    def needs_landmarks(self) -> bool:
+        """True: rows without landmarks never reach ``embed``."""
+
     @property
-    def in_worker(self) -> bool: ...  # noqa: D102
+    def in_worker(self) -> bool:
+        """True: light and picklable, run in the workers, an image at a time. False: run in the main process."""
+
     @property
-    def prepare(self) -> Preparation | None: ...  # noqa: D102
+    def prepare(self) -> Preparation | None:
+        """Run in the workers; a backbone of the main process should crop here: whole photographs fill the memory."""
 
     def info(self) -> ExtractorInfo:
         """Identity of the embeddings: equal fingerprints mean that rows may meet in one cache."""
-        ...
 
     def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Embed n images."""
-        ...
 
 
 Factory = Callable[[str | None, Mapping[str, Any]], Backbone]
@@ -110,8 +100,8 @@ class NetworkOptions(Options):
     size: int | None = option(None, "Side of the input in pixels.")
     mean: tuple[float, ...] | None = option(None, "Of R, G and B on the scale 0..1; one number or three.")
     std: tuple[float, ...] | None = option(None, "Likewise.")
-    crop: float | None = option(None, "Side of the centred square that is used, as a fraction of the shorter side.")
-    interpolation: str | None = option(None, "bilinear, bicubic or lanczos.")
+    crop: float | None = option(None, "Side of the centred square, in shorter sides.", minimum=0.01, maximum=1)
+    interpolation: str | None = option(None, "Filter that resizes.", choices=("bilinear", "bicubic", "lanczos"))
 
     def check_together(self) -> None:
         """Refuse a layer named twice, another number of means than one or three, and a prefix without a file."""
@@ -219,10 +209,6 @@ class InputSpec:
         if not len(self.mean) == len(self.std) == 3 or not all(map(math.isfinite, values)) or min(self.std) <= 0:
             said = f"got mean {self.mean} and std {self.std}"
             raise ConfigError(f"mean must be finite and std positive, three numbers each; {said}")
-        if not 0 < self.crop <= 1:
-            raise ConfigError(f"crop is a fraction of the shorter side, above 0 and up to 1, got {self.crop}")
-        if self.interpolation not in INTERPOLATIONS:
-            raise ConfigError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
 
     def prepare(self) -> ResizeCrop:
         """Return what cuts an image to this input."""

@@ -1,7 +1,4 @@
-"""Networks exported by torch.export: ``pt2:FILE``, featlab's own and other people's; what a file says of itself.
-
-ONNX files of featlab's own say it too, and have outputs of the same names.
-"""
+"""Networks exported by torch.export: ``pt2:FILE``; what a file of featlab's, ``.pt2`` or ONNX, says of itself."""
 
 from __future__ import annotations
 

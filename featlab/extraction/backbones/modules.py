@@ -1,8 +1,4 @@
-"""Networks that are modules of torch: ``resnet18`` (built in), ``torchvision:NAME``, ``timm:NAME``, the user's own.
-
-The libraries' lose their head. ``timm:hf-hub:OWNER/NAME`` is a model of the Hugging Face hub in timm's form;
-``@REVISION`` at the end pins a version. ``python:MODULE:FACTORY`` is what a function of the user's returns.
-"""
+"""Networks that are modules of torch: ``resnet18``, those of torchvision and timm without a head, the user's own."""
 
 from __future__ import annotations
 
@@ -45,11 +41,7 @@ def build_resnet18(argument: str | None, options: Mapping[str, Any]) -> NetworkB
 
 
 def remove_head(name: str, module: nn.Module) -> nn.Module:
-    """Replace the last linear layer by the identity, so that the network returns what that layer reads.
-
-    What is before it (ConvNeXt's norm and flatten, VGG's first two linear layers, dropout) belongs to the embedding.
-    SqueezeNet has a convolution there.
-    """
+    """Replace the last linear layer (of SqueezeNet, the convolution) by the identity: what it reads is returned."""
     for head in _HEADS:
         root = getattr(module, head, None)
         if not isinstance(root, nn.Module):
@@ -86,10 +78,7 @@ def bare_network(name: str, own: Any = None) -> nn.Module:
 
 
 def _build(package: str, example: str, argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build a library's network with its own weights, or with those of a file or random ones.
-
-    The options are the fields of `NetworkOptions`.
-    """
+    """Build a library's network with its own weights, or with those of a file or random ones."""
     wanted = f"a network's name, for example {package}:{example}"
     name = f"{package}:{require_argument(package, argument, wanted)}"
     chosen = network_options(name, NetworkOptions, options)

@@ -1,8 +1,4 @@
-"""Expression networks by name, with what their own library does to a picture: nothing is left to guess.
-
-They are ONNX files, but for pyfeat's, which is safetensors. A file is that of ``--weights``, or lies in the folder of
-networks (`models_folder`), or is fetched into it.
-"""
+"""Expression networks by name, with what their own library does to a picture; files are found or fetched."""
 
 from __future__ import annotations
 
@@ -66,10 +62,7 @@ NETWORKS = _read_networks()
 
 
 def build_pyfeat(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
-    """Build ``pyfeat:NAME``, its trunk: a ConvNeXt V2, the mean over positions of whose last map is the embedding.
-
-    The options are the fields of `NetworkOptions`.
-    """
+    """Build ``pyfeat:NAME``, its trunk: a ConvNeXt V2, the mean over positions of whose last map is the embedding."""
     name, known = _known("pyfeat", argument)
     chosen = network_options(name, NetworkOptions, options)
     transformers = library("transformers", "pyfeat:", "hf")

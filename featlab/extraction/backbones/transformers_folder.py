@@ -1,15 +1,11 @@
-"""Vision transformers of a folder, as `save_pretrained` writes it, or of the Hugging Face hub.
-
-``hf:FOLDER`` reads what is there. ``hf:OWNER/NAME`` and ``clip:NAME`` take it from the hub's own store on this machine,
-or fetch it into there; ``@REVISION`` at the end pins a version.
-"""
+"""Vision transformers, as `save_pretrained` writes them: of a folder (``hf:FOLDER``) or of the Hugging Face hub."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -235,14 +231,10 @@ def _choose_pooling(name: str, wanted: str, module: nn.Module, size: int, *, poo
         raise ConfigError(f"{name}: the folder holds no weights of the pooler; choose pooling=cls or pooling=mean")
     if wanted != "auto":
         return wanted
-    with torch.inference_mode():
-        try:
-            output = module.eval()(torch.zeros(1, 3, size, size))
-        except Exception as error:
-            raise ConfigError(
-                f"{name} can't embed images of {size}x{size} ({type(error).__name__}: {one_line(error)}); is it an "
-                "image network, and of this size? The option size sets another"
-            ) from None
+    output = None
+    with torch.inference_mode(), suppress(Exception):
+        # The backbone's own trial says what is wrong.
+        output = module.eval()(torch.zeros(1, 3, size, size))
     if pooler_trained and isinstance(getattr(output, "pooler_output", None), Tensor):
         return "pooler"
     tokens = any(key.endswith(("cls_token", "class_embedding")) for key, _ in module.named_parameters())

@@ -77,8 +77,7 @@ def module_with_weights(
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors``, or from ``.pt`` and the like with ``weights_only``.
 
-    What training scripts keep beside it (the epoch, the optimiser) is left out. Of a file with several state dicts all
-    are read, each under its own name: ``model.conv1.weight`` and ``model_ema.conv1.weight``.
+    Of a file with several all are read, each under its own name: ``model.conv1.weight``, ``model_ema.conv1.weight``.
     """
     try:
         path.open("rb").close()

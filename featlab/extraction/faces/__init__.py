@@ -1,7 +1,4 @@
-"""Landmarks: found by a detector or read from files; faces cut out and levelled by them.
-
-Here is what is known of the points of a set: which are the eyes, and whether they are a face at all, in pixels.
-"""
+"""The points of a face: which are the eyes, whether they are a face at all, whether they are pixels."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Faces levelled by their eyes and cropped to a square, before a backbone sees them.
-
-A similarity (turn, scale, shift; never a mirror) puts the centres of the eyes on one height, at a set distance from
-each other. What the crop reaches beyond the picture repeats the picture's edge.
-"""
+"""Faces levelled by their eyes, at a set distance from each other, and cropped to a square."""
 
 from __future__ import annotations
 

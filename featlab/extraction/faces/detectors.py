@@ -70,10 +70,7 @@ def make_mesh_detector(spec: str, task: Path | None, points: int) -> Detector:
 
 @lru_cache(maxsize=1)
 def load_model(task: Path | None) -> Model:
-    """Load the model in this process: from an image to the meshes of its faces, float32 (478, 2) in pixels.
-
-    It is hushed until it has found a face: by then it has loaded all its parts, and said what it has to say.
-    """
+    """Load the model in this process, hushed until it has found a face: from an image to its faces, (478, 2) each."""
     # Read when the library is imported.
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -67,11 +67,7 @@ def _forward(name: str) -> str:
 
 
 def read_landmark_csv(path: Path) -> LandmarkTable:
-    """Read a csv with the columns ``x_0`` ... ``x_{P-1}`` and ``y_0`` ... ``y_{P-1}``, as OpenFace writes it.
-
-    No face was found where ``success`` is 0, or, without such a column, where ``confidence`` is 0 (OpenFace writes it
-    for single images, and no success).
-    """
+    """Read ``x_0``, ``y_0``, … of a csv as OpenFace's; no face where ``success``, else ``confidence``, is 0."""
     import pyarrow as arrow
 
     table = open_delimited(path)
@@ -126,11 +122,7 @@ _COUNT = re.compile(r"n_points\s*:\s*(\d{1,9})")
 
 
 def read_pts(path: Path) -> NDArray[np.float32]:
-    """Read a ``.pts``, the format of the iBUG annotations (300-W and others): float32 (P, 2).
-
-    Above the points, which stand in braces, a line says ``n_points: 68``. The upper left pixel is (1, 1), as in Matlab,
-    with which these annotations were made, so 1 is taken off; menpo does the same.
-    """
+    """Read an iBUG ``.pts``: float32 (P, 2). Its upper left pixel is (1, 1), as in Matlab, so 1 is taken off."""
     lines = read_lines(path)
     count: int | None = None
     for place, (number, line) in enumerate(lines):
@@ -158,11 +150,7 @@ def read_pts(path: Path) -> NDArray[np.float32]:
 
 
 def read_tem(path: Path) -> NDArray[np.float32]:
-    """Read a ``.tem``, the template of webmorph and Psychomorph: float32 (P, 2).
-
-    The number of points comes first; lines after them are not read. The upper left pixel is (0, 0). In the 189 points
-    of the Face Research Lab's template, 0 and 1 are the pupils.
-    """
+    """Read a ``.tem`` of webmorph: the number of points, then the points; of the usual 189, 0 and 1 are the pupils."""
     lines = read_lines(path)
     first = lines[0][1]
     if not (first.isascii() and first.isdigit() and len(first) < 100) or int(first) == 0:

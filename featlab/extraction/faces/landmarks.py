@@ -159,12 +159,8 @@ def _in_part(faces: NDArray[np.float32], item: Item) -> NDArray[np.float32]:
 def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
     """Read the landmarks of the items out of a folder.
 
-    A file holds an image (``.pts``, ``.tem``, ``.npy``, OpenFace's csv of an image) or a clip (OpenFace's csv of a
-    video, ``.npy`` with one row a frame). It belongs to the image, video or folder of frames that has its path without
-    suffix, relative to the folder as the item's name is to the source; or else, where it is the only one on both sides,
-    to the one that has its name without suffix. In a clip the frame number decides: OpenFace counts frames from 1, and
-    the pictures of a folder in the order of their names as text. Of an item that is a part of an image only the faces
-    in that part are taken.
+    A file belongs to the image, video or folder of frames that has its path without suffix, or else, where it is the
+    only one on both sides, its name. In a clip the frame number decides (OpenFace's first is 1).
     """
     files = _files(folder)
     wanted = _owners(files, items)

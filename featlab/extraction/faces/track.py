@@ -179,13 +179,9 @@ def track(
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Follow through a clip the person whose face is there longest and largest.
 
-    Everybody in the clip is followed at once, each from where they were and how they moved to the face that fits best
-    in place, size and shape, and no two to the same face; so two who cross are kept apart, also when one hides the
-    other for some frames. Who is not where they are expected is not seen: another face never takes their place.
-
-    ``faces`` are, of each frame, the landmarks of its faces, (F_t, P, 2); ``times`` when it is, 0, 1, 2, … by default.
-    Returns the place of the person's face in each frame, intp (T,), -1 where they aren't seen; and bool (T,), where
-    another face fits nearly as well, or they weren't seen for too long before.
+    Everybody is followed at once, each to the face that fits best in place, size and shape, and no two to one. Of the
+    landmarks of each frame's faces, (F_t, P, 2), returns the place of the person's, -1 where they aren't seen, and
+    where that is in doubt.
     """
     people: list[_Person] = []
     awaited: list[_Person] = []

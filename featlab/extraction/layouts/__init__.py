@@ -84,9 +84,8 @@ LAYOUTS: Registry[Layout] = Registry(
 def register_layout(name: str, *, title: str, subject: str, **more: Any) -> Callable[[Reader], Reader]:
     """Decorator: make a function from a root and options to items known as a layout; the keywords are `Layout`'s.
 
-    The annotation of the function's second argument, a frozen dataclass, says which options there are. A package of its
-    own names the module in the entry-point group ``featlab.layouts``, under the layout's name. A name that is taken is
-    a ConfigError.
+    Its second argument's annotation says which options there are. A package's own module goes by the entry-point group
+    ``featlab.layouts``, under the layout's name.
     """
 
     def register(reader: Reader) -> Reader:

@@ -219,10 +219,9 @@ def header(path: Path) -> list[str]:
 def read_columns(
     path: Path, required: Sequence[str], wanted: Sequence[str] = ()
 ) -> tuple[dict[str, list[str]], Callable[[int], str]]:
-    """Read a table with a header, its columns apart by tabs, semicolons or commas; what is missing is empty.
+    """Read a table's columns (the wanted ones that are there), apart by tabs, semicolons or commas, and where rows are.
 
-    Of all columns, or of the wanted ones, as far as they are there. A label "none" is one, for it may be the neutral
-    one. Also returns what says where a row is.
+    What is missing is empty; a label "none" is one, for it may be the neutral one.
     """
     from featlab.extraction.columns import read_names
 

@@ -83,10 +83,7 @@ _LOOKED_AT = 2000
 def import_features(
     source: Path, out: Path, config: ImportConfig = DEFAULTS, *, on_progress: OnProgress | None = None
 ) -> ImportReport:
-    """Write features that somebody else computed into the cache ``out``; see `read_source` for what ``source`` may be.
-
-    The features, as float32, are in memory once; everything else is read and written in blocks.
-    """
+    """Write features that somebody else computed into the cache ``out``; they are in memory once, as float32."""
     start = time.monotonic()
     was_there = stays(out, config.if_exists, get_args(IfExists))
     if was_there and config.if_exists == "skip":

@@ -232,10 +232,7 @@ def mixed_clips(calibration: Calibration, resting: Recordings) -> list[tuple[str
 
 
 def densest_half(values: Floats) -> tuple[Floats, Floats]:
-    """Return the middle of the shortest interval with half of (N, D) values, and its width as a standard deviation.
-
-    Where up to half of the frames show something else, the median lies between the two, and this does not.
-    """
+    """Return the middle and width (as a deviation) of the shortest interval with half of (N, D) values: a mode's."""
     ordered = np.sort(values, axis=0)
     more = (len(values) - 1) // 2
     widths = ordered[more:] - ordered[: len(values) - more]

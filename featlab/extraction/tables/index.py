@@ -81,10 +81,8 @@ def make_index(
 ) -> RowIndex:
     """Check the index columns and fill in what they leave out.
 
-    A missing or empty label is unknown. A row without a video belongs to the folder of its path, or is a still, which
-    is a video of its own; those ``without_folder`` have videos of these names, by default one for all rows of a subject
-    with one label in a session. Clips without frames are numbered in natural order of the paths, or else of the rows; a
-    clip gives all of its frames or none.
+    A row without a video belongs to the folder of its path, or is a still, a video of its own, or has that of
+    ``without_folder``, by default one for all rows of a subject with one label in a session.
     """
     for name, texts in names.items():
         if len(max(texts, key=len, default="")) > LONGEST_NAME:
@@ -173,10 +171,7 @@ _LOOKED_AT = 64
 
 
 def telltales(table: FeatureTable, columns: Sequence[str], source_rows: NDArray[np.intp]) -> list[str]:
-    """Return a line for each thing that some features give away.
-
-    ``columns`` are the features' names, if they have any; ``source_rows`` (N,) are the rows' places in the source.
-    """
+    """Return a line for each thing that features (``columns``, if they have names) of these rows give away."""
 
     def constant(codes: NDArray[Any]) -> Callable[[NDArray[Any], NDArray[np.intp]], Any]:
         def check(values: NDArray[Any], rows: NDArray[np.intp]) -> Any:

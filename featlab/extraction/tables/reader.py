@@ -116,10 +116,7 @@ def _kind(cells: Any) -> str:
 def read_rows(
     table: Columns, selection: Selection, *, neutral: str = "", on_progress: OnProgress | None = None
 ) -> ReadRows:
-    """Read a table once, batch by batch, holding only its features, landmarks and names.
-
-    ``neutral`` is a label even where it is a word for a missing one ("none").
-    """
+    """Read a table once, batch by batch; ``neutral`` is a label even where it is a word for a missing one ("none")."""
     roles = roles_of(table, selection)
     header = table.header
     signs = [place for place, _ in roles.signs]

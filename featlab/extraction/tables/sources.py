@@ -52,9 +52,8 @@ def read_source(
 ) -> Source:
     """Read features and the names of their rows.
 
-    A manifest is a csv of `INDEX_COLUMNS`, a line a row of the source in its order; of a folder, a line a file, by
-    default its ``manifest.csv``. ``neutral`` is the neutral label. ``skip_bad`` reports files of a folder that aren't
-    there in place of refusing them.
+    A manifest has a line a row of the source, in its order; of a folder (by default its ``manifest.csv``) a line a
+    file. ``skip_bad`` reports files that aren't there in place of refusing them.
     """
     if source.is_dir():
         listed = manifest if manifest is not None else source / "manifest.csv"
@@ -104,11 +103,9 @@ def read_folder(
     skip_bad: bool,
     on_progress: OnProgress | None = None,
 ) -> ReadRows:
-    """Read what a tool wrote about videos or images, a table each.
+    """Read a tool's tables, each named by a line of the manifest, or by the video or image that lies beside its csv.
 
-    A line of the manifest has ``path`` (the table, or the video or image that lies beside its csv), ``subject`` and
-    mostly ``label`` and ``video``. A table with frames is a video: it is called by its path where the manifest doesn't
-    name it.
+    A table with frames is a video: it is called by its path where the manifest doesn't name it.
     """
     listed, where = read_manifest(manifest, neutral)
     if "path" not in listed:

@@ -1,14 +1,4 @@
-"""A network as one file for `featlab extract`: torch.export (``.pt2``) or ONNX, with the statistics of its layers.
-
-Both files take images float32 (n, 3, S, S), RGB in [0, 1] and then (x - mean) / std, and return
-
-    embedding               (n, D)
-    layers.<name>.mean      (n, C), the mean of each channel over the positions of one image
-    layers.<name>.std       (n, C), the population standard deviation, without an epsilon
-
-and hold a JSON text ``featlab.json`` (in ONNX, the metadata property ``featlab``) that says what S, mean, std and the
-layers are, and where the weights come from.
-"""
+"""A network as one file for `featlab extract`: torch.export (``.pt2``) or ONNX, as docs/backbone-files.md has it."""
 
 from __future__ import annotations
 
@@ -98,20 +88,7 @@ class Tapped(nn.Module):
 def export_backbone(module: nn.Module, path: Path, meta: BackboneMeta) -> float:
     """Write a network as ``.pt2``, or as ONNX where the path ends so, once what is read back computes the same.
 
-    Args:
-        module: Images (n, 3, S, S), normalised, to embeddings (n, D). It is copied to the CPU as float32 and put into
-            evaluation mode; the caller's stays as it is.
-        path: The file to write.
-        meta: Size, layers, normalisation.
-
-    Returns:
-        The largest difference between the file's outputs and the network's, relative to the largest output; checked
-        to be at most 1e-5.
-
-    Raises:
-        ConfigError: A layer that isn't there, outputs of another shape, or a network that torch can't export; for ONNX,
-            the extra ``onnx`` isn't installed.
-        FeatlabError: The file computes something else than the network, or it can't be written.
+    The module takes normalised images; the caller's stays as it is. Returns the largest relative difference of outputs.
     """
     is_onnx = path.suffix == ".onnx"
     if is_onnx:
@@ -156,11 +133,7 @@ def _onnx(tapped: Tapped, images: Tensor, outputs: Outputs, text: str) -> Writte
 
 
 def pt2_bytes(module: nn.Module, argument: str, example: Tensor, texts: Mapping[str, str]) -> bytes:
-    """Return a `torch.export` program whose number of rows is free, and texts in its file.
-
-    ``example`` is an input of the module, whose argument has that name; it is stored in the file, so it should be
-    nobody's.
-    """
+    """Return a `torch.export` program for any number of rows, with texts; ``example`` is kept in it: nobody's data."""
     buffer = io.BytesIO()
     with quiet_export():
         torch.export.save(_program(module, argument, example), buffer, extra_files=dict(texts))

@@ -30,7 +30,7 @@ from featlab.extraction.training import TrainConfig
 from featlab.extraction.training.data import Images, augment, balanced_epoch, balanced_groups, batches, normalise
 
 _FORMAT = 1
-_FACTS = ("epoch", "best_epoch", "history", "scaler")
+_FACTS = ("epoch", "best_epoch", "history")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,6 @@ class Saved:
     epoch: int
     best_epoch: int
     history: list[dict[str, float]]
-    scaler: Mapping[str, Any]  # The state of mixed precision.
     tensors: Mapping[str, Tensor]
     best: Mapping[str, Tensor]  # The network of the best epoch.
 
@@ -167,8 +166,7 @@ def fit(
                 best_epoch = done
             elif best_epoch == 0 or _rank(metrics) > _rank(history[best_epoch - 1]):
                 best_epoch, best = done, {name: value.cpu().clone() for name, value in model.state_dict().items()}
-            scaler = trainer.scaler.state_dict()
-            checkpoint.save(phase, Saved(done, best_epoch, history, scaler, trainer.state(), best))
+            checkpoint.save(phase, Saved(done, best_epoch, history, trainer.state(), best))
             if on_epoch is not None:
                 on_epoch(phase, done, epochs, metrics)
     if best:
@@ -194,28 +192,25 @@ class _Trainer:
             {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
         ]
         self.optimiser = torch.optim.AdamW(parts, lr=config.lr)
-        self.half = None
-        if config.amp and device == "cuda":
-            self.half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        self.scaler = torch.amp.GradScaler(device, enabled=self.half == torch.float16)
+        # Not float16: its gradients would have to be scaled.
+        self.autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=config.amp and device == "cuda")
 
     def step(self, rows: NDArray[np.intp], learning_rate: float) -> float:
         """Take one step on a batch; return its loss."""
         set_learning_rate(self.optimiser, learning_rate)
         batch = normalise(augment(self.images.batch(rows, self.device), self.config.augment, self.random))
         target = torch.from_numpy(self.images.label[rows]).to(self.device)
-        with self._autocast():
+        with self.autocast:
             loss = F.cross_entropy(self.model(batch), target, label_smoothing=self.config.label_smoothing)
         self.optimiser.zero_grad()
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
         return loss.item()
 
     def score(self, rows: NDArray[np.intp]) -> dict[str, float]:
         """Return the mean loss, and macro F1 over the classes of each subject as the mean over subjects."""
         self.model.eval()
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self.autocast:
             logits = torch.cat(
                 [
                     self.model(normalise(self.images.batch(part, self.device))).float().cpu()
@@ -229,9 +224,6 @@ class _Trainer:
         ]
         loss = F.cross_entropy(logits, torch.from_numpy(label))
         return {"validation_loss": loss.item(), "validation_macro_f1": float(np.mean(scores))}
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device, dtype=self.half, enabled=self.half is not None)
 
     def state(self) -> dict[str, Tensor]:
         """Return every tensor that the next epoch depends on."""
@@ -251,8 +243,6 @@ class _Trainer:
             number, _, field = name.partition(".")
             state.setdefault(int(number), {})[field] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        if saved.scaler:
-            self.scaler.load_state_dict(dict(saved.scaler))
         generators = _under("random.", saved.tensors)
         self.random.set_state(generators["batches"])
         torch.set_rng_state(generators["torch"])

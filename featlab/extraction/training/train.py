@@ -1,7 +1,4 @@
-"""From the images of source subjects to a backbone file: the whole of `featlab backbone train`.
-
-A network is found by its name, and trained with a classifier on top; the file has the network alone.
-"""
+"""From the images of source subjects to a backbone file: the whole of `featlab backbone train`."""
 
 from __future__ import annotations
 
@@ -134,14 +131,10 @@ def train_backbone(
     on_image: OnProgress | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> TrainReport:
-    """Fit a network on the labelled images of the source subjects and write it as ``.pt2``.
+    """Fit a network on the labelled images of the source subjects, for `featlab backbone train`, and write it.
 
-    Some source subjects are held out to choose the epoch. A killed run goes on where it stopped, and on a CPU gives
-    the file that an uninterrupted one with as many threads gives.
-
-    No image of a subject who is ``held_out`` is opened. ``weights`` is a state dict to start from; None: from scratch.
-    Until ``out`` is there, the state is in ``<stem>.training/`` beside it: "resume" continues what the same request
-    began, or keeps its file, and refuses another's; "overwrite" starts again.
+    Until ``out`` is there, the state is in ``<stem>.training/`` beside it. On a CPU a run that was killed gives the
+    file that an uninterrupted one with as many threads gives.
     """
     start = time.monotonic()
     kept = stays(out, if_exists, get_args(IfExists))

@@ -94,11 +94,7 @@ def _times(stamps: list[int], video: OpenVideo, cut_short: str | None) -> VideoT
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames of a video are taken; the default is all of them. Time counts from the video's first frame.
-
-    The window is cut out first, then frames are picked by rate, then every ``stride``-th of those is kept. A value out
-    of range is a ConfigError.
-    """
+    """Which frames of a video are taken: of a window, by rate, every ``stride``-th; time starts at its first frame."""
 
     # Frames a second: for every moment ``k / fps`` after the window's start, up to the last frame in the window, the
     # frame of the window that is nearest to it (of two that are equally near the earlier one), and none twice, so that
@@ -207,14 +203,10 @@ class Expanded:
 def expand_videos(
     items: Sequence[Item], sampling: Sampling = EVERY_FRAME, *, jobs: int = 1, on_progress: OnProgress | None = None
 ) -> Expanded:
-    """Put frames in the place of videos.
+    """Put the frames that the sampling takes in the place of videos.
 
-    A video that one item of a clip names, with frame 0, stands for all of its frames: those that the sampling takes
-    come in its place. Several items of a clip in one video, or one with another frame than 0, are frames with labels
-    of their own: those that the sampling takes stay. Images, and frames that have ``at``, stay as they are.
-
-    A frame's ``frame`` is its 0-based place in the video, ``at`` its presentation time stamp, and its name
-    ``NAME#t=SECONDS``, counted from the video's first frame. ``jobs`` processes read time stamps; 0 takes all cores.
+    A clip's only item in a video, with frame 0, stands for all of its frames; others are frames with labels of their
+    own, and stay if they are taken. A frame is called ``NAME#t=SECONDS``, counted from the video's first.
     """
     clips = Counter(_clip(item) for item in items if _to_expand(item))
     read = probe_videos(list(dict.fromkeys(path for path, _, _ in clips)), jobs=jobs, on_progress=on_progress)

@@ -142,12 +142,9 @@ def read_packets(video: OpenVideo) -> Iterator[Any]:
 
 
 def decode_packets(video: OpenVideo, packets: Iterable[Any]) -> Iterator[tuple[int | None, Any, str | None]]:
-    """Decode packets, the last frames of the decoder included.
+    """Decode packets, the last frames included: time stamp or None, PyAV's frame, and why it is broken, if it is.
 
-    After a packet that can't be decoded, frames may be made of what was lost, up to the next key frame. That is so
-    wherever the decoding started, so a frame is whole or broken whatever else is read.
-
-    Yields time stamp (None when there is none), PyAV's frame, and why the frame is broken (None when it isn't).
+    After a packet that can't be decoded, frames may be made of what was lost, up to the next key frame.
     """
     av = import_av()
     broken: str | None = None

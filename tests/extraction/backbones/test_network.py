@@ -244,8 +244,8 @@ def test_options_come_as_the_command_line_gives_them_and_those_that_do_not_fit_s
         ("std", 0, "std positive"),
         ("mean", "nan", "net.mean = 'nan' must be finite"),
         ("mean", "0.5,0.5", "mean must be one number or three"),
-        ("crop", 1.5, "crop is a fraction"),
-        ("interpolation", "nearest", "must be one of bilinear, bicubic, lanczos"),
+        ("crop", 1.5, "net.crop = 1.5 must be between 0.01 and 1"),
+        ("interpolation", "nearest", "not one of bilinear, bicubic, lanczos"),
         ("layers", ("a", "a"), "'a' is named twice"),
     ):
         with refused(ConfigError, says):
