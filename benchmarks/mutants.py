@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 MUTANTS = (
     # file, what stands there, what stands there instead, tests that should notice
     ("featlab/model/losses.py", "+ F.mse_loss(std,", "- F.mse_loss(std,", "tests/model"),
-    ("featlab/model/losses.py", "mean(dim=dim) + EPSILON)", "mean(dim=dim))", "tests/model"),
+    ("featlab/model/losses.py", "square(), dim) + EPSILON)", "square(), dim))", "tests/model"),
     ("featlab/model/losses.py", '0 if axis == "subject" else 1', '1 if axis == "subject" else 0', "tests/model"),
     (
         "featlab/model/losses.py",

@@ -148,7 +148,7 @@ REFUSED = [
     ),
     (replace("subjects", lambda _: np.array([b"Zo", b"s1", b"s1", b"s3"])), "subjects", "repeated"),
     (replace("subjects", lambda _: np.array([b"Zo", b"s1", b"s2", b"\xff\xfe"])), ""),
-    *((put("embeddings", (8, 3), value), "embeddings", "'s1', video 'v1', frame 5") for value in (np.nan, np.inf)),
+    *((put("embeddings", (8, 3), odd), "embeddings", "'s1', video 'v1', frame 5") for odd in (np.nan, np.inf, 1e30)),
 ]
 
 

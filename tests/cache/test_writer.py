@@ -135,6 +135,7 @@ def test_rows_that_do_not_fit_are_refused(new_builder, make_rows, refuses):
     nan[2, 1] = partial[0, 0, 0] = np.nan
     for change, words in (
         ({"embeddings": nan}, "subject 'Zoë', video 'v1', frame 10: its embedding is not finite"),
+        ({"embeddings": np.full_like(nan, 1e30)}, "above 1e+15"),
         ({"embeddings": rows.embeddings.astype(int)}, "float dtype"),
         ({"embeddings": rows.embeddings[:, 0]}, "shape"),
         ({"labels": ["hapy", *rows.labels[1:]]}, "did you mean 'happy'"),

@@ -19,7 +19,8 @@ from featlab.cli.app import make_app
 EXTRACTOR = ExtractorInfo("toy", "none", "random numbers")
 CLASSES = ("neutral", "smile")
 SUBJECTS = tuple(f"s{number:03}" for number in range(38, 46))
-QUICK = ["--set", "head.epochs=2", "--set", "features.dim=6", "--set", "head.bottleneck=8"]
+VALUES = ("head.epochs=2", "features.dim=6", "head.bottleneck=8", "pretrain.epochs=3")
+QUICK = [word for value in VALUES for word in ("--set", value)]
 METHODS = "source-only,neutral-shift,pft"
 EVALUATION = ["evaluate", "--targets", "3", "--methods", METHODS, "--no-plots", "--jobs", "1", "--device", "cpu"]
 

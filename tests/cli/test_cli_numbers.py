@@ -6,14 +6,11 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
-from featlab.cache import verify_cache, write_table
-from featlab.cache.encode import write_array
+from featlab.cache import write_table
 from featlab.cache.table import LARGEST
-from featlab.errors import FeatlabError
 
 COMMANDS = (
     "pair",
@@ -69,26 +66,3 @@ def test_odd_numbers_give_an_answer_or_one_line(what, people, extractor, tmp_pat
             assert row["error"] or 0 <= row["macro_f1"] <= 1
     if Path("predictions.csv").exists():
         assert not re.search(r"\bnan\b", Path("predictions.csv").read_text())
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
-def test_values_that_no_embedding_has_are_refused_at_every_door(value, folder, table, extractor, run, refused):
-    with pytest.raises(FeatlabError, match="not finite, or above 1e"):
-        write_table("other.h5", changed(table, (3, 2), value), extractor)
-    with pytest.raises(FeatlabError, match=r"too large for float16|not finite"):
-        write_table("other.h5", changed(table, (3, 2), 1e5), extractor, dtype="float16")
-    # A cache that somebody else wrote: its digest fits.
-    with h5py.File("cache.h5", "r+") as file:
-        del file["embeddings"]
-        write_array(file, "embeddings", changed(table, (3, 2), value).embeddings)
-    for words in ("train", "pair --strategy cosine", "adapt --subject s038"):
-        assert "not finite, or above 1e" in refused(*words.split(), "-q")
-    assert any("not finite" in problem for problem in verify_cache("cache.h5"))
-    Path("t.csv").write_text(
-        "subject,label,video,frame,x\n" + "".join(f"{who},calm,v,{n},{n + 1}\n" for who in "ab" for n in range(3))
-    )
-    text = Path("t.csv").read_text().replace("b,calm,v,1,2", f"b,calm,v,1,{value}")
-    Path("t.csv").write_text(text)
-    assert "line 6" in refused("import", "t.csv", "--neutral", "calm", "--out", "i.h5")
-    result = run("import", "t.csv", "--neutral", "calm", "--out", "i.h5", "--skip-bad")
-    assert result.exit_code == 3

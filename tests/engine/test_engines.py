@@ -135,11 +135,10 @@ def test_work_is_done_in_other_processes_on_one_thread_and_its_error_is_told(nam
     assert sorted(number for number, _, _ in done) == [0, 1, 4, 9, 16, 25]
     assert os.getpid() not in {process for _, process, _ in done}
     assert {threads for _, _, threads in done} == {1}
+    # Here in what is sent, which is where the work's own error comes from as well.
+    items = [work.Gone(), work.Gone()] if name == "local" else range(6)
     with pytest.raises(InputError, match=r"^three is no number for this$"):
-        list(run_all(work.fails_on_three, range(6), jobs=2, engine=engine, folder=tmp_path))
-    if name == "local":
-        with pytest.raises(InputError, match=r"^three is no number for this$"):
-            list(run_all(work.square, [work.Gone(), work.Gone()], jobs=2))
+        list(run_all(work.fails_on_three, items, jobs=2, engine=engine, folder=tmp_path))
     with pytest.raises(FeatlabError, match=r"(died|did not finish).*what is finished is kept"):
         list(run_all(work.dies_on_three, range(6), jobs=2, engine=engine, folder=tmp_path))
 

@@ -114,7 +114,7 @@ def test_a_path_gives_the_video_the_order_and_the_name_of_a_row(put, run, read):
 
 
 def test_a_row_that_cannot_be_stored_is_refused_with_its_line_or_skipped_and_listed(put, tmp_path, run, read, refused):
-    for bad in ("nan", "inf", "-Infinity", "1e39"):
+    for bad in ("nan", "inf", "-Infinity", "1e30", "1e39"):
         path = put("x.csv", f"{HEAD},f,g", "s,rest,v,0,1,1", f"s,rest,v,1,1,{bad}", f"s,rest,v,2,{bad},1")
         with refused(FeatlabError, "x.csv, line 3", "g is ", "(1 more rows like it)", "--skip-bad"):
             run(path)
