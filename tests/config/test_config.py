@@ -146,11 +146,21 @@ OTHER_KIND = [
 ]
 
 
-def test_a_value_of_another_type_is_refused(refused):
+def test_a_value_of_another_type_or_out_of_range_and_an_unknown_choice_are_refused(refused):
     flat = [(key, given, word) for key, values in OTHER_TYPE.items() for given, word in values.items()]
     for key, given, word in flat + OTHER_KIND:
         with refused(ConfigError, "command line", key, word):
             load_config(None, {key: given})
+    for setting in OUT_OF_RANGE.split():
+        key, value = setting.split("=")
+        with refused(ConfigError, "command line", key, value):
+            load_config(None, {key: value})
+    for key, (value, close) in UNKNOWN_CHOICE.items():
+        with refused(ConfigError, key, f"did you mean '{close}'"):
+            load_config(None, {key: value})
+    for key in ("pretrain.layers", "ablate.dims", "ablate.terms"):
+        with refused(ConfigError, key, "empty"):
+            load_config(None, {key: ""})
 
 
 # BatchNorm has no variance of one row.
@@ -163,13 +173,6 @@ OUT_OF_RANGE = """
 """
 
 
-def test_a_value_out_of_range_is_refused(refused):
-    for setting in OUT_OF_RANGE.split():
-        key, value = setting.split("=")
-        with refused(ConfigError, "command line", key, value):
-            load_config(None, {key: value})
-
-
 UNKNOWN_CHOICE = {
     "features.reduce": ("whithin", "within"),
     "pair.strategy": ("landmarks", "landmark"),
@@ -180,15 +183,6 @@ UNKNOWN_CHOICE = {
     "plot.faces": ("photograph", "photographs"),
     "ablate.terms": ("stile", "style"),
 }
-
-
-def test_an_unknown_choice_is_refused_with_the_closest_known_one(refused):
-    for key, (value, close) in UNKNOWN_CHOICE.items():
-        with refused(ConfigError, key, f"did you mean '{close}'"):
-            load_config(None, {key: value})
-    for key in ("pretrain.layers", "ablate.dims", "ablate.terms"):
-        with refused(ConfigError, key, "empty"):
-            load_config(None, {key: ""})
 
 
 def test_a_methods_table_is_kept_as_it_came_and_flags_come_on_top(write):

@@ -59,7 +59,7 @@ def test_rows_without_a_label_change_nothing_what_is_not_shown_is_nan_and_one_an
     assert not scored([0, 1, 2], [0, 0, 1]).collapsed
 
 
-def test_rows_that_do_not_fit_are_refused_in_one_line(refused):
+def test_rows_and_windows_that_do_not_fit_are_refused_in_one_line(refused):
     for labels, predicted, said in (
         ([-1, -1], [0, 0], "no labelled test row"),
         ([], np.zeros((0, 7)), "integer"),
@@ -76,6 +76,12 @@ def test_rows_that_do_not_fit_are_refused_in_one_line(refused):
             scored(labels, predicted)
     with refused(InputError, "neutral code 7"):
         scored([0], [0], neutral_code=7)
+    probabilities, video, frame = rows_of_videos([3])
+    for window in (2, 8, -1, -3):
+        with refused(ConfigError, f"smoothing = {window}", "must be odd"):
+            smooth_probabilities(probabilities, video, frame, window)
+    with refused(InputError, "(3, 3)", "(2,)"):
+        smooth_probabilities(probabilities, video[:2], frame, 3)
 
 
 def ece(probabilities, labels):
@@ -164,15 +170,6 @@ def test_smoothing_leaves_alone_what_it_should_also_far_along_a_long_table():
     smoothed = smooth_probabilities(probabilities, video, frame, 9)
     last = np.argsort(frame)[-9:]
     assert smoothed[last[4]] == pytest.approx(probabilities[last].astype(np.float64).mean(axis=0), abs=1e-7)
-
-
-def test_a_window_without_a_middle_and_shapes_that_do_not_fit_are_refused(refused):
-    probabilities, video, frame = rows_of_videos([3])
-    for window in (2, 8, -1, -3):
-        with refused(ConfigError, f"smoothing = {window}", "must be odd"):
-            smooth_probabilities(probabilities, video, frame, window)
-    with refused(InputError, "(3, 3)", "(2,)"):
-        smooth_probabilities(probabilities, video[:2], frame, 3)
 
 
 def test_a_video_has_the_label_of_most_of_its_frames_and_the_mean_of_their_probabilities():

@@ -142,7 +142,7 @@ def test_numbers_are_averaged_over_the_runs_that_have_them():
     assert common_subject_means(rows, rows) == {"a": (0.5, 0.5), "b": (0.7, 0.7)}
 
 
-def test_rows_that_contradict_each_other_are_refused_and_a_retried_failure_does_not(refused):
+def test_rows_that_contradict_each_other_are_refused_and_nothing_gives_nothing_in_strict_json(refused):
     one = row("pft", "a", 0.5)
     for other, words in (
         (one, "pft finished twice on subject a, draw 0, seed 0"),
@@ -152,9 +152,6 @@ def test_rows_that_contradict_each_other_are_refused_and_a_retried_failure_does_
         with refused(InputError, words):
             summarise([one, other])
     assert summarise([failed("pft", "a"), one])[0].runs == 1
-
-
-def test_nothing_gives_nothing_and_a_summary_is_strict_json():
     assert summarise([]) == []
     text = json.dumps([summary.to_dict() for summary in summarise(TABLE)], allow_nan=False)
     assert json.loads(text)[0]["p_vs_source"] is None

@@ -93,7 +93,7 @@ def test_folds_are_disjoint_and_complete_and_each_is_trained_on_the_others(opene
         assert source == set(side.subjects) - fold_of[name]
 
 
-def test_a_new_subject_moves_nobody_else_and_empty_folds_are_left_out():
+def test_a_new_subject_moves_nobody_else_and_too_few_for_folds_is_refused(refused):
     names = [f"p{number}" for number in range(30)]
     few, many, other = (
         {name: number for number, fold in deal_folds(people, people, 4, seed).items() for name in fold}
@@ -104,9 +104,6 @@ def test_a_new_subject_moves_nobody_else_and_empty_folds_are_left_out():
     folds = deal_folds(names[:4], names[:4], 50, 0)
     assert sorted(name for fold in folds.values() for name in fold) == names[:4]
     assert len(folds) <= 4
-
-
-def test_too_few_for_folds_is_refused(refused):
     for subjects, players, count, words in (
         ("abc", "abc", 1, ["leaves 0 to train on", "--folds"]),
         ("abc", "a", 4, ["1 of the 3 source subjects can play"]),

@@ -53,16 +53,7 @@ def test_logits_equal_the_formula_written_out_in_numpy():
         assert torch.equal(head(features()), head.classify(head.bottleneck(features())))
 
 
-def test_a_fresh_residual_t_is_the_identity_bitwise_and_a_literal_one_is_not():
-    for training in (False, True):
-        for dtype in (torch.float16, torch.float32, torch.float64):
-            fresh = Translator(6, 5, dropout=0.5).to(dtype).train(training)
-            values = (100 * features()).to(dtype)
-            assert torch.equal(fresh(values), values)
-    assert not torch.allclose(Translator(6, 5, residual=False)(features()), features())
-
-
-def test_t_equals_the_formula_written_out_in_numpy(trained_t):
+def test_t_equals_the_formula_written_out_in_numpy_and_a_fresh_residual_one_is_the_identity_bitwise(trained_t):
     state = {name: tensor.double().numpy() for name, tensor in trained_t.state_dict().items()}
     g = features().double().numpy() + state["offset"]
     change = np.maximum(g @ state["first.weight"].T + state["first.bias"], 0) @ state["last.weight"].T
@@ -75,6 +66,12 @@ def test_t_equals_the_formula_written_out_in_numpy(trained_t):
     trained_t.dropout.p = 0.5
     assert torch.equal(trained_t.eval()(features()), trained_t(features()))
     assert not torch.equal(trained_t.train()(features()), trained_t(features()))
+    for training in (False, True):
+        for dtype in (torch.float16, torch.float32, torch.float64):
+            fresh = Translator(6, 5, dropout=0.5).to(dtype).train(training)
+            values = (100 * features()).to(dtype)
+            assert torch.equal(fresh(values), values)
+    assert not torch.allclose(Translator(6, 5, residual=False)(features()), features())
 
 
 @pytest.fixture

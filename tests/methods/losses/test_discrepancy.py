@@ -83,7 +83,7 @@ def conditional(x, y, first, second, classes=3):
     return maximum_mean_discrepancy(joint_kernel(x, y, 2.0), weights)
 
 
-def test_conditional_discrepancy_equals_one_of_each_class_alone():
+def test_conditional_discrepancy_equals_one_of_each_class_alone_and_one_that_lacks_rows_adds_nothing():
     x, y = rows_of(6), rows_of(5, seed=1)
     first, second = np.array([0, 0, 1, 1, 1, 2]), np.array([0, 1, 1, 2, 2])
     expected = [
@@ -91,9 +91,6 @@ def test_conditional_discrepancy_equals_one_of_each_class_alone():
         for code in range(3)
     ]
     np.testing.assert_allclose(conditional(x, y, first, second), expected, atol=1e-7)
-
-
-def test_a_class_that_lacks_rows_in_either_set_adds_nothing():
     second = [0, 2, 2]
     for first in ([0, 0, 1], [1, 1, 1]):
         x, y = rows_of(3).requires_grad_(True), rows_of(3, seed=1)
