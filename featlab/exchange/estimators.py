@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -113,7 +113,8 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         state = dict(super().__getstate__())
         if "bundle_" in state:
             # A weight-normalised module can't be pickled.
-            state["bundle_"] = vars(self.bundle_) | {"head": dict(self.bundle_.head.state_dict())}
+            parts = {field.name: getattr(self.bundle_, field.name) for field in fields(self.bundle_)}
+            state["bundle_"] = parts | {"head": dict(self.bundle_.head.state_dict())}
         return state
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
