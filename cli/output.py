@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from featlab.analysis.page import Result
     from featlab.analysis.table import Table
 
+_SPARE = 8  # Rich says up to so many columns less than a table of all columns takes.
 _WIDE = 1000  # Columns where nobody reads along: a file or a pipe has no edge at which to cut a table.
 _SPELLED_OUT = 5  # Failures that are named; a list has all of them.
 
@@ -63,7 +64,9 @@ class Output:
             else:
                 # Rich leaves columns out that do not fit: where all of them need more, the terminal folds the lines.
                 needed = self.stdout.measure(renderable, options=self.stdout.options.update_width(_WIDE)).minimum
-                width, self.stdout.width = self.stdout.width, max(self.stdout.width, needed)
+                width = self.stdout.width
+                if needed > width:
+                    self.stdout.width = needed + _SPARE
                 self.stdout.print(renderable)
                 self.stdout.width = width
 
