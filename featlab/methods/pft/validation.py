@@ -76,11 +76,12 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
         best = max(weights, key=lambda weight: np.mean([item.score(item.logits(weight)[-1]) for item in played]))
         forms = {"joint": best, "linear": 0.0, "mlp": 1.0}
     tensors = {"balance": torch.tensor(forms.get("joint", 0.0), dtype=torch.float64)}
+    means = [rows.neutral_means() for rows in (*(rest for _, rest in folds), source)]
     for form, weight in forms.items():
-        own, *made = (_weighed(model, weight) for model in (bundle, *models))
-        odds = [source_odds(rest.neutral_means(), each) for (_, rest), each in zip(folds, made, strict=True)]
+        made = [_weighed(model, weight) for model in (*models, bundle)]
+        odds = [*map(source_odds, means, made)]
         episodes = [item.episode(weight, made[item.fold], odds[item.fold]) for item in played]
-        found = fit_reliability(episodes, source_odds(source.neutral_means(), own))
+        found = fit_reliability(episodes, odds[-1])
         tensors |= {f"{form}.{key}": tensor for key, tensor in vars(found).items()}
     return tensors
 
