@@ -17,6 +17,7 @@ from featlab.errors import listed
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
+    from featlab.model.networks import AdaptedModel
     from featlab.workspace.adapt import Adapted
     from featlab.workspace.stages import StageOutput
     from featlab.workspace.workspace import Source, Workspace
@@ -196,18 +197,20 @@ def adapt(
         _adapt_many(session, opened, model, folder, people, force)
         return
     (subject,) = people
-    done = adapt_subject(model, folder, opened.table, opened.extractor, subject, opened.config, force=force)
     rows = opened.table.rows_of(subject)
-    scores = before_and_after(model, rows, done.model.model, opened.config.protocol.gap)
-    _report(session.output, done, folder, scores)
+    adapted, done = adapt_subject(model, folder, rows, opened.extractor, subject, opened.config, force=force)
+    scores = before_and_after(model, rows, adapted.model, opened.config.protocol.gap)
+    _report(session.output, adapted, done, folder, scores)
     gain = make_method(done.method).source_gain(model)
     # Where it is less, a warning says so.
     if gain is not None and gain.low > 0:
         session.output.show(f"{done.method}: {gain.sentence()}")
 
 
-def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[float, float, int] | None) -> None:
-    report, gain, warnings = done.model.report, done.gain, list(done.model.warnings)
+def _report(
+    output: Output, model: AdaptedModel, done: Adapted, bundle: Path, scores: tuple[float, float, int] | None
+) -> None:
+    report, gain, warnings = model.report, done.expected_gain, list(done.warnings)
     if done.unlabelled:
         warnings.append(f"no row of {done.subject!r} has a label: all {done.frames} were taken to be neutral")
     output.json(
@@ -216,9 +219,9 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[float, fl
             "method": done.method,
             "frames": done.frames,
             "videos": done.videos,
-            "iterations": done.model.iterations,
+            "iterations": model.iterations,
             "seconds": done.seconds,
-            "parameters": done.model.trainable,
+            "parameters": model.trainable,
             "bundle": bundle,
             "folder": done.folder,
             "macro_f1_before": scores[0] if scores else None,
@@ -232,8 +235,8 @@ def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[float, fl
     shown = {
         "method": done.method,
         "adapted on": f"{done.frames} neutral frames of {', '.join(done.videos)}",
-        "iterations": f"{done.model.iterations} in {done.seconds:.2f} s",
-        "parameters changed": f"{done.model.trainable:,}",
+        "iterations": f"{model.iterations} in {done.seconds:.2f} s",
+        "parameters changed": f"{model.trainable:,}",
         "written to": done.folder,
     }
     if gain:
@@ -255,7 +258,7 @@ def _adapt_many(
     session: Session, opened: Workspace, bundle: Bundle, folder: Path, people: Sequence[str], force: bool
 ) -> None:
     """Adapt to one person after the other; say of how many, and who was refused and why (exit code 3, or 2 for all)."""
-    from featlab.workspace.adapt import Stored, adapt_people
+    from featlab.workspace.adapt import Adapted, adapt_people
 
     output = session.output
     targets = targets_of(output, bundle, people)
@@ -267,8 +270,8 @@ def _adapt_many(
     # As they were named: they come as they finish.
     place = {name: number for number, name in enumerate(targets)}
     found.sort(key=lambda done: place[done.subject])
-    adapted = [done for done in found if isinstance(done, Stored)]
-    refused = [(done.subject, done.reason) for done in found if not isinstance(done, Stored)]
+    adapted = [done for done in found if isinstance(done, Adapted)]
+    refused = [(done.subject, done.reason) for done in found if not isinstance(done, Adapted)]
     facts: dict[str, Any] = {"method": opened.config.adapt.method}
     done_to = {"bundle": folder, "people": [asdict(done) for done in adapted]}
     output.json(facts | done_to | left_out(people, targets, refused))
