@@ -177,13 +177,15 @@ def verify(
 
     Of a workspace, a bundle, results, an adaptation or an export, every file is checked against its digest.
     """
+    from h5py import is_hdf5
+
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
-    from featlab.cache.verify import check_cache, is_cache
+    from featlab.cache.verify import check_cache
 
     output, path = session.output, _cache(session, file)
     warnings: list[str] = []
-    if path.is_dir() or not (path.suffix == "" or is_cache(path)):
+    if path.is_dir() or not (path.suffix in ("", ".h5") or is_hdf5(path)):
         from featlab.workspace.contents import check_files
 
         findings, without = check_files(path)

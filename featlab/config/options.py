@@ -36,7 +36,7 @@ class Option:
     minimum: float | None = None  # Smallest value, or smallest item of a list.
     maximum: float | None = None  # Largest one.
     choices: Sequence[str] | None = None  # The values, or items of a list, that there are.
-    required: bool | None = None  # Whether a list may not be empty.
+    required: bool | None = None  # Whether a list may not be empty: where its default isn't.
     search: tuple[Any, ...] | None = None  # Values that `featlab tune` tries.
     # With which other options of the section it is read, e.g. ``form = mlp or objective = poster``; always where it
     # is empty. ``and`` binds closer than ``or``.
@@ -119,7 +119,8 @@ def options_of(config_type: type[Any]) -> Mapping[str, Option]:
     """Return what is declared of each option of a dataclass; a field that says nothing takes the base class's word."""
     if config_type in _KNOWN:  # It is asked for whenever one is made.
         return _KNOWN[config_type]
-    found = {item.name: Option() for item in fields(config_type)}
+    listed = [item.name for item in fields(config_type) if isinstance(item.default, tuple) and item.default]
+    found = {item.name: Option(required=item.name in listed) for item in fields(config_type)}
     for kind in reversed(config_type.__mro__):
         for item in getattr(kind, "__dataclass_fields__", {}).values():
             declared = item.metadata.get("option")

@@ -84,7 +84,6 @@ class SFDAITConfig(GeneratorConfig):
         LAYERS,
         "Where statistics are matched: the `features` that G gives, the `bottleneck` before B's BatchNorm.",
         choices=LAYERS,
-        required=True,
     )
     style: float = option(1.0, "Weight of the statistics, averaged over layers.", minimum=0)
     content: float = option(

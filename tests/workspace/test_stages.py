@@ -16,7 +16,7 @@ import featlab.workspace.stages
 from featlab import write_table
 from featlab.bundle.files import load_adaptation
 from featlab.compute import run_seed
-from featlab.errors import BundleError, InputError
+from featlab.errors import BundleError, FeatlabError, InputError
 from featlab.methods import make_method
 from featlab.protocol.splits import split_target, target_of
 from featlab.workspace.adapt import adapt_rows, adapt_subject
@@ -279,7 +279,7 @@ def test_a_half_made_folder_without_its_marker_is_replaced(source):
 
 def test_a_workspace_that_can_not_be_written_or_opened_is_refused(tmp_path, source, refused):
     (tmp_path / "stages").write_text("a file in the way")
-    with refused(BundleError, "stages", "can't be written"):
+    with refused(FeatlabError, "stages", "can't be written"):
         train_stage(source())
     (tmp_path / "empty").mkdir()
     with refused(InputError, "cache.h5", "featlab extract"):
