@@ -16,7 +16,6 @@ from featlab.analysis.table import columns_of
 from featlab.compute import run_seed
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
-from featlab.pairing.search import search
 
 EMBEDDINGS = ("tsne", "pca", "umap")
 GROUPS = ("source", "extracted", "translated")
@@ -124,6 +123,8 @@ def score_views(
     views: Sequence[View], source_label: Codes, target_label: Codes, test: NDArray[np.intp]
 ) -> tuple[ViewScore, ...]:
     """Score each view on the target's rows ``test``; labels are class codes, -1 unknown."""
+    from sklearn.neighbors import NearestNeighbors
+
     known = np.flatnonzero(source_label >= 0)
     rows = test[target_label[test] >= 0]
     labels = target_label[rows]
@@ -131,7 +132,8 @@ def score_views(
     for view in views:
         own, chance = math.nan, math.nan
         if len(known) and len(rows):
-            index = search(view.target[rows], view.source[known], min(NEAREST, len(known)), metric="l2").rows
+            among = NearestNeighbors(n_neighbors=min(NEAREST, len(known))).fit(view.source[known])
+            index = among.kneighbors(view.target[rows], return_distance=False)
             own = float((source_label[known][index] == labels[:, None]).mean())
             frequency = np.bincount(source_label[known], minlength=int(labels.max()) + 1) / len(known)
             chance = float(frequency[labels].mean())
