@@ -54,25 +54,25 @@ def tune(
     fixed = [key.removeprefix(prefix) for key in parse_settings(session["settings"] or ()) if key.startswith(prefix)]
     command = typed_command()
     with output.progress() as bars:
-        side = open_sources(
+        workspace, reported = open_sources(
             session.workspace,
             session.values(),
             sources=names_in(session["sources"]),
             device=session["device"],
             notify=output.note,
         )
-        refuse_unread(side.workspace.config, [method])
-        options = side.workspace.config.adapt.options.get(method)
+        refuse_unread(workspace.config, [method])
+        options = workspace.config.adapt.options.get(method)
         searched = search_space(method, options=options, fixed=fixed, items=space or ())
-        plan = plan_tuning(side, searched, trials=trials, folds=folds)
+        plan = plan_tuning(workspace, reported, searched, trials=trials, folds=folds)
         if apply:
             # Refused now rather than after hours.
             _edited(session.workspace, method, {**searched.fixed, **dict(plan.candidates[0].values)})
         reused, runs = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
         _tell_plan(plan, reused, runs, output)
-        rows = run_tuning(plan, **session.where(side.workspace, bars.of("tune")))
+        rows = run_tuning(plan, **session.where(workspace, bars.of("tune")))
     report = report_tuning(plan, rows, command)
-    whole = side.workspace.config.protocol.scope == "dataset"
+    whole = workspace.config.protocol.scope == "dataset"
     folder = session.workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"
     files = write_result(folder, tuning_result(report), command)
     applied = _apply(session.workspace, report, plan.subjects) if apply and report.chosen is not None else None
@@ -88,17 +88,17 @@ def tune(
 
 
 def _tell_plan(plan: TuningPlan, reused: int, runs: int, output: Output) -> None:
-    side, space = plan.side, plan.space
+    space = plan.space
     sample = "" if space.size <= len(plan.candidates) else f", a sample of {space.size:,} points"
     output.note(
         f"tune {space.method}: {len(plan.candidates)} candidates{sample} on {len(plan.subjects)} source subjects in "
         f"{len(plan.folds)} folds; {reused} of {runs} runs are there already"
     )
-    output.note(f"{len(side.reported)} target subjects are left out: no row of theirs is loaded")
+    output.note(f"{len(plan.reported)} target subjects are left out: no row of theirs is loaded")
     if plan.bystanders:
         first = next(iter(plan.bystanders.values()))
         output.note(f"{len(plan.bystanders)} source subjects can't play a target and are trained on only: {first}")
-    seen = set(plan.subjects) & set(side.workspace.extractor.trained_on)
+    seen = set(plan.subjects) & set(plan.workspace.extractor.trained_on)
     if seen:
         output.warn(
             f"the backbone was trained on images of {len(seen)} of the {len(plan.subjects)} subjects who play targets: "
@@ -109,8 +109,7 @@ def _tell_plan(plan: TuningPlan, reused: int, runs: int, output: Output) -> None
 def _show(report: TuningReport, output: Output) -> None:
     from featlab.analysis.evaluation.result import trials_table
 
-    title = f"Tuning of {report.method} on source subjects"
-    output.table(trials_table(report.trials, title=title, top=_TOP))
+    output.table(trials_table(report, top=_TOP))
     if report.chosen is None:
         return
     score, default = report.chosen, report.default

@@ -18,7 +18,6 @@ from featlab.analysis.table import (
     count_text,
     interval_text,
     make_table,
-    number_text,
     p_text,
     score_text,
 )
@@ -26,7 +25,7 @@ from featlab.config.load import section_text
 from featlab.evaluation.results import EvaluationRow, shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary, summarise
-from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose, value_text
+from featlab.evaluation.tuning_report import Trial, TuningReport, value_text
 
 _COLUMN_METHODS = 12  # Methods up to which a figure of the means stands in one column of a page.
 
@@ -113,12 +112,12 @@ def _figures(
 
 def tuning_result(report: TuningReport) -> Result:
     """Return the table ``trials``; the files ``chosen.toml`` (if one was chosen), ``trials.jsonl`` and ``run.json``."""
-    title, metadata = f"Tuning of {report.method} on source subjects", report.facts()
+    metadata, table = report.facts(), trials_table(report)
     return Result(
         kind="tune",
-        title=title,
+        title=table.title,
         summary=[report.verdict],
-        tables={"trials": trials_table(report.trials, title=title)},
+        tables={"trials": table},
         metadata=metadata,
         files={
             "chosen.toml": chosen_text(report) if report.chosen is not None else None,
@@ -130,7 +129,7 @@ def tuning_result(report: TuningReport) -> Result:
 
 def chosen_text(report: TuningReport) -> str:
     """Return a section for ``featlab.toml``, with comments that say where it comes from and what it is worth."""
-    comments = [report.command, f"Cache {report.plan.side.workspace.cache_digest}", report.verdict]
+    comments = [report.command, f"Cache {report.plan.workspace.cache_digest}", report.verdict]
     if report.chosen is not None:
         score, default = 100 * report.chosen.macro_f1, 100 * report.default.macro_f1
         subjects = f"{report.chosen.subjects} source subjects"
@@ -140,11 +139,10 @@ def chosen_text(report: TuningReport) -> str:
     return "".join(lines) + section_text(("adapt", report.method), report.options)
 
 
-def trials_table(
-    trials: Sequence[Trial], *, title: str = "Candidates on source subjects", top: int | None = None
-) -> Table:
+def trials_table(report: TuningReport, *, top: int | None = None) -> Table:
     """Return one line a candidate, the best first and those that failed last."""
-    shown = [trial for place, trial in enumerate(best_first(trials)) if top is None or place < top or trial.number == 1]
+    trials = report.trials
+    shown = [trial for place, trial in enumerate(trials) if top is None or place < top or trial.number == 1]
     subjects = max(trial.subjects for trial in trials)
     notes = [
         f"Macro F1: mean over {subjects} source subjects, each a target once, with its bootstrap interval. p: Wilcoxon "
@@ -154,11 +152,12 @@ def trials_table(
         notes.append(f"{len(trials) - len(shown)} more candidates are in the files.")
     failed = [trial for trial in trials if trial.failed]
     notes += [f"Candidate {item.number}: {item.failed} runs failed: {'; '.join(item.reasons)}" for item in failed]
-    return make_table(title, _columns(trials), shown, notes=notes, competes=lambda trial: trial.complete)
+    title = f"Tuning of {report.method} on source subjects"
+    return make_table(title, _columns(report), shown, notes=notes, competes=lambda trial: trial.complete)
 
 
-def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
-    chosen = choose(trials)
+def _columns(report: TuningReport) -> list[Column[Trial]]:
+    trials, chosen = report.trials, report.chosen
 
     def name(trial: Trial) -> str:
         marks = ["default"] if trial.number == 1 else []
@@ -167,9 +166,6 @@ def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
 
     def option(key: str) -> Column[Trial]:
         return Column(key, lambda trial: value_text(trial.options[key]))
-
-    def fold(place: int) -> Column[Trial]:
-        return Column(f"Fold {place + 1}", lambda trial: score_text(trial.folds[place]), wide=True)
 
     def compared(show: Callable[[Trial], str]) -> Callable[[Trial], str]:
         return lambda trial: MISSING if trial.number == 1 or not trial.subjects else show(trial)
@@ -183,7 +179,5 @@ def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
         Column("Difference to default", compared(lambda trial: score_text(trial.difference))),
         Column("Win/tie/loss", compared(lambda trial: f"{trial.wins}/{trial.ties}/{trial.losses}"), wide=True),
         Column("p vs default", lambda trial: p_text(trial.p_holm)),
-        *map(fold, range(len(trials[0].folds))),
-        Column("Seconds", lambda trial: number_text(trial.seconds, 2), wide=True),
         Column("Failed", lambda trial: str(trial.failed), wide=not any(trial.failed for trial in trials)),
     ]
