@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from featlab.cache import ExtractorInfo
+from featlab import ExtractorInfo
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.decode import decode_csv_pixels
 from featlab.extraction.layouts import detect_layout, read_layout
