@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from people import development_people, read_table
 
-from featlab.cache import FeatureTable
+from featlab import FeatureTable
 from featlab.evaluation.metrics import smooth_probabilities
 from featlab.protocol.splits import macro_f1, split_target
 

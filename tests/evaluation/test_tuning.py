@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.cache import FeatureTable, write_table
+from featlab import FeatureTable, write_table
 from featlab.config.sections import ProtocolConfig
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
