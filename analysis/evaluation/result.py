@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,10 +23,11 @@ from featlab.analysis.table import (
     score_text,
 )
 from featlab.config.load import section_text
+from featlab.config.options import value_text
 from featlab.evaluation.results import EvaluationRow, shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary, summarise
-from featlab.evaluation.tuning_report import Trial, TuningReport, value_text
+from featlab.evaluation.tuning_report import Trial, TuningReport
 
 _COLUMN_METHODS = 12  # Methods up to which a figure of the means stands in one column of a page.
 
@@ -112,15 +114,21 @@ def _figures(
 
 def tuning_result(report: TuningReport) -> Result:
     """Return the table ``trials``; the files ``chosen.toml`` (if one was chosen), ``trials.jsonl`` and ``run.json``."""
-    metadata, table = report.facts(), trials_table(report)
+    metadata, table, chosen = report.facts(), trials_table(report), report.chosen
+    words = [report.verdict]
+    if chosen is not None:
+        against = "" if chosen.number == 1 else f", the default {100 * report.default.macro_f1:.2f}"
+        choice = f"Chosen: candidate {chosen.number}, macro F1 {100 * chosen.macro_f1:.2f}{against}"
+        words = [choice, *words, shlex.join(report.flags)]
     return Result(
         kind="tune",
         title=table.title,
-        summary=[report.verdict],
+        summary=words,
         tables={"trials": table},
         metadata=metadata,
+        data=report.to_dict(),
         files={
-            "chosen.toml": chosen_text(report) if report.chosen is not None else None,
+            "chosen.toml": chosen_text(report) if chosen is not None else None,
             "trials.jsonl": json_lines(trial.to_dict() for trial in report.trials),
             "run.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",
         },
@@ -139,21 +147,18 @@ def chosen_text(report: TuningReport) -> str:
     return "".join(lines) + section_text(("adapt", report.method), report.options)
 
 
-def trials_table(report: TuningReport, *, top: int | None = None) -> Table:
+def trials_table(report: TuningReport) -> Table:
     """Return one line a candidate, the best first and those that failed last."""
     trials = report.trials
-    shown = [trial for place, trial in enumerate(trials) if top is None or place < top or trial.number == 1]
     subjects = max(trial.subjects for trial in trials)
     notes = [
         f"Macro F1: mean over {subjects} source subjects, each a target once, with its bootstrap interval. p: Wilcoxon "
         "against the default, Holm-adjusted."
     ]
-    if len(shown) < len(trials):
-        notes.append(f"{len(trials) - len(shown)} more candidates are in the files.")
     failed = [trial for trial in trials if trial.failed]
     notes += [f"Candidate {item.number}: {item.failed} runs failed: {'; '.join(item.reasons)}" for item in failed]
     title = f"Tuning of {report.method} on source subjects"
-    return make_table(title, _columns(report), shown, notes=notes, competes=lambda trial: trial.complete)
+    return make_table(title, _columns(report), trials, notes=notes, competes=lambda trial: trial.complete)
 
 
 def _columns(report: TuningReport) -> list[Column[Trial]]:

@@ -230,9 +230,9 @@ def trial(number, score, *, failed=0):
     return Trial(number, options, changed=int(not default), reasons=reasons, **scores, **compared, **ran)
 
 
-def trials_of(*trials, top=None):
+def trials_of(*trials):
     plan = SimpleNamespace(space=SimpleNamespace(method="shot"))
-    return trials_table(TuningReport(plan, best_first(trials), {}, 0, ""), top=top)
+    return trials_table(TuningReport(plan, best_first(trials), {}, 0, ""))
 
 
 def test_candidates_stand_in_order_with_their_options_and_the_default_is_compared_with_nothing():
@@ -248,11 +248,6 @@ def test_candidates_stand_in_order_with_their_options_and_the_default_is_compare
     assert column(table, "Failed") == ["0", "0", "0", "2", "9"]
     assert table.columns.index("Failed") in table.narrow
     assert "Candidate 3: 2 runs failed: too dark" in table.notes
-    assert column(trials_of(trial(1, 0.5), trial(2, 0.5)), "Candidate") == ["1 (default, chosen)", "2"]
-    # A terminal has the first few candidates and the default.
-    trials = [trial(number, 0.3 + 0.01 * number) for number in range(1, 21)]
-    table = trials_of(*trials, top=10)
-    assert [name.split()[0] for name in column(table, "Candidate")] == [*map(str, range(20, 10, -1)), "1"]
-    assert "9 more candidates are in the files." in table.notes
+    table = trials_of(trial(1, 0.5), trial(2, 0.5))
+    assert column(table, "Candidate") == ["1 (default, chosen)", "2"]
     assert "Failed" not in {table.columns[place] for place in table.narrow}
-    assert len(trials_of(*trials).rows) == 20
