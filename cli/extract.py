@@ -67,8 +67,7 @@ def extract(
     with output.progress() as bars:
         inputs = read_inputs(source, wanted, beside=path, jobs=session["jobs"], notify=output.note, on_progress=bars)
     made = with_face_crop(made, wanted, inputs)
-    points = None if inputs.landmarks is None else inputs.landmarks.shape[1]
-    elsewhere = _cluster(session, replace(recipe, align=wanted.align, points=points), made, path)
+    elsewhere = _cluster(session, replace(recipe, align=wanted.align), made, path)
     with output.progress() as bars:
         report = run_extract(
             inputs.items,
@@ -125,6 +124,7 @@ def _show(
 
     output.warn(*warnings)
     summary, listed = inspect_cache(report.path), list_path(report.path) if report.failures else None
+    lost = report.storage_error
     facts = {
         "rows": report.rows,
         "subjects": len(summary.subjects),
@@ -132,11 +132,17 @@ def _show(
         "dim": report.dim,
         **facts,
         "extractor": report.extractor.id,
+        "float16_error": lost,
         "failures": len(report.failures),
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
-    words = {"classes": ", ".join(summary.classes), "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
+    words = {
+        "classes": ", ".join(summary.classes),
+        "float16_error": lost and f"{lost:.1e} of a row's length at most",
+        "seconds": f"{report.seconds:.1f}",
+        "digest": report.digest[:12],
+    }
     more = {"path": report.path, "warnings": list(warnings), "failures_file": listed}
     output.tell(str(report.path), facts, words | said, **more)
     output.warn_of_failures(report.failures, f"{left_out} {listed}")
@@ -145,7 +151,7 @@ def _show(
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.extraction.shards import DOUBT, NO_FACE, list_path
 
-    lost, layers = report.storage_error, report.extractor.layers
+    layers = report.extractor.layers
     facts = {
         "layers": list(layers),
         "landmarks": inputs.landmark_source,
@@ -153,7 +159,6 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "no_face": len(inputs.no_face),
         "in_doubt": len(inputs.in_doubt),
         "resumed_rows": report.resumed_rows,
-        "storage_error": asdict(lost) if lost.rows else None,
     }
     said = {
         "layers": ", ".join(layers) or None,
@@ -161,7 +166,6 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "no_face": len(inputs.no_face) or None,
         "in_doubt": len(inputs.in_doubt) or None,
         "resumed_rows": report.resumed_rows or None,
-        "storage_error": f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None,
     }
     warnings = [*inputs.warnings, *report.equal_rows]
     _show(output, report, warnings, facts, said, "pictures or folders have no row, listed in")
@@ -222,14 +226,12 @@ def _show_import(output: Output, report: ImportReport) -> None:
         "features": list(report.columns),
         "landmarks": summary.landmarks,
         "was_there": report.was_there,
-        "float16_error": report.storage_error,
     }
     said = {
         "features": listed(report.columns) or None,
         "landmarks": f"{summary.landmarks} points" if summary.landmarks else None,
         "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
         "was_there": report.was_there or None,
-        "float16_error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
     }
     _show(output, report, report.warnings, facts, said, "rows or files are left out; they are listed in")
 
