@@ -39,8 +39,7 @@ def tsne(
     Beneath it how many of the nearest source rows show the target's own class, before and after.
     """
     from featlab.analysis.inside import MAPPED
-    from featlab.analysis.inside.map import check_plane, feature_map
-    from featlab.analysis.inside.map_figure import map_result
+    from featlab.analysis.inside.map import check_plane, feature_map, map_result
     from featlab.analysis.page import folder_name
 
     check_plane(by)

@@ -171,7 +171,7 @@ def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
             gone = getattr(config, "removed", {}).get(key)
             if gone is not None:
                 raise ConfigError(f"{where}.{key} is no more: {gone}")
-            raise ConfigError(f"unknown key {where}.{key}{closest(key, known)}; known: {', '.join(known)}")
+            raise ConfigError(f"unknown key {where}.{key}{closest(key, known)}; known: {', '.join(known) or 'none'}")
         if isinstance(value, bool) and options_of(type(config))[key].choices:
             # Some were switches once: the message then names what there is now.
             value = str(value).lower()

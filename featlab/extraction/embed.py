@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.table import LARGEST, Rows, usable_rows
+from featlab.cache.table import LARGEST, FeatureTable, usable_rows
 from featlab.cache.writer import CacheBuilder
 from featlab.config.analysis import EngineConfig
 from featlab.engine import died_near, run_all, run_in_order
@@ -101,14 +101,16 @@ def embed_shards(
                 tell(progress)
             start = time.perf_counter()
             items = [shard.items[place] for place in kept]
-            rows = Rows(
-                embeddings=np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32),
+            rows = FeatureTable.named(
+                embeddings=np.concatenate([*parts, np.empty((0, dim or 0))], dtype=np.float32),
                 labels=[item.label for item in items],
                 subjects=[item.subject for item in items],
                 videos=[item.video for item in items],
                 frames=[item.frame for item in items],
+                classes=builder.header.classes,
+                neutral=builder.header.neutral,
                 landmarks=None if shard.landmarks is None else shard.landmarks[kept],
-                paths=[item.name for item in items],
+                paths=tuple(item.name for item in items),
                 faces=None if shard.faces is None else shard.faces[kept],
             )
             failures = [Failure(shard.items[place].name, why)._asdict() for place, why in failed.items()]

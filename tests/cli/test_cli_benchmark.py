@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from featlab.cache import write_table
+from featlab import write_table
 from featlab.methods import method_names
 
 METHODS = "source-only,adabn,shot-im,ftdnn,oracle"

@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from featlab import write_table
 from featlab.bundle.bundle import load_bundle, save_bundle
-from featlab.cache import write_table
 from featlab.exchange import formats
 from featlab.extraction.backbones import make_backbone
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from featlab.cache import Cache
+from featlab.cache.reader import Cache
 from featlab.extraction.training.export import read_card
 from featlab.protocol.splits import choose_targets
 from featlab.workspace.workspace import _read_once
