@@ -65,8 +65,7 @@ def export(
         source, model, name = person.bundle, person.model.model, person.method
         rows = person.rows.embeddings if person.rows is not None else None
     network = exportable_network(made, source.extractor) if made is not None else None
-    images = network.input_metadata() if network is not None else None
-    metadata = export_metadata(source, subject=subject, method=name, network=images)
+    metadata = export_metadata(source, subject=subject, method=name, network=network)
     try:
         report = export_model(model, out, wanted, metadata, embeddings=rows, network=network)
     except ExportMismatch as error:

@@ -89,7 +89,7 @@ def personalise(
     gain, known = method.expected_gain(source, model.model, others), method.source_gain(source)
     shown = [*together(seen[: len(clips)]), *seen[len(clips) :]]
     page = PersonPage(name, source, method.name, shown, gain, known, model.warnings)
-    metadata = export_metadata(source, subject=name, method=method.name, network=None)
+    metadata = export_metadata(source, subject=name, method=method.name)
     try:
         report = export_model(model.model, out, wanted, metadata, embeddings=target.embeddings)
     except ExportMismatch as error:

@@ -15,7 +15,7 @@ from PIL import Image as PilImage
 from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import Backbone, Image, Preparation, ResizeCrop
+from featlab.extraction.backbones import Backbone, Image, InputSpec, Preparation
 from featlab.extraction.faces import check_eyes, eye_centres
 
 NoFace = Literal["keep", "drop"]
@@ -100,7 +100,7 @@ class AlignThenPrepare:
             raise InputError("no landmarks")
         else:
             size = self.config.size or min(*image.shape[:2], _LARGEST)
-            face = ResizeCrop(size, interpolation="bicubic")(image)
+            face = InputSpec(size, interpolation="bicubic")(image)
         return face if self.inner is None else self.inner(face, None)
 
 

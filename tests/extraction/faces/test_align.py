@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import ResizeCrop, make_backbone
+from featlab.extraction.backbones import InputSpec, make_backbone
 from featlab.extraction.backbones.builtin import template
 from featlab.extraction.faces import eye_centres
 from featlab.extraction.faces.align import AlignConfig, align_face, with_alignment
@@ -107,7 +107,7 @@ def test_a_picture_without_a_face_is_cut_in_the_middle_or_refused_and_landmarks_
     for nowhere in (np.full((68, 2), np.nan, np.float32), np.full((68, 2), 20, np.float32)):
         middle = keep.prepare(picture, nowhere)
         assert middle.shape == (100, 100, 3)
-        np.testing.assert_array_equal(middle, ResizeCrop(100, interpolation="bicubic")(picture))
+        np.testing.assert_array_equal(middle, InputSpec(100, interpolation="bicubic")(picture))
         with refused(InputError, "no landmarks"):
             drop.prepare(picture, nowhere)
     with refused(InputError, "the landmarks lie outside of the picture"):
@@ -116,12 +116,12 @@ def test_a_picture_without_a_face_is_cut_in_the_middle_or_refused_and_landmarks_
 
 def test_the_inner_preparation_follows_and_says_the_size(stand_in):
     image, points = np.zeros((90, 90, 3), np.uint8), face_68((30, 30), (60, 30))
-    network = stand_in(first_points, ResizeCrop(40))
+    network = stand_in(first_points, InputSpec(40))
     assert with_alignment(network, AlignConfig()).prepare(image, points).shape == (40, 40, 3)
     # It gets no landmarks: they are of the whole picture.
     halved = stand_in(first_points, lambda image, landmarks: image[::2, ::2] if landmarks is None else image)
     assert with_alignment(halved, AlignConfig(size=64)).prepare(image, points).shape == (32, 32, 3)
-    hog, cropping = make_backbone("hog"), stand_in(first_points, ResizeCrop(40, crop=0.875))
+    hog, cropping = make_backbone("hog"), stand_in(first_points, InputSpec(40, crop=0.875))
     for backbone, size, words in (
         (hog, 48, "(48x48, distance"),
         (network, None, "(40x40, distance"),
