@@ -14,11 +14,11 @@ import torch
 from disturbed import EXTRACTOR, METHODS, SMALL, people, well
 from forked import run
 
+from featlab import open_cache, write_table
 from featlab.analysis.evaluation.stored import open_results
 from featlab.analysis.page import read_page, read_table
 from featlab.bundle.bundle import load_bundle
 from featlab.bundle.files import load_adaptation
-from featlab.cache import open_cache, write_table
 from featlab.errors import InputError
 from featlab.evaluation.runner import plan, run_tasks
 from featlab.exchange.formats import load_safetensors

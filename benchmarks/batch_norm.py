@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from featlab.cache import ExtractorInfo, FeatureTable
+from featlab import ExtractorInfo, FeatureTable
 from featlab.config.load import Config
 from featlab.evaluation.metrics import subject_metrics
 from featlab.methods import make_method

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from people import development_people, read_table
 
-from featlab.cache import FeatureTable
+from featlab import FeatureTable
 from featlab.evaluation.metrics import smooth_probabilities, subject_metrics
 from featlab.protocol.splits import split_target
 

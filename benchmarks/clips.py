@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from people import development_people, read_table
 from scipy.stats import spearmanr
 
+from featlab import ExtractorInfo, FeatureTable
 from featlab.bundle.bundle import Bundle
-from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
+from featlab.cache.atomic import atomic_write_text
 from featlab.compute import generator
 from featlab.config.load import Config
 from featlab.evaluation.metrics import calibration_error, reliability_counts, subject_metrics

@@ -37,8 +37,9 @@ import torch
 from joblib import Parallel, delayed
 from people import read_table
 
+from featlab import FeatureTable
 from featlab.analysis.page import json_lines
-from featlab.cache import FeatureTable, atomic_write_text
+from featlab.cache.atomic import atomic_write_text
 from featlab.compute import generator
 from featlab.config.load import Config, load_config, parse_settings
 from featlab.evaluation.metrics import calibration_error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,10 +24,11 @@ from featlab.analysis.table import (
     score_text,
 )
 from featlab.config.load import section_text
+from featlab.config.options import value_text
 from featlab.evaluation.results import EvaluationRow, shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary, summarise
-from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose, value_text
+from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose
 
 _COLUMN_METHODS = 12  # Methods up to which a figure of the means stands in one column of a page.
 
@@ -113,15 +115,21 @@ def _figures(
 
 def tuning_result(report: TuningReport) -> Result:
     """Return the table ``trials``; the files ``chosen.toml`` (if one was chosen), ``trials.jsonl`` and ``run.json``."""
-    title, metadata = f"Tuning of {report.method} on source subjects", report.facts()
+    title, metadata, chosen = f"Tuning of {report.method} on source subjects", report.facts(), report.chosen
+    words = [report.verdict]
+    if chosen is not None:
+        against = "" if chosen.number == 1 else f", the default {100 * report.default.macro_f1:.2f}"
+        choice = f"Chosen: candidate {chosen.number}, macro F1 {100 * chosen.macro_f1:.2f}{against}"
+        words = [choice, *words, shlex.join(report.flags)]
     return Result(
         kind="tune",
         title=title,
-        summary=[report.verdict],
+        summary=words,
         tables={"trials": trials_table(report.trials, title=title)},
         metadata=metadata,
+        data=report.to_dict(),
         files={
-            "chosen.toml": chosen_text(report) if report.chosen is not None else None,
+            "chosen.toml": chosen_text(report) if chosen is not None else None,
             "trials.jsonl": json_lines(trial.to_dict() for trial in report.trials),
             "run.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",
         },
@@ -140,21 +148,16 @@ def chosen_text(report: TuningReport) -> str:
     return "".join(lines) + section_text(("adapt", report.method), report.options)
 
 
-def trials_table(
-    trials: Sequence[Trial], *, title: str = "Candidates on source subjects", top: int | None = None
-) -> Table:
+def trials_table(trials: Sequence[Trial], *, title: str = "Candidates on source subjects") -> Table:
     """Return one line a candidate, the best first and those that failed last."""
-    shown = [trial for place, trial in enumerate(best_first(trials)) if top is None or place < top or trial.number == 1]
     subjects = max(trial.subjects for trial in trials)
     notes = [
         f"Macro F1: mean over {subjects} source subjects, each a target once, with its bootstrap interval. p: Wilcoxon "
         "against the default, Holm-adjusted."
     ]
-    if len(shown) < len(trials):
-        notes.append(f"{len(trials) - len(shown)} more candidates are in the files.")
     failed = [trial for trial in trials if trial.failed]
     notes += [f"Candidate {item.number}: {item.failed} runs failed: {'; '.join(item.reasons)}" for item in failed]
-    return make_table(title, _columns(trials), shown, notes=notes, competes=lambda trial: trial.complete)
+    return make_table(title, _columns(trials), best_first(trials), notes=notes, competes=lambda trial: trial.complete)
 
 
 def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:

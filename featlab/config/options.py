@@ -171,7 +171,7 @@ def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
             gone = getattr(config, "removed", {}).get(key)
             if gone is not None:
                 raise ConfigError(f"{where}.{key} is no more: {gone}")
-            raise ConfigError(f"unknown key {where}.{key}{closest(key, known)}; known: {', '.join(known)}")
+            raise ConfigError(f"unknown key {where}.{key}{closest(key, known)}; known: {', '.join(known) or 'none'}")
         if isinstance(value, bool) and options_of(type(config))[key].choices:
             # Some were switches once: the message then names what there is now.
             value = str(value).lower()
@@ -222,6 +222,15 @@ def _number(key: str, kind: Any, value: Any) -> Any:
     if not math.isfinite(number):
         raise ConfigError(f"{key} = {value!r} must be finite")
     return number
+
+
+def value_text(value: Any) -> str:
+    """Return a value as ``--set`` and ``featlab.toml`` understand it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 class Registry(Generic[T]):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from featlab.config.options import value_text
 from featlab.evaluation.results import failure_reasons, jsonable, run_facts
 from featlab.evaluation.statistics import (
     TOLERANCE,
@@ -96,15 +97,6 @@ class TuningReport:
             }
         trials = [trial.to_dict() for trial in self.trials]
         return self.facts() | {"trials": trials, "chosen": choice, "verdict": self.verdict}
-
-
-def value_text(value: Any) -> str:
-    """Return a value as ``--set`` and ``featlab.toml`` understand it."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def report_tuning(plan: TuningPlan, rows: Rows, command: str = "") -> TuningReport:

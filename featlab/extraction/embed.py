@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.table import LARGEST, Rows, usable_rows
+from featlab.cache.table import LARGEST, FeatureTable, usable_rows
 from featlab.cache.writer import CacheBuilder
 from featlab.config.analysis import EngineConfig
 from featlab.engine import died_near, run_all, run_in_order
@@ -98,14 +98,16 @@ def embed_shards(
                 progress.failed += len(bad)
                 tell(progress)
             start = time.perf_counter()
-            rows = Rows(
-                embeddings=np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32),
+            rows = FeatureTable.named(
+                embeddings=np.concatenate([*parts, np.empty((0, dim or 0))], dtype=np.float32),
                 labels=[item.label for item in kept],
                 subjects=[item.subject for item in kept],
                 videos=[item.video for item in kept],
                 frames=[item.frame for item in kept],
+                classes=builder.header.classes,
+                neutral=builder.header.neutral,
                 landmarks=of_items(kept, landmarks),
-                paths=[item.name for item in kept],
+                paths=tuple(item.name for item in kept),
                 faces=of_items(kept, faces),
             )
             builder.write_shard(shards[index].key, rows, [failure._asdict() for failure in failed])

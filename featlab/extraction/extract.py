@@ -106,7 +106,6 @@ def extract(
         classes=classes,
         neutral=neutral,
         dtype=config.dtype,
-        has_landmarks=landmarks is not None,
         prompts=prompts,
     ) as builder:
         there = {key for key in keys if builder.has_shard(key)}

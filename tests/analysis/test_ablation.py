@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featlab import ExtractorInfo, write_table
 from featlab.analysis.ablation import ABLATIONS
 from featlab.analysis.ablation.report import (
     ablation_result,
@@ -16,7 +17,6 @@ from featlab.analysis.ablation.report import (
 )
 from featlab.analysis.ablation.run import ablate, make_grid, with_values
 from featlab.analysis.page import read_page, write_result
-from featlab.cache import ExtractorInfo, write_table
 from featlab.errors import ConfigError
 from featlab.evaluation.results import common_subject_means
 from featlab.evaluation.runner import plan, run_tasks

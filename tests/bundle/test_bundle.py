@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 import featlab.bundle.bundle
+from featlab import ExtractorInfo
 from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, KeyedNames, load_bundle, save_bundle
 from featlab.bundle.files import read_json, write_json, write_tensors
-from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
 from featlab.errors import BundleError
 from featlab.model.networks import PersonalModel, Projection, SourceHead, Translator

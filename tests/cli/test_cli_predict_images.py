@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from featlab import open_cache
 from featlab.analysis.inside.faces import find_faces
 from featlab.analysis.inside.person import PersonPage
 from featlab.bundle.bundle import load_bundle
-from featlab.cache import open_cache
 from featlab.compute import run_seed
 from featlab.exchange.formats import load_safetensors
 from featlab.extraction.backbones import make_backbone

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from featlab.cache import write_table
+from featlab import write_table
 from featlab.errors import InputError
 from featlab.methods import get_method
 

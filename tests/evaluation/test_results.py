@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from featlab.analysis.page import json_lines
-from featlab.cache import atomic_write_text
+from featlab.cache.atomic import atomic_write_text
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow, read_results, versions
 

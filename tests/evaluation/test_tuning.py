@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.cache import FeatureTable, write_table
+from featlab import FeatureTable, write_table
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.tuning import cannot_play, deal_folds, open_sources, plan_tuning, run_tuning, search_space

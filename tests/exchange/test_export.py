@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from featlab.cache import ExtractorInfo
+from featlab import ExtractorInfo
 from featlab.errors import BundleError, ConfigError, FeatlabError, InputError
 from featlab.exchange.export import ExportMismatch, export_model, exportable_network, format_of
 from featlab.exchange.formats import FORMATS, export_metadata, fold

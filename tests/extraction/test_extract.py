@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.cache import inspect_cache, open_cache, verify_cache
+from featlab import open_cache, verify_cache
+from featlab.cache.reader import inspect_cache
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.decode import decode_image

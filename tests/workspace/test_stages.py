@@ -13,8 +13,8 @@ import torch
 
 import featlab.cache.atomic
 import featlab.workspace.stages
+from featlab import write_table
 from featlab.bundle.files import load_adaptation
-from featlab.cache import write_table
 from featlab.compute import run_seed
 from featlab.errors import BundleError, InputError
 from featlab.methods import make_method

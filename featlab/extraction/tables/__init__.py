@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from featlab.cache.assemble import write_table
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.table import LARGEST, FeatureTable, codes_of, usable
+from featlab.cache.table import LARGEST, FeatureTable, usable
 from featlab.config.options import check_choice
 from featlab.engine import OnProgress
 from featlab.errors import CacheError, ConfigError, InputError
@@ -139,20 +139,14 @@ def _table(
     index: RowIndex, features: NDArray[np.float32], landmarks: NDArray[np.float32] | None, places: NDArray[np.intp]
 ) -> FeatureTable:
     """Put the rows at some places of the source, which are called as the index says, into a table."""
-    classes = class_names(index.label, index.neutral)
     whole = len(places) == len(features)
-    code: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
-    subjects, subject = codes_of(index.subject)
-    videos, video = codes_of(index.video)
-    return FeatureTable(
+    return FeatureTable.named(
         embeddings=features if whole else features[places],
-        label=np.array([code[name] for name in index.label], dtype=np.int16),
-        subject=subject,
-        video=video,
-        frame=index.frame,
-        subjects=subjects,
-        videos=videos,
-        classes=classes,
+        labels=index.label,
+        subjects=index.subject,
+        videos=index.video,
+        frames=index.frame,
+        classes=class_names(index.label, index.neutral),
         neutral=index.neutral,
         landmarks=landmarks if whole or landmarks is None else landmarks[places],
         paths=None if index.paths is None else tuple(index.paths),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from featlab.cache import open_cache
+from featlab import open_cache
 from featlab.cache.reader import inspect_cache
 from featlab.extraction.backbones.builtin import template
 from featlab.extraction.extract import extract
