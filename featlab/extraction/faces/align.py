@@ -13,7 +13,7 @@ from PIL import Image as PilImage
 from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import Backbone, Image, Preparation, ResizeCrop
+from featlab.extraction.backbones import Backbone, Image, InputSpec, Preparation
 from featlab.extraction.faces import eye_centres
 
 # A crop at the photograph's own scale is no larger than this: backbones take a few hundred pixels.
@@ -84,7 +84,7 @@ class AlignThenPrepare:
         elif self.config.no_face == "drop":
             raise InputError("no landmarks")
         else:
-            face = ResizeCrop(self.size or min(*image.shape[:2], _LARGEST), interpolation="bicubic")(image)
+            face = InputSpec(self.size or min(*image.shape[:2], _LARGEST), interpolation="bicubic")(image)
         return face if self.inner is None else self.inner(face, None)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import ResizeCrop, make_backbone
+from featlab.extraction.backbones import InputSpec, make_backbone
 from featlab.extraction.backbones.builtin import template
 from featlab.extraction.faces import eye_centres
 from featlab.extraction.faces.align import AlignConfig, align_face, with_alignment
@@ -88,7 +88,7 @@ def first_points(images, landmarks):
 
 def test_a_picture_without_a_face_is_cut_in_the_middle_or_refused_and_landmarks_stay_as_they_are(refused, stand_in):
     picture = np.random.default_rng(0).integers(0, 256, (150, 300, 3), dtype=np.uint8)
-    inner = stand_in(first_points, ResizeCrop(100))
+    inner = stand_in(first_points, InputSpec(100))
     keep, drop = (with_alignment(inner, AlignConfig(no_face=choice)) for choice in ("keep", "drop"))
     assert (keep.needs_landmarks, drop.needs_landmarks) == (False, True)
     face = align_face(picture, eye_centres(FACE), 100, 0.36)
@@ -98,7 +98,7 @@ def test_a_picture_without_a_face_is_cut_in_the_middle_or_refused_and_landmarks_
         with refused(InputError, "alignment needs landmarks"):
             aligned.prepare(picture, None)
     for nowhere in (np.full((68, 2), np.nan, np.float32), np.full((68, 2), 20, np.float32)):
-        middle = ResizeCrop(100, interpolation="bicubic")(picture)
+        middle = InputSpec(100, interpolation="bicubic")(picture)
         np.testing.assert_array_equal(keep.prepare(picture, nowhere), middle)
         with refused(InputError, "no landmarks"):
             drop.prepare(picture, nowhere)
@@ -112,10 +112,10 @@ def test_the_inner_preparation_follows_and_says_the_size(stand_in, refused):
     )
     whole = align_face(image, eye_centres(FACE), None, 0.36)
     assert halved.prepare(image, FACE).shape == whole[::2].shape
-    hog, cropping = make_backbone("hog"), stand_in(first_points, ResizeCrop(40, crop=0.875))
+    hog, cropping = make_backbone("hog"), stand_in(first_points, InputSpec(40, crop=0.875))
     for backbone, words in (
         (hog, "(96x96, distance 0.3, height 0.4; no face: left out)"),
-        (stand_in(first_points, ResizeCrop(40)), "(40x40, distance"),
+        (stand_in(first_points, InputSpec(40)), "(40x40, distance"),
         (stand_in(first_points), "(own scale, distance"),
         (cropping, "(own scale, distance"),
     ):
