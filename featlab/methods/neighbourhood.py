@@ -11,7 +11,7 @@ from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.fit import Rates, SGDConfig, SGDMethod, Student, TargetObjective, make_student
+from featlab.methods.fit import RATES, SGDConfig, SGDMethod, Student, TargetObjective, make_student
 from featlab.methods.losses.target import (
     centre_labels,
     entropies,
@@ -100,19 +100,16 @@ class NeighbourMethod(SGDMethod):
 class NRCConfig(SGDConfig):
     """Neighbourhood reciprocity clustering. No row has more neighbours than there are others."""
 
+    weight_decay = 5e-4
+    decay = False
+    # K and M in the second half of the epochs.
+    late_neighbours = 5
+    late_expanded = 4
+
     epochs: int = option(40, search=(15, 40))
     lr: float = option(1e-3, search=(3e-4, 1e-3, 3e-3))
-    weight_decay: float = 5e-4
-    decay: bool = False
     neighbours: int = option(3, "K, neighbours of a row, in the first half of the epochs.", minimum=1, search=(2, 3))
     expanded: int = option(2, "M, neighbours of a neighbour, in the first half.", minimum=1)
-    late_neighbours: int = option(5, "K in the second half.", minimum=1)
-    late_expanded: int = option(4, "M in the second half.", minimum=1)
-
-    def sizes(self, epoch: int) -> tuple[int, int]:
-        """Return K and M in an epoch, counted from 0."""
-        late = 2 * epoch >= self.epochs
-        return (self.late_neighbours, self.late_expanded) if late else (self.neighbours, self.expanded)
 
 
 class NRC(NeighbourMethod):
@@ -127,18 +124,20 @@ class NRC(NeighbourMethod):
         "(trunk = adapter puts a residual MLP on features in its place), without image augmentation."
     )
     config_type = NRCConfig
-    rates = Rates(classifier=1.0)
+    rates = RATES | {"classifier": 1.0}
 
     def objective(self, student: Student, features: Tensor) -> TargetObjective:
         """Return the agreement with neighbours and with theirs, and the size of the neighbourhood by epoch."""
         with student.evaluating():
             z = student.bottleneck(features)
             bank = NeighbourBank.of(z, torch.softmax(student.head.classify(z), dim=1))
-        sizes = self.config.sizes(0)
+        config: NRCConfig = self.config
+        sizes = config.neighbours, config.expanded
 
         def grow(epoch: int) -> None:
             nonlocal sizes
-            sizes = self.config.sizes(epoch)
+            if 2 * epoch >= config.epochs:
+                sizes = config.late_neighbours, config.late_expanded
 
         def losses(rows: Tensor) -> Terms:
             z = student.bottleneck(features[rows])
@@ -213,11 +212,7 @@ class TPDSConfig(SGDConfig):
     """Target prediction distribution searching; the rest in `SGDConfig`."""
 
     diversity: float = option(
-        1.0,
-        "Weight of the entropy of the mean prediction, which is made large: 1 for Office and DomainNet, "
-        "0.5 for Office-Home, 0 for VisDA.",
-        minimum=0,
-        search=(0.0, 0.5, 1.0),
+        1.0, "Weight of the entropy of the mean prediction, made large.", minimum=0, search=(0.0, 0.5, 1.0)
     )
 
 
@@ -234,7 +229,7 @@ class TPDS(NeighbourMethod):
         "the adapter. No image augmentation."
     )
     config_type = TPDSConfig
-    rates = Rates(classifier=0.1)
+    rates = RATES | {"classifier": 0.1}
 
     def objective(self, student: Student, features: Tensor) -> TargetObjective:
         """Return the information that rows share with the ends of their walks, which are renewed every epoch."""

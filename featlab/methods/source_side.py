@@ -58,13 +58,11 @@ class FusedHead(nn.Module):
 class ICIDConfig(JointConfig):
     """Fusion of two channels."""
 
+    removed = {"distinction": "the losses of both channels' own tasks weigh alike; see pairs"}  # noqa: RUF012
+
     pairs: float = option(
-        1.0,
-        "Weight of telling whether two rows are of one class, from the intra-category channel.",
-        minimum=0,
-        search=(0.1, 1.0),
+        1.0, "Weight of telling, by the intra-category channel, pairs of one class.", minimum=0, search=(0.1, 1.0)
     )
-    distinction: float = option(1.0, "Weight of the inter-category channel's own classification.", minimum=0)
     dropout: float = option(
         0.6, "Of what the classifiers are given in training.", minimum=0, maximum=1, search=(0.0, 0.6)
     )
@@ -102,7 +100,7 @@ class ICID(JointMethod):
             return {
                 "classification": F.cross_entropy(student.head.classify(fused), batch.labels),
                 "pairs": config.pairs * pairs,
-                "distinction": config.distinction * distinction,
+                "distinction": distinction,
             }
 
         new = [*common.parameters(), *distinct.parameters(), *judge.parameters()]
