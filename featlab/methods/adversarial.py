@@ -13,7 +13,15 @@ from featlab.compute import torch_generator
 from featlab.config.options import option
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import Student
-from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObjective, both_domains, new_part
+from featlab.methods.joint import (
+    CombinedHead,
+    JointBatch,
+    JointConfig,
+    JointMethod,
+    JointObjective,
+    both_domains,
+    new_part,
+)
 from featlab.methods.losses.domains import (
     Discriminator,
     conditional_domain_loss,
@@ -21,7 +29,6 @@ from featlab.methods.losses.domains import (
     reversal_strength,
     sliced_wasserstein,
 )
-from featlab.model.networks import SourceHead
 from featlab.model.training import Terms
 
 
@@ -29,20 +36,17 @@ from featlab.model.training import Terms
 class CADAConfig(JointConfig):
     """Conditional domain-adversarial training."""
 
-    # Of the discriminator.
-    hidden = 512
-    dropout = 0.5
+    removed = dict.fromkeys(("hidden", "dropout"), "the discriminator is the published one")
 
     iterations: int = option(500, search=(100, 500))
     domain: float = option(1.0, "Weight of the discriminator's loss.", minimum=0, search=(0.1, 1.0))
 
 
-def new_discriminator(student: Student, config: CADAConfig, seed: int) -> Discriminator:
+def new_discriminator(student: Student, seed: int) -> Discriminator:
     """Return an untrained discriminator of (n, K·H) rows p ⊗ z on the student's device."""
-    width = student.classes * student.head.linear.out_features
-    random = torch_generator(seed, "dropout")
-    device = student.head.linear.weight.device
-    return new_part(lambda: Discriminator(width, config.hidden, config.dropout, random), device, seed, "discriminator")
+    weight, random = student.head.linear.weight, torch_generator(seed, "dropout")
+    width = student.classes * len(weight)
+    return new_part(lambda: Discriminator(width, random), weight.device, seed, "discriminator")
 
 
 class CADA(JointMethod):
@@ -60,7 +64,7 @@ class CADA(JointMethod):
 
     def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
         """Return the classification of source rows and the loss of the discriminator."""
-        discriminator = new_discriminator(student, self.config, seed)
+        discriminator = new_discriminator(student, seed)
 
         def losses(batch: JointBatch) -> Terms:
             z = student.bottleneck(torch.cat([batch.source, batch.target]))
@@ -75,22 +79,6 @@ def domain_terms(discriminator: Discriminator, z: Tensor, logits: Tensor, batch:
     strength = reversal_strength(batch.step, batch.total)
     domain = conditional_domain_loss(discriminator, z, torch.softmax(logits, dim=1), count, strength)
     return {"classification": F.cross_entropy(logits[:count], batch.labels), "domain": weight * domain}
-
-
-class TwoClassifiers(nn.Module):
-    """B with two classifiers, whose logits are averaged."""
-
-    def __init__(self, head: SourceHead, second: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-        self.second = second
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (n, K) logits of (n, D) features."""
-        z = self.head.bottleneck(features)
-        # The mean of two that are equal is what both are, bitwise.
-        logits: Tensor = 0.5 * self.head.classify(z) + 0.5 * self.second(z)
-        return logits
 
 
 def part_ways(first: nn.Module, second: nn.Module, spread: float, random: torch.Generator) -> None:
@@ -133,6 +121,11 @@ class SWD(JointMethod):
         first, second = student.head.classifier, copy.deepcopy(student.head.classifier)
         random = torch_generator(seed, "directions")
 
+        def mean(z: Tensor) -> Tensor:
+            # The mean of two that are equal is what both are, bitwise.
+            logits: Tensor = 0.5 * first(z) + 0.5 * second(z)
+            return logits
+
         def begin(step: int) -> None:
             if step == 0:
                 part_ways(first, second, config.spread, random)
@@ -167,5 +160,5 @@ class SWD(JointMethod):
             copies=list(second.parameters()),
             more=((disagree, heads), (agree, bottleneck)),
             on_step=begin,
-            head=lambda: TwoClassifiers(student.head, second),
+            head=CombinedHead(student.head, mean, second=second),
         )

@@ -17,9 +17,8 @@ from featlab.config.options import option
 from featlab.methods.adversarial import CADAConfig, domain_terms, new_discriminator
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import Student
-from featlab.methods.joint import JointBatch, JointMethod, JointObjective, is_due, new_part
+from featlab.methods.joint import CombinedHead, JointBatch, JointMethod, JointObjective, is_due, new_part
 from featlab.methods.losses.target import class_centres
-from featlab.model.networks import SourceHead
 from featlab.model.training import Terms
 
 ACROSS = ((1.0, 0.9), (0.9, 1.0))
@@ -98,24 +97,6 @@ def normalised(norm: nn.BatchNorm1d, values: Tensor, bn_mode: str) -> Tensor:
     return F.batch_norm(values, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
-class GraphHead(nn.Module):
-    """B with the target's BatchNorm, the graph with the source's cluster means, and C."""
-
-    source_means: Tensor
-
-    def __init__(self, head: SourceHead, graph: GraphAdaptation, source_means: Tensor) -> None:
-        super().__init__()
-        self.head = head
-        self.graph = graph
-        self.register_buffer("source_means", source_means)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (n, K) logits of (n, D) features of target rows."""
-        z = self.head.bottleneck(features)
-        change = self.graph(pair_nodes(z, self.source_means, TARGET))[:, TARGET]
-        return self.head.classify(z + change)
-
-
 @dataclass(frozen=True)
 class AGRAConfig(CADAConfig):
     """Adversarial graph representation adaptation."""
@@ -150,12 +131,13 @@ class AGRA(JointMethod):
         head = student.head
         # B's own BatchNorm becomes the target's: it is the one that the model predicts with.
         source_norm = copy.deepcopy(head.norm)
-        discriminator = new_discriminator(student, config, seed)
+        discriminator = new_discriminator(student, seed)
         width = head.linear.out_features
         graph = new_part(lambda: GraphAdaptation(width, config.graph_hidden), features.device, seed, "graph")
         # Of the clusters of source and target: the source's class means at first.
         with torch.no_grad():
-            start = class_centres(source_norm(head.linear(source.features)), F.one_hot(source.labels).float())
+            member = F.one_hot(source.labels, student.classes).float()
+            start = class_centres(source_norm(head.linear(source.features)), member)
         means = [start[torch.unique(source.labels)]] * 2
 
         def renew(step: int) -> None:
@@ -178,6 +160,9 @@ class AGRA(JointMethod):
             z = torch.cat([ours + changes[:count, SOURCE], theirs + changes[count:, TARGET]])
             return domain_terms(discriminator, z, head.classify(z), batch, config.domain)
 
+        def predict(z: Tensor) -> Tensor:
+            return head.classify(z + graph(pair_nodes(z, means[SOURCE], TARGET))[:, TARGET])
+
         alone = len(features) == 1 and config.bn_mode == "train"
         warning = "one row is no batch for the target's BatchNorm: the source's statistics stay"
         return JointObjective(
@@ -185,6 +170,6 @@ class AGRA(JointMethod):
             copies=list(source_norm.parameters()),
             extra=[*discriminator.parameters(), *graph.parameters()],
             on_step=renew,
-            head=lambda: GraphHead(head, graph, means[SOURCE]),
+            head=CombinedHead(head, predict, graph=graph),
             warnings=(warning,) if alone else (),
         )

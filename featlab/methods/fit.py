@@ -113,8 +113,8 @@ class SGDConfig(Options):
 
     momentum = 0.9
     weight_decay = 1e-3
+    # Whether the rate falls as (1 + 10 t/T)^−¾; else it is constant.
     decay = True
-    """Whether the rate falls as (1 + 10 t/T)^−¾; else it is constant."""
 
     epochs: int = option(
         15, "Passes over the target rows; 0 leaves the source model as it is.", minimum=0, search=(5, 15)
@@ -131,13 +131,8 @@ class SGDConfig(Options):
     )
 
 
-RATES: Mapping[str, float] = {"trunk": 0.1, "bottleneck": 1.0}
+RATES = {"trunk": 0.1, "bottleneck": 1.0}
 """Learning rates of a student's parts as multiples of `SGDConfig.lr`; a part without one stays frozen."""
-
-
-def shot_decay(step: int, total: int) -> float:
-    """Return the factor of the first learning rate at a step: (1 + 10 t/T)^−¾ (SHOT, Liang et al. 2020)."""
-    return float((1.0 + 10.0 * step / max(1, total)) ** -0.75)
 
 
 def fit_sgd(
@@ -175,8 +170,8 @@ def fit_sgd(
             student.set_mode(config.bn_mode)
             yield from shuffled_batches(rows, batch, minimum, random)
 
-    # The official code counts the step before it sets the rate: t goes from 1 to T.
-    decay = (lambda step: shot_decay(step + 1, total)) if config.decay else None
+    # As SHOT. The official code counts the step before it sets the rate: t goes from 1 to T.
+    decay = (lambda step: float((1 + 10 * (step + 1) / total) ** -0.75)) if config.decay else None
     advice = f"lower {config.key(rate_option)} ({config.lr})"
     fit = train([Phase(optimiser, losses)], batches(), advice=advice, rate=decay)
     student.set_mode("eval")
@@ -195,6 +190,8 @@ class SGDMethod(Method):
     setting = "SFDA (model-based)"
     supports_single_class = False
     rates: ClassVar[Mapping[str, float]] = RATES
+    neighbours_teach: ClassVar[bool] = False
+    """Whether a row learns from other rows: from a single one nothing is learnt then."""
 
     @abstractmethod
     def objective(self, student: Student, features: Tensor) -> TargetObjective:
@@ -205,6 +202,8 @@ class SGDMethod(Method):
         self.check(bundle, target)
         features = ordered_features(bundle, target)
         student = make_student(bundle, self.config.trunk, seed)
+        if self.neighbours_teach and len(features) == 1:
+            return AdaptedModel(student.model(bundle), warnings=("one row has no neighbour: nothing was learnt",))
         losses, renew = self.objective(student, features)
         fit = fit_sgd(student, len(features), self.config, losses, seed=seed, rates=self.rates, on_epoch=renew)
         return AdaptedModel(student.model(bundle), **fit.summary())

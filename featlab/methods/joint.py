@@ -16,7 +16,7 @@ from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
 from featlab.methods.fit import Student, bn_option, make_student
-from featlab.model.networks import AdaptedModel, PersonalModel
+from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead
 from featlab.model.training import Fit, Phase, Terms, endless_batches, train
 from featlab.protocol.splits import Target
 
@@ -71,9 +71,23 @@ class JointObjective:
     extra: Sequence[nn.Parameter] = ()  # Those that start from nothing, and learn ten times as fast.
     more: Sequence[tuple[Losses, Sequence[nn.Parameter]]] = ()  # Updates after that in a step, and what each changes.
     on_step: Callable[[int], None] | None = None  # Given the step's number before it, for what is renewed at times.
-    # Makes what predicts in the place of B and C, once they are trained; ``None`` where they do.
-    head: Callable[[], nn.Module] | None = None
+    head: nn.Module | None = None  # Predicts in the place of B and C; ``None`` where they do.
     warnings: tuple[str, ...] = ()  # What the user should know, a line each.
+
+
+class CombinedHead(nn.Module):
+    """B and C with parts of a method's own: ``predict`` makes (n, K) logits of (n, H) outputs of B."""
+
+    def __init__(self, head: SourceHead, predict: Callable[[Tensor], Tensor], **parts: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+        self.predict = predict
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (n, K) logits of (n, D) features."""
+        return self.predict(self.head.bottleneck(features))
 
 
 class JointMethod(SourceAccess):
@@ -96,8 +110,7 @@ class JointMethod(SourceAccess):
         features = ordered_features(bundle, target)
         goal = self.objective(student, source, features, seed)
         fit = fit_jointly(student, source, features, self.config, goal, seed=seed)
-        head = student.head if goal.head is None else goal.head()
-        model = PersonalModel(bundle.projection, None, head.requires_grad_(False))
+        model = PersonalModel(bundle.projection, None, (goal.head or student.head).requires_grad_(False))
         return AdaptedModel(model, **replace(fit, warnings=goal.warnings).summary())
 
 

@@ -15,7 +15,6 @@ from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObj
 from featlab.methods.losses.domains import (
     class_weights,
     exponential_kernel,
-    joint_kernel,
     marginal_weights,
     maximum_mean_discrepancy,
 )
@@ -28,7 +27,7 @@ def discriminative_loss(z: Tensor, labels: Tensor) -> Tensor:
 
     A pair's distance is 1 − exp(−‖z_i − z_j‖ / mean), in [0, 1]: there is an end to how far classes are pushed.
     """
-    distance = 1.0 - exponential_kernel(z, z)
+    distance = 1.0 - exponential_kernel(z)
     same = (labels.unsqueeze(1) == labels).to(z.dtype)
     other = 1.0 - same
     # The diagonal adds nothing to the sum of distances within a class, and is not counted.
@@ -120,7 +119,7 @@ class DETN(JointMethod):
 
         def losses(batch: JointBatch) -> Terms:
             ours, theirs = both_domains(student.bottleneck, batch)
-            kernel = joint_kernel(ours, theirs, config.bandwidth)
+            kernel = exponential_kernel(torch.cat([ours, theirs]), config.bandwidth)
             weights = marginal_weights(ratios[batch.labels], len(theirs))
             terms = {
                 "classification": F.cross_entropy(student.head.classify(ours), batch.labels),
@@ -168,7 +167,7 @@ def norm_growth_loss(z: Tensor) -> Tensor:
 class SAFNConfig(JointConfig):
     """Stepwise adaptive feature norm."""
 
-    norm_step = 1.0
+    removed = {"norm_step": "norms grow by 1, as published"}  # noqa: RUF012
 
     lr: float = option(1e-3, search=(1e-4, 3e-4, 1e-3))
     norm: float = option(0.05, "Weight of the growth of norms, per domain.", minimum=0, search=(0.01, 0.05, 0.1))
