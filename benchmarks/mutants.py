@@ -120,7 +120,7 @@ MUTANTS = (
     ),
     (
         "featlab/pairing/nearest.py",
-        "space.limit(rows, left_out) + 2 * TIE * space.scale[rows]",
+        "space.limit(rows, left_out) + 2 * TIE",
         "space.limit(rows, left_out) - 1.0",
         "tests/pairing",
     ),

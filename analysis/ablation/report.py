@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featlab.analysis.ablation import figures
-from featlab.analysis.ablation.run import AblationReport, Difference, Point
+from featlab.analysis.ablation.run import AblationReport, Point
 from featlab.analysis.evaluation import competes
 from featlab.analysis.evaluation.summary import LEVEL
 from featlab.analysis.inside.faces import find_faces
@@ -17,6 +17,7 @@ from featlab.analysis.inside.pairs import example_pairs, known_strategies, pairs
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.table import MISSING, Table, p_words
 from featlab.config.analysis import LOSS_TERMS
+from featlab.evaluation.statistics import Comparison, compare_scores
 from featlab.evaluation.summary import MethodSummary
 from featlab.workspace.workspace import Workspace
 
@@ -80,7 +81,7 @@ def example_figures(workspace: Workspace, images: Path | None, notify: Callable[
 
 def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
     """Return the numbers of every figure and table, an entry a (data set, setting, method); scores are fractions."""
-    none = Difference(math.nan, (math.nan, math.nan), math.nan, 0)
+    none = compare_scores(())
     lines = []
     for point in report.points:
         for item in point.summaries:
@@ -96,7 +97,7 @@ def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
                     "macro_f1": item.macro_f1,
                     "low": item.ci95[0],
                     "high": item.ci95[1],
-                    "difference": other.value,
+                    "difference": other.difference,
                     "difference_low": other.ci95[0],
                     "difference_high": other.ci95[1],
                     "p": other.p,
@@ -169,7 +170,7 @@ def _sentence(report: AblationReport, method: str, scored: Sequence[tuple[float,
     if not differences:
         return said
     clear = [
-        f"{label} ({100 * difference.value:+.1f}, {p_words(difference.p)})"
+        f"{label} ({100 * difference.difference:+.1f}, {p_words(difference.p)})"
         for label, difference in differences.items()
         if difference.p < LEVEL
     ]
@@ -221,7 +222,7 @@ def _interval_text(value: float, ci95: tuple[float, float], sign: str = "") -> s
     return f"{100 * value:{sign}.2f}{interval}"
 
 
-def _difference_text(difference: Difference | None) -> str:
-    if difference is None or math.isnan(difference.value):
+def _difference_text(difference: Comparison | None) -> str:
+    if difference is None or math.isnan(difference.difference):
         return MISSING
-    return f"{_interval_text(difference.value, difference.ci95, '+')} {p_words(difference.p)}"
+    return f"{_interval_text(difference.difference, difference.ci95, '+')} {p_words(difference.p)}"

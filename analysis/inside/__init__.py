@@ -96,8 +96,7 @@ def can_be_split(workspace: Workspace, subjects: Sequence[str]) -> tuple[dict[st
     return splits, failures
 
 
-EXTRACTED, UNADAPTED = "as extracted", "T, not adapted"  # Names of the views that belong to no method.
-_OWN_OFFSET, _THROUGH_T = "each with their own offset", "through T, each with their own offset"
+EXTRACTED = "as extracted"  # Name of the view that belongs to no method.
 _BLOCK = 65536  # Rows at a time.
 
 
@@ -105,41 +104,39 @@ _BLOCK = 65536  # Rows at a time.
 class View:
     """The rows of one target and of the source, as B is given them."""
 
-    name: str  # A method's registry name, EXTRACTED or UNADAPTED.
     source: NDArray[np.float32]  # (N, d)
     target: NDArray[np.float32]  # (n, d)
     reference: str  # What was done to the source rows, in words.
 
 
-def person_views(people: AdaptedPeople, person: AdaptedPerson) -> tuple[View, ...]:
-    """Return a target's views: as extracted, through T before it is adapted (if a method uses it), by each method."""
+def person_views(people: AdaptedPeople, person: AdaptedPerson) -> dict[str, View]:
+    """Return a target's views by name: as extracted, and by each method."""
     bundle, embeddings = people.bundle, person.table.embeddings
-    base, head = base_model(bundle), bundle.head
+    base = base_model(bundle)
 
-    def target(name: str, model: PersonalModel) -> NDArray[np.float32]:
-        return _finite(features_of(model, embeddings), name)
+    def view(name: str, source: Tensor, model: PersonalModel, reference: str) -> View:
+        rows = source.cpu().numpy(), features_of(model, embeddings).numpy()
+        if not all(np.isfinite(values).all() for values in rows):
+            raise InputError(f"{name}: its features hold NaN or infinity; nothing to compare")
+        return View(*rows, reference)
 
-    extracted = _finite(features_of(base, people.source.embeddings), EXTRACTED)
-    views = [View(EXTRACTED, extracted, target(EXTRACTED, base), EXTRACTED)]
+    extracted = features_of(base, people.source.embeddings)
     moved, centre = moved_source(bundle, people.source)
-    translated: NDArray[np.float32] | None = None
+    views = {EXTRACTED: view(EXTRACTED, extracted, base, EXTRACTED)}
     for name, adapted in person.models.items():
-        given, translator = target(name, adapted.model), adapted.model.translator
+        model, rows, reference = adapted.model, extracted, EXTRACTED
         if issubclass(get_method(name), PFT):
-            if translated is None:
-                with torch.no_grad():
-                    passed: Tensor = bundle.translator(moved.to(bundle.projection.mean.device))
-                translated = _finite(passed, name)
-                plain = PersonalModel(bundle.projection, bundle.translator, head)
-                views.append(View(UNADAPTED, translated, target(UNADAPTED, plain), _THROUGH_T))
-            views.append(View(name, translated, given, _THROUGH_T))
-        elif isinstance(translator, Affine) and torch.equal(translator.weight.cpu(), torch.eye(len(centre))):
+            with torch.no_grad():
+                rows = bundle.translator(moved.to(bundle.projection.mean.device))
+            reference = "through T, each with their own offset"
+        elif isinstance(model.translator, Affine) and torch.equal(
+            model.translator.weight.cpu(), torch.eye(len(centre))
+        ):
             # Onto the point to which the method moves the target's neutral clip.
-            place = features_of(adapted.model, embeddings[person.split.adapt]).mean(dim=0)
-            views.append(View(name, _finite(moved + (place - centre), name), given, _OWN_OFFSET))
-        else:
-            views.append(View(name, extracted, given, EXTRACTED))
-    return tuple(views)
+            place = features_of(model, embeddings[person.split.adapt]).mean(dim=0)
+            rows, reference = moved + (place - centre), "each with their own offset"
+        views[name] = view(name, rows, model, reference)
+    return views
 
 
 def features_of(model: PersonalModel, embeddings: NDArray[np.float32]) -> Tensor:
@@ -185,10 +182,3 @@ def _evenly(rows: NDArray[np.intp], group: NDArray[np.intp], wanted: int) -> NDA
     phase = np.repeat(np.arange(len(codes)) * sizes, sizes)
     step, length = wanted * len(codes), np.repeat(sizes * len(codes), sizes)
     return order[((place + 1) * step + phase) // length > (place * step + phase) // length]
-
-
-def _finite(features: Tensor, name: str) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = features.cpu().numpy()
-    if not np.isfinite(values).all():
-        raise InputError(f"{name}: its features hold NaN or infinity; nothing to compare")
-    return values

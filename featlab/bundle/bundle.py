@@ -118,10 +118,10 @@ class Bundle:
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> Path:
-    """Write a bundle into a folder, whole or not at all (a BundleError); return it. One that is there is replaced."""
+    """Write a bundle into a folder, whole or not at all; return it. One that is there is replaced."""
     if folder.exists() and not (folder / _META).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: can't be written, what is there is no model bundle; choose another name")
-    with atomic_folder(folder, error=BundleError) as draft:
+    with atomic_folder(folder) as draft:
         write_bundle(draft, bundle)
     return folder
 

@@ -182,7 +182,6 @@ class PretrainConfig(Options):
         LAYERS,
         "Where style is compared: the translated `embedding`, the `bottleneck`, or both.",
         choices=LAYERS,
-        required=True,
         only=ON_PAIRS,
     )
     axis: str = option(

@@ -7,14 +7,13 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from sklearn.neighbors import NearestNeighbors
 
-from featlab.analysis.inside import EXTRACTED, UNADAPTED, View, adapt_people, person_views, pick_rows
+from featlab.analysis.inside import EXTRACTED, View, adapt_people, person_views, pick_rows
 from featlab.analysis.inside import map as module
-from featlab.analysis.inside.map import check_plane, feature_map, plane, score_views
-from featlab.analysis.inside.map_figure import map_result, plot_map, scores_sentence
+from featlab.analysis.inside.map import check_plane, feature_map, map_result, own_class, plane, plot_map
 from featlab.errors import ConfigError, InputError
 
 METHODS = ("pft", "sfda-it", "neutral-shift", "referenced")
@@ -29,7 +28,7 @@ def adapted(people, opened):
 
 @pytest.fixture(scope="module")
 def views(adapted):
-    return {view.name: view for view in person_views(adapted, adapted.people[0])}
+    return person_views(adapted, adapted.people[0])
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def projected(adapted, table):
 
 
 def test_a_view_is_the_projection_alone_or_moves_everyone_alike(adapted, views):
-    assert list(views) == [EXTRACTED, UNADAPTED, *METHODS]
+    assert list(views) == [EXTRACTED, *METHODS]
     assert np.allclose(views[EXTRACTED].source, projected(adapted, adapted.source), atol=1e-4)
     assert np.allclose(views[EXTRACTED].target, projected(adapted, adapted.people[0].table), atol=1e-4)
     person, source = adapted.people[0], adapted.source
@@ -64,7 +63,7 @@ def test_a_view_is_the_projection_alone_or_moves_everyone_alike(adapted, views):
         for code in np.unique(source.subject):
             mine = (source.subject == code) & (source.label == source.neutral_code)
             assert np.allclose(views[name].source[mine].mean(axis=0), place, atol=1e-4)
-    assert views["sfda-it"].source is views[EXTRACTED].source
+    assert np.array_equal(views["sfda-it"].source, views[EXTRACTED].source)
     assert views["sfda-it"].reference == EXTRACTED
 
 
@@ -81,8 +80,6 @@ def test_pft_meets_every_source_person_with_their_own_offset(adapted, views):
     with torch.no_grad():
         expected = bundle.translator(torch.from_numpy(moved.astype(np.float32))).numpy()
     assert np.allclose(views["pft"].source, expected, atol=1e-4)
-    assert views[UNADAPTED].source is views["pft"].source
-    assert not np.allclose(views[UNADAPTED].target, views["pft"].target)
     assert "own offset" in views["pft"].reference
 
 
@@ -106,64 +103,54 @@ def test_rows_are_picked_evenly_and_rare_groups_keep_all_of_theirs():
     assert np.bincount(subject[picked]).max() <= 2
 
 
-def scored(source, target, source_label, target_label, test):
-    view = View(EXTRACTED, np.asarray(source, np.float32), np.asarray(target, np.float32), EXTRACTED)
-    return score_views([view], np.asarray(source_label), np.asarray(target_label), np.asarray(test))[0]
+def scored(source, target, theirs, ours, test):
+    view = View(np.asarray(source, np.float32), np.asarray(target, np.float32), EXTRACTED)
+    return own_class(view, np.asarray(theirs), np.asarray(ours), np.asarray(test))
 
 
-def test_scores_equal_those_of_scikit_learn():
+def test_the_score_is_the_share_of_the_ten_nearest_known_source_rows_that_show_the_class():
     rng = np.random.default_rng(2)
-    source, target = rng.normal(size=(80, 5)).astype(np.float32), rng.normal(size=(30, 5)).astype(np.float32)
+    source, target = rng.normal(size=(80, 5)), rng.normal(size=(30, 5))
     theirs, ours, test = rng.integers(-1, 3, 80), rng.integers(-1, 3, 30), np.arange(5, 30)
-    score = scored(source, target, theirs, ours, test)
     known, rows = theirs >= 0, test[ours[test] >= 0]
-    index = NearestNeighbors(n_neighbors=10).fit(source[known]).kneighbors(target[rows], return_distance=False)
-    assert score.own_class == pytest.approx(np.mean(theirs[known][index] == ours[rows][:, None]))
-    frequency = np.bincount(theirs[known]) / known.sum()
-    assert score.by_chance == pytest.approx(np.mean([frequency[code] for code in ours[rows]]))
-    assert score.rows == len(rows)
-
-
-def test_what_cannot_be_scored_is_no_number():
-    rng = np.random.default_rng(3)
-    source, target = rng.normal(size=(4, 3)), rng.normal(size=(6, 3))
-    one_class, unlabelled, unknown, absent = (
-        scored(source, target, theirs, [ours] * 6, range(6))
-        for theirs, ours in (([0, 0, 1, 1], 1), ([0, 0, 1, 1], -1), ([-1] * 4, 0), ([0, 0, 1, 1], 2))
-    )
-    assert one_class.own_class == 0.5
-    assert np.isnan([unlabelled.own_class, unknown.own_class]).all()
-    assert "nothing is scored" in scores_sentence("x", [unlabelled], {})
-    assert (absent.own_class, absent.by_chance) == (0.0, 0.0)
+    index = np.argsort(cdist(target[rows], source[known]))[:, :10]
+    expected = np.mean(theirs[known][index] == ours[rows][:, None])
+    assert scored(source, target, theirs, ours, test) == pytest.approx(expected)
+    for few, label, score in (
+        ([0, 0, 1, 1], 1, 0.5),
+        ([0, 0, 1, 1], 2, 0),
+        ([0, 0, 1, 1], -1, None),
+        ([-1] * 4, 0, None),
+    ):
+        found = scored(source[:4], target[:6], few, [label] * 6, range(6))
+        assert np.isnan(found) if score is None else found == score
 
 
 def test_tsne_is_that_of_scikit_learn_and_umap_starts_from_a_fixed_seed_on_one_thread(monkeypatch):
     rows = np.random.default_rng(4).normal(size=(40, 6)).astype(np.float32)
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    first, again = (plane(rows, "tsne", perplexity=8, seed=5) for _ in range(2))
+    first, again = (plane(rows, "tsne", seed=5) for _ in range(2))
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
     assert np.array_equal(first, again)
-    assert np.allclose(first, TSNE(perplexity=8, init="pca", random_state=5).fit_transform(rows), atol=1e-3)
+    assert np.allclose(first, TSNE(perplexity=13, init="pca", random_state=5).fit_transform(rows), atol=1e-3)
     umap = Mock()
     umap.UMAP.return_value.fit_transform = lambda rows: rows[:, :2]
     monkeypatch.setitem(sys.modules, "umap", umap)
     rows = np.random.default_rng(0).normal(size=(6, 3))
-    assert plane(rows, "umap", perplexity=0, seed=7).shape == (6, 2)
+    assert plane(rows, "umap", seed=7).shape == (6, 2)
     umap.UMAP.assert_called_once_with(n_neighbors=5, init="pca", random_state=7, n_jobs=1)
 
 
-def test_what_makes_no_map_is_refused_and_the_perplexity_adapts(monkeypatch, mapped):
+def test_what_makes_no_map_is_refused(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     for ask, what in (
-        (lambda: plane(np.ones((10, 4)), "tsne", perplexity=1, seed=0), "same features"),
-        (lambda: plane(np.ones((3, 4)), "tsne", perplexity=1, seed=0), "four rows"),
-        (lambda: plane(np.arange(10.0)[:, None], "tsne", perplexity=1, seed=0), "two dimensions"),
+        (lambda: plane(np.ones((10, 4)), "tsne", seed=0), "same features"),
+        (lambda: plane(np.ones((3, 4)), "tsne", seed=0), "four rows"),
+        (lambda: plane(np.arange(10.0)[:, None], "tsne", seed=0), "two dimensions"),
         (lambda: check_plane("umap"), r"pip install 'featlab\[umap\]'"),
     ):
         with pytest.raises((ConfigError, InputError), match=what):
             ask()
-    assert mapped().perplexity == 30
-    assert 1 < mapped(sources=6, targets=3).perplexity < 30
 
 
 def points(item, panel, group):
@@ -195,7 +182,7 @@ def test_principal_axes_are_those_of_the_source_as_extracted(adapted, views, map
     fitted = PCA(2).fit(views[EXTRACTED].source)
     expected = fitted.transform(views["pft"].target[adapted.people[0].split.test])
     assert np.allclose(np.abs(points(item, "pft", "translated")), np.abs(expected), atol=1e-3)
-    assert item.variances == pytest.approx(fitted.explained_variance_ratio_, abs=1e-4)
+    assert item.axes[1] == f"source PC 2 ({100 * fitted.explained_variance_ratio_[1]:.0f} %)"
 
 
 def test_the_figure_fits_whatever_it_holds_and_the_page_says_what_the_panels_are(
@@ -203,20 +190,15 @@ def test_the_figure_fits_whatever_it_holds_and_the_page_says_what_the_panels_are
 ):
     one = replace(adapted.people[0], models={"pft": adapted.people[0].models["pft"]})
     few = mapped("pca", 6, 3, person=one)
-    names = dict.fromkeys(METHODS, "A method of a long name (Somebody & Others, 2021a)")
-    beneath = dict.fromkeys(METHODS, "by image statistics, here of features: the source's are matched")
     for item in (few, drawn_map):
         item = replace(item, classes=tuple(f"a class called {name}" for name in item.classes))
-        readable(plot_map(item, names=names, subtitles=beneath))
+        readable(plot_map(item, dict.fromkeys(item.columns["panel"], "source-access")))
     result = map_result([drawn_map])
     page = stored(result)
     assert (page.figures[0].name, result.figures[0].data) == (f"tsne-{TARGET}", drawn_map.columns)
     rows = f"{len(adapted.people[0].split.test)} test rows of {TARGET}"
     for said in (rows, "sfda-it: as extracted", "pft: through T, each with their own offset"):
         assert said in page.figures[0].caption
-    scores = {score.view: score for score in drawn_map.scores}
-    own = {name: f"{100 * score.own_class:.1f}" for name, score in scores.items()}
-    assert {row[1]: row[3] for row in result.tables["scores"].rows}["pft"] == own["pft"]
-    chance = f"(by chance {100 * scores[EXTRACTED].by_chance:.1f} %)"
-    said = f"{own[EXTRACTED]} % show its class as extracted {chance}, {own['pft']} % after pft, {own['sfda-it']} %"
-    assert said in page.summary[0]
+    own = {score.view: f"{100 * score.own_class:.1f}" for score in drawn_map.scores}
+    assert {row[1]: row[3] for row in result.tables["scores"].rows} == own
+    assert f"{own[EXTRACTED]} % show its class as extracted, {own['pft']} % after pft" in page.summary[0]

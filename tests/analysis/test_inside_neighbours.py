@@ -10,7 +10,6 @@ from featlab.analysis.inside import adapt_people, person_views
 from featlab.analysis.inside.neighbours import (
     KINDS,
     SIDES,
-    Distribution,
     Neighbours,
     neighbours_data,
     neighbours_result,
@@ -41,27 +40,23 @@ def by_hand(adapted, view, rows):
     for row in rows:
         nearest = int((theirs @ view.target[row]).argmax())
         same = source.label[nearest] == person.table.label[row]
-        counts[subjects.index(source.subject[nearest]), KINDS.index("same" if same else "other")] += 1
+        counts[subjects.index(source.subject[nearest]), 0 if same else 1] += 1
     return counts
 
 
 def test_counts_and_their_distribution_equal_those_found_one_frame_at_a_time(adapted, found):
-    views = {view.name: view for view in person_views(adapted, adapted.people[0])}
+    views = person_views(adapted, adapted.people[0])
     test = adapted.people[0].split.test
     assert found.frames == len(test)
     assert found.subjects == adapted.source.subject_names_present()
     for side, name in enumerate(("as extracted", "pft")):
         assert found.counts[side].tolist() == by_hand(adapted, views[name], test).tolist()
     assert found.counts[0].tolist() != found.counts[1].tolist()
-    for side, part in enumerate((found.before, found.after)):
-        totals = found.counts[side].sum(axis=1)
-        assert part.effective == pytest.approx(np.exp(entropy(totals)))
-        assert part.largest_share == pytest.approx(totals.max() / found.frames)
-        assert part.largest == found.subjects[int(totals.argmax())]
-        assert part.found == (totals > 0).sum()
-        assert part.same_class == pytest.approx(found.counts[side, :, 0].sum() / found.frames)
+    for side in range(2):
+        assert found.effective(side) == pytest.approx(np.exp(entropy(found.counts[side].sum(axis=1))))
+        assert found.same_class(side) == pytest.approx(found.counts[side, :, 0].sum() / found.frames)
     same = source_neighbours(adapted, adapted.people[0], "source-only")
-    assert same.before == same.after
+    assert np.array_equal(*same.counts)
 
 
 def test_labels_place_nothing_and_without_them_nothing_is_right_or_wrong(adapted, readable):
@@ -75,8 +70,8 @@ def test_labels_place_nothing_and_without_them_nothing_is_right_or_wrong(adapted
         labelled(label) for label in (person.table.label, 1 - person.table.label, person.table.label * 0 - 1)
     )
     assert given.counts.sum(axis=2).tolist() == swapped.counts.sum(axis=2).tolist()
-    assert swapped.after.same_class == pytest.approx(1 - given.after.same_class)
-    assert np.isnan(unknown.after.same_class)
+    assert swapped.same_class(1) == pytest.approx(1 - given.same_class(1))
+    assert np.isnan(unknown.same_class(1))
     assert unknown.counts[:, :, 2].sum() == 2 * unknown.frames
     result = neighbours_result(unknown)
     assert "without labels" in result.summary[0]
@@ -89,8 +84,7 @@ def made(before, after, *, name="s{}"):
     counts = np.zeros((2, len(before), 3), dtype=np.int64)
     counts[0, :, 0], counts[1, :, 1] = before, after
     subjects = tuple(name.format(number) for number in range(len(before)))
-    part = Distribution(1.5, 2, subjects[0], 0.9, 0.5)
-    return Neighbours("target", "pft", int(sum(before)), "moved", subjects, counts, part, part)
+    return Neighbours("target", "pft", int(sum(before)), "moved", subjects, counts)
 
 
 def test_the_largest_on_either_side_are_named_and_the_rest_is_one_line(found):
@@ -106,14 +100,12 @@ def test_the_largest_on_either_side_are_named_and_the_rest_is_one_line(found):
 
 
 def test_page_and_sentence_have_the_numbers_and_the_figure_fits_whatever_it_holds(found, readable, stored):
-    after = replace(found.after, effective=1.0, same_class=0.6)
-    found = replace(found, before=replace(found.before, effective=2.04, same_class=0.8), after=after)
     result, data = neighbours_result(found), neighbours_data(found)
     page = stored(result)
     assert (page.figures[0].name, result.figures[0].data) == (f"neighbours-{TARGET}", data)
-    assert "2.0 effective subjects of 6 as extracted and of 1.0 after" in page.summary[0]
+    assert f"{found.effective(0):.1f} effective subjects of 6 as extracted" in page.summary[0]
+    assert f"in {100 * found.same_class(0):.1f} % and {100 * found.same_class(1):.1f} %." in page.summary[0]
     readable(result.figures[0].drawn)
-    assert page.summary[0].endswith("they show the same class in 80.0 % and 60.0 %.")
     long, longer = "participant_{:04}_session_2", "{0:05}_of_the_recordings_of_the_year_{0:05}"
     for name, subjects in ((long, 1), (longer, 36), ("{}", 300)):
         figure = readable(plot_neighbours(made([2] * subjects, list(range(subjects)), name=name)))

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 import featlab.bundle.bundle
+from featlab import ExtractorInfo
 from featlab.bundle.bundle import BUNDLE_FORMAT, Bundle, KeyedNames, load_bundle, save_bundle
 from featlab.bundle.files import read_json, write_json, write_tensors
-from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
-from featlab.errors import BundleError
+from featlab.errors import BundleError, FeatlabError
 from featlab.model.networks import PersonalModel, Projection, SourceHead, Translator
 from featlab.model.style_bank import StyleBank
 
@@ -168,7 +168,7 @@ def test_what_is_no_bundle_is_refused_and_so_is_a_folder_that_can_not_be_made(tm
             load_bundle(tmp_path / "model")
     (tmp_path / "model").write_text("a file in the way")
     for where in ("model", "model/deep"):
-        with refused(BundleError, where, "can't be written"):
+        with refused(FeatlabError, where, "can't be written"):
             save_bundle(tmp_path / where, make_bundle())
 
 

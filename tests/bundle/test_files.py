@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from featlab import ExtractorInfo
 from featlab.bundle.bundle import KeyedNames, load_bundle, save_bundle
 from featlab.bundle.files import (
     TENSORS_FORMAT,
@@ -23,7 +24,6 @@ from featlab.bundle.files import (
     write_tensors,
 )
 from featlab.bundle.pack import pack_bundle, unpack_bundle
-from featlab.cache import ExtractorInfo
 from featlab.errors import BundleError, InputError
 from featlab.methods import make_method
 from featlab.protocol.splits import target_of

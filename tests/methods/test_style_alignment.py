@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from featlab import ExtractorInfo
 from featlab.bundle.bundle import Bundle, KeyedNames
-from featlab.cache import ExtractorInfo
 from featlab.config.load import Config
 from featlab.methods.pft.adapt import NEAREST, align_style, bank_centre
 from featlab.methods.pft.method import WEIGHTINGS
