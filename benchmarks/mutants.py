@@ -92,9 +92,9 @@ MUTANTS = (
     ),
     ("featlab/methods/losses/target.py", "(1e-8 + weight.sum(dim=0))", "(1e-8 + weight.sum())", "tests/methods"),
     (
-        "featlab/methods/sfit.py",
-        "_gram_difference(student, teacher.detach())",
-        "_gram_difference(student, teacher)",
+        "featlab/methods/translation.py",
+        "(student, teacher.detach())",
+        "(student, teacher)",
         "tests/methods",
     ),
     (
