@@ -222,10 +222,6 @@ def critical_difference(methods: int, subjects: int, *, level: float = 0.05) -> 
 
     q is the upper quantile of the studentised range of k means with infinite degrees of freedom, divided by √2.
     """
-    if methods < 2 or subjects < 1:
-        raise InputError(f"a critical difference needs two methods and a subject, got {methods} and {subjects}")
-    if not 0.0 < level < 1.0:
-        raise InputError(f"the level of a test lies between 0 and 1, not {level}")
     q = _range_quantile(1.0 - level, methods) / math.sqrt(2.0)
     return q * math.sqrt(methods * (methods + 1) / (6.0 * subjects))
 

@@ -244,7 +244,7 @@ def test_settings_and_methods_that_do_not_exist_are_refused(data):
         (PersonalizedClassifier(settings={"head.l": 1}), r"unknown key head\.l; did you mean 'lr'"),
         (PersonalizedClassifier(method="pftt"), r"unknown method 'pftt'.*did you mean 'pft'"),
         (PersonalizedClassifier(method="oracle"), "'oracle' needs the person's labels"),
-        (StyleTranslator(settings={"pretrain.style_bank": False}), "one of centre, people, none"),
+        (StyleTranslator(settings={"pretrain.style_bank": False}), "one of centre, none"),
     ):
         with pytest.raises(ConfigError, match=words):
             estimator.fit(X, y, subject=subject)
