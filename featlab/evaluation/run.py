@@ -190,10 +190,8 @@ def failed_rows(
     seconds: float = 0.0,
 ) -> list[EvaluationRow]:
     """Return a row for each subject on whom a method failed, with the first line of the reason."""
-    reason = next(iter(str(error).splitlines()), "")
-    return [
-        EvaluationRow.failure(**_whose(method, subject, numbers), error=reason, seconds=seconds) for subject in subjects
-    ]
+    reason = next(iter(str(error).splitlines()), "failed without a message")
+    return [EvaluationRow(**_whose(method, subject, numbers), error=reason, seconds=seconds) for subject in subjects]
 
 
 def _whose(method: Method, subject: str, numbers: RunNumbers) -> dict[str, Any]:

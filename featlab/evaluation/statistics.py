@@ -151,13 +151,11 @@ class RankComparison:
     # (first, last) places in ``methods`` of the largest groups that do not differ.
     cliques: tuple[tuple[int, int], ...]
 
-    def groups(self) -> tuple[range, ...]:
+    def groups(self) -> tuple[list[int], ...]:
         """Return for each method the numbers of its cliques, from 1: two methods with one in common do not differ."""
-        # Cliques ascend at both ends, so that those of a method follow each other.
+        cliques = list(enumerate(self.cliques, start=1))
         return tuple(
-            range(
-                1 + sum(last < place for _, last in self.cliques), 1 + sum(first <= place for first, _ in self.cliques)
-            )
+            [number for number, (first, last) in cliques if first <= place <= last]
             for place in range(len(self.methods))
         )
 
