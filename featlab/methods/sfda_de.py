@@ -34,8 +34,7 @@ class SFDADEConfig(Options):
     removed = {"covariance": "surrogate rows have the diagonal one of the target's rows of their class"}  # noqa: RUF012
     momentum = 0.9
     weight_decay = 5e-4
-    # The rate of B's BatchNorm as a multiple of ``lr``.
-    norm_rate = 10.0
+    norm_rate = 10.0  # Of B's BatchNorm, as a multiple of ``lr``.
 
     epochs: int = option(10, "Loops; 0 leaves the source model as it is.", minimum=0)
     steps: int = option(50, "Steps in a loop.", minimum=1)

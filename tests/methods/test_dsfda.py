@@ -228,13 +228,13 @@ def test_the_judge_of_one_person_tells_two_things_apart_and_the_last_is_generate
 def test_each_side_moves_its_own_tensors_and_nobody_elses():
     networks, head = new_disentangler(HEAD, 2, 0).requires_grad_(False), copy.deepcopy(HEAD)
     before = {name: value.clone() for name, value in networks.state_dict().items()}
-    rows, labels = normal(16, 6), torch.arange(16) % 4
+    rows = normal(16, 6)
     take_turns(
         networks,
         [torch.arange(8), torch.arange(8, 16), torch.arange(4, 12)],
         rows,
+        torch.arange(16) % 4,
         torch.arange(16) % 2,
-        others=lambda picked, own: (own.flip(0), labels[picked], rows[picked.flip(0)]),
         encode=head.linear,
         terms=lambda picked, swap: {},
         discriminators=adam(1e-3, [networks.identity_discriminator]),

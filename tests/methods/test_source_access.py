@@ -10,16 +10,17 @@ from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
 from featlab.methods import make_method, moment_matching
-from featlab.methods.adversarial import SWDConfig, part_ways
-from featlab.methods.agra import (
+from featlab.methods.adversarial import (
     SOURCE,
     TARGET,
     GraphAdaptation,
+    SWDConfig,
     cluster_means,
     moved_means,
     normalised,
     normalised_links,
     pair_nodes,
+    part_ways,
 )
 from featlab.methods.losses.domains import (
     class_weights,
