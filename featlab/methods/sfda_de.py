@@ -57,11 +57,6 @@ class SFDADEConfig(Options):
     bn_mode: str = bn_option("in the steps")
 
 
-def inverse_decay(step: int) -> float:
-    """Return the factor of the first learning rate at a step, (1 + 5e-4 t)^−2.25."""
-    return float((1.0 + 5e-4 * step) ** -2.25)
-
-
 def classes_of_clusters(values: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Return the (n,) classes of (n, H) rows, and their cosine distances ½(1 − cos) to their cluster's centre.
 
@@ -161,7 +156,7 @@ class SFDADE(Method):
             [Phase(optimiser, lambda batch: discrepancy_terms(student, *batch))],
             batches(),
             advice=advice,
-            rate=inverse_decay,
+            rate=lambda step: float((1.0 + 5e-4 * step) ** -2.25),
             history=history,
         )
         student.set_mode("eval")
