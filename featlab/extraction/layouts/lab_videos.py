@@ -161,7 +161,8 @@ def read_stressid(root: Path, options: StressIDOptions) -> list[Item]:
     found = tree.clips(tree.folders(folder), _TASK)
     if table is None or not found:
         raise tree.mismatch(root, _STRESSID_TREE, folder if table is not None else None)
-    labels = _stress(*read_columns(table, (_KEY, options.labels)), options.labels)
+    columns = _KEY, options.labels
+    labels = _stress(*read_columns(table, columns, columns), options.labels)
     if not any(name.lower() in labels for name in found):
         raise InputError(
             f"{root}: none of the {len(found)} recordings is in {table.name}: the first is {next(iter(found))}, and "
