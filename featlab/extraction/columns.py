@@ -87,16 +87,6 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     raise InputError(f"{path} isn't a {path.suffix.lower()} array of numbers; save it with numpy.save or numpy.savez")
 
 
-def read_names(table: Columns, wanted: Sequence[str], neutral: str = "") -> dict[str, list[str]]:
-    """Read those columns of names that are there, stripped and empty where missing; ``neutral`` as in `read_rows`."""
-    places = {name: place for place, name in reversed([*enumerate(table.header)])}
-    said: dict[str, list[str]] = {name: [] for name in wanted if name in places}
-    for batch in table.batches([places[name] for name in said]):
-        for (name, values), cells in zip(said.items(), batch, strict=True):
-            values += names(cells, neutral if name.lower() == "label" else "")
-    return said
-
-
 def is_missing(text: str) -> bool:
     """Whether a cell says that there is nothing: empty, NA, nan, -nan(ind), None, #N/A, FIND_FAILED, …"""
     return _MISSES.match(text.strip()) is not None

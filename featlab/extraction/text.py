@@ -76,12 +76,15 @@ def read_columns(
     Names of columns are in lower case. What is missing is empty, and refused in required columns that must be
     ``filled``; a label "none" is one where it may be the neutral one.
     """
-    from featlab.extraction.columns import read_names
+    from featlab.extraction.columns import names
 
     table = open_delimited(path, _likely_mark(first_line(path)))
     check_columns([name.lower() for name in table.header], required, str(path))
-    read = [name for name in table.header if name.lower() in wanted]
-    columns = {name.lower(): cells for name, cells in read_names(table, read, neutral).items()}
+    places = {name.lower(): place for place, name in enumerate(table.header) if name.lower() in wanted}
+    columns: dict[str, list[str]] = {name: [] for name in places}
+    for batch in table.batches([*places.values()]):
+        for name, cells in zip(columns, batch, strict=True):
+            columns[name] += names(cells, neutral if name == "label" else "")
     if not columns[required[0]]:
         raise InputError(f"{path} has a header and no rows")
     for name in required if filled else ():

@@ -20,7 +20,6 @@ from featlab.extraction.tables.index import NO_SUBJECT, RowIndex, make_index
 from featlab.extraction.tables.reader import read_rows
 from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows, Selection
 from featlab.extraction.text import check_columns, file_in, has_rows, open_delimited, read_columns
-from featlab.extraction.video.frames import is_video
 
 _OPEN = {
     ".csv": open_delimited,
@@ -45,8 +44,8 @@ def read_source(
     source: Path,
     manifest: Path | None,
     selection: Selection,
-    *,
     neutral: str,
+    *,
     skip_bad: bool,
     on_progress: OnProgress | None = None,
 ) -> Source:
@@ -66,7 +65,7 @@ def read_source(
         if source.suffix.lower() == ".npy":
             raise InputError(f"{source} holds features alone; name a csv with subject,label,video,frame by --manifest")
         check_columns(list(dict.fromkeys([*rows.names, *rows.header])), ["subject"], str(source), _HINT)
-        return _indexed(_with_videos(rows), rows.where, skip_bad=skip_bad)
+        return _indexed(rows, rows.where, skip_bad=skip_bad)
     names, where = read_columns(manifest, ["subject"], INDEX_COLUMNS, neutral=neutral)
     lines, count = len(names["subject"]), len(rows.features)
     if lines != count:
@@ -81,7 +80,7 @@ def read_source(
                     f"{where(row)}: the {name} is {listed_as!r}, and in {source} it is {own!r}; the rows must be in "
                     "the same order"
                 )
-    return _indexed(_with_videos(replace(rows, names={**rows.names, **names})), where, skip_bad=skip_bad)
+    return _indexed(replace(rows, names={**rows.names, **names}), where, skip_bad=skip_bad)
 
 
 def read_folder(
@@ -136,15 +135,6 @@ def _open(source: Path) -> Columns:
     if suffix not in _OPEN:
         raise InputError(f"{source}: features come as {', '.join(_OPEN)}, or as a folder of a tool's tables")
     return _OPEN[suffix](source)
-
-
-def _with_videos(rows: ReadRows) -> ReadRows:
-    """Call rows that no column gives a video by the video that their path names."""
-    if "video" in rows.names or "path" not in rows.names:
-        return rows
-    paths = [PurePosixPath(path.replace("\\", "/")) for path in rows.names["path"]]
-    videos = [str(path.with_suffix("")) if is_video(path) else "" for path in paths]
-    return replace(rows, names={**rows.names, "video": videos}) if any(videos) else rows
 
 
 def _indexed(rows: ReadRows, where: Callable[[int], str], *, skip_bad: bool) -> Source:
