@@ -226,7 +226,7 @@ def draw_pairs(examples: ExamplePairs, picture: Callable[[int], Image | None]) -
         titles.append(strategy if strategy == measure else f"{strategy}\n({measure})")
         strips.append([None if row < 0 else picture(row) for row in references.tolist()])
         captions.append(
-            ["" if row < 0 else f"{_who(table, row)}\n{number_text(next(numbers), 3)}" for row in references.tolist()]
+            ["" if row < 0 else f"{_who(table, row)}\n{number_text(next(numbers), 4)}" for row in references.tolist()]
         )
     return plot_pairs(strips, titles, captions)
 
