@@ -20,8 +20,8 @@ from claims import Claim, command, seconds
 from torch import Tensor
 from torch.nn import functional as F
 
+from featlab import ExtractorInfo, FeatureTable, write_table
 from featlab.bundle.bundle import Bundle, save_bundle
-from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.config.load import Config
 from featlab.methods import make_method
 from featlab.methods.pft.adapt import TOLERANCE

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from claims import Claim
 
-from featlab.cache import ExtractorInfo, FeatureTable, open_cache, write_table
+from featlab import ExtractorInfo, FeatureTable, open_cache, write_table
 
 ROWS, WIDTH, PEOPLE = 100_000, 512, 200
 EXTRACTOR = ExtractorInfo("random", "none", "none")

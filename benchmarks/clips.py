@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from people import development_people, read_table
 from scipy.stats import spearmanr
 
+from featlab import ExtractorInfo, FeatureTable
 from featlab.bundle.bundle import Bundle
-from featlab.cache import ExtractorInfo, FeatureTable, atomic_write_text
+from featlab.cache.atomic import atomic_write_text
 from featlab.compute import generator
 from featlab.config.load import Config
 from featlab.evaluation.metrics import calibration_error, reliability_counts, subject_metrics
@@ -113,9 +114,7 @@ def trial(
     return Trial(
         condition=words,
         method=name,
-        macro_f1=subject_metrics(
-            table.label[test], probabilities, classes=table.classes, neutral_code=table.neutral_code
-        ).macro_f1,
+        macro_f1=subject_metrics(table.label[test], probabilities, table.neutral_code).macro_f1,
         warned=bool(report and (report.remarks or report.refusal)),
         refused=bool(report and report.refusal),
         gain=method.expected_gain(bundle, model, table.embeddings[test]) if report else None,

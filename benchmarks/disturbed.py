@@ -12,7 +12,7 @@ import numpy as np
 from forked import contents, copied, run
 from PIL import Image
 
-from featlab.cache import ExtractorInfo, FeatureTable, write_table
+from featlab import ExtractorInfo, FeatureTable, write_table
 
 SMALL = ("--set", "head.epochs=2", "--set", "features.dim=6", "--set", "head.bottleneck=8", "--device", "cpu")
 METHODS = ("--methods", "source-only,neutral-shift,pft")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from claims import Claim, command
 
-from featlab.cache import ExtractorInfo, FeatureTable, write_table
+from featlab import ExtractorInfo, FeatureTable, write_table
 
 PEOPLE, CLIPS, FRAMES, DIM = 40, 4, 6, 64
 METHODS = "source-only,neutral-shift,adabn,coral,referenced,pft"

@@ -243,7 +243,7 @@ def _without_times(value: Any) -> Any:
 
 
 def _cache(path: Path) -> str:
-    from featlab.cache import open_cache
+    from featlab import open_cache
 
     with open_cache(path, verify=True) as cache:
         return cache.digest

@@ -16,7 +16,7 @@ import scipy.spatial
 from claims import Claim
 from numpy.typing import NDArray
 
-from featlab.cache import FeatureTable
+from featlab import FeatureTable
 from featlab.config.sections import PairConfig
 from featlab.pairing.nearest import one_thread
 from featlab.pairing.pairs import make_pairs

@@ -13,7 +13,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from featlab.cache import FeatureTable, atomic_write_text, open_cache
+from featlab import FeatureTable, open_cache
+from featlab.cache.atomic import atomic_write_text
 from featlab.cache.schema import ExtractorInfo
 from featlab.protocol.splits import choose_targets
 

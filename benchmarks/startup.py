@@ -11,7 +11,7 @@ from pathlib import Path
 from claims import Claim, command
 
 from cache import EXTRACTOR, random_table
-from featlab.cache import write_table
+from featlab import write_table
 
 
 def claims(folder: Path) -> Iterator[Claim]:

@@ -22,8 +22,8 @@ from forked import Fault, contents, copied, run
 from trust import Row
 from trust_kills import row
 
+from featlab import write_table
 from featlab.bundle.bundle import load_bundle
-from featlab.cache import write_table
 from featlab.errors import BundleError, FeatlabError
 
 STEP, SECONDS = 4096, 60

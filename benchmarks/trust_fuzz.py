@@ -36,9 +36,9 @@ from hostile.tables import written
 from trust import Row
 from trust_forked import counted, in_children
 
+from featlab import ExtractorInfo, verify_cache
 from featlab.bundle.bundle import Bundle, load_bundle, save_bundle
 from featlab.bundle.files import load_adaptation, open_tensors, save_adaptation, write_json, write_tensors
-from featlab.cache import ExtractorInfo, verify_cache
 from featlab.cache.schema import parse_json
 from featlab.config.load import Config, load_config, parse_settings
 from featlab.errors import FeatlabError

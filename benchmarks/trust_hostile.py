@@ -23,7 +23,7 @@ from PIL import Image
 from trust import Row
 from trust_forked import Work, counted, featlab, in_children
 
-from featlab.cache import verify_cache
+from featlab import verify_cache
 from featlab.errors import FeatlabError
 
 Cases = Iterator[tuple[str, Work]]

@@ -25,7 +25,7 @@ from disturbed import EXTRACTOR, Job, jobs, people, prepared, used
 from forked import Ended, Fault, contents, copied, drafts, run
 from trust import Row
 
-from featlab.cache import write_table
+from featlab import write_table
 
 KILLS = 10
 FINISHED = ("results/runs", "results/tune-runs", "stages/")

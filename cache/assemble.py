@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from featlab.cache.encode import (
     write_array,
     write_text_attr,
 )
+from featlab.cache.hdf5 import Structure
 from featlab.cache.schema import ContentDigest, ExtractorInfo, Kinds, first_disorder
 from featlab.cache.table import FeatureTable, row_text
 from featlab.cache.verify import Repeats
@@ -41,6 +42,41 @@ class Plan:
     subjects: tuple[str, ...]
     videos: tuple[str, ...]
     kinds: Kinds
+
+    @classmethod
+    def joined(cls, where: str, parts: Mapping[str, Plan]) -> Plan:
+        """Return the plan of all parts together, each under its name; `where` begins the messages.
+
+        Raises:
+            CacheError: Two parts with different datasets, or with rows of different lengths.
+        """
+        first_name, first = next(iter(parts.items()))
+        kinds = dict(first.kinds)
+        for name, part in parts.items():
+            if odd := set(part.kinds) ^ set(kinds):
+                raise CacheError(f"{where}: only one of {first_name} and {name} has {min(odd)}; write both alike")
+            for column, (dtype, shape) in part.kinds.items():
+                if column == schema.PATHS:
+                    kinds[column] = max(kinds[column], (dtype, shape), key=lambda kind: kind[0].itemsize)
+                elif shape != kinds[column][1]:
+                    was, now = ("x".join(map(str, each)) for each in (kinds[column][1], shape))
+                    raise CacheError(
+                        f"{where}: {name} holds {column} of dim {now}, {first_name} of dim {was}; all need the same "
+                        "extractor and options"
+                    )
+        return cls(
+            rows=sum(part.rows for part in parts.values()),
+            subjects=tuple(sorted({name for part in parts.values() for name in part.subjects})),
+            videos=tuple(sorted({name for part in parts.values() for name in part.videos})),
+            kinds=kinds,
+        )
+
+    @classmethod
+    def of(cls, cache: Structure, without: Collection[str] = ()) -> Plan:
+        """Return what is known of an open cache, ``without`` some of its datasets."""
+        large = {name: dataset for name, dataset in cache.large.items() if name not in without}
+        kinds = {name: (dataset.dtype, dataset.shape[1:]) for name, dataset in large.items()}
+        return cls(cache.rows, cache.subjects, cache.videos, kinds)
 
 
 def write_cache(
@@ -135,7 +171,7 @@ def write_table(
         CacheError: No rows, a row twice, a value that is not finite or that float16 can't hold.
         FeatlabError: The file can't be written.
     """
-    header = Header(extractor, table.classes, table.neutral, dtype, table.landmarks is not None, table.prompts)
+    header = Header(extractor, table.classes, table.neutral, dtype, table.prompts)
     if not len(table):
         raise CacheError(f"{path}: the table has no row, and a cache needs one")
     subjects, videos = tuple(sorted(table.subject_names_present())), tuple(sorted(table.video_names_present()))
@@ -153,7 +189,7 @@ def write_table(
         rows = table.take(slice(start, stop) if order is None else order[start:stop])
         return encode_table(rows, header, str(path))
 
-    kinds = dict(coded(0, 1).kinds)
+    kinds = {name: (column.dtype, column.shape[1:]) for name, column in coded(0, 1).columns.items()}
     if table.paths is not None:
         kinds[schema.PATHS] = (encode_names(table.paths, str(path), "path", may_be_empty=True).dtype, ())
     parts = (("the table", coded(start, start + block)) for start in range(0, len(table), block))

@@ -1,4 +1,4 @@
-"""From rows as people name them to the columns that a file holds, checked on the way in; and how columns are written.
+"""From a table to the columns that a file holds, checked on the way in; and how columns are written.
 
 Datasets are plain and checksummed, text is of fixed length: a reader can refuse all else.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 import featlab.cache.schema as schema
 from featlab.cache.atomic import atomic_path, cannot_write
 from featlab.cache.hdf5 import CHUNK_CACHE_BYTES
-from featlab.cache.schema import ExtractorInfo, Kinds, canonical_json
-from featlab.cache.table import LARGEST, FeatureTable, Rows, closest_names, codes_of, row_text, usable_rows
+from featlab.cache.schema import ExtractorInfo, canonical_json
+from featlab.cache.table import LARGEST, FeatureTable, closest_names, usable_rows
 from featlab.errors import CONTROL, CacheError
 
 # Small enough that a chunk which two appends share stays in the chunk cache, large enough to read at full speed.
 _CHUNK_BYTES = CHUNK_CACHE_BYTES // 2
-Describe: TypeAlias = Callable[[int], str]
 
 # Equal-length arrays by dataset name ("embeddings", "label", ...): what is stored, a row at a time.
 Columns: TypeAlias = dict[str, NDArray[Any]]
@@ -40,7 +39,6 @@ class Header:
     classes: tuple[str, ...]
     neutral: str
     dtype: str
-    has_landmarks: bool
     prompts: NDArray[np.float32] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +62,6 @@ class Header:
             "classes": list(self.classes),
             "neutral": self.neutral,
             "dtype": self.dtype,
-            "has_landmarks": self.has_landmarks,
         }
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
@@ -80,129 +77,47 @@ class CodedRows:
     def __len__(self) -> int:
         return len(self.columns[schema.EMBEDDINGS])
 
-    @property
-    def kinds(self) -> Kinds:
-        """Dtype and shape of one row, by dataset name."""
-        return {name: (column.dtype, column.shape[1:]) for name, column in self.columns.items()}
-
-
-def encode_rows(rows: Rows, header: Header, where: str) -> CodedRows:
-    """Check at least one row and code its names; `where` begins the messages."""
-    count = len(rows)
-    for what, values in (("labels", rows.labels), ("subjects", rows.subjects), ("videos", rows.videos)):
-        _check_count(where, what, len(values), count)
-    _check_count(where, "frames", len(rows.frames), count)
-    encode_names(rows.subjects, where, "subject name")
-    encode_names(rows.videos, where, "video name")
-    subjects, subject_codes = codes_of(rows.subjects)
-    videos, video_codes = codes_of(rows.videos)
-    if header.has_landmarks != (rows.landmarks is not None):
-        held, wanted = ("no", "some") if header.has_landmarks else ("some", "none")
-        raise CacheError(f"{where}: holds {held} landmarks, the cache was opened for {wanted}; set has_landmarks")
-
-    def describe(row: int) -> str:
-        return f"{where}, {row_text(rows.subjects[row], rows.videos[row], rows.frames[row])}"
-
-    columns: Columns = {
-        schema.LABEL: _label_codes(rows.labels, header.classes, describe),
-        schema.SUBJECT: subject_codes,
-        schema.VIDEO: video_codes,
-        schema.FRAME: _frames(rows.frames, where),
-    }
-    return CodedRows(_values(rows, header.dtype, describe, where) | columns, subjects, videos)
-
 
 def encode_table(table: FeatureTable, header: Header, where: str) -> CodedRows:
     """Check the values of a table, whose classes are among the header's; `where` begins the messages."""
+
+    def refuse(bad: NDArray[np.bool_], why: str) -> None:
+        if bad.any():
+            more = f" ({bad.sum() - 1} more rows like it)" if bad.sum() > 1 else ""
+            raise CacheError(f"{where}, {table.describe_row(int(bad.argmax()))}: {why}{more}")
+
+    refuse(~usable_rows(table.embeddings), f"its embedding is not finite, or above {LARGEST:g}; leave the row out")
+    with np.errstate(over="ignore"):
+        stored = table.embeddings.astype(schema.EMBEDDING_DTYPES[header.dtype], copy=False)
+    if stored is not table.embeddings:
+        refuse(~_all_finite(stored), f"its embedding is too large for {header.dtype}; write the cache as float32")
     labels = [*map(header.classes.index, table.classes), schema.UNKNOWN_LABEL]
     columns: Columns = {
+        schema.EMBEDDINGS: stored,
         schema.LABEL: np.array(labels, dtype=schema.CODE_DTYPES[schema.LABEL])[table.label],
         schema.SUBJECT: table.subject,
         schema.VIDEO: table.video,
         schema.FRAME: table.frame,
     }
-    values = _values(table, header.dtype, lambda row: f"{where}, {table.describe_row(row)}", where)
-    return CodedRows(values | columns, table.subjects, table.videos)
-
-
-def _values(rows: Rows | FeatureTable, dtype: str, describe: Describe, where: str) -> Columns:
-    """Return what is no code, checked: embeddings and, where they are there, landmarks, paths and counts of faces."""
-    count = len(rows)
-    columns: Columns = {schema.EMBEDDINGS: _embeddings(rows.embeddings, dtype, describe, where)}
-    if rows.landmarks is not None:
-        columns[schema.LANDMARKS] = _landmarks(rows.landmarks, count, describe, where)
-    if rows.paths is not None:
-        _check_count(where, "paths", len(rows.paths), count)
-        columns[schema.PATHS] = encode_names(rows.paths, where, "path", may_be_empty=True)
-    if rows.faces is not None:
-        _check_count(where, "counts of faces", len(rows.faces), count)
-        columns[schema.FACES] = rows.faces.astype(schema.COUNT_DTYPE)
-    return columns
-
-
-def _check_count(where: str, what: str, got: int, expected: int) -> None:
-    if got != expected:
-        raise CacheError(f"{where}: expected {expected} {what}, one an embedding, got {got}")
-
-
-def _embeddings(embeddings: NDArray[Any], dtype: str, describe: Describe, where: str) -> NDArray[Any]:
-    if embeddings.ndim != 2 or embeddings.shape[1] == 0 or embeddings.dtype.kind != "f":
-        raise CacheError(
-            f"{where}: expected embeddings of shape (n, D) and a float dtype, got {embeddings.shape} {embeddings.dtype}"
-        )
-    why = f"its embedding is not finite, or above {LARGEST:g}; leave the row out"
-    _refuse_rows(~usable_rows(embeddings), describe, why)
-    with np.errstate(over="ignore"):
-        stored = embeddings.astype(schema.EMBEDDING_DTYPES[dtype], copy=False)
-    if stored is not embeddings:
-        _refuse_rows(
-            ~_all_finite(stored), describe, f"its embedding is too large for {dtype}; write the cache as float32"
-        )
-    return stored
-
-
-def _label_codes(labels: Sequence[str | None], classes: tuple[str, ...], describe: Describe) -> NDArray[np.int16]:
-    codes: dict[str | None, int] = {name: code for code, name in enumerate(classes)}
-    codes[None] = schema.UNKNOWN_LABEL
-    for row, label in enumerate(labels):
-        if label not in codes:
-            hint = closest_names(str(label), classes)
-            raise CacheError(f"{describe(row)}: its label {label!r} is not a class; {hint}")
-    return np.array([codes[label] for label in labels], dtype=schema.CODE_DTYPES[schema.LABEL])
-
-
-def _frames(frames: Sequence[int] | NDArray[np.integer[Any]], where: str) -> NDArray[np.int32]:
-    numbers = np.asarray(frames)
-    limits = np.iinfo(np.int32)
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or numbers.min() < limits.min or numbers.max() > limits.max:
-        raise CacheError(f"{where}: expected frames to be whole numbers that fit 32 bits, got {numbers.dtype} numbers")
-    return numbers.astype(schema.CODE_DTYPES[schema.FRAME])
-
-
-def _landmarks(landmarks: NDArray[Any], count: int, describe: Describe, where: str) -> NDArray[Any]:
-    if landmarks.ndim != 3 or landmarks.shape[2] != 2 or landmarks.shape[1] == 0:
-        raise CacheError(f"{where}: expected landmarks of shape ({count}, P, 2), got {landmarks.shape}")
-    _check_count(where, "rows of landmarks", len(landmarks), count)
-    stored = landmarks.astype(schema.FLOAT_DTYPE)
-    flat = stored.reshape(len(stored), -1)
-    missing = np.isnan(flat).all(axis=1)
-    partial = ~missing & ~_all_finite(flat)
-    _refuse_rows(partial, describe, "its landmarks are not finite in part; give all of them, or all NaN for no face")
-    # One NaN among many: the digest is over bytes.
-    stored[missing] = np.nan
-    return stored
+    if table.landmarks is not None:
+        points = table.landmarks.astype(schema.FLOAT_DTYPE)
+        flat = points.reshape(len(points), -1)
+        missing = np.isnan(flat).all(axis=1)
+        why = "its landmarks are not finite in part; give all of them, or all NaN for no face"
+        refuse(~missing & ~_all_finite(flat), why)
+        # One NaN among many: the digest is over bytes.
+        points[missing] = np.nan
+        columns[schema.LANDMARKS] = points
+    if table.paths is not None:
+        columns[schema.PATHS] = encode_names(table.paths, where, "path", may_be_empty=True)
+    if table.faces is not None:
+        columns[schema.FACES] = table.faces
+    return CodedRows(columns, table.subjects, table.videos)
 
 
 def _all_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
     finite: NDArray[np.bool_] = np.isfinite(values).all(axis=1)
     return finite
-
-
-def _refuse_rows(bad: NDArray[np.bool_], describe: Describe, why: str) -> None:
-    if bad.any():
-        others = int(bad.sum()) - 1
-        more = f" ({others} more rows like it)" if others else ""
-        raise CacheError(f"{describe(int(bad.argmax()))}: {why}{more}")
 
 
 class _Sink(io.FileIO):
@@ -243,7 +158,7 @@ def new_file(path: Path) -> Iterator[h5py.File]:
                 if sink.failure is not None:
                     raise sink.failure
         except (OSError, RuntimeError) as error:
-            raise cannot_write(path, error, CacheError) from error
+            raise cannot_write(path, error) from error
 
 
 def create_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:

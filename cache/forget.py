@@ -47,15 +47,13 @@ def remove_subjects(path: Path, names: Sequence[str]) -> None:
                 cache.extractor, trained_on=tuple(name for name in cache.extractor.trained_on if name not in names)
             )
             dtype = cache.large[schema.EMBEDDINGS].dtype.name
-            header = Header(extractor, cache.classes, cache.neutral, dtype, cache.has_landmarks, cache.prompts)
-            kinds = dict(encode_table(next(cache.iter_rows(1)), header, str(path)).kinds)
-            if schema.PATHS in cache.large:
-                kinds[schema.PATHS] = (cache.large[schema.PATHS].dtype, ())
+            header = Header(extractor, cache.classes, cache.neutral, dtype, cache.prompts)
             kept = np.isin(cache.codes[schema.SUBJECT], [cache.subjects.index(name) for name in stay])
-            videos = [cache.videos[code] for code in np.unique(cache.codes[schema.VIDEO][kept])]
+            videos = tuple(cache.videos[code] for code in np.unique(cache.codes[schema.VIDEO][kept]))
             tables = cache.iter_rows(subjects=stay)
             parts = ((str(path), encode_table(table, header, str(path))) for table in tables)
-            write_cache(path, header, Plan(int(kept.sum()), stay, tuple(videos), kinds), parts)
+            plan = replace(Plan.of(cache), rows=int(kept.sum()), subjects=stay, videos=videos)
+            write_cache(path, header, plan, parts)
     if not stay:
         # First what a link leads to.
         for place in (path.resolve(), path):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import featlab.cache.schema as schema
 from featlab.cache.assemble import Plan, write_cache
@@ -86,58 +88,47 @@ def merge_caches(
             raise CacheError(f"{path}: exists; --force replaces it, or choose another --out")
     _check_alike(summaries, rename)
     _check_disjoint(inputs, prefix)
-    points = {each.landmarks for each in summaries}
-    landmarks = points.pop() if len(points) == 1 else 0
-    with_paths = all(each.has_paths for each in summaries)
-    counted = all(each.several_faces is not None for each in summaries)
     dtypes = {each.dtype for each in summaries}
     header = Header(
         extractor=_joined_extractor(summaries, prefixes),
         classes=tuple(dict.fromkeys(rename.get(name, name) for each in summaries for name in each.classes)),
         neutral=_neutral(summaries, rename),
         dtype="float32" if len(dtypes) > 1 else dtypes.pop(),
-        has_landmarks=landmarks > 0,
     )
-    notes = (
-        *_notes_of_optional_data(summaries),
-        *_notes_of_classes(header.classes, summaries, rename),
-        *_notes_of_subjects(inputs),
-    )
-
-    def renamed(table: FeatureTable, before: str) -> FeatureTable:
-        return replace(
-            table,
-            subjects=tuple(before + name for name in table.subjects),
-            classes=tuple(rename.get(name, name) for name in table.classes),
-            neutral=header.neutral,
-            landmarks=table.landmarks if landmarks else None,
-            paths=table.paths if with_paths else None,
-            faces=table.faces if counted else None,
-            prompts=None,  # As the header has them.
-        )
-
+    notes = [*_notes_of_classes(header.classes, summaries, rename)]
     owners = {name: number for number, each in enumerate(inputs) for name in each.subjects}
     with ExitStack() as opened:
         caches = [opened.enter_context(open_cache(path, verify=True)) for path in files]
+        without: set[str] = set()
+        for name in (schema.LANDMARKS, schema.PATHS, schema.FACES):
+            shapes = [cache.large[name].shape[1:] if name in cache.large else None for cache in caches]
+            if len(set(shapes)) > 1:
+                without.add(name)
+                has = ["none" if shape is None else f"{shape[0]} points" if shape else "some" for shape in shapes]
+                told = ", ".join(f"{path} has {what}" for path, what in zip(files, has, strict=True))
+                notes.append(f"{name} are left out: {told}")
         texts = caches[0].prompts
         if all(each.classes == header.classes and same_prompts(each.prompts, texts) for each in caches):
             header = replace(header, prompts=texts)
         elif any(each.prompts is not None for each in caches):
             about = {name: said for name, said in header.extractor.about.items() if name != schema.PROMPTS}
             header = replace(header, extractor=replace(header.extractor, about=about))
-            notes += (
-                "texts of the classes are left out: the caches have different classes, or different texts of them",
+            notes.append("texts of the classes are left out: not every cache has the same classes and texts")
+        nothing: dict[str, Any] = dict.fromkeys(without)
+        plans = {str(cache.path): Plan.of(cache, without) for cache in caches}
+        plan = replace(Plan.joined(str(out), plans), subjects=tuple(sorted(owners)))
+        embeddings = np.dtype(header.dtype), (caches[0].dim,)
+        plan = replace(plan, kinds={**plan.kinds, schema.EMBEDDINGS: embeddings})
+
+        def renamed(table: FeatureTable, before: str) -> FeatureTable:
+            return replace(
+                table,
+                subjects=tuple(before + name for name in table.subjects),
+                classes=tuple(rename.get(name, name) for name in table.classes),
+                neutral=header.neutral,
+                prompts=None,  # As the header has them.
+                **nothing,
             )
-        kinds = dict(encode_table(renamed(next(caches[0].iter_rows(1)), prefixes[0]), header, str(out)).kinds)
-        if with_paths:
-            widest = max((cache.large[schema.PATHS].dtype for cache in caches), key=lambda dtype: dtype.itemsize)
-            kinds[schema.PATHS] = (widest, ())
-        plan = Plan(
-            rows=sum(each.rows for each in summaries),
-            subjects=tuple(sorted(owners)),
-            videos=tuple(sorted({name for cache in caches for name in cache.videos})),
-            kinds=kinds,
-        )
 
         def parts() -> Iterator[tuple[str, CodedRows]]:
             done = 0
@@ -156,7 +147,7 @@ def merge_caches(
         write_cache(out, header, plan, parts())
     may_be = alike({"subject": plan.subjects, "class": header.classes})
     line = f"names that may be one: {may_be}; --rename OLD=NEW joins classes"
-    return MergeReport(out, tuple(inputs), notes, (line,) if may_be else ())
+    return MergeReport(out, tuple(inputs), tuple(notes), (line,) if may_be else ())
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
@@ -194,20 +185,15 @@ def _neutral(summaries: Sequence[CacheSummary], rename: Mapping[str, str]) -> st
 
 
 def _check_files(paths: Sequence[Path], out: Path) -> None:
-    """Refuse fewer than two files, one named twice, or an output that is one of them."""
+    """Refuse fewer than two files, or an output that is one of them."""
     if len(paths) < 2:
         raise CacheError(f"{', '.join(map(str, paths)) or 'no cache'}: a merge needs two caches or more; name another")
-    present = [path for path in paths if path.exists()]
-    for one, other in combinations(present, 2):
-        if os.path.samefile(one, other):
-            raise CacheError(f"{other}: is named twice; name each cache once")
-    for path in present:
-        if out.exists() and os.path.samefile(path, out):
-            raise CacheError(f"{out}: is one of the caches to merge; choose another --out")
+    if out.resolve() in [path.resolve() for path in paths]:
+        raise CacheError(f"{out}: is one of the caches to merge; choose another --out")
 
 
 def _check_alike(summaries: Sequence[CacheSummary], rename: Mapping[str, str]) -> None:
-    """Refuse caches of two extractors or widths, or of the same rows, and a class to rename that none has."""
+    """Refuse caches of two extractors, or of the same rows, and a class to rename that none has."""
     first, *others = summaries
     for each in others:
         if each.extractor.fingerprint != first.extractor.fingerprint:
@@ -215,11 +201,6 @@ def _check_alike(summaries: Sequence[CacheSummary], rename: Mapping[str, str]) -
             raise CacheError(
                 f"{each.path}: was made by {other}, {first.path} by {one}; features of two extractors never meet, "
                 "extract both with one"
-            )
-        if each.dim != first.dim:
-            raise CacheError(
-                f"{each.path}: a row has {each.dim} values, one of {first.path} {first.dim}; extract both with the "
-                "same options"
             )
     for before, after in combinations(summaries, 2):
         if before.digest == after.digest:
@@ -241,45 +222,13 @@ def _check_disjoint(inputs: Sequence[MergedInput], prefix: bool) -> None:
             )
 
 
-def _notes_of_optional_data(summaries: Sequence[CacheSummary]) -> Iterator[str]:
-    """Tell what is left out because not every cache has it."""
-    has = {
-        "landmarks": [each.landmarks > 0 for each in summaries],
-        "paths": [each.has_paths for each in summaries],
-        "counts of faces": [each.several_faces is not None for each in summaries],
-    }
-    for what, held in has.items():
-        if any(held) and not all(held):
-            yield f"{what} are left out: {summaries[held.index(False)].path} has none"
-    if all(has["landmarks"]) and len({each.landmarks for each in summaries}) > 1:
-        told = ", ".join(f"{each.path} has {each.landmarks} points" for each in summaries)
-        yield f"landmarks are left out: {told}"
-
-
 def _notes_of_classes(
     classes: Sequence[str], summaries: Sequence[CacheSummary], rename: Mapping[str, str]
 ) -> Iterator[str]:
-    """Tell of classes of one cache that became one, and of each class that only some of the caches have rows of."""
-    having: dict[str, list[str]] = {name: [] for name in classes}
-    for each in summaries:
-        count: Counter[str] = Counter()
-        for name, rows in each.classes.items():
-            count[rename.get(name, name)] += rows
-        for name, rows in count.items():
-            if rows:
-                having[name].append(each.path)
-            old = [before for before in each.classes if rename.get(before, before) == name]
-            if len(old) > 1:
-                yield f"{each.path}: the classes {', '.join(old)} become {name}"
-    for name, with_rows in having.items():
-        lacking = [each.path for each in summaries if each.path not in with_rows]
-        if with_rows and lacking:
-            yield f"class {name!r}: rows in {', '.join(with_rows)}, none in {', '.join(lacking)}"
-
-
-def _notes_of_subjects(inputs: Sequence[MergedInput]) -> Iterator[str]:
-    """Tell of subjects whose names a list of one name a line, with # for comments, can't hold."""
-    names = [name for each in inputs for name in each.subjects]
-    odd = [repr(name) for name in names if "#" in name or name != name.strip() or len(name.splitlines()) > 1]
-    if odd:
-        yield f"a file of subjects can't name {listed(odd, _SPELLED_OUT)} ('#' starts a comment, blanks at the ends go)"
+    """Tell of each class that only some of the caches have rows of."""
+    having = {each.path: {rename.get(name, name) for name, rows in each.classes.items() if rows} for each in summaries}
+    for name in classes:
+        present = [path for path, held in having.items() if name in held]
+        if 0 < len(present) < len(having):
+            lacking = [path for path in having if path not in present]
+            yield f"class {name!r}: rows in {', '.join(present)}, none in {', '.join(lacking)}"

@@ -1,4 +1,4 @@
-"""Rows in memory: what is read from a cache (`FeatureTable`) and what is written into a shard (`Rows`)."""
+"""Rows in memory: what is read from a cache, and what is written into one."""
 
 from __future__ import annotations
 
@@ -80,6 +80,35 @@ class FeatureTable:
                 f"feature table: the neutral class {self.neutral!r} is not one of the classes {list(self.classes)}"
             )
 
+    @classmethod
+    def named(
+        cls,
+        embeddings: NDArray[np.float32],
+        labels: Sequence[str | None],  # None where unknown.
+        subjects: Sequence[str],
+        videos: Sequence[str],
+        frames: Sequence[int] | NDArray[np.integer[Any]],
+        *,
+        classes: tuple[str, ...],
+        neutral: str,
+        **optional: Any,
+    ) -> FeatureTable:
+        """Return the table of rows whose names are spelled out, one of each a row; ``optional`` are its other fields.
+
+        Raises:
+            CacheError: As for any table; also a label that is no class, and a frame that is no number of 32 bits.
+        """
+        codes: dict[str | None, int] = {name: code for code, name in enumerate(classes)} | {None: -1}
+        if odd := next((name for name in labels if name not in codes), None):
+            raise CacheError(f"feature table: the label {odd!r} is not a class; {closest_names(odd, classes)}")
+        number, limits = np.asarray(frames, dtype=None if len(frames) else np.int32), np.iinfo(np.int32)
+        if number.dtype.kind not in "iu" or (number < limits.min).any() or (number > limits.max).any():
+            raise CacheError(f"feature table: expected frames that are whole numbers of 32 bits, got {number.dtype}")
+        (who, subject), (clips, video) = codes_of(subjects), codes_of(videos)
+        label = np.array([codes[name] for name in labels], dtype=np.int16)
+        frame = number.astype(np.int32, copy=False)
+        return cls(embeddings, label, subject, video, frame, who, clips, classes, neutral, **optional)
+
     def __len__(self) -> int:
         return len(self.embeddings)
 
@@ -157,24 +186,6 @@ class FeatureTable:
             if name not in codes:
                 raise CacheError(f"no subject {name!r} in the feature table; {closest_names(name, self.subjects)}")
         return np.array([codes[name] for name in names], dtype=np.int32)
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """What a shard is made of: rows with their names spelled out, sorted by subject, video and frame."""
-
-    embeddings: NDArray[np.floating[Any]]  # float32 or float16 (n, D).
-    labels: Sequence[str | None]  # n class names, None where unknown.
-    subjects: Sequence[str]  # n names.
-    videos: Sequence[str]  # n names.
-    frames: Sequence[int] | NDArray[np.integer[Any]]  # n integers that fit int32.
-    # float32 (n, P, 2) in pixels, a row of NaN where no face was found; None if the cache holds none.
-    landmarks: NDArray[np.floating[Any]] | None = None
-    paths: Sequence[str] | None = None  # n paths; None if the cache holds none.
-    faces: NDArray[np.uint8] | None = None  # uint8 (n,), faces in each row's image; None if nobody counted.
-
-    def __len__(self) -> int:
-        return len(self.embeddings)
 
 
 def row_text(subject: str, video: str, frame: object) -> str:

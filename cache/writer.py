@@ -12,7 +12,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +30,14 @@ from featlab.cache.encode import (
     Columns,
     Header,
     encode_names,
-    encode_rows,
+    encode_table,
     new_file,
     write_array,
     write_text_attr,
 )
 from featlab.cache.hdf5 import decode_names, get_dataset, guarded, open_file, read_attr
-from featlab.cache.schema import ExtractorInfo, Kinds
-from featlab.cache.table import Rows
+from featlab.cache.schema import ExtractorInfo
+from featlab.cache.table import FeatureTable
 from featlab.cache.verify import Repeats
 from featlab.errors import CacheError, one_line
 
@@ -49,13 +49,10 @@ _LOCK = "lock"
 
 
 @dataclass(frozen=True)
-class _ShardHead:
+class _Shard:
     """What is known of a shard without reading its rows; without rows it has no names and no kinds."""
 
-    rows: int
-    subjects: tuple[str, ...]
-    videos: tuple[str, ...]
-    kinds: Kinds
+    plan: Plan
     failures: tuple[dict[str, str], ...]
 
 
@@ -77,13 +74,12 @@ class CacheBuilder:
         classes: Sequence[str],  # Names of the labels, in code order.
         neutral: str = "neutral",  # One of them.
         dtype: str = "float32",  # Or "float16": how embeddings are stored.
-        has_landmarks: bool = True,  # Whether rows come with landmarks.
         prompts: NDArray[np.float32] | None = None,  # As in `FeatureTable`.
     ) -> None:
         self._out = Path(out)
-        self._header = Header(extractor, tuple(classes), neutral, dtype, has_landmarks, prompts)
+        self.header = Header(extractor, tuple(classes), neutral, dtype, prompts)
         self._folder = self._out.with_name(self._out.name + ".shards")
-        self._heads: dict[str, _ShardHead] = {}
+        self._heads: dict[str, _Shard] = {}
         try:
             if self._out.is_dir():
                 raise CacheError(f"{out}: can't be written, a folder of that name is in the way; choose another name")
@@ -107,27 +103,28 @@ class CacheBuilder:
         if head is None:
             return False
         try:
-            self._read_rows(key, head)
+            self._read_rows(key, head.plan)
         except CacheError:
             return False
         return True
 
-    def write_shard(self, key: str, rows: Rows, failures: Sequence[Failure] = ()) -> None:
-        """Write the shard of `key`, whole or not at all; an earlier one is replaced."""
+    def write_shard(self, key: str, rows: FeatureTable, failures: Sequence[Failure] = ()) -> None:
+        """Write the shard of `key`, rows in order, whole or not at all; an earlier one is replaced."""
         self._heads.pop(key, None)
-        blob = json.dumps([dict(failure) for failure in failures]).encode()
-        arrays: Columns = {_FAILURES: np.frombuffer(blob, dtype=np.uint8)}
+        where = f"{self._out}, shard {key!r}"
+        arrays: Columns = {
+            _FAILURES: np.frombuffer(json.dumps([dict(failure) for failure in failures]).encode(), np.uint8)
+        }
         if len(rows):
-            coded = encode_rows(rows, self._header, f"{self._out}, shard {key!r}")
-            arrays |= coded.columns
-            arrays[schema.SUBJECTS] = encode_names(coded.subjects, key, "subject name")
-            arrays[schema.VIDEOS] = encode_names(coded.videos, key, "video name")
+            arrays |= encode_table(rows, self.header, where).columns
+            arrays[schema.SUBJECTS] = encode_names(rows.subjects, where, "subject name")
+            arrays[schema.VIDEOS] = encode_names(rows.videos, where, "video name")
         with new_file(self._path(key)) as file:
             for name, array in arrays.items():
                 write_array(file, name, array)
             file.attrs["rows"] = len(rows)
             write_text_attr(file, "key", json.dumps(key))
-            write_text_attr(file, "run", self._header.run)
+            write_text_attr(file, "run", self.header.run)
             file.attrs[schema.VERSION_ATTR] = schema.FORMAT_VERSION
             write_text_attr(file, schema.FORMAT_ATTR, schema.SHARD_FORMAT)
 
@@ -141,8 +138,12 @@ class CacheBuilder:
         `repeats` learns of the rows on the way.
         """
         heads = {key: self._head(key) for key in keys}
-        filled = {key: head for key, head in heads.items() if head.rows}
-        write_cache(self._out, self._header, self._plan(filled), self._parts(filled), repeats)
+        filled = {key: head.plan for key, head in heads.items() if head.plan.rows}
+        if not filled:
+            raise CacheError(f"{self._out}: no shard holds a row, every item failed; see the failures for the reasons")
+        plan = Plan.joined(str(self._out), {f"shard {key!r}": part for key, part in filled.items()})
+        parts = ((f"shard {key!r}", self._read_rows(key, part)) for key, part in filled.items())
+        write_cache(self._out, self.header, plan, parts, repeats)
         self._heads = heads
         for pattern in (f"*{_SUFFIX}", f"*{_SUFFIX}.*.partial"):
             for path in self._folder.glob(pattern):
@@ -162,7 +163,7 @@ class CacheBuilder:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         return self._folder / f"{readable}-{digest[:16]}{_SUFFIX}"
 
-    def _head(self, key: str) -> _ShardHead:
+    def _head(self, key: str) -> _Shard:
         head = self._heads.get(key) or self._read_head(key)
         if head is None:
             raise CacheError(
@@ -170,19 +171,18 @@ class CacheBuilder:
             )
         return head
 
-    def _read_head(self, key: str) -> _ShardHead | None:
+    def _read_head(self, key: str) -> _Shard | None:
         """Return the head of the shard of `key`, or None when there is none that this run can use."""
         path = self._path(key)
         if not path.is_file():
             return None
-        names = [schema.EMBEDDINGS, *schema.CODE_DTYPES, *([schema.LANDMARKS] if self._header.has_landmarks else [])]
-        run = self._header.run
         wanted = {
             schema.FORMAT_ATTR: schema.SHARD_FORMAT,
             schema.VERSION_ATTR: schema.FORMAT_VERSION,
-            "run": run,
+            "run": self.header.run,
             "key": json.dumps(key),
         }
+        optional = (schema.LANDMARKS, schema.PATHS, schema.FACES)
         try:
             with open_file(path) as file, guarded(path):
                 if any(read_attr(file, name) != value for name, value in wanted.items()):
@@ -190,56 +190,25 @@ class CacheBuilder:
                 failures = tuple(json.loads(get_dataset(file, path, _FAILURES)[:].tobytes()))
                 rows = int(read_attr(file, "rows"))
                 if rows == 0:
-                    return _ShardHead(0, (), (), {}, failures)
-                names += [name for name in (schema.PATHS, schema.FACES) if name in file]
+                    return _Shard(Plan(0, (), (), {}), failures)
+                names = (schema.EMBEDDINGS, *schema.CODE_DTYPES, *(name for name in optional if name in file))
                 stored = {name: get_dataset(file, path, name) for name in names}
-                if any(dataset.shape[0] != rows for dataset in stored.values()):
+                if any(len(dataset) != rows for dataset in stored.values()):
                     return None
                 kinds = {name: (np.dtype(dataset.dtype), dataset.shape[1:]) for name, dataset in stored.items()}
                 subjects, videos = (
                     decode_names(get_dataset(file, path, name)[:]) for name in (schema.SUBJECTS, schema.VIDEOS)
                 )
-                return _ShardHead(rows, subjects, videos, kinds, failures)
+                return _Shard(Plan(rows, subjects, videos, kinds), failures)
         except CacheError:
             return None
 
-    def _read_rows(self, key: str, head: _ShardHead) -> CodedRows:
+    def _read_rows(self, key: str, plan: Plan) -> CodedRows:
         """Return all rows of a shard; checksums are checked by reading."""
         path = self._path(key)
         with open_file(path) as file, guarded(path):
-            columns = {name: get_dataset(file, path, name)[:] for name in head.kinds}
-            return CodedRows(columns, head.subjects, head.videos)
-
-    def _plan(self, heads: Mapping[str, _ShardHead]) -> Plan:
-        if not heads:
-            raise CacheError(f"{self._out}: no shard holds a row, every item failed; see the failures for the reasons")
-        first_key, first = next(iter(heads.items()))
-        kinds = dict(first.kinds)
-        for key, head in heads.items():
-            if set(head.kinds) != set(kinds):
-                odd = min(set(head.kinds) ^ set(kinds))
-                raise CacheError(
-                    f"{self._out}: only one of the shards {first_key!r} and {key!r} has {odd}; write both alike"
-                )
-            for name, (dtype, shape) in head.kinds.items():
-                if name == schema.PATHS:
-                    kinds[name] = max(kinds[name], (dtype, shape), key=lambda kind: kind[0].itemsize)
-                elif shape != kinds[name][1]:
-                    was, now = ("x".join(map(str, each)) for each in (kinds[name][1], shape))
-                    raise CacheError(
-                        f"{self._out}: shard {key!r} holds {name} of dim {now}, shard {first_key!r} of dim {was}; "
-                        "all shards need the same extractor"
-                    )
-        return Plan(
-            rows=sum(head.rows for head in heads.values()),
-            subjects=tuple(sorted({name for head in heads.values() for name in head.subjects})),
-            videos=tuple(sorted({name for head in heads.values() for name in head.videos})),
-            kinds=kinds,
-        )
-
-    def _parts(self, heads: Mapping[str, _ShardHead]) -> Iterator[tuple[str, CodedRows]]:
-        for key, head in heads.items():
-            yield f"shard {key!r}", self._read_rows(key, head)
+            columns = {name: get_dataset(file, path, name)[:] for name in plan.kinds}
+            return CodedRows(columns, plan.subjects, plan.videos)
 
 
 def _lock(folder: Path) -> BaseFileLock:

@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle as Bundle
     from featlab.bundle.bundle import load_bundle as load_bundle
     from featlab.bundle.bundle import save_bundle as save_bundle
+    from featlab.cache.assemble import write_table as write_table
     from featlab.cache.reader import open_cache as open_cache
+    from featlab.cache.schema import ExtractorInfo as ExtractorInfo
     from featlab.cache.table import FeatureTable as FeatureTable
+    from featlab.cache.verify import verify_cache as verify_cache
     from featlab.config.load import Config as Config
     from featlab.config.load import load_config as load_config
     from featlab.errors import FeatlabError as FeatlabError
@@ -33,8 +36,11 @@ _HOME = {
     "Bundle": "bundle.bundle",
     "load_bundle": "bundle.bundle",
     "save_bundle": "bundle.bundle",
+    "ExtractorInfo": "cache.schema",
     "FeatureTable": "cache.table",
     "open_cache": "cache.reader",
+    "verify_cache": "cache.verify",
+    "write_table": "cache.assemble",
     "Config": "config.load",
     "load_config": "config.load",
     "FeatlabError": "errors",

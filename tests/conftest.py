@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featlab import ExtractorInfo, FeatureTable
 from featlab.bundle.bundle import Bundle
-from featlab.cache import ExtractorInfo, FeatureTable
 from featlab.config.load import Config
 from featlab.errors import FeatlabError
 from featlab.evaluation.results import EvaluationRow

@@ -27,7 +27,7 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from featlab.cache import ExtractorInfo, FeatureTable, write_table
+from featlab import ExtractorInfo, FeatureTable, write_table
 from featlab.cli.app import make_app
 from featlab.methods import make_method
 

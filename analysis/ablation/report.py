@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featlab.analysis.ablation import figures
-from featlab.analysis.ablation.run import AblationReport, Difference, Point
+from featlab.analysis.ablation.run import AblationReport, Point
 from featlab.analysis.evaluation.summary import LEVEL
 from featlab.analysis.inside.faces import find_faces
 from featlab.analysis.inside.pairs import example_pairs, known_strategies, pairs_figure
@@ -25,6 +25,7 @@ from featlab.analysis.table import (
     p_words,
     score_text,
 )
+from featlab.evaluation.statistics import compare_scores
 from featlab.evaluation.summary import MethodSummary
 from featlab.workspace.workspace import Workspace
 
@@ -86,7 +87,7 @@ def example_figures(workspace: Workspace, images: Path | None, notify: Callable[
 
 def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
     """Return the numbers of every figure and table, an entry a (data set, setting, method); scores are fractions."""
-    none = Difference(math.nan, (math.nan, math.nan), math.nan, 0)
+    none = compare_scores(())
     lines = []
     for point in report.points:
         for item in point.summaries:
@@ -102,7 +103,7 @@ def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
                     "macro_f1": item.macro_f1,
                     "low": item.ci95[0],
                     "high": item.ci95[1],
-                    "difference": other.value,
+                    "difference": other.difference,
                     "difference_low": other.ci95[0],
                     "difference_high": other.ci95[1],
                     "p": other.p,
@@ -127,9 +128,9 @@ def ablation_tables(report: AblationReport) -> dict[str, Table]:
 
         def difference(point: Point, item: MethodSummary) -> str:
             found = report.difference(point, item.method)
-            if found is None or math.isnan(found.value):
+            if found is None or math.isnan(found.difference):
                 return MISSING
-            return f"{_signed(found.value)} {interval_text(found.ci95, _signed)} {p_words(found.p)}"
+            return f"{_signed(found.difference)} {interval_text(found.ci95, _signed)} {p_words(found.p)}"
 
         tables["differences"] = _table(
             report,
@@ -181,7 +182,7 @@ def _sentence(report: AblationReport, method: str, points: Sequence[Point]) -> s
     if not differences:
         return f"{said}."
     clear = [
-        f"{name} ({100 * difference.value:+.1f}, {p_words(difference.p)})"
+        f"{name} ({100 * difference.difference:+.1f}, {p_words(difference.p)})"
         for name, difference in differences.items()
         if difference.p < LEVEL
     ]

@@ -210,7 +210,6 @@ def _summary_columns() -> list[Column[MethodSummary]]:
         Column("Smoothed", score("macro_f1_smoothed"), best=True, wide=True),
         Column("95 % interval, smoothed", interval("ci95_smoothed"), wide=True),
         Column("SD", score("sd"), wide=True),
-        Column("SD over seeds", score("seed_sd"), wide=True),
         Column("Macro F1, all classes", score("macro_f1_all"), best=True, wide=True),
         Column("Accuracy", score("accuracy"), best=True, wide=True),
         Column("Balanced accuracy", score("balanced_accuracy"), best=True, wide=True),

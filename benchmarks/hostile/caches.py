@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featlab.cache import ExtractorInfo, FeatureTable, open_cache
+from featlab import ExtractorInfo, FeatureTable, open_cache
 from featlab.cache.assemble import write_table
 from featlab.errors import FeatlabError
 

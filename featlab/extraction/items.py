@@ -48,7 +48,8 @@ class Item:
     label: str | None  # The expression's name; None when unknown.
     video: str  # The clip that the image belongs to; unique within a subject.
     frame: int  # Place in the clip, 0 or more; unique within (subject, video).
-    row: int  # Row in the source, 0-based, in the source's own order: the index into its landmarks.
+    # Row in the source, 0-based, in the source's own order: the index into its landmarks. Below 0 until it is known.
+    row: int = -1
     # Where in the file the image is, for files that hold many: the presentation time stamp of a video frame in units
     # of the stream's time base, or the byte at which a line of a csv of pixels starts. None: the file is the image.
     at: int | None = None

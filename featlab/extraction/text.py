@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -47,6 +47,43 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     if not filled:
         raise InputError(f"{path} is empty")
     return filled
+
+
+def first_line(path: Path) -> str:
+    """Return the beginning of a file's first line, without line end; empty when it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(4096).decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    except OSError:
+        return ""
+
+
+def first_names(path: Path) -> list[str]:
+    """Return the column names in a table's first line, in lower case; empty when the file can't be read."""
+    line = first_line(path)
+    return [name.strip().strip('"').lower() for name in line.strip().split(_likely_mark(line))]
+
+
+def _likely_mark(line: str) -> str:
+    return max("\t;,", key=line.count)
+
+
+def read_columns(
+    path: Path, required: Sequence[str], wanted: Sequence[str] = (), *, neutral: str = "none", remedy: str = ""
+) -> tuple[dict[str, list[str]], Callable[[int], str]]:
+    """Read a list's columns (the wanted ones that are there), apart by tabs, semicolons or commas, and where rows are.
+
+    Names of columns are in lower case. What is missing is empty; a label "none" is one, for it may be the neutral one.
+    """
+    from featlab.extraction.columns import read_names
+
+    table = open_delimited(path, _likely_mark(first_line(path)))
+    check_columns([name.lower() for name in table.header], required, str(path), remedy)
+    read = [name for name in table.header if not wanted or name.lower() in wanted]
+    columns = {name.lower(): cells for name, cells in read_names(table, read, neutral).items()}
+    if not columns[required[0]]:
+        raise InputError(f"{path} has a header and no rows")
+    return columns, table.where
 
 
 _MARKS = {".csv": ",", ".tsv": "\t"}

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from featlab import ExtractorInfo, FeatureTable, write_table
 from featlab.analysis.page import Page, Result, read_page, read_table, write_result
-from featlab.cache import ExtractorInfo, FeatureTable, write_table
 from featlab.workspace.workspace import Workspace
 
 QUICK = {"head.epochs": 2, "head.bottleneck": 6, "pretrain.epochs": 1, "features.dim": 8, "pretrain.validation": False}

@@ -33,7 +33,7 @@ def scored(result):
     """``scored("pft", "s1", labels, predicted, classes, draw=1)``: the row of a run that predicted these codes."""
 
     def make(method, subject, labels, predicted, classes=SEVEN, **changes):
-        found = subject_metrics(np.array(labels), np.array(predicted), classes=classes, neutral_code=0)
+        found = subject_metrics(np.array(labels), np.eye(len(classes))[predicted], neutral_code=0)
         same = {name: getattr(found, name) for name in ("histogram", "frames", "class_recall", "confusion")}
         return result(method, subject, found.macro_f1, **{**same, **changes})
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featlab import FeatureTable
 from featlab.analysis.inside import adapt_people
 from featlab.analysis.inside.clip import (
     choose_video,
@@ -16,7 +17,6 @@ from featlab.analysis.inside.clip import (
     draw_clip,
     video_rows,
 )
-from featlab.cache import FeatureTable
 from featlab.errors import InputError
 from featlab.methods.base import base_model
 from featlab.model.networks import AdaptedModel

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featlab import ExtractorInfo, write_table
 from featlab.analysis.inside.faces import LARGEST, draw_landmarks, find_faces
-from featlab.cache import ExtractorInfo, write_table
 from featlab.errors import ConfigError, InputError
 from featlab.workspace.workspace import Workspace
 

@@ -1,13 +1,14 @@
 """A small seeded cache, and the check that a refusal is one line about the file."""
 
 import os
-from dataclasses import fields
-from itertools import chain
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, open_cache
+from featlab import ExtractorInfo, FeatureTable, open_cache
+from featlab.cache.writer import CacheBuilder
+from featlab.errors import CacheError
 
 CLASSES = ("neutral", "happy", "pain")
 EXTRACTOR = ExtractorInfo("hog", "none", "grey 96x96", layers=("stem.0",), versions={"numpy": "2"})
@@ -27,32 +28,28 @@ def make_rows():
     """Rows of some of VIDEOS (by index), the same values whichever others are asked for."""
 
     def make(*which, dim=8):
-        parts = [_video(index, dim) for index in (which or range(len(VIDEOS)))]
-        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Rows)}
-        joined = {
-            name: np.concatenate(values) if isinstance(values[0], np.ndarray) else list(chain(*values))
-            for name, values in columns.items()
-        }
-        return Rows(**joined)
+        which = which or range(len(VIDEOS))
+        rngs = {index: np.random.default_rng(index) for index in which}
+        points = [rngs[index].uniform(0, 96, (VIDEOS[index][2], 5, 2)).astype(np.float32) for index in which]
+        for each in points:
+            each[1::3] = np.nan
+        rows = [(*VIDEOS[index][:2], frame) for index in which for frame in range(VIDEOS[index][2])]
+        subjects, videos, frames = zip(*rows, strict=True)
+        values = [rngs[index].normal(size=(VIDEOS[index][2], dim)) for index in which]
+        return FeatureTable.named(
+            embeddings=np.concatenate(values).astype(np.float32),
+            labels=[None if frame == 2 else CLASSES[frame % 3] for frame in frames],
+            subjects=subjects,
+            videos=videos,
+            frames=np.array(frames) * 5,
+            classes=CLASSES,
+            neutral="neutral",
+            landmarks=np.concatenate(points),
+            paths=tuple(f"{subject}/{video}/{frame}.png" for subject, video, frame in rows),
+            faces=np.array(frames, dtype=np.uint8) % 3,
+        )
 
     return make
-
-
-def _video(index, dim):
-    subject, video, frames = VIDEOS[index]
-    rng = np.random.default_rng(index)
-    landmarks = rng.uniform(0, 96, (frames, 5, 2)).astype(np.float32)
-    landmarks[1::3] = np.nan
-    return Rows(
-        embeddings=rng.normal(size=(frames, dim)).astype(np.float32),
-        labels=[None if frame == 2 else CLASSES[frame % 3] for frame in range(frames)],
-        subjects=[subject] * frames,
-        videos=[video] * frames,
-        frames=np.arange(frames) * 5,
-        landmarks=landmarks,
-        paths=[f"{subject}/{video}/{frame}.png" for frame in range(frames)],
-        faces=np.arange(frames, dtype=np.uint8) % 3,
-    )
 
 
 @pytest.fixture
@@ -60,11 +57,12 @@ def build(make_rows):
     """``build(path, ((0, 1), (2,)))``: a cache in shards of these VIDEOS, changed; options go to the builder."""
 
     def build_cache(out, layout=((0, 1, 2, 3, 4),), change=lambda rows: rows, **options):
-        settings = {"extractor": EXTRACTOR, "classes": CLASSES, "neutral": "neutral", **options}
-        with CacheBuilder(out, **settings) as builder:
+        named = {"classes": CLASSES, "neutral": "neutral"}
+        named |= {key: options[key] for key in named if key in options}
+        with CacheBuilder(out, **{"extractor": EXTRACTOR, **named, **options}) as builder:
             keys = [f"shard {number}" for number in range(len(layout))]
             for key, group in zip(keys, layout, strict=True):
-                builder.write_shard(key, change(make_rows(*group)), [])
+                builder.write_shard(key, change(replace(make_rows(*group), **named)), [])
             return builder.assemble(keys)
 
     return build_cache

@@ -11,7 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from featlab.cache import CacheError, inspect_cache, merge_caches, open_cache, verify_cache, write_table
+from featlab import open_cache, verify_cache, write_table
+from featlab.cache.merge import merge_caches
+from featlab.cache.reader import inspect_cache
+from featlab.errors import CacheError
 
 DATA = Path(__file__).parent / "data"
 FORMAT_1 = DATA / "format-1.h5"

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,28 +10,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featlab.cache import (
-    CacheBuilder,
-    CacheError,
-    ExtractorInfo,
-    Rows,
-    inspect_cache,
-    open_cache,
-    verify_cache,
-    write_table,
-)
+from featlab import ExtractorInfo, FeatureTable, open_cache, verify_cache, write_table
+from featlab.cache.reader import inspect_cache
 from featlab.cache.verify import Repeats, check_cache
-from featlab.errors import CONTROL
+from featlab.cache.writer import CacheBuilder
+from featlab.errors import CONTROL, CacheError
 
 
 def same_rows(table, rows):
     np.testing.assert_array_equal(table.embeddings, rows.embeddings)
     np.testing.assert_array_equal(table.landmarks, rows.landmarks)
-    np.testing.assert_array_equal(table.frame, rows.frames)
-    assert [table.subjects[code] for code in table.subject] == rows.subjects
-    assert [table.videos[code] for code in table.video] == rows.videos
-    assert [(*table.classes, None)[code] for code in table.label] == rows.labels
-    assert list(table.paths) == rows.paths
+    np.testing.assert_array_equal(table.frame, rows.frame)
+    for table_names, names, of in (
+        (table.subjects, rows.subjects, "subject"),
+        (table.videos, rows.videos, "video"),
+        ((*table.classes, None), (*rows.classes, None), "label"),
+    ):
+        assert [table_names[code] for code in getattr(table, of)] == [names[code] for code in getattr(rows, of)]
+    assert table.paths == rows.paths
 
 
 def test_every_row_comes_back_as_it_was_written(cache_path, make_rows, extractor):
@@ -66,8 +62,8 @@ def test_a_subject_is_the_slice_of_its_source_rows(cache_path, make_rows):
 
 
 def test_what_is_not_there_is_none_and_float16_is_stored_as_such(build, make_rows, tmp_path):
-    bare = {"landmarks": None, "paths": None, "faces": None, "labels": [None] * 5}
-    build(tmp_path / "c.h5", [(2,)], change=lambda rows: replace(rows, **bare), has_landmarks=False)
+    bare = {"landmarks": None, "paths": None, "faces": None, "label": np.full(5, -1, np.int16)}
+    build(tmp_path / "c.h5", [(2,)], change=lambda rows: replace(rows, **bare))
     with open_cache(tmp_path / "c.h5", verify=True) as cache:
         table = cache.read()
         assert not cache.has_landmarks
@@ -150,22 +146,24 @@ names = st.text(min_size=1, max_size=8).filter(lambda name: not CONTROL.search(n
     seed=st.integers(0, 100),
 )
 def test_any_rows_written_are_read_and_sliced_back(tmp_path, rows, dim, dtype, seed):
-    values = np.random.default_rng(seed).normal(size=(len(rows), dim)).astype(dtype)
+    values = np.random.default_rng(seed).normal(size=(len(rows), dim)).astype(np.float32)
     ordered = sorted(range(len(rows)), key=lambda i: rows[i])
     path = tmp_path / "any.h5"
-    options = {"classes": ["n"], "neutral": "n", "dtype": dtype, "has_landmarks": False}
-    with CacheBuilder(path, extractor=ExtractorInfo("x", "none", "y"), **options) as builder:
+    named = {"classes": ("n",), "neutral": "n"}
+    with CacheBuilder(path, extractor=ExtractorInfo("x", "none", "y"), dtype=dtype, **named) as builder:
         cut = seed % (len(rows) + 1)
         for key, part in (("one", ordered[:cut]), ("two", ordered[cut:])):
             subjects, videos, frames = ([rows[i][field] for i in part] for field in range(3))
-            builder.write_shard(key, Rows(values[part], ["n"] * len(part), subjects, videos, frames), [])
+            builder.write_shard(
+                key, FeatureTable.named(values[part], ["n"] * len(part), subjects, videos, frames, **named)
+            )
         builder.assemble(["one", "two"])
     assert verify_cache(path) == []
     with open_cache(path) as cache:
         for subject in cache.subjects:
             table = cache.read([subject])
             mine = [i for i in ordered if rows[i][0] == subject]
-            np.testing.assert_array_equal(table.embeddings, values[mine].astype(np.float32))
+            np.testing.assert_array_equal(table.embeddings, values[mine].astype(dtype).astype(np.float32))
             found = [(table.videos[code], frame) for code, frame in zip(table.video, table.frame, strict=True)]
             assert found == [rows[i][1:] for i in mine]
 
@@ -228,14 +226,15 @@ def test_pictures_are_named_and_counted(people, tmp_path):
 def test_what_is_learnt_while_shards_are_written_is_what_a_cache_says_when_it_is_read(make_rows, extractor, tmp_path):
     """The paths of one shard are wider than those of the other, and the equal rows lie in both."""
     rows = make_rows(dim=70)
+    paths = list(rows.paths)
     for row, like, path in ((9, 2, "same.png"), (12, 1, "one-more.png"), (16, 15, "still.png")):
         rows.embeddings[row], rows.landmarks[row] = rows.embeddings[like], rows.landmarks[like]
-        rows.paths[row] = rows.paths[like] = path
+        paths[row] = paths[like] = path
+    rows = replace(rows, paths=tuple(paths))
     out, learnt = tmp_path / "c.h5", Repeats()
     with CacheBuilder(out, extractor=extractor, classes=CLASSES) as builder:
-        for key, part in (("a", slice(0, 7)), ("b", slice(7, None))):
-            columns = {field.name: getattr(rows, field.name)[part] for field in fields(Rows)}
-            builder.write_shard(key, Rows(**columns), [])
+        builder.write_shard("a", rows.take(slice(0, 7)))
+        builder.write_shard("b", rows.take(slice(7, None)))
         builder.assemble(["a", "b"], learnt)
     with open_cache(out) as cache:
         problems, warnings = learnt.find(cache)

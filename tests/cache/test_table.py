@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.cache import CacheError, ExtractorInfo, FeatureTable
+from featlab import ExtractorInfo, FeatureTable
 from featlab.cache.names import alike, spellings
 from featlab.cache.schema import one_form
 from featlab.cache.table import usable_rows
+from featlab.errors import CacheError
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from featlab.cache import CacheError, open_cache, verify_cache
+from featlab import open_cache, verify_cache
 from featlab.cache.hdf5 import guarded
-from featlab.errors import UnreadableError
+from featlab.errors import CacheError, UnreadableError
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab.cache import CacheBuilder, CacheError, ExtractorInfo, Rows, open_cache
-from featlab.errors import UnreadableError
-
-NO_ROWS = Rows(np.empty((0, 8), np.float32), [], [], [], [])
+from featlab import ExtractorInfo, open_cache
+from featlab.cache.writer import CacheBuilder
+from featlab.errors import CacheError, UnreadableError
 
 
 def digest_of(path):
@@ -58,7 +57,6 @@ def test_a_finished_shard_is_kept_for_the_next_run_of_the_same_settings(new_buil
         ({"dtype": "float16"}, False),
         ({"classes": ("neutral", "pain", "happy")}, False),
         ({"extractor": ExtractorInfo("hog", "0" * 64, "grey 96x96", layers=("stem.0",))}, False),
-        ({"has_landmarks": False}, False),
         ({"neutral": "pain"}, False),
         ({"extractor": replace(extractor, versions={"numpy": "3"})}, True),
     ):
@@ -94,7 +92,7 @@ def test_failures_travel_with_their_shard_and_any_nan_means_no_face(new_builder,
     rows.landmarks[np.isnan(rows.landmarks)] = np.array([0xFFC00001], np.uint32).view(np.float32)[0]
     first = new_builder()
     first.write_shard("a", rows, expected[:1])
-    first.write_shard("b", NO_ROWS, expected[1:])
+    first.write_shard("b", rows.take([]), expected[1:])
     first.close()
     second = new_builder()
     assert second.failures(["a", "b"]) == expected
@@ -106,7 +104,7 @@ def test_shards_that_make_no_cache_are_refused(new_builder, make_rows, cache_pat
     before = cache_path.read_bytes()
     builder = new_builder()
     for key, rows in {
-        "none": NO_ROWS,
+        "none": make_rows(1).take([]),
         "wide": make_rows(1, dim=9),
         "pathless": replace(make_rows(1), paths=None),
         **{f"{number}": make_rows(number) for number in range(4)},
@@ -118,7 +116,7 @@ def test_shards_that_make_no_cache_are_refused(new_builder, make_rows, cache_pat
         (["none"], "every item failed"),
         (["0", "b"], "shard 'b' is missing"),
         (["0", "wide"], "shard 'wide' holds embeddings of dim 9, shard '0' of dim 8"),
-        (["0", "pathless"], "only one of the shards '0' and 'pathless' has paths"),
+        (["0", "pathless"], "only one of shard '0' and shard 'pathless' has paths"),
         (["1", "0"], order),
         (["0", "2", "1"], order),
         (["3", "again"], "shard 'again' holds subject 's2', video '日本', frame 0 a second time"),
@@ -136,20 +134,10 @@ def test_rows_that_do_not_fit_are_refused(new_builder, make_rows, refuses):
     for change, words in (
         ({"embeddings": nan}, "subject 'Zoë', video 'v1', frame 10: its embedding is not finite"),
         ({"embeddings": np.full_like(nan, 1e30)}, "above 1e+15"),
-        ({"embeddings": rows.embeddings.astype(int)}, "float dtype"),
-        ({"embeddings": rows.embeddings[:, 0]}, "shape"),
-        ({"labels": ["hapy", *rows.labels[1:]]}, "did you mean 'happy'"),
-        ({"labels": rows.labels[1:]}, "expected 4 labels"),
-        ({"paths": rows.paths[1:]}, "expected 4 paths"),
-        ({"landmarks": rows.landmarks[1:]}, "expected 4 rows of landmarks"),
-        ({"subjects": ["", *rows.subjects[1:]]}, "'' is no subject name"),
-        ({"videos": ["a\0", *rows.videos[1:]]}, "is no video name"),
-        ({"paths": ["\udcff", *rows.paths[1:]]}, "UTF-8"),
-        ({"frames": [2**31, *list(rows.frames[1:])]}, "fit 32 bits"),
-        ({"frames": rows.frames + 0.5}, "whole numbers"),
-        ({"landmarks": None}, "has_landmarks"),
+        ({"subjects": ("",)}, "'' is no subject name"),
+        ({"videos": ("a\0",)}, "is no video name"),
+        ({"paths": ("\udcff", *rows.paths[1:])}, "UTF-8"),
         ({"landmarks": partial}, "frame 0: its landmarks"),
-        ({"landmarks": np.zeros((len(rows), 5, 3), np.float32)}, "(4, P, 2)"),
     ):
         refuses(words, builder.write_shard, "a", replace(rows, **change))
         assert not builder.has_shard("a")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from featlab.cache import ExtractorInfo, FeatureTable, write_table
+from featlab import ExtractorInfo, FeatureTable, write_table
 from featlab.cli.app import make_app
 
 EXTRACTOR = ExtractorInfo("toy", "none", "random numbers")

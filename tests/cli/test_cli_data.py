@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featlab.cache import open_cache
+from featlab import open_cache
 from featlab.config.load import config_template
 from featlab.extraction.backbones.builtin import template
 from featlab.extraction.layouts import LAYOUTS

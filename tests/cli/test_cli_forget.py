@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featlab.cache import inspect_cache, open_cache, write_table
+from featlab import open_cache, write_table
+from featlab.cache.reader import inspect_cache
 from featlab.workspace import contents as forgetting
 from featlab.workspace.workspace import add_tuned, tuned_on
 

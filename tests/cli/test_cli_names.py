@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
+from featlab import open_cache, write_table
 from featlab.analysis import render, style
 from featlab.analysis.table import Table
 from featlab.bundle.bundle import bundle_card
-from featlab.cache import open_cache, write_table
 from featlab.cache.encode import write_array
 from featlab.cache.schema import as_cell, from_cell
 from featlab.cli.output import Output, inert

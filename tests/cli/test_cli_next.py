@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from featlab.cache import write_table
+from featlab import write_table
 from featlab.cli import output as output_module
 from featlab.cli.app import make_app
 from featlab.cli.output import Output

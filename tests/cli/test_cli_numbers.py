@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featlab.cache import write_table
+from featlab import write_table
 from featlab.cache.table import LARGEST
 
 COMMANDS = (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featlab import write_table
 from featlab.analysis.paper import methods_of, published_tables
-from featlab.cache import write_table
 from featlab.methods import method_names
 
 TABLES = published_tables()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featlab import write_table
 from featlab.analysis.page import read_page
-from featlab.cache import write_table
 
 FAST = ["--set", "pretrain.validation=false"]
 # What is typed: the folder, its figures, its tables, and what is printed besides the sentences of the page.

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featlab.cache import CacheBuilder, open_cache
+from featlab import open_cache
+from featlab.cache.writer import CacheBuilder
 
 NAMES = ("Anna Bauer", "Zoë")
 

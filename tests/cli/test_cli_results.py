@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from featlab import write_table
 from featlab.analysis import demo
-from featlab.cache import write_table
 from featlab.methods import get_method, method_names
 
 METHODS = "source-only,neutral-shift,pft"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from featlab.cache import ExtractorInfo, write_table
+from featlab import ExtractorInfo, write_table
 
 
 def test_adapt_runs_as_typed_says_which_stages_ran_first_and_runs_none_again(folder, run_well, run_json, quickly):

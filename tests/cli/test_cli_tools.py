@@ -9,7 +9,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from featlab.cache import open_cache
+from featlab import open_cache
 from featlab.extraction.tables.rows import PRESETS
 
 SEVEN = "anger disgust fear happiness sadness surprise neutral"

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from joblib.externals.loky import get_reusable_executor
 
-from featlab.cache import open_cache, write_table
+from featlab import open_cache, write_table
 from featlab.config.analysis import EngineConfig
 from featlab.engine import run_all
 from featlab.errors import FeatlabError, InputError

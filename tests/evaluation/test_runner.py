@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import featlab.evaluation.runner
+from featlab import write_table
 from featlab.bundle.files import read_json
-from featlab.cache import write_table
 from featlab.errors import CacheError, InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.runner import plan, run_tasks

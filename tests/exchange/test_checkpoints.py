@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from featlab import ExtractorInfo
 from featlab.bundle.bundle import load_bundle
-from featlab.cache import ExtractorInfo
 from featlab.errors import BundleError, InputError
 from featlab.exchange.checkpoint_bundle import FILES, import_bundle, save_imported
 from featlab.exchange.checkpoints import (

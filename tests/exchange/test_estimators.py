@@ -11,8 +11,15 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from featlab import PersonalizedClassifier, StyleTranslator, build_bundle, load_bundle, make_method, save_bundle
-from featlab.cache import ExtractorInfo
+from featlab import (
+    ExtractorInfo,
+    PersonalizedClassifier,
+    StyleTranslator,
+    build_bundle,
+    load_bundle,
+    make_method,
+    save_bundle,
+)
 from featlab.config.load import Config
 from featlab.errors import ConfigError, InputError
 from featlab.protocol.splits import Target

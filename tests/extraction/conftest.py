@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featlab.cache import ExtractorInfo
+from featlab import ExtractorInfo
 from featlab.extraction.layouts import read_layout
 
 

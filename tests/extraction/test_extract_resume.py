@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featlab.cache import open_cache, verify_cache
+from featlab import open_cache, verify_cache
 from featlab.errors import InputError
 from featlab.extraction import embed
 from featlab.extraction.backbones import make_backbone

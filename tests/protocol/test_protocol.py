@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featlab.cache import FeatureTable
+from featlab import FeatureTable
 from featlab.errors import InputError
 from featlab.protocol.splits import (
     Target,

@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
+from featlab import write_table
 from featlab.bundle.bundle import save_bundle
 from featlab.bundle.files import save_adaptation, write_json
-from featlab.cache import write_table
 from featlab.cache.atomic import SIDECAR, SUMS
 from featlab.exchange.export import export_model
 from featlab.methods import make_method

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from featlab.cache import write_table
+from featlab import write_table
 from featlab.compute import choose_device
 from featlab.errors import ConfigError
 from featlab.workspace.adapt import open_bundle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -14,7 +14,7 @@ from featlab.extraction.items import Item, with_one_name_each
 from featlab.extraction.video import EVERY_FRAME, Sampling
 
 Reader = Callable[[Path, Any], list[Item]]
-"""From a root and the layout's options to its items: sorted by subject, video and frame, at least one."""
+"""From a root and the layout's options to its items, at least one, in any order; ``row`` is mostly left to `Layout`."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Layout:
     subject: str  # What a subject is, in a few words: a person, or the data set where people have no names.
     reader: Reader  # The function that lists the images; its docstring shows the tree that it expects.
     options: type[Any]  # A frozen dataclass with a default for everything.
-    # Whether a root looks like this, told from a few names, never by opening an image; by default it has to be named.
+    # Whether a folder (with ``takes_files``: or a file) looks like this, told from a few names, never by opening an
+    # image; by default it has to be named.
     recognises: Callable[[Path], bool] = lambda root: False
     neutral: str = "neutral"  # Name of the neutral class.
     sampling: Sampling = EVERY_FRAME  # Which frames of its videos are usually taken.
@@ -43,8 +44,6 @@ class Layout:
         A video that is annotated as a whole is one item, frame 0. ``row`` is the place in the list, except in a
         manifest, which has rows of its own. Options that are text are converted to their types.
         """
-        if options and not fields(self.options):
-            raise ConfigError(f"the layout {self.name} has no options, got {', '.join(options)}")
         config = with_options(self.options(), options or {}, self.name)
         if not root.exists():
             raise InputError(f"{root}: no such file or folder")
@@ -59,7 +58,8 @@ class Layout:
         for item in items:
             if not (item.name.isprintable() and item.subject.isprintable() and item.video.isprintable()):
                 raise InputError(f"{item.name!r}: the name has characters that can't be stored; rename it")
-        return with_one_name_each(items)[0]
+        items = with_one_name_each(items)[0]
+        return [replace(item, row=place) if item.row < 0 else item for place, item in enumerate(items)]
 
 
 LAYOUTS: Registry[Layout] = Registry(
@@ -128,7 +128,8 @@ def resolve_layout(name: str, source: Path) -> tuple[Layout, Path]:
 
 
 def _recognises(name: str, root: Path) -> bool:
+    layout = LAYOUTS.get(name)
     try:
-        return LAYOUTS.get(name).recognises(root)
+        return (layout.takes_files or root.is_dir()) and layout.recognises(root)
     except (OSError, ValueError):
         return False

@@ -10,8 +10,8 @@ from pathlib import Path
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.extraction.items import Item
-from featlab.extraction.layouts import register_layout
-from featlab.extraction.layouts.tree import AFF_WILD2, child, files, folders, images, mismatch, numbered, relative
+from featlab.extraction.layouts import register_layout, tree
+from featlab.extraction.layouts.tree import AFF_WILD2
 from featlab.extraction.text import read_text
 from featlab.extraction.video.frames import is_video
 
@@ -22,7 +22,7 @@ _MOST = 40
 """Folders beside each other; where there are more, they are videos or people, and annotations are not below them."""
 _MEDIA = ("cropped", "batch", "video", "frame", "image", "new_vids")
 """Beginnings of folder names in which there are no annotations, but very many files."""
-_IMAGE = re.compile(r"(\d+)")
+_IMAGE = re.compile(r"\d{1,9}")
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,11 @@ class AffWild2Options(Options):
     )
 
 
-def _recognises(root: Path) -> bool:
-    return root.is_dir() and bool(_annotation_folders(root, _DEPTH))
-
-
 @register_layout(
-    "aff-wild2", title="Aff-Wild2, expressions", subject="a video (or one of two people in it)", recognises=_recognises
+    "aff-wild2",
+    title="Aff-Wild2, expressions",
+    subject="a video (or one of two people in it)",
+    recognises=lambda root: bool(_annotation_folders(root, _DEPTH)),
 )
 def read_aff_wild2(root: Path, options: AffWild2Options) -> list[Item]:
     """Aff-Wild2: an annotation file a video, with one line a frame.
@@ -77,12 +76,12 @@ def read_aff_wild2(root: Path, options: AffWild2Options) -> list[Item]:
     """
     places = _annotation_folders(root, _DEPTH)
     if not places:
-        raise mismatch(root, EXPECTED)
+        raise tree.mismatch(root, EXPECTED)
     if len(places) > 1:
         raise InputError(f"{root}: annotations of expressions are in {places[0]} and in {places[1]}; leave one of them")
     annotations = _annotations(places[0], options.split)
     if not annotations:
-        raise mismatch(root, EXPECTED, places[0])
+        raise tree.mismatch(root, EXPECTED, places[0])
     media = root / options.media
     if not media.is_dir():
         raise InputError(f"{root}: aff-wild2.media = {options.media!r}: there is no such folder in it")
@@ -99,26 +98,28 @@ def read_aff_wild2(root: Path, options: AffWild2Options) -> list[Item]:
         path = found.get(name)
         if path is None:
             missing = media / name / "00001.jpg" if some_images else media / f"{name}.mp4"
-            items.append(Item(missing, relative(missing, root), name, None, name, 0, row=-1))
-        elif path.is_dir():
-            items += _image_items(path, root, name, labels, annotation, options)
-        else:
-            place = relative(path, root)
-            items += [
-                Item(path, place, name, label, name, frame, row=-1)
-                for frame, label in enumerate(labels)
-                if label is not None and label not in options.drop
-            ]
-    return numbered(items)
+            items += tree.in_clip([missing], root, name, None, name)
+            continue
+        place = tree.relative(path, root)
+        frames = [(frame, path, place) for frame in range(len(labels))]
+        if path.is_dir():
+            numbered = _images(path, len(labels), annotation)
+            frames = [(frame, each, f"{place}/{each.name}") for frame, each in numbered if frame % options.every == 0]
+        items += [
+            Item(file, called, name, labels[frame], name, frame)
+            for frame, file, called in frames
+            if labels[frame] not in (None, *options.drop)
+        ]
+    return items
 
 
 def _annotation_folders(folder: Path, depth: int) -> list[Path]:
     """Return the folders of annotations of expressions: called EXPR… or EX, and with a Train_Set or Validation_Set."""
     found: list[Path] = []
-    below = folders(folder)
+    below = tree.folders(folder)
     for inside in below:
         name = inside.name.lower()
-        if (name == "ex" or name.startswith("expr")) and any(child(inside, *names) for names in _SETS.values()):
+        if (name == "ex" or name.startswith("expr")) and any(tree.find(inside, *names) for names in _SETS.values()):
             found.append(inside)
         elif depth > 1 and len(below) <= _MOST and not name.startswith(_MEDIA):
             found += _annotation_folders(inside, depth - 1)
@@ -129,15 +130,10 @@ def _annotations(place: Path, split: str) -> dict[str, Path]:
     """Return the annotation files by the name of their video."""
     found: dict[str, Path] = {}
     for name, folder_names in _SETS.items():
-        folder = child(place, *folder_names)
-        if folder is None or split not in ("all", name):
-            continue
-        for path in files(folder):
-            if path.suffix.lower() != ".txt":
-                continue
-            if path.stem in found:
+        folder = tree.find(place, *folder_names) if split in ("all", name) else None
+        for path in (path for path in tree.files(folder) if path.suffix.lower() == ".txt") if folder else ():
+            if found.setdefault(path.stem, path) is not path:
                 raise InputError(f"{path.stem} is annotated twice: {found[path.stem]} and {path}")
-            found[path.stem] = path
     return found
 
 
@@ -162,14 +158,12 @@ def _find_media(media: Path, wanted: set[str], annotations: Path) -> dict[str, P
 
 def _add(found: dict[str, Path], name: str, path: Path) -> None:
     """Remember where a video is; of two places the one with aligned images counts."""
-    other = found.get(name)
-    if other is not None:
+    other = found.setdefault(name, path)
+    if other is not path:
         aligned = ["aligned" in place.parent.as_posix().lower() for place in (other, path)]
         if aligned[0] == aligned[1]:
             raise InputError(f"{name} is in {other.parent} and in {path.parent}; say which with media=FOLDER")
-        if aligned[0]:
-            return
-    found[name] = path
+        found[name] = other if aligned[0] else path
 
 
 def _labels(path: Path) -> list[str | None]:
@@ -179,28 +173,20 @@ def _labels(path: Path) -> list[str | None]:
         raise InputError(
             f"{path}, line 1: expected the names of the classes (Neutral,Anger,…), found {lines[0][:40]!r}"
         )
-    labels: list[str | None] = []
     for number, line in enumerate(lines[1:], 2):
         if line != "-1" and line not in AFF_WILD2:
             raise InputError(f"{path}, line {number}: expected a whole number from -1 to 7, found {line[:40]!r}")
-        labels.append(AFF_WILD2.get(line))
-    return labels
+    return [AFF_WILD2.get(line) for line in lines[1:]]
 
 
-def _image_items(
-    folder: Path, root: Path, name: str, labels: list[str | None], annotation: Path, options: AffWild2Options
-) -> list[Item]:
-    paths = [(int(match[1]), path) for path in images(folder) if (match := _IMAGE.fullmatch(path.stem)) is not None]
-    inside = [(number, path) for number, path in paths if 1 <= number <= len(labels)]
-    if 2 * len(inside) < max(1, len(paths)) or not paths:
+def _images(folder: Path, lines: int, annotation: Path) -> list[tuple[int, Path]]:
+    """Return the images of annotated frames, each after its frame's number, from 0."""
+    numbered = [(int(path.stem) - 1, path) for path in tree.images(folder) if _IMAGE.fullmatch(path.stem)]
+    inside = [(frame, path) for frame, path in numbered if 0 <= frame < lines]
+    if 2 * len(inside) < max(1, len(numbered)) or not numbered:
         raise InputError(
-            f"{annotation} has {len(labels)} lines, and {folder} has {len(paths)} numbered images"
-            + (f" up to {paths[-1][0]}" if paths else "")
+            f"{annotation} has {lines} lines, and {folder} has {len(numbered)} numbered images"
+            + (f" up to {numbered[-1][0] + 1}" if numbered else "")
             + "; they don't belong together"
         )
-    place = relative(folder, root)
-    return [
-        Item(path, f"{place}/{path.name}", name, label, name, number - 1, row=-1)
-        for number, path in inside
-        if (number - 1) % options.every == 0 and (label := labels[number - 1]) is not None and label not in options.drop
-    ]
+    return inside

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +11,7 @@ from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts import register_layout, tree
+from featlab.extraction.text import first_line
 from featlab.extraction.video import Sampling
 
 EXPECTED = (
@@ -43,35 +44,18 @@ class BAHOptions(Options):
     )
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One line of a list."""
-
-    where: str
-    path: PurePosixPath
-    label: str
-
-
 def _base(root: Path) -> Path:
     """Return the folder that holds the lists: the root, or the one that the archive makes in it."""
-    for folder in (root, tree.child(root, "data"), tree.child(root, "BAH_DB")):
-        if folder is not None and folder.is_dir() and tree.descendant(folder, *_FRAME_LISTS, *_VIDEO_LISTS) is not None:
-            return folder
-    return root
+    inside = [folder for name in ("data", "BAH_DB") if (folder := tree.find(root, name)) is not None]
+    return next((each for each in (root, *inside) if tree.find(each, *_FRAME_LISTS, *_VIDEO_LISTS)), root)
 
 
 def _recognises(root: Path) -> bool:
-    if not root.is_dir():
-        return False
     base = _base(root)
-    if tree.descendant(base, "Videos", *_FACES) is None:
+    if tree.find(base, "Videos", *_FACES) is None:
         return False
-    lists = [(tree.descendant(base, *_FRAME_LISTS), _FRAME), (tree.descendant(base, *_VIDEO_LISTS), _VIDEO)]
-    return any(
-        pattern.fullmatch(tree.first_line(path)) is not None
-        for folder, pattern in lists
-        for path in _lists(folder, BAHOptions())
-    )
+    kinds = (_FRAME_LISTS, _FRAME), (_VIDEO_LISTS, _VIDEO)
+    return any(line.fullmatch(first_line(path)) for places, line in kinds for path in _lists(base, places, "all"))
 
 
 @register_layout(
@@ -101,60 +85,54 @@ def read_bah(root: Path, options: BAHOptions) -> list[Item]:
     ``ambivalence-hesitancy``. At level video every frame has its video's label.
     """
     base = _base(root)
-    frame_lists, video_lists = tree.descendant(base, *_FRAME_LISTS), tree.descendant(base, *_VIDEO_LISTS)
+    faces = tree.find(base, *_FACES)
     by_frame = options.level == "frame" or (
-        options.level == "auto" and _lists(frame_lists, options) and tree.descendant(base, *_FACES) is not None
+        options.level == "auto" and faces is not None and bool(_lists(base, _FRAME_LISTS, options.split))
     )
-    lists = _lists(frame_lists if by_frame else video_lists, options)
+    lists = _lists(base, _FRAME_LISTS if by_frame else _VIDEO_LISTS, options.split)
     if not lists:
         raise tree.mismatch(root, EXPECTED, base)
-    entries = [entry for path in lists for entry in _entries(path, _FRAME if by_frame else _VIDEO)]
-    if by_frame:
-        items = _frame_items(entries, root, base, options.every)
-    else:
-        items = [_item(entry, base, root, entry.path.name, 0) for entry in entries]
-    tree.check_present(items, root, tree.relative(lists[0], root))
-    return tree.numbered(items)
-
-
-def _lists(folder: Path | None, options: BAHOptions) -> list[Path]:
-    names = _SPLITS if options.split == "all" else (options.split,)
-    return [] if folder is None else [path for name in names if (path := folder / f"{name}.txt").is_file()]
-
-
-def _entries(path: Path, pattern: re.Pattern[str]) -> Iterator[_Entry]:
-    form = "IMAGE,LABEL" if pattern is _FRAME else "VIDEO,LABEL,TRANSCRIPT"
-    for where, match in tree.matches(path, pattern, f"{form} with the label 0 or 1"):
-        name = match["path"].replace("\\", "/").lstrip("/")
-        yield _Entry(where, PurePosixPath(name), CLASSES[int(match["label"])])
-
-
-def _frame_items(entries: list[_Entry], root: Path, base: Path, every: int) -> list[Item]:
-    faces = tree.descendant(base, *_FACES)
-    folders = [base] if faces is None else [faces, base]
-    sample = entries[:: max(1, len(entries) // 50)]
-    home = next((folder for folder in folders for entry in sample if (folder / entry.path).exists()), folders[0])
+    entries = [entry for path in lists for entry in _entries(path, by_frame)]
+    home = base
+    if by_frame and faces is not None:
+        # Some lists name the folder of faces, and some don't.
+        sample = entries[:: max(1, len(entries) // 50)]
+        home = next((each for each in (faces, base) if any((each / path).exists() for _, path, _ in sample)), faces)
     items: list[Item] = []
-    for entry in entries:
-        digits = _NUMBER.search(entry.path.stem)
-        if digits is None:
-            raise InputError(
-                f"{entry.where}: the image {entry.path.name!r} has no number at its end, as frame-12.jpg has"
-            )
-        frame = int(digits[1])
-        if frame % every == 0:
-            items.append(_item(entry, home, root, entry.path.parent.name, frame))
+    for where, path, label in entries:
+        frame, video = 0, path.name
+        if by_frame:
+            digits = _NUMBER.search(path.stem)
+            if digits is None:
+                raise InputError(f"{where}: the image {path.name!r} has no number at its end, as frame-12.jpg has")
+            frame, video = int(digits[1]), path.parent.name
+        if frame % options.every == 0:
+            file = home / path
+            subject = _subject(path, where)
+            items.append(Item(file, tree.relative(file, root), subject, CLASSES[label], video, frame))
     if not items:
-        raise ConfigError(f"bah.every = {every} leaves no frame; the lists have {len(entries)}")
+        raise ConfigError(f"bah.every = {options.every} leaves no frame; the lists have {len(entries)}")
+    tree.check_present(items, root, tree.relative(lists[0], root))
     return items
 
 
-def _item(entry: _Entry, home: Path, root: Path, video: str, frame: int) -> Item:
-    """Return the item of an entry; its subject is the folder below Videos/."""
-    parts = entry.path.parts
-    lower = [part.lower() for part in parts]
-    place = lower.index("videos") + 1 if "videos" in lower else 0
+def _lists(base: Path, places: Sequence[str], split: str) -> list[Path]:
+    folder = tree.find(base, *places)
+    names = _SPLITS if split == "all" else (split,)
+    return [] if folder is None else [path for name in names if (path := folder / f"{name}.txt").is_file()]
+
+
+def _entries(path: Path, by_frame: bool) -> Iterator[tuple[str, PurePosixPath, int]]:
+    """Yield where each line of a list is, the file that it names, and its label."""
+    line, form = (_FRAME, "IMAGE,LABEL") if by_frame else (_VIDEO, "VIDEO,LABEL,TRANSCRIPT")
+    for where, match in tree.matches(path, line, f"{form} with the label 0 or 1"):
+        yield where, PurePosixPath(match["path"].replace("\\", "/").lstrip("/")), int(match["label"])
+
+
+def _subject(path: PurePosixPath, where: str) -> str:
+    """Return the folder below Videos/."""
+    parts = [part.lower() for part in path.parts]
+    place = parts.index("videos") + 1 if "videos" in parts else 0
     if not 0 < place < len(parts) - 1:
-        raise InputError(f"{entry.where}: expected a path Videos/SUBJECT/…, found {str(entry.path)[:80]!r}")
-    path = home / entry.path
-    return Item(path, tree.relative(path, root), parts[place], entry.label, video, frame, row=-1)
+        raise InputError(f"{where}: expected a path Videos/SUBJECT/…, found {str(path)[:80]!r}")
+    return path.parts[place]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item
 from featlab.extraction.layouts import register_layout, tree
+from featlab.extraction.text import first_names, read_columns
 from featlab.extraction.video import Sampling
 
 BASELINE = "BL1"
@@ -40,17 +42,11 @@ class BioVidOptions(Options):
 
 
 def _is_biovid(root: Path) -> bool:
-    if not root.is_dir():
-        return False
-    base = tree.child(root, "PartA") or root
-    samples = tree.child(base, "samples.csv")
-    if samples is not None and set(_COLUMNS) <= set(tree.header(samples)):
+    base = tree.find(root, "PartA") or root
+    samples = tree.find(base, "samples.csv")
+    if samples is not None and set(_COLUMNS) <= set(first_names(samples)):
         return True
-    people = tree.folders(tree.child(base, "video", "videos") or base)
-    if not people:
-        return False
-    inside = [*tree.folders(people[0]), *people[0].glob("*.mp4")]
-    return any(_SAMPLE.fullmatch(path.stem) for path in inside)
+    return bool(tree.clips(tree.folders(tree.find(base, "video", "videos") or base)[:1], _SAMPLE))
 
 
 @register_layout(
@@ -76,54 +72,50 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
     samples.csv the list is what it says, without it what is on disk. The face answers some seconds after the heat: the
     window 2.0 to 5.0 s is taken, unless ``--window`` says otherwise.
     """
-    base = tree.child(root, "PartA") or root
-    folder = tree.child(base, "video", "videos") or base
-    found: dict[str, tree.Clip] = {}
-    for person in tree.folders(folder):
-        for clip in tree.clips(person):
-            if _SAMPLE.fullmatch(clip.name) is None:
-                continue
-            if (other := found.setdefault(clip.name, clip)) is not clip:
-                raise InputError(f"{root}: the sample {clip.name} is there twice: {other.path} and {clip.path}")
-    samples = tree.child(base, "samples.csv")
+    base = tree.find(root, "PartA") or root
+    folder = tree.find(base, "video", "videos") or base
+    people = tree.folders(folder)
+    found: Mapping[str, Sequence[Path]] = tree.clips(people, _SAMPLE)
+    samples = tree.find(base, "samples.csv")
     if samples is not None:
-        wanted = [_listed(row, folder, found) for row in tree.read_table(samples, _COLUMNS)]
-    elif found:
-        wanted = list(found.values())
-    else:
-        raise tree.mismatch(root, _BIOVID_TREE, (tree.folders(folder) or [folder])[0])
+        # What is listed and isn't on disk fails later.
+        listed = _listed(*read_columns(samples, _COLUMNS, _COLUMNS))
+        found = {name: found.get(name, [folder / subject / f"{name}.mp4"]) for name, subject in listed.items()}
+    elif not found:
+        raise tree.mismatch(root, _BIOVID_TREE, (people or [folder])[0])
     items: list[Item] = []
     levels: Counter[str] = Counter()
-    for clip in wanted:
-        subject, level, _ = clip.name.rsplit("-", 2)
+    for name, paths in found.items():
+        subject, level, _ = name.rsplit("-", 2)
         levels[level] += 1
         if level in options.levels:
             label = "neutral" if level == BASELINE else "pain" if options.merge else level
-            items += clip.items(root, subject, label, clip.name)
+            items += tree.in_clip(paths, root, subject, label, name)
     for level in options.levels:
         if not levels[level]:
             there = ", ".join(f"{name} {count}" for name, count in sorted(levels.items()))
             raise InputError(f"{root}: no sample of level {level} (there are: {there}); choose others with levels=…")
     tree.check_present(items, root, "samples.csv")
-    return tree.numbered(items)
+    return items
 
 
-def _listed(row: tree.Row, folder: Path, found: dict[str, tree.Clip]) -> tree.Clip:
-    """Return the clip of a row of samples.csv, also when it isn't on disk."""
-    values, where = row
-    name, subject, level = (values[column] for column in ("sample_name", "subject_name", "class_name"))
-    match = _SAMPLE.fullmatch(name)
-    if match is None or match["subject"] != subject:
-        raise InputError(
-            f"{where()}: the sample_name {name!r} isn't {subject}-LEVEL-NUMBER, LEVEL one of BL1, PA1 to PA4"
-        )
-    if level not in (match["level"], match["level"][:2]):
-        raise InputError(f"{where()}: the class_name {level!r} isn't the level of {name}")
-    return found.get(name, tree.Clip(folder / subject / f"{name}.mp4", None))
+def _listed(columns: Mapping[str, Sequence[str]], where: Callable[[int], str]) -> dict[str, str]:
+    """Return the subject of each sample of samples.csv."""
+    listed: dict[str, str] = {}
+    for row, (subject, level, name) in enumerate(zip(*(columns[each] for each in _COLUMNS), strict=True)):
+        match = _SAMPLE.fullmatch(name)
+        if match is None or match["subject"] != subject:
+            raise InputError(
+                f"{where(row)}: the sample_name {name!r} isn't {subject}-LEVEL-NUMBER, LEVEL one of BL1, PA1 to PA4"
+            )
+        if level not in (match["level"], match["level"][:2]):
+            raise InputError(f"{where(row)}: the class_name {level!r} isn't the level of {name}")
+        listed[name] = subject
+    return listed
 
 
 _STRESSID_TREE = "labels.csv with the column subject/task, and Videos/SUBJECT/SUBJECT_TASK.mp4 (2ea4_Math.mp4)"
-_REST = "Baseline"
+_TASK = re.compile(r"(?P<subject>[^_]*)_(?P<task>.*)")
 _KEY = "subject/task"
 _CLASSES = {"binary-stress": ("neutral", "stress"), "affect3-class": ("relaxed", "neutral", "stress")}
 
@@ -132,22 +124,19 @@ _CLASSES = {"binary-stress": ("neutral", "stress"), "affect3-class": ("relaxed",
 class StressIDOptions(Options):
     """Options of the layout stressid."""
 
+    removed = {"baseline": "Baseline is the class neutral; leave it out with tasks=…"}  # noqa: RUF012
+
     labels: str = option(
         "binary-stress",
         "Column of labels.csv: binary-stress (0 neutral, 1 stress) or affect3-class (0 relaxed, 1 neutral, 2 stress).",
         choices=tuple(_CLASSES),
     )
-    baseline: str = option(
-        "neutral",
-        "What the Baseline recording is, which has no label of its own: neutral, unknown or drop.",
-        choices=("neutral", "unknown", "drop"),
-    )
     tasks: tuple[str, ...] = option((), "Which tasks are kept, by name; empty keeps all of them.")
 
 
 def _is_stressid(root: Path) -> bool:
-    labels = tree.child(root, "labels.csv") if root.is_dir() else None
-    return labels is not None and _KEY in tree.header(labels)
+    labels = tree.find(root, "labels.csv")
+    return labels is not None and _KEY in first_names(labels)
 
 
 @register_layout("stressid", title="StressID", subject="a person", recognises=_is_stressid, sampling=Sampling(fps=1.0))
@@ -167,45 +156,37 @@ def read_stressid(root: Path, options: StressIDOptions) -> list[Item]:
     Baseline recording, rest before the tasks, has no label; it is taken as ``neutral``, and it comes first in name
     order, so that people are adapted on it.
     """
-    table = tree.child(root, "labels.csv")
-    folder = tree.child(root, "Videos", "Video") or root
-    found = [(person, clip) for person in tree.folders(folder) for clip in tree.clips(person) if "_" in clip.name]
+    table = tree.find(root, "labels.csv")
+    folder = tree.find(root, "Videos", "Video") or root
+    found = tree.clips(tree.folders(folder), _TASK)
     if table is None or not found:
         raise tree.mismatch(root, _STRESSID_TREE, folder if table is not None else None)
-    labels = {
-        row[0][_KEY].lower(): _stress(row, options.labels) for row in tree.read_table(table, (_KEY, options.labels))
-    }
+    labels = _stress(*read_columns(table, (_KEY, options.labels)), options.labels)
+    if not any(name.lower() in labels for name in found):
+        raise InputError(
+            f"{root}: none of the {len(found)} recordings is in {table.name}: the first is {next(iter(found))}, and "
+            f"the table begins with {next(iter(labels))}"
+        )
     items: list[Item] = []
     tasks: set[str] = set()
-    for _, clip in found:
-        subject, _, task = clip.name.partition("_")
+    for name, paths in found.items():
+        subject, _, task = name.partition("_")
         tasks.add(task)
-        if options.tasks and task not in options.tasks:
-            continue
-        label = labels.get(clip.name.lower())
-        if task.lower() == _REST.lower() and label is None:
-            if options.baseline == "drop":
-                continue
-            label = "neutral" if options.baseline == "neutral" else None
-        items += clip.items(root, subject, label, clip.name)
-    unknown = sorted(set(options.tasks) - tasks)
-    if unknown:
+        if not options.tasks or task in options.tasks:
+            label = labels.get(name.lower()) or ("neutral" if task.lower() == "baseline" else None)
+            items += tree.in_clip(paths, root, subject, label, name)
+    if unknown := sorted(set(options.tasks) - tasks):
         raise InputError(f"{root}: no recording of the task {unknown[0]} (there are: {', '.join(sorted(tasks))})")
-    if not any(clip.name.lower() in labels for _, clip in found):
-        raise InputError(
-            f"{root}: none of the {len(found)} recordings is in {table.name}: the first is {found[0][1].name}, "
-            f"and the table begins with {next(iter(labels))}"
-        )
-    return tree.numbered(items)
+    return items
 
 
-def _stress(row: tree.Row, column: str) -> str | None:
-    values, where = row
-    text = values[column]
-    if not text or text.lower() == "nan":
-        return None
+def _stress(columns: Mapping[str, Sequence[str]], where: Callable[[int], str], column: str) -> dict[str, str | None]:
+    """Return the class of each recording, by its name in lower case; None where the table has none."""
     names = _CLASSES[column]
     codes = {f"{code}{end}": name for code, name in enumerate(names) for end in ("", ".0")}
-    if text not in codes:
-        raise InputError(f"{where()}: {column} is {text!r}, expected 0 to {len(names) - 1} or nothing")
-    return codes[text]
+    labels: dict[str, str | None] = {}
+    for row, (recording, text) in enumerate(zip(columns[_KEY], columns[column], strict=True)):
+        if text and text not in codes:
+            raise InputError(f"{where(row)}: {column} is {text!r}, expected 0 to {len(names) - 1} or nothing")
+        labels[recording.lower()] = codes.get(text)
+    return labels

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from featlab.config.options import Options, option
-from featlab.errors import ConfigError, InputError
-from featlab.extraction.items import IMAGE_SUFFIXES, Item, counts_up, item_order
+from featlab.errors import InputError
+from featlab.extraction.items import IMAGE_SUFFIXES, Item, counts_up
 from featlab.extraction.layouts import register_layout, tree
-from featlab.extraction.text import file_in
+from featlab.extraction.text import file_in, first_names, read_columns
 from featlab.extraction.video.frames import is_video
 
 EXPECTED = "subject/label/image or subject/label/video/image"
@@ -38,35 +38,43 @@ def read_folders(root: Path, options: Options) -> list[Item]:
     found: list[Item] = []
     for person in tree.folders(root):
         for label in tree.folders(person):
-            for clip in (label, *tree.folders(label)):
+            clips = tree.folders(label)
+            found += _items(label, root, person.name, label.name, tree.relative(label, root))
+            for clip in clips:
                 video = tree.relative(clip, root)
-                pictures, alone = tree.images(clip), tree.videos(clip)
-                if clip == label and not counts_up(path.name for path in pictures):
-                    pictures, alone = [], pictures + alone
-                paths = [(path, video, frame) for frame, path in enumerate(pictures)]
-                paths += [(path, f"{video}/{path.name}", 0) for path in alone]
-                for path, name, frame in paths:
-                    found.append(Item(path, f"{video}/{path.name}", person.name, label.name, name, frame, row=-1))
-                deeper = [path for folder in tree.folders(clip) if clip != label for path in tree.images(folder)]
-                if deeper:
-                    raise InputError(f"{root}: expected {EXPECTED}, found {deeper[0].name} below {deeper[0].parent}")
+                found += tree.in_clip(tree.images(clip), root, person.name, label.name, video)
+                found += _each_alone(tree.videos(clip), root, person.name, label.name)
+            for deeper in (path for clip in clips for folder in tree.folders(clip) for path in tree.images(folder)):
+                raise InputError(f"{root}: expected {EXPECTED}, found {deeper.name} below {deeper.parent}")
     for folder in (root, *tree.folders(root)):
-        for path in (*tree.images(folder), *tree.videos(folder)):
+        for path in filter(_is_wanted, tree.files(folder)):
             raise InputError(f"{root}: expected {EXPECTED}, found {tree.relative(path, root)}")
     if not found:
         unread = tree.kinds(tree.left_out(root))
         raise tree.mismatch(root, EXPECTED + (f" that can be read, not {unread}" if unread else ""))
-    return tree.numbered(found)
+    return found
 
 
-def _recognises(root: Path) -> bool:
+def _items(folder: Path, root: Path, subject: str, label: str | None, video: str) -> list[Item]:
+    """Return the items of a folder: its images are one clip if their names count up; all else is a clip by itself."""
+    pictures, alone = tree.images(folder), tree.videos(folder)
+    if not counts_up(path.name for path in pictures):
+        pictures, alone = [], pictures + alone
+    return tree.in_clip(pictures, root, subject, label, video) + _each_alone(alone, root, subject, label)
+
+
+def _each_alone(paths: list[Path], root: Path, subject: str, label: str | None) -> list[Item]:
+    return [item for path in paths for item in tree.in_clip([path], root, subject, label, tree.relative(path, root))]
+
+
+def _is_manifest(root: Path) -> bool:
     if root.is_dir():
         return (root / "manifest.csv").is_file()
-    return root.suffix.lower() == ".csv" and not {"emotion", "pixels"} & set(tree.header(root))
+    return root.suffix.lower() == ".csv" and not {"emotion", "pixels"} & set(first_names(root))
 
 
 @register_layout(
-    "manifest", title="A manifest.csv", subject="its column subject", recognises=_recognises, takes_files=True
+    "manifest", title="A manifest.csv", subject="its column subject", recognises=_is_manifest, takes_files=True
 )
 def read_manifest(root: Path, options: Options) -> list[Item]:
     """A csv with a row an image or video, or the folder that holds it as manifest.csv.
@@ -88,7 +96,7 @@ def read_manifest(root: Path, options: Options) -> list[Item]:
     from featlab.extraction.tables.index import make_index
     from featlab.extraction.tables.rows import INDEX_COLUMNS
 
-    names, where = tree.read_columns(manifest, ("path", "subject"), INDEX_COLUMNS)
+    names, where = read_columns(manifest, ("path", "subject"), INDEX_COLUMNS)
     for column in ("path", "subject"):
         if "" in names[column]:
             raise InputError(
@@ -104,8 +112,7 @@ def read_manifest(root: Path, options: Options) -> list[Item]:
     index = make_index(names, len(paths), where, without_folder=names["subject"])
     found = [file_in(manifest.parent, path) for path in paths]
     columns = found, paths, index.subject, index.label, index.video, index.frame.tolist(), range(len(paths))
-    items = [Item(*values) for values in zip(*columns, strict=True)]
-    return sorted(items, key=item_order)
+    return [Item(*values) for values in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -118,10 +125,10 @@ class LooseOptions(Options):
 def is_loose(source: Path) -> bool:
     """Whether a source is an image, a video, or a folder whose images and videos lie in it or one folder down."""
     if source.is_file():
-        return _wanted(source)
+        return _is_wanted(source)
     if not source.is_dir() or (source / "manifest.csv").is_file():
         return False
-    return any(_wanted(file) for folder in (source, *tree.folders(source)) for file in tree.files(folder))
+    return any(_is_wanted(file) for folder in (source, *tree.folders(source)) for file in tree.files(folder))
 
 
 @register_layout("loose", title="One person's images and videos", subject="one person", takes_files=True)
@@ -140,63 +147,36 @@ def read_loose(root: Path, options: LooseOptions) -> list[Item]:
     natural order (``img2`` before ``img10``); other images are stills, each a clip by itself, as a video is.
     """
     if root.is_file():
-        if not _wanted(root):
+        if not _is_wanted(root):
             raise InputError(f"{root}: neither an image nor a video by its name; expected {_LOOSE}")
-        return [Item(root, root.name, options.subject, None, root.name, 0, 0)]
-    found: list[Item] = []
-    for folder, place in ((root, ""), *((folder, f"{folder.name}/") for folder in tree.folders(root))):
-        frame, clip = 0, counts_up(path.name for path in tree.images(folder))
-        for file in filter(_wanted, tree.files(folder)):
-            if is_video(file) or not clip:
-                found.append(Item(file, place + file.name, options.subject, None, place + file.name, 0, -1))
-            else:
-                # No clip below can be called that: a folder's name has no slash.
-                video = folder.name if place else f"{folder.resolve().name}/"
-                found.append(Item(file, place + file.name, options.subject, None, video, frame, -1))
-                frame += 1
+        return tree.in_clip([root], root, options.subject, None, root.name)
+    # No clip below can be called as the root's is: a folder's name has no slash.
+    found = _items(root, root, options.subject, None, f"{root.resolve().name}/")
+    for folder in tree.folders(root):
+        found += _items(folder, root, options.subject, None, folder.name)
     if not found:
         raise InputError(f"{root}: expected {_LOOSE}, found no image in it")
-    return tree.numbered(found)
+    return found
 
 
-def _wanted(file: Path) -> bool:
+def _is_wanted(file: Path) -> bool:
     return file.suffix.lower() in IMAGE_SUFFIXES or is_video(file)
 
 
 _SFDA_PFT_TREE = "SUBJECT/IMAGE_N.jpg and SUBJECT/IMAGE_P.jpg (or a clip's folder between the two)"
+_SFDA_PFT = {"N": "neutral", "P": "pain"}
 
 
 @dataclass(frozen=True)
 class SFDAPFTOptions(Options):
-    """Options of the layout sfda-pft."""
+    """The layout sfda-pft has none."""
 
-    labels: tuple[str, ...] = option(
-        ("N=neutral", "P=pain"),
-        "What follows the last underscore of a name, and the class that it stands for: LETTERS=CLASS, apart by commas.",
-    )
-
-    def check_together(self) -> None:
-        """Refuse an entry that names no class."""
-        for entry in self.labels:
-            mark, equals, name = entry.partition("=")
-            if not (mark and equals and name):
-                raise ConfigError(f"{self.key('labels')}: {entry!r} isn't LETTERS=CLASS, as in N=neutral,P=pain")
-
-    @property
-    def classes(self) -> dict[str, str]:
-        """Class by its letters."""
-        return {mark: name for mark, _, name in (entry.partition("=") for entry in self.labels)}
+    removed = {"labels": "_N is neutral and _P pain; name other classes with the layout folders"}  # noqa: RUF012
 
 
 def _is_sfda_pft(root: Path) -> bool:
-    if not root.is_dir():
-        return False
-    marks = SFDAPFTOptions().classes
-    for person in tree.folders(root):
-        names = [path.stem for path in tree.images(person)]
-        if names:
-            return all(_mark(name) in marks for name in names)
-    return False
+    first = next(filter(None, map(tree.images, tree.folders(root))), [])
+    return bool(first) and all(_end(path) in _SFDA_PFT for path in first)
 
 
 @register_layout(
@@ -218,28 +198,21 @@ def read_sfda_pft(root: Path, options: SFDAPFTOptions) -> list[Item]:
     A subject is a person. The images of one class straight in a subject's folder are one clip, and in a folder below
     one clip a folder and class. Frames are numbered in natural order.
     """
-    classes = options.classes
     items: list[Item] = []
     for person in tree.folders(root):
         for folder in (person, *tree.folders(person)):
-            by_label: dict[str, list[Path]] = {}
-            for path in tree.images(folder):
-                label = classes.get(_mark(path.stem))
-                if label is None:
-                    marks = " or ".join(f"_{mark}" for mark in classes)
-                    raise InputError(f"{root}: expected names that end in {marks}, found {tree.relative(path, root)}")
-                by_label.setdefault(label, []).append(path)
-            for label, paths in by_label.items():
+            pictures = tree.images(folder)
+            for path in (path for path in pictures if _end(path) not in _SFDA_PFT):
+                raise InputError(f"{root}: expected names that end in _N or _P, found {tree.relative(path, root)}")
+            for end, label in _SFDA_PFT.items():
                 video = label if folder == person else f"{folder.name}/{label}"
-                items += [
-                    Item(path, tree.relative(path, root), person.name, label, video, frame, row=-1)
-                    for frame, path in enumerate(paths)
-                ]
+                mine = [path for path in pictures if _end(path) == end]
+                items += tree.in_clip(mine, root, person.name, label, video)
     if not items:
-        inside = tree.folders(root)
-        raise tree.mismatch(root, _SFDA_PFT_TREE, inside[0] if inside else None)
-    return tree.numbered(items)
+        raise tree.mismatch(root, _SFDA_PFT_TREE, next(iter(tree.folders(root)), None))
+    return items
 
 
-def _mark(stem: str) -> str:
-    return stem.rpartition("_")[2] if "_" in stem else ""
+def _end(path: Path) -> str:
+    """Return what follows the last underscore of a picture's name; empty without one."""
+    return path.stem.rpartition("_")[2] if "_" in path.stem else ""

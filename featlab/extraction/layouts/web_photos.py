@@ -12,7 +12,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Item, natural_key
 from featlab.extraction.layouts import register_layout, tree
 from featlab.extraction.layouts.tree import FER2013, RAF_DB
-from featlab.extraction.text import check_columns
+from featlab.extraction.text import check_columns, first_names
 
 _EXPW_TREE = "label/label.lst (IMAGE FACE TOP LEFT RIGHT BOTTOM CONFIDENCE LABEL) and image/origin/IMAGE"
 SUBJECT = "expw"
@@ -36,7 +36,7 @@ class ExpWOptions(Options):
     "expw",
     title="ExpW, Expression in-the-Wild",
     subject="the data set (people have no names)",
-    recognises=lambda root: root.is_dir() and tree.descendant(root, *_LISTS) is not None,
+    recognises=lambda root: tree.find(root, *_LISTS) is not None,
 )
 def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
     """ExpW: photographs, and a list of the faces in them.
@@ -54,33 +54,27 @@ def read_expw(root: Path, options: ExpWOptions) -> list[Item]:
     Every face is an image of its own, cropped to its box. 0 to 6 are anger, disgust, fear, happiness, sadness,
     surprise, neutral. All of it is one subject, ``expw``, so it needs other data sets beside it. A clip is one class.
     """
-    table = tree.descendant(root, *_LISTS)
-    folder = tree.descendant(root, *_IMAGES)
+    table = tree.find(root, *_LISTS)
+    folder = tree.find(root, *_IMAGES)
     if table is None or folder is None or not folder.is_dir():
         raise tree.mismatch(root, _EXPW_TREE, None if table is None or table.parent == root else table.parent)
-    faces = [_face(*found) for found in tree.matches(table, _EXPW_LINE, _EXPW_FORM)]
     items: list[Item] = []
-    place = tree.relative(folder, root)
-    for image, number, box, confidence, label in sorted(faces, key=lambda face: (natural_key(face[0]), face[1])):
+    place, faces = tree.relative(folder, root), 0
+    for where, match in tree.matches(table, _EXPW_LINE, _EXPW_FORM):
+        faces += 1
+        *whole, confidence = map(float, match["numbers"].split())
+        number, top, left, right, bottom = map(int, whole)
+        if right <= left or bottom <= top:
+            raise InputError(f"{where}: the box is empty (top {top}, left {left}, right {right}, bottom {bottom})")
         if confidence >= options.confidence:
-            left, top, right, bottom = box
             across, down = (round(options.margin * side) for side in (right - left, bottom - top))
-            wide = left - across, top - down, right + across, bottom + down
-            name = f"{place}/{image}#face={number}"
-            items.append(Item(folder / image, name, SUBJECT, label, label, 0, row=-1, box=wide))
+            box = left - across, top - down, right + across, bottom + down
+            name, label = f"{place}/{match['image']}#face={number}", FER2013[match["label"]]
+            items.append(Item(folder / match["image"], name, SUBJECT, label, label, 0, box=box))
     if not items:
-        raise ConfigError(f"expw.confidence = {options.confidence:g} leaves none of the {len(faces)} faces")
+        raise ConfigError(f"expw.confidence = {options.confidence:g} leaves none of the {faces} faces")
     tree.check_present(items, root, tree.relative(table, root))
-    return tree.counted(items)
-
-
-def _face(where: str, match: re.Match[str]) -> tuple[str, int, tuple[int, int, int, int], float, str]:
-    """Return the image, the number of the face, its box, the box's confidence and the class."""
-    *whole, confidence = map(float, match["numbers"].split())
-    number, top, left, right, bottom = map(int, whole)
-    if right <= left or bottom <= top:
-        raise InputError(f"{where}: the box is empty (top {top}, left {left}, right {right}, bottom {bottom})")
-    return match["image"], number, (left, top, right, bottom), confidence, FER2013[match["label"]]
+    return tree.counted(sorted(items, key=lambda item: natural_key(item.name)))
 
 
 _FER2013_TREE = "fer2013.csv (emotion,pixels,Usage), Kaggle's icml_face_data.csv, or train.csv and test.csv"
@@ -100,9 +94,7 @@ class SplitOptions(Options):
 
 
 def _is_fer2013(root: Path) -> bool:
-    if not root.is_dir():
-        return root.suffix.lower() == ".csv" and "pixels" in tree.header(root)
-    return any("pixels" in tree.header(path) for path in _tables(root))
+    return any("pixels" in first_names(path) for path in _tables(root))
 
 
 @register_layout(
@@ -126,7 +118,7 @@ def read_fer2013(root: Path, options: SplitOptions) -> list[Item]:
     without the column ``emotion`` (Kaggle's test.csv) the class is unknown. A subject is a split (or, with
     group=dataset, all of it), and a clip is what one split has of one class.
     """
-    tables = _tables(root) if root.is_dir() else [root]
+    tables = _tables(root)
     if not tables:
         raise tree.mismatch(root, _FER2013_TREE)
     items: list[Item] = []
@@ -135,12 +127,14 @@ def read_fer2013(root: Path, options: SplitOptions) -> list[Item]:
         for row, (offset, label, usage) in enumerate(_rows(table)):
             subject = "fer2013" if options.group == "dataset" else f"fer2013-{usage}"
             video = f"{usage}/{label or 'unknown'}"
-            items.append(Item(table, f"{name}#row={row}", subject, label, video, 0, row=-1, at=offset))
+            items.append(Item(table, f"{name}#row={row}", subject, label, video, 0, at=offset))
     return tree.counted(items)
 
 
 def _tables(root: Path) -> list[Path]:
-    whole = tree.descendant(root, *_WHOLE)
+    if not root.is_dir():
+        return [root]
+    whole = tree.find(root, *_WHOLE)
     return [whole] if whole is not None else [path for name in _PARTS if (path := root / name).is_file()]
 
 
@@ -183,6 +177,9 @@ _RAF_DB_TREE = (
 _RAF_DB_LISTS = tuple(
     f"{place}list_patition_label.txt" for place in ("EmoLabel/", "", "basic/EmoLabel/", "basic/", "raf-basic/EmoLabel/")
 )
+_RAF_DB_IMAGES = tuple(
+    f"{place}aligned" for place in ("Image/", "", "basic/Image/", "basic/", "raf-basic/Image/", "EmoLabel/")
+)
 _RAF_DB_LINE = re.compile(r"(?P<image>(?P<split>train|test)_\S+)\s+(?P<label>[1-7])")
 _SPLITS = {"train": ("train", "train_set"), "test": ("test", "test_set", "val_set", "val")}
 
@@ -191,20 +188,14 @@ _SPLITS = {"train": ("train", "train_set"), "test": ("test", "test_set", "val_se
 class RAFDBOptions(SplitOptions):
     """Options of the layout raf-db."""
 
-    images: str = option(
-        "aligned",
-        "aligned (100 x 100, cropped by RAF-DB's authors) or original (whole photographs).",
-        choices=("aligned", "original"),
-    )
+    removed = {"images": "the aligned faces are read; for whole photographs write a manifest"}  # noqa: RUF012
 
 
 @register_layout(
     "raf-db",
     title="RAF-DB, basic expressions",
     subject="the data set's split (people have no names)",
-    recognises=lambda root: (
-        root.is_dir() and (tree.descendant(root, *_RAF_DB_LISTS) or _numbered_folders(root)) is not None
-    ),
+    recognises=lambda root: (tree.find(root, *_RAF_DB_LISTS) or _numbered_folders(root)) is not None,
 )
 def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
     """RAF-DB, single labels: a list of images, or folders by number.
@@ -217,8 +208,6 @@ def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
           Image/
             aligned/                             or ROOT/aligned/
               train_00001_aligned.jpg
-            original/
-              train_00001.jpg
 
         ROOT/                                    as it is found elsewhere; or ROOT/DATASET/
           train/                                 or train_set/
@@ -229,10 +218,10 @@ def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
     1 to 7 are surprise, fear, disgust, happiness, sadness, anger, neutral. A subject is a split (or, with
     group=dataset, all of it), and a clip is what one split has of one class.
     """
-    table = tree.descendant(root, *_RAF_DB_LISTS)
+    table = tree.find(root, *_RAF_DB_LISTS)
     base = _numbered_folders(root)
     if table is not None:
-        faces = list(_listed_faces(table, _folder_of_images(root, table, options.images), options.images))
+        faces = list(_listed_faces(root, table))
     elif base is not None:
         faces = list(_faces_in_folders(base))
     else:
@@ -240,36 +229,25 @@ def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
     items: list[Item] = []
     for path, split, label in sorted(faces, key=lambda face: natural_key(face[0].name)):
         subject = "raf-db" if options.group == "dataset" else f"raf-db-{split}"
-        items.append(Item(path, tree.relative(path, root), subject, label, f"{split}/{label}", 0, row=-1))
+        items.append(Item(path, tree.relative(path, root), subject, label, f"{split}/{label}", 0))
     tree.check_present(items, root, "list_patition_label.txt")
     return tree.counted(items)
 
 
-def _folder_of_images(root: Path, table: Path, kind: str) -> Path:
-    for home in dict.fromkeys((table.parent, table.parent.parent, root)):
-        if home == root or root in home.parents:
-            folder = tree.descendant(home, f"Image/{kind}", kind)
-            if folder is not None and folder.is_dir():
-                return folder
-    raise InputError(
-        f"{root}: expected Image/{kind}/ (or {kind}/) with the images of {tree.relative(table, root)}; found none"
-    )
-
-
-def _listed_faces(table: Path, folder: Path, kind: str) -> Iterator[tuple[Path, str, str]]:
+def _listed_faces(root: Path, table: Path) -> Iterator[tuple[Path, str, str]]:
     """Yield the file of each image, its split and its class."""
+    folder = tree.find(root, *_RAF_DB_IMAGES)
+    if folder is None or not folder.is_dir():
+        raise tree.mismatch(root, f"Image/aligned/ with the images of {tree.relative(table, root)}")
     for _, match in tree.matches(table, _RAF_DB_LINE, "train_… or test_… and a number from 1 to 7"):
         name = Path(match["image"])
-        file = f"{name.stem}_aligned{name.suffix}" if kind == "aligned" else name.name
-        yield folder / file, match["split"], RAF_DB[match["label"]]
+        yield folder / f"{name.stem}_aligned{name.suffix}", match["split"], RAF_DB[match["label"]]
 
 
 def _numbered_folders(root: Path) -> Path | None:
     """Return the folder that has train/1 … and so on in it."""
-    for base in (root, tree.child(root, "DATASET")):
-        if base is None or not base.is_dir():
-            continue
-        train = tree.child(base, *_SPLITS["train"])
+    for base in (root, root / "DATASET"):
+        train = tree.find(base, *_SPLITS["train"])
         if train is not None and all((train / code).is_dir() for code in RAF_DB):
             return base
     return None
@@ -277,7 +255,7 @@ def _numbered_folders(root: Path) -> Path | None:
 
 def _faces_in_folders(base: Path) -> Iterator[tuple[Path, str, str]]:
     for split, names in _SPLITS.items():
-        folder = tree.child(base, *names)
+        folder = tree.find(base, *names)
         for code, label in RAF_DB.items():
             if folder is not None and (folder / code).is_dir():
                 for path in tree.images(folder / code):

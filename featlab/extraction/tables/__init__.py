@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from featlab.cache.assemble import write_table
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.table import LARGEST, FeatureTable, codes_of, usable
+from featlab.cache.table import LARGEST, FeatureTable, usable
 from featlab.config.options import check_choice
 from featlab.engine import OnProgress
 from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces import order_problem, unit_problem
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import Failure, IfExists, Pseudonyms, class_names, stays
-from featlab.extraction.shards import StorageError, read_failures, storage_error, write_list
+from featlab.extraction.shards import float16_error, read_failures, write_list
 from featlab.extraction.tables.index import RowIndex, telltales
 from featlab.extraction.tables.rows import ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
@@ -106,6 +106,9 @@ def import_features(
         index, failures = index.pseudonymised(secret), secret.failures(failures)
     table = _table(index, read.rows.features, landmarks, read.kept)
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
+    worst = None
+    if config.dtype == "float16":
+        worst = max(float16_error(table.embeddings[part]) for part in _blocks(np.arange(len(table)), table.dim))
     told = [*telltales(table, read.rows.columns, read.kept), *_strange(table.landmarks)]
     if was_there:
         _check_same(out, table, extractor, config.dtype)
@@ -118,7 +121,7 @@ def import_features(
         start,
         failures=failures,
         was_there=was_there,
-        storage_error=float16_error(table.embeddings) if config.dtype == "float16" else None,
+        storage_error=worst,
         columns=read.rows.columns,
         notes=(*read.rows.notes, *index.notes),
         warnings=(*index.warnings, *told),
@@ -139,20 +142,14 @@ def _table(
     index: RowIndex, features: NDArray[np.float32], landmarks: NDArray[np.float32] | None, places: NDArray[np.intp]
 ) -> FeatureTable:
     """Put the rows at some places of the source, which are called as the index says, into a table."""
-    classes = class_names(index.label, index.neutral)
     whole = len(places) == len(features)
-    code: dict[str | None, int] = {name: number for number, name in enumerate(classes)} | {None: -1}
-    subjects, subject = codes_of(index.subject)
-    videos, video = codes_of(index.video)
-    return FeatureTable(
+    return FeatureTable.named(
         embeddings=features if whole else features[places],
-        label=np.array([code[name] for name in index.label], dtype=np.int16),
-        subject=subject,
-        video=video,
-        frame=index.frame,
-        subjects=subjects,
-        videos=videos,
-        classes=classes,
+        labels=index.label,
+        subjects=index.subject,
+        videos=index.video,
+        frames=index.frame,
+        classes=class_names(index.label, index.neutral),
         neutral=index.neutral,
         landmarks=landmarks if whole or landmarks is None else landmarks[places],
         paths=None if index.paths is None else tuple(index.paths),
@@ -198,12 +195,6 @@ def _why(rows: ReadRows, column: int, value: float, dtype: str) -> str:
         return f"{name} is missing or NaN"
     what = dtype if abs(value) <= LARGEST else "an embedding"
     return f"{name} is infinite" if np.isinf(value) else f"{name} is {value:g}, too large for {what}"
-
-
-def float16_error(features: NDArray[np.float32]) -> float:
-    """Return the largest relative error of a row that float16 makes."""
-    rows = np.arange(len(features))
-    return StorageError.of(storage_error(features[part]) for part in _blocks(rows, features.shape[1])).max
 
 
 def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from featlab.cache import open_cache
+from featlab import open_cache
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.backbones.builtin import with_mirror

@@ -79,9 +79,6 @@ def test_labels_are_looked_up_and_what_has_none_is_unknown(put, base, refuses):
 
     three = chosen(labels="affect3-class")
     assert (three["Breathing"], three["Math"], three["Stroop"]) == ("relaxed", "stress", "neutral")
-    assert chosen(baseline="neutral")["Baseline"] == "neutral"
-    assert chosen(baseline="unknown")["Baseline"] is None
-    assert "Baseline" not in chosen(baseline="drop")
     assert list(chosen(tasks="Math,Baseline")) == ["Baseline", "Math"]
     refuses("stressid", root, "no recording of the task Maths (there are: Baseline, Breathing", tasks="Maths")
 

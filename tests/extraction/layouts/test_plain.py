@@ -100,7 +100,7 @@ def test_a_folder_of_several_people_and_labels_holds_stills_and_what_the_manifes
 def test_a_source_that_does_not_fit_is_refused_in_one_line(tmp_path, put, refuses):
     for text, says in (
         ("", "has no rows"),
-        ("path,subject\n", "has no rows"),
+        ("path,subject\n", "a header and no rows"),
         ("path,subjet\na,b\n", "no column 'subject' (found: path, subjet); did you mean 'subjet'?"),
         ("path,subject,Subject\na,b,c\n", "'subject' appears twice"),
         ("path,subject,frame\na,s,0\nb,s,1.5\n", "line 3: frame '1.5' isn't a whole number"),
@@ -204,7 +204,7 @@ def test_the_end_of_a_name_is_the_class(put, facts, tmp_path):
     ]
     assert detect_layout(tmp_path) == "sfda-pft"
     assert detect_layout(put("sub1/img_Np.jpg")) is None
-    # A folder a recording is a clip, and other letters mean other classes.
+    # A folder a recording is a clip.
     root = put("sub1/a/1_N.jpg", "sub1/b/1_N.jpg", "sub1/b/2_P.jpg", root=tmp_path / "more")
-    clips = [("a/neutral", 0), ("b/neutral", 0), ("b/stress", 0)]
-    assert facts("sfda-pft", root, "video frame", labels="N=neutral,P=stress") == clips
+    clips = [("a/neutral", 0), ("b/neutral", 0), ("b/pain", 0)]
+    assert facts("sfda-pft", root, "video frame") == clips

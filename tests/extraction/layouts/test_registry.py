@@ -28,7 +28,7 @@ def test_every_layout_of_the_list_is_there_and_says_what_it_expects():
         unchecked |= {f"{name}.{key}" for key, one in declared.items() if one.choices is None and one.minimum is None}
         layout.options()
     # A value that is none of the choices, or too small, is refused where options are tested.
-    free = {"aff-wild2.media", "biovid.merge", "loose.subject", "sfda-pft.labels", "stressid.tasks"}
+    free = {"aff-wild2.media", "biovid.merge", "loose.subject", "stressid.tasks"}
     assert unchecked == free
 
 
@@ -38,8 +38,8 @@ def test_a_name_or_an_option_that_does_not_fit_is_refused(tmp_path, refused):
         ("biovid", {"levles": "BL1"}, "unknown key biovid.levles; did you mean 'levels'"),
         ("biovid", {"levels": "PA4"}, "must have BL1"),
         ("aff-wild2", {"drop": "Other"}, "did you mean 'other'"),
-        ("sfda-pft", {"labels": "N"}, "isn't LETTERS=CLASS"),
-        ("folders", {"depth": 2}, "the layout folders has no options"),
+        ("folders", {"depth": 2}, "unknown key folders.depth; known: none"),
+        ("raf-db", {"images": "original"}, "raf-db.images is no more: the aligned faces are read"),
     ):
         with refused(ConfigError, says):
             read_layout(name, tmp_path, **options)
@@ -183,7 +183,7 @@ TREES = (
     ("biovid", "video/s1/rest.mp4", "expected video/SUBJECT/SUBJECT-LEVEL-NUMBER.mp4", "found video/s1/ with rest.mp4"),
     ("biovid", "a/a_w_1-BL1-081.mp4 a/a_w_1-PA1-001.mp4", "no sample of level PA4 (there are: BL1 1, PA1 1)"),
     ("biovid", "a/a_w_1-BL1-081.mp4 b/a_w_1-BL1-081.mp4", "a_w_1-BL1-081 is there twice"),
-    ("biovid", "a/a_w_1-BL1-081.mp4 a/a_w_1-BL1-081/1.png", "are the same recording"),
+    ("biovid", "a/a_w_1-BL1-081.mp4 a/a_w_1-BL1-081/1.png", "a_w_1-BL1-081 is there twice"),
     ("stressid", "2ea4/2ea4_Math/frame10.jpg", "expected labels.csv with the column subject/task"),
     ("stressid", "labels.csv Videos/2ea4/math.txt", "found Videos/ with 2ea4/"),
     ("expw", "image/origin/a.jpg", "expected label/label.lst"),

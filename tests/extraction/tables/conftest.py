@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from featlab.cache import open_cache
+from featlab import open_cache
 from featlab.extraction.tables import ImportConfig, import_features
 
 NAMES = ("subject", "label", "video", "frame")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from featlab.cache import verify_cache
+from featlab import verify_cache
 from featlab.errors import FeatlabError
 from featlab.extraction.tables import make_extractor
 from featlab.extraction.tables.rows import Selection

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from featlab.cache import open_cache
+from featlab import open_cache
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.decode import read_pixels
