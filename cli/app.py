@@ -56,7 +56,8 @@ class FeatlabGroup(TyperGroup):
         try:
             code = super().main(args, prog_name, standalone_mode=False, **options)
         except FeatlabError as error:
-            _refuse(error, str(error), REFUSED)
+            # What is no bad input: a model's file that computes something else.
+            _refuse(error, str(error), FAILED if isinstance(error, RuntimeError) else REFUSED)
         except _UsageError as error:
             line = _usage_line(error)
             if not line:

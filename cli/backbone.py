@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,17 +12,13 @@ import typer
 from typer import Option
 
 from featlab.cli.flags import FLAGS, INPUT_FLAGS, VIDEO_FLAGS, SourceArgument
-from featlab.cli.output import Output
-from featlab.cli.session import SKIPPED, Session, command, names_in
+from featlab.cli.session import Session, command, names_in
 from featlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
-    from featlab.extraction.backbones import Backbone
     from featlab.extraction.embed import Recipe
     from featlab.extraction.inputs import InputConfig
-    from featlab.extraction.items import Failure
-    from featlab.extraction.training.train import TrainReport
     from featlab.workspace.predict_images import Embedded
 
 
@@ -57,23 +53,29 @@ def network_device(backbone: str, device: str) -> str:
     return "auto" if backbone.partition(":")[0] in ("hog", "geometry") else device
 
 
-def embed(session: Session, bundle: Bundle, source: Path, subject: str, backbone: Backbone) -> Embedded:
-    """Embed a person's images as the flags say, with a bar for each stage."""
+def embedder(session: Session, bundle: Bundle) -> Callable[[Path, str], Embedded]:
+    """Return what embeds (source, subject) as the flags say, by default with the bundle's own backbone."""
     from featlab.extraction.extract import ExtractConfig
-    from featlab.workspace.predict_images import embed_source
+    from featlab.workspace.predict_images import default_backbone, embed_source
 
-    with session.output.progress() as bars:
-        return embed_source(
-            bundle,
-            source,
-            subject,
-            backbone,
-            input_config(session),
-            config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
-            notify=session.output.note,
-            on_stage=bars,
-            on_progress=lambda now: bars("embed", now.done, now.total),
-        )
+    name = session["backbone"] or default_backbone(bundle)
+    backbone = recipe_of(session, name, network_device(name, session["device"])).make()
+
+    def embed(source: Path, subject: str) -> Embedded:
+        with session.output.progress() as bars:
+            return embed_source(
+                bundle,
+                source,
+                subject,
+                backbone,
+                input_config(session),
+                config=ExtractConfig(jobs=session["jobs"], batch=session["batch"]),
+                notify=session.output.note,
+                on_stage=bars,
+                on_progress=lambda now: bars("embed", now.done, now.total),
+            )
+
+    return embed
 
 
 def input_config(session: Session) -> InputConfig:
@@ -93,11 +95,8 @@ def input_config(session: Session) -> InputConfig:
     if not (fps is window is stride is None):
         sampling = Sampling(fps, None if window is None else parse_window(window), 1 if stride is None else stride)
     return InputConfig(
-        layout=given["layout"],
+        **{name: given[name] for name in ("layout", "landmarks", "landmarks_unit", "face")},
         layout_options=parse_options(given["layout_options"] or (), "--layout-option", "levels=PA4"),
-        landmarks=given["landmarks"],
-        landmarks_unit=given["landmarks_unit"],
-        face=given["face"],
         align=crop if given["align"] else None,
         sampling=sampling,
     )
@@ -128,6 +127,7 @@ def _value(text: str) -> Any:
 _network = partial(Option, rich_help_panel="Network")
 _training = partial(Option, rich_help_panel="Training")
 _FLAGS = ("layout", "layout_options", *VIDEO_FLAGS)
+_THEN = "featlab extract {source} --backbone pt2:{out} --trust-code --out cache.h5"
 
 backbone_app = typer.Typer(
     name="backbone", no_args_is_help=True, help="A backbone of one's own, trained on the source subjects' images."
@@ -140,7 +140,7 @@ def backbone() -> None:
 
 
 @backbone_app.command()
-@command("targets", "subjects", *_FLAGS, "seed", "device", "jobs", "trust_code", "json_mode", "quiet")
+@command("targets", "subjects", *_FLAGS, "seed", "device", "jobs", "trust_code", "json_mode", "quiet", then=_THEN)
 def train(
     session: Session,
     source: SourceArgument,
@@ -173,7 +173,7 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        _training("--set", metavar="KEY=VALUE", help="Any other setting, e.g. lr=0.001, augment.flip=0; repeatable."),
+        _training("--set", metavar="KEY=VALUE", help="Any other setting, e.g. lr=0.001, flip=0; repeatable."),
     ] = None,
 ) -> None:
     """Fit a network on the source subjects' images; no image of a target subject is opened.
@@ -185,6 +185,7 @@ def train(
 
     from featlab.cache.schema import one_form
     from featlab.compute import choose_device
+    from featlab.config.options import with_options
     from featlab.extraction.training import TrainConfig
     from featlab.extraction.training.data import list_items, take_frames
     from featlab.extraction.training.train import train_backbone
@@ -195,7 +196,8 @@ def train(
         trust(session, f"pt2:{weights}")
     given = {"arch": arch, "size": size, "layers": layers, "epochs": epochs, "batch": batch, "refit": refit}
     values = {key: value for key, value in given.items() if value is not None}
-    config = TrainConfig().with_values(parse_options(settings or (), "--set", "lr=0.001") | values)
+    values = parse_options(settings or (), "--set", "lr=0.001") | values
+    config = with_options(TrainConfig(), values, "backbone")
     chosen_device = choose_device(session["device"]).type
     torch.set_num_threads(session.jobs)
     listed = list_items(source, input_config(session))
@@ -227,41 +229,23 @@ def train(
             on_image=partial(bars, "read"),
             on_epoch=epoch,
         )
-    failures = (*unopened, *report.failures)
-    _tell(output, report, source, failures)
-    if failures:
-        raise typer.Exit(SKIPPED)
-
-
-def _tell(output: Output, report: TrainReport, source: Path, failures: Sequence[Failure]) -> None:
-    card = report.card
-    step = f"featlab extract {source} --backbone pt2:{report.path} --trust-code --out cache.h5"
-    output.json(
-        {
-            "path": report.path,
-            "difference": report.difference,
-            "resumed_epochs": report.resumed,
-            "seconds": round(report.seconds, 3),
-            "failures": [failure._asdict() for failure in failures],
-            "next": step,
-            "card": card,
-        }
-    )
-    output.facts(
-        str(report.path),
-        {
-            "source subjects": len(card["source_subjects"]),
-            "validation subjects": len(card["validation_subjects"]),
-            "held out": len(card["held_out_subjects"]),
-            "classes": ", ".join(card["classes"]),
-            "images": f"{card['images']:,}",
-            "parameters": f"{card['parameters']:,}",
-            "best epoch": f"{card['best_epoch']} of {card['epochs']}",
-            "macro F1 of validation subjects": f"{card['validation_macro_f1']:.3f}",
-            "trained again on all source subjects": "yes" if card["refitted_on_all_source_subjects"] else "no",
-            "epochs of an earlier run": report.resumed,
-            "seconds": f"{report.seconds:.1f}",
-        },
-    )
-    output.show("next:", f"  {step}")
-    output.warn_of_failures(failures, "images or videos could not be read and were left out; --json lists them")
+    failures, card = (*unopened, *report.failures), report.card
+    facts = {
+        "difference": report.difference,
+        "resumed_epochs": report.resumed,
+        "seconds": round(report.seconds, 3),
+        "failures": [failure._asdict() for failure in failures],
+    }
+    said = {
+        **{name.replace("_", " "): len(card[name]) for name in ("source_subjects", "validation_subjects")},
+        "held out": len(held),
+        "classes": card["classes"],
+        "images": card["images"],
+        "parameters": card["parameters"],
+        "best epoch": f"{card['best_epoch']} of {card['epochs']}",
+        "macro F1 of validation subjects": f"{card['validation_macro_f1']:.3f}",
+        "trained again on all source subjects": card["refitted_on_all_source_subjects"],
+        "failures": None,
+    }
+    output.tell(str(report.path), facts, said, path=report.path, card=card)
+    session.end(failures, "images or videos could not be read and were left out; --json lists them")

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from featlab.cli.flags import TABLE_FLAGS, PlotsOption
 from featlab.cli.output import print_error
-from featlab.cli.session import REFUSED, SKIPPED, Session, command, typed_command
+from featlab.cli.session import REFUSED, Session, command, leave, typed_command
 from featlab.errors import CacheError, InputError, listed
 
 if TYPE_CHECKING:
-    from featlab.cache.merge import MergeReport
+    from featlab.cache.reader import CacheSummary
     from featlab.cli.output import Output
 
 
@@ -92,8 +91,7 @@ def calibrate(
     left_out = f"rows or files are left out; they are listed in {list_path(out)}"
     for what, each in (known | {left_out: failures}).items():
         output.warn_of_failures(each, what)
-    if failures or found.left_out:
-        raise typer.Exit(SKIPPED)
+    leave(failed=len(failures) + len(found.left_out))
 
 
 @command("cache", "workspace", "json_mode", "quiet", "bundle", then="featlab evaluate{at}")
@@ -110,32 +108,30 @@ def inspect(
     summary = inspect_cache(_cache(session, file))
     if file is not None:
         session.then = "featlab evaluate{dir} --cache {file}"
-    output = session.output
-    output.json(summary.to_dict())
-    rows = sorted(summary.subjects.values())
-    extractor = summary.extractor
-    output.facts(
-        summary.path,
-        {
-            "rows": f"{summary.rows:,}",
-            "subjects": f"{len(rows)}, {rows[0]} to {rows[-1]} rows each (median {rows[len(rows) // 2]})",
-            "videos": f"{summary.videos:,}",
-            "neutral class": summary.neutral,
-            "embeddings": f"{summary.dim} values, {summary.dtype}",
-            "landmarks": f"{summary.landmarks} points" if summary.landmarks else "none",
-            **({} if summary.several_faces is None else {"more than one face": f"{summary.several_faces:,} rows"}),
-            "extractor": f"{extractor.id}: {extractor.preprocessing}",
-            **extractor.about,
-            "fingerprint": extractor.fingerprint[:12],
-            "digest": f"{summary.digest[:12]}, as the file says (featlab verify reads all of it)",
-            "size": f"{summary.file_bytes / 1e6:.1f} MB",
-        },
-    )
-    classes = [(name, f"{count:,}", f"{100 * count / summary.rows:.1f} %") for name, count in summary.classes.items()]
-    if summary.unknown_labels:
-        unknown = summary.unknown_labels
-        classes.append(("unknown", f"{unknown:,}", f"{100 * unknown / summary.rows:.1f} %"))
-    output.columns(("Class", "Rows", "Share"), classes)
+    _show_cache(session.output, summary)
+
+
+def _show_cache(output: Output, summary: CacheSummary, **more: Any) -> None:
+    extractor, rows = summary.extractor, sorted(summary.subjects.values())
+    output.json(summary.to_dict() | more)
+    facts = {
+        "rows": summary.rows,
+        "subjects": f"{len(rows)}, {rows[0]} to {rows[-1]} rows each (median {rows[len(rows) // 2]})",
+        "videos": summary.videos,
+        "neutral class": summary.neutral,
+        "embeddings": f"{summary.dim} values, {summary.dtype}",
+        "landmarks": f"{summary.landmarks} points" if summary.landmarks else "none",
+        **({} if summary.several_faces is None else {"rows with more than one face": summary.several_faces}),
+        "extractor": f"{extractor.id}: {extractor.preprocessing}",
+        **extractor.about,
+        "fingerprint": extractor.fingerprint[:12],
+        "digest": f"{summary.digest[:12]}, as the file says (featlab verify reads all of it)",
+        "size": f"{summary.file_bytes / 1e6:.1f} MB",
+    }
+    output.facts(summary.path, facts)
+    counts = {**summary.classes, **({"unknown": summary.unknown_labels} if summary.unknown_labels else {})}
+    lines = [(name, f"{count:,}", f"{100 * count / summary.rows:.1f} %") for name, count in counts.items()]
+    output.columns(("Class", "Rows", "Share"), lines)
 
 
 def _inspect_bundle(session: Session, folder: Path) -> None:
@@ -146,18 +142,17 @@ def _inspect_bundle(session: Session, folder: Path) -> None:
     bundle = load_bundle(folder)
     known = outlook(bundle, dict.fromkeys(["pft", *bundle.extras]))
     facts = {
-        "classes": ", ".join(bundle.classes),
-        "neutral class": bundle.neutral,
-        "source people": len(bundle.source_subjects),
+        "classes": bundle.classes,
+        "neutral_class": bundle.neutral,
+        "source_people": len(bundle.source_subjects),
         "features": bundle.projection.components.shape[1],
-        "carried share": bundle.share.sentence(),
-        "style bank": bundle.bank.sentence() if bundle.bank else "none",
-        "membership test": membership_sentence(bundle.membership),
+        "carried_share": bundle.share.value,
+        "style_bank": bundle.bank.sentence() if bundle.bank else "none",
+        "membership_test": membership_sentence(bundle.membership),
         "extractor": f"{bundle.extractor.id}: {bundle.extractor.preprocessing}",
         **bundle.extractor.about,
     }
-    session.output.json({"folder": folder, **facts, "carried_share": bundle.share.value, "known": known})
-    session.output.facts(str(folder), facts)
+    session.output.tell(str(folder), facts, {"carried_share": bundle.share.sentence()}, folder=folder, known=known)
     session.output.show(*known)
     session.then = "featlab personalise CLIP{bundle} --out person.onnx"
 
@@ -174,13 +169,15 @@ def verify(
 
     Of a workspace, a bundle, results, an adaptation or an export, every file is checked against its digest.
     """
+    from h5py import is_hdf5
+
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
-    from featlab.cache.verify import check_cache, is_cache
+    from featlab.cache.verify import check_cache
 
     output, path = session.output, _cache(session, file)
     warnings: list[str] = []
-    if path.is_dir() or not (path.suffix == "" or is_cache(path)):
+    if path.is_dir() or not (path.suffix in ("", ".h5") or is_hdf5(path)):
         from featlab.workspace.contents import check_files
 
         findings, without = check_files(path)
@@ -225,59 +222,25 @@ def merge(
 ) -> None:
     """Put caches of several data sets into one, to compare them."""
     from featlab.cache.merge import merge_caches
-
-    output = session.output
-    renames = _renames(rename or ())
-    with output.progress() as bars:
-        report = merge_caches(caches, out, rename=renames, prefix=prefix, force=force, on_progress=bars.of("merge"))
-    _show_merge(output, report)
-
-
-def _renames(items: Sequence[str]) -> dict[str, str]:
+    from featlab.cache.reader import inspect_cache
     from featlab.cache.schema import one_form
 
-    renames: dict[str, str] = {}
-    for item in items:
+    output, renames = session.output, dict[str, str]()
+    for item in rename or ():
         old, _, new = map(one_form, item.partition("="))
         if not old or not new:
             raise InputError(f"--rename {item}: expected OLD=NEW, for example happy=joy")
         if old in renames:
             raise InputError(f"--rename {item}: {old!r} is renamed twice; give it one new name")
         renames[old] = new
-    return renames
-
-
-def _show_merge(output: Output, report: MergeReport) -> None:
-    from featlab.cache.reader import inspect_cache
-
-    for note in report.notes:
-        output.note(f"merge: {note}")
+    with output.progress() as bars:
+        report = merge_caches(caches, out, rename=renames, prefix=prefix, force=force, on_progress=bars.of("merge"))
+    output.note(*(f"merge: {note}" for note in report.notes))
     output.warn(*report.warnings)
-    summary = inspect_cache(report.path)
-    *_, target = report.inputs
-    words = ["featlab", "benchmark", "--scope", "dataset", "--cache", report.path, "--targets", target.subjects_file]
-    step = shlex.join(map(str, words))
-    output.json(
-        summary.to_dict()
-        | {
-            "subjects": len(summary.subjects),
-            "inputs": [asdict(item) | {"subjects": len(item.subjects)} for item in report.inputs],
-            "notes": report.notes,
-            "warnings": report.warnings,
-            "next": step,
-        }
-    )
-    output.facts(
-        str(report.path),
-        {
-            "rows": f"{summary.rows:,}",
-            "subjects": len(summary.subjects),
-            "classes": ", ".join(summary.classes),
-            "neutral class": summary.neutral,
-            "embeddings": f"{summary.dim} values, {summary.dtype}",
-            "digest": summary.digest[:12],
-        },
-    )
-    lines = [(str(item.path), str(item.subjects_file), f"{item.rows:,}", len(item.subjects)) for item in report.inputs]
-    output.columns(("Cache", "List of its subjects", "Rows", "Subjects"), lines, text_columns=2)
-    output.show(f"{target.name} as the target, the rest as the source:", f"  {step}")
+    inputs = [(str(item.path), str(item.subjects_file), item.rows, len(item.subjects)) for item in report.inputs]
+    more = {"inputs": [asdict(item) for item in report.inputs], "notes": report.notes, "warnings": report.warnings}
+    _show_cache(output, inspect_cache(report.path), **more)
+    output.columns(("Cache", "List of its subjects", "Rows", "Subjects"), inputs, text_columns=2)
+    # The last one as the target, the rest as the source.
+    words = ["featlab", "benchmark", "--scope", "dataset", "--cache", str(report.path), "--targets", inputs[-1][1]]
+    session.then = shlex.join(words)

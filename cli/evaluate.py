@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from typer import Argument, Option
 
 from featlab.analysis.table import count_text
 from featlab.cli.complete import complete_method
 from featlab.cli.flags import FLAGS, PlotsOption
 from featlab.cli.output import Output
-from featlab.cli.session import FAILED, SKIPPED, TO_REPORT, Session, command, typed_command, workspace_command
+from featlab.cli.session import TO_REPORT, Session, command, leave, typed_command, workspace_command
 from featlab.errors import InputError, listed
 
 if TYPE_CHECKING:
@@ -25,25 +24,24 @@ if TYPE_CHECKING:
 NameOption = Annotated[
     str | None, Option("--name", metavar="NAME", help="Folder under results/; default: a key of the run.")
 ]
+_FLAGS = (
+    *("targets", "draws", "seeds", "methods", "sources", "pool", "smooth", "frames", "contamination"),
+    *("strategy", "label_rule", "device", "jobs", "engine", "share", "collect", "wide"),
+)
 
 
-_SCORED = ("targets", "draws", "seeds", "methods", "sources", "pool", "smooth", "frames", "contamination")
-_SHOWN = ("strategy", "label_rule", "device", "jobs", "engine", "share", "collect", "wide")
-
-
-@workspace_command(*_SCORED, *_SHOWN, "dim", then=TO_REPORT)
+@workspace_command(*_FLAGS, "dim", then=TO_REPORT)
 def evaluate(session: Session, name: NameOption = None, plots: PlotsOption = True) -> None:
     """Adapt to target subjects with the main methods and score them. Finished runs are kept and reused."""
-    run_and_show(session, "evaluate", session.values({"protocol.methods": session["methods"]}), name=name, plots=plots)
+    _run_and_show(session, "evaluate", session["methods"], name, plots)
 
 
-@workspace_command(*_SCORED, *_SHOWN, "scope", then=TO_REPORT)
+@workspace_command(*_FLAGS, "scope", then=TO_REPORT)
 def benchmark(session: Session, name: NameOption = None, plots: PlotsOption = True) -> None:
     """Run every method on every target and seed, into one table. Resumable: finished runs are kept, failed retried."""
     from featlab.methods.registry import method_names
 
-    values = session.values({"protocol.methods": session["methods"] or method_names()})
-    run_and_show(session, "benchmark", values, name=name, plots=plots)
+    _run_and_show(session, "benchmark", session["methods"] or method_names(), name, plots)
 
 
 @command(
@@ -117,40 +115,53 @@ def _show_method(output: Output, method: type[Method]) -> None:
         output.columns(("Option", "Default", "featlab tune tries"), lines, text_columns=3)
 
 
-def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, name: str | None, plots: bool) -> None:
-    """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all."""
+def _run_and_show(
+    session: Session, command: str, methods: str | Sequence[str] | None, name: str | None, plots: bool
+) -> None:
+    """Run what is missing, write the result files and print the tables; exit code 3 where runs failed, 1 where all.
+
+    An evaluation that lies there, whole, is shown without what runs methods.
+    """
+    from featlab.analysis.evaluation.stored import read_finished
+    from featlab.analysis.page import run_folder
+    from featlab.evaluation.results import run_facts
+    from featlab.workspace.workspace import Workspace, tuned_on
+
     if name is not None and (name in ("", ".", "..") or name != Path(name).name):
         raise InputError(f"--name {name}: is the name of one folder under results/; give it without slashes")
+    output, root, values = session.output, session.workspace, session.values({"protocol.methods": methods})
+    # Names alone: rows are read when it is known whose.
+    known, tuned = Workspace.open(root, values, subjects=()), tuned_on(root)
+    protocol, facts = known.config.protocol, run_facts(known)
+    draws = [known.targets(draw) for draw in range(protocol.draws)]
+    runs = sum(map(len, draws)) * protocol.seeds * len(protocol.methods)
+
+    folder = root / "results" / (name or run_folder(command, facts))
     whole = session["share"] == FLAGS["share"].default and not session["collect"]
-    if whole and _show_finished(session, command, values, name, plots):
+    finished = read_finished(folder, facts, runs, plots=plots) if whole and not tuned else None
+    if finished is not None:
+        everyone = sorted({subject for draw in draws for subject in draw})
+        _begin(session, command, Workspace.open(root, values, subjects=everyone), draws, runs, runs)
+        result, files = finished
+        counts = {"all": runs, "reused": runs, "failed": 0, "missing": 0}
+        output.show(f"{runs} runs: {runs} reused, 0 failed")
+        output.result(folder, replace(result, data={**result.data, "runs": counts}), "", files)
         return
     from featlab.analysis.evaluation.result import evaluation_result
-    from featlab.analysis.page import run_folder
-    from featlab.evaluation.results import failure_reasons, run_facts
+    from featlab.evaluation.results import failure_reasons
     from featlab.evaluation.runner import count_finished, plan, run_tasks
     from featlab.methods.registry import refuse_unread
-    from featlab.workspace.workspace import tuned_on
 
-    output = session.output
     with output.progress() as bars:
         opened = session.open(values)
-        protocol = opened.config.protocol
         refuse_unread(opened.config, protocol.methods)
-        tasks = plan(opened)
-        runs = sum(len(task.targets) for task in tasks) * len(protocol.methods)
+        tasks, where = plan(opened), session.where(opened, bars.of(command))
         reused = count_finished(tasks)
-        targets = sorted({name for task in tasks for name in task.targets})
-        session.warn_of_seen(opened.extractor, targets)
-        session.warn_of_untested(opened, targets, protocol.scope)
-        where = session.where(opened, bars.of(command))
-        output.note(_what_runs(command, where["share"], opened, len(tasks[0].targets), runs, reused))
+        _begin(session, command, opened, draws, runs, reused)
         done = run_tasks(tasks, **where)
     rows = [row for part in done for row in part.values()]
     if not rows:
         raise InputError(f"no run of this {command} has been made yet; run it without --collect first")
-    seen = _tuned(tuned_on(session.workspace), rows)
-    facts = run_facts(opened)
-    folder = session.workspace / "results" / (name or run_folder(command, facts))
     failed = [row for row in rows if row.error]
     missing = runs - len(rows)
     result = evaluation_result(
@@ -162,8 +173,8 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
         smoothing=protocol.smoothing,
         runs={"all": runs, "reused": reused, "failed": len(failed), "missing": missing},
     )
-    result = replace(result, summary=(*result.summary, *seen))
     output.show(f"{runs} runs: {reused} reused, {len(failed)} failed" + (f", {missing} not run yet" if missing else ""))
+    result = replace(result, summary=(*result.summary, *_tuned(tuned, rows)))
     output.result(folder, result, typed_command())
     for reason, of in failure_reasons(failed).items():
         output.warn(f"failed: {listed([f'{row.method} on {row.subject}' for row in of], 3)}: {reason}")
@@ -171,37 +182,26 @@ def run_and_show(session: Session, command: str, values: Mapping[str, Any], *, n
         output.warn(f"{missing} of {runs} runs have not been made: the tables are of the others")
     if failed:
         output.warn(f"{len(failed)} runs failed; all of them are listed in {folder / 'failures.jsonl'}")
-        raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
+    leave(failed=len(failed), runs=len(rows))
 
 
-def _show_finished(session: Session, command: str, values: Mapping[str, Any], name: str | None, plots: bool) -> bool:
-    """Show an evaluation that lies there, whole, without what runs methods; return whether one did."""
-    from featlab.analysis.evaluation.stored import read_finished
-    from featlab.analysis.page import run_folder
-    from featlab.evaluation.results import run_facts
-    from featlab.workspace.workspace import Workspace, tuned_on
-
-    output, root = session.output, session.workspace
-    if not (root / "results").is_dir() or tuned_on(root):
-        return False
-    given = session.values(values)
-    opened = Workspace.open(root, given, subjects=())
-    protocol, facts = opened.config.protocol, run_facts(opened)
-    draws = [opened.targets(draw) for draw in range(protocol.draws)]
-    runs = sum(map(len, draws)) * protocol.seeds * len(protocol.methods)
-    folder = root / "results" / (name or run_folder(command, facts))
-    found = read_finished(folder, facts, runs, plots=plots)
-    if found is None:
-        return False
+def _begin(
+    session: Session, command: str, opened: Workspace, draws: Sequence[Sequence[str]], runs: int, reused: int
+) -> None:
+    """Say what runs, and what is wrong with these targets."""
+    protocol, share = opened.config.protocol, session["share"]
     targets = sorted({subject for draw in draws for subject in draw})
     session.warn_of_seen(opened.extractor, targets)
-    session.warn_of_untested(Workspace.open(root, given, subjects=targets), targets, protocol.scope)
-    output.note(_what_runs(command, (1, 1), opened, len(draws[0]), runs, runs))
-    result, files = found
-    output.show(f"{runs} runs: {runs} reused, 0 failed")
-    counts = {"all": runs, "reused": runs, "failed": 0, "missing": 0}
-    output.shown(folder, replace(result, data={**result.data, "runs": counts}), files)
-    return True
+    session.warn_of_untested(opened, targets, protocol.scope)
+    clip = f"at most {protocol.frames} frames of a neutral clip" if protocol.frames else "a neutral clip"
+    clip += f", {100 * protocol.contamination:g} % of it other classes" if protocol.contamination else ""
+    unit = f"each from {clip}" if protocol.scope == "person" else "together, as one unlabelled data set"
+    session.output.note(
+        f"{command}: {len(protocol.methods)} methods on {len(draws[0])} targets ({unit}), "
+        f"{count_text(protocol.draws, 'draw')} x {count_text(protocol.seeds, 'seed')}"
+        + ("" if share == FLAGS["share"].default else f", share {share.replace('/', ' of ')}")
+        + f"; {reused} of {runs} runs are there already"
+    )
 
 
 def _tuned(tuned: Mapping[str, Sequence[str]], rows: Sequence[EvaluationRow]) -> list[str]:
@@ -216,16 +216,3 @@ def _tuned(tuned: Mapping[str, Sequence[str]], rows: Sequence[EvaluationRow]) ->
                 "score is too high; keep the people of featlab tune out with --pool"
             )
     return lines
-
-
-def _what_runs(command: str, shares: tuple[int, int], opened: Workspace, targets: int, runs: int, reused: int) -> str:
-    protocol = opened.config.protocol
-    clip = f"at most {protocol.frames} frames of a neutral clip" if protocol.frames else "a neutral clip"
-    clip += f", {100 * protocol.contamination:g} % of it other classes" if protocol.contamination else ""
-    unit = f"each from {clip}" if protocol.scope == "person" else "together, as one unlabelled data set"
-    share = "" if shares == (1, 1) else f", share {shares[0]} of {shares[1]}"
-    return (
-        f"{command}: {len(protocol.methods)} methods on {targets} targets ({unit}), "
-        f"{count_text(protocol.draws, 'draw')} x {count_text(protocol.seeds, 'seed')}{share}; "
-        f"{reused} of {runs} runs are there already"
-    )

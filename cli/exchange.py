@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +11,9 @@ from typer import Argument, Option
 
 from featlab.cli.backbone import network_device, recipe_of
 from featlab.cli.complete import complete_backbone, complete_subject
-from featlab.cli.output import Output, print_error
+from featlab.cli.output import Output
 from featlab.cli.predict import open_person
-from featlab.cli.session import FAILED, Session, command, names_in, workspace_command
+from featlab.cli.session import Session, command, names_in, workspace_command
 from featlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from featlab.cache.schema import ExtractorInfo
     from featlab.cache.table import FeatureTable
     from featlab.exchange.checkpoint_bundle import ImportedBundle
-    from featlab.exchange.export import ExportReport
 
 
 @workspace_command(
@@ -46,16 +46,13 @@ def export(
     ] = None,
 ) -> None:
     """Write a person's model to a file whose outputs are checked against ours. Adapts first where that is missing."""
-    from featlab.exchange.export import ExportMismatch, export_model, exportable_network, format_of
+    from featlab.exchange.export import export_model, exportable_network, format_of
     from featlab.exchange.formats import export_metadata
     from featlab.methods.base import base_model
 
     wanted = format_of(out, format, images=backbone is not None)
-    made = None
-    if backbone is not None:
-        # The file is compared with ours on the CPU, so the network belongs there.
-        where = network_device(backbone, "cpu")
-        made = recipe_of(session, backbone, where).make()
+    # The file is compared with ours on the CPU, so the network belongs there.
+    made = recipe_of(session, backbone, network_device(backbone, "cpu")).make() if backbone is not None else None
     rows = None
     if subject is None:
         source = _source_bundle(session)
@@ -65,14 +62,24 @@ def export(
         source, model, name = person.bundle, person.model.model, person.method
         rows = person.rows.embeddings if person.rows is not None else None
     network = exportable_network(made, source.extractor) if made is not None else None
-    images = network.input_metadata() if network is not None else None
-    metadata = export_metadata(source, subject=subject, method=name, network=images)
-    try:
-        report = export_model(model, out, wanted, metadata, embeddings=rows, network=network)
-    except ExportMismatch as error:
-        print_error(str(error))
-        raise typer.Exit(FAILED) from None
-    _show_export(session.output, report)
+    metadata = export_metadata(source, subject=subject, method=name, network=network)
+    report = export_model(model, out, wanted, metadata, embeddings=rows, network=network)
+    facts = {
+        "format": report.format,
+        "bytes": report.bytes,
+        "rows_checked": report.rows,
+        "random_rows_checked": report.random_rows,
+        "max_difference": report.difference,
+    }
+    said = {
+        "model": f"{name}, {subject or 'nobody in particular'}",
+        "input": f"images {network.prepare.size}x{network.prepare.size}"
+        if network
+        else f"embeddings of {metadata['dim']} values",
+        "output": f"logits and probabilities of {', '.join(source.classes)}",
+        "max_difference": f"{report.difference:.1e} between its logits and ours at most",
+    }
+    session.output.tell(str(out), facts, said, path=out, facts=report.metadata)
 
 
 def _source_bundle(session: Session) -> Bundle:
@@ -87,39 +94,14 @@ def _source_bundle(session: Session) -> Bundle:
         return open_bundle(opened, None, session.held_out(opened))[0]
 
 
-def _show_export(output: Output, report: ExportReport) -> None:
-    output.json(
-        {
-            "path": report.path,
-            "format": report.format,
-            "bytes": report.bytes,
-            "rows_checked": report.rows,
-            "random_rows_checked": report.random_rows,
-            "max_difference": report.difference,
-            "facts": report.metadata,
-        }
-    )
-    metadata = report.metadata
-    checked = f"{report.rows:,} rows of {metadata['subject']} and " if report.rows else ""
-    side = metadata["images"]["size"] if "images" in metadata else 0
-    inputs = f"images {side}x{side}" if side else f"embeddings of {metadata['dim']} values"
-    output.facts(
-        str(report.path),
-        {
-            "model": f"{metadata['method']}, {metadata['subject'] or 'nobody in particular'}",
-            "in": inputs,
-            "out": f"logits and probabilities of {', '.join(metadata['classes'])}",
-            "size": f"{report.bytes / 1024:,.0f} KiB",
-            "checked": f"{checked}{report.random_rows} random inputs: logits differ by {report.difference:.1e} at most",
-        },
-    )
-
-
 bundle_app = typer.Typer(name="bundle", no_args_is_help=True, help="Model bundles: as one file, or of checkpoints.")
 
 
 @bundle_app.command()
-@command("json_mode", "quiet")
+@command(
+    *("json_mode", "quiet"),
+    then="give the file and its sha256; there: featlab bundle unpack {out} --out FOLDER",
+)
 def pack(
     session: Session,
     folder: Annotated[Path, Argument(metavar="FOLDER", help="The bundle.")],
@@ -129,13 +111,11 @@ def pack(
     from featlab.bundle.pack import pack_bundle
 
     digest = pack_bundle(folder, out)
-    session.output.json({"path": out, "sha256": digest, "bytes": out.stat().st_size})
-    step = f"give the file and its sha256; there: featlab bundle unpack {out.name} --out FOLDER"
-    session.output.facts(str(out), {"size": f"{out.stat().st_size / 1e6:.1f} MB", "sha256": digest, "next": step})
+    session.output.tell(str(out), {"path": out, "bytes": out.stat().st_size, "sha256": digest}, {"path": None})
 
 
 @bundle_app.command()
-@command("json_mode", "quiet")
+@command("json_mode", "quiet", then="featlab inspect --bundle {out}")
 def unpack(
     session: Session,
     file: Annotated[Path, Argument(metavar="FILE", help="What `pack` wrote.")],
@@ -147,8 +127,7 @@ def unpack(
 
     digest = sum_of(file) if file.is_file() else ""
     unpack_bundle(file, out)
-    session.output.json({"folder": out, "sha256": digest})
-    session.output.facts(str(out), {"sha256 of the file": digest, "next": f"featlab inspect --bundle {out}"})
+    session.output.tell(str(out), {"folder": out, "sha256": digest}, {"folder": None})
 
 
 @bundle_app.command("import")
@@ -181,12 +160,11 @@ def import_checkpoints(
     from featlab.exchange.checkpoints import check_backbone_file, read_parts
     from featlab.methods.registry import get_method
 
-    output = session.output
-    preparing = names_in(session["methods"])
+    seed, preparing = session["seed"] or 0, names_in(session["methods"])
     for name in preparing:
         get_method(name)
     parts = read_parts(bottleneck, classifier, translator)
-    made_by, source, digest = _features(cache, extractor, session["subjects"], session["targets"], session["seed"] or 0)
+    made_by, source, digest = _features(cache, extractor, session["subjects"] or (), session["targets"], seed)
     if backbone is not None:
         parts = check_backbone_file(parts, backbone, made_by)
     imported = import_bundle(
@@ -197,14 +175,13 @@ def import_checkpoints(
         source=source,
         cache_digest=digest,
         methods=preparing,
-        seed=session["seed"] or 0,
+        seed=seed,
     )
-    folder = save_imported(out, imported)
-    _show_import(output, imported, folder, classes)
+    _show_import(session.output, imported, save_imported(out, imported), classes)
 
 
 def _features(
-    cache: Path | None, extractor: Path | None, subjects: list[str] | None, targets: str | None, seed: int
+    cache: Path | None, extractor: Path | None, subjects: Sequence[str], targets: str | None, seed: int
 ) -> tuple[ExtractorInfo, FeatureTable | None, str]:
     """Return who made the features, the source subjects' rows, and the cache's digest."""
     from featlab.cache.reader import open_cache
@@ -225,41 +202,35 @@ def _features(
         raise InputError("--cache says who made its features; leave --extractor out")
     with open_cache(cache) as opened:
         table, made_by, digest = opened.read(), opened.extractor, opened.digest
-    source = table.without(*subjects_held_out(table.subjects, targets or None, seed=seed, named=subjects or ()))
+    source = table.without(*subjects_held_out(table.subjects, targets or None, seed=seed, named=subjects))
     if not len(source):
         raise InputError("every subject of the cache is held out: nobody is left for the style bank; leave --cache out")
     return made_by, source, digest
 
 
 def _show_import(output: Output, imported: ImportedBundle, folder: Path, classes: str | None) -> None:
-    bundle = imported.bundle
-    bank = bundle.bank.size if bundle.bank is not None else 0
+    bundle, rows = imported.bundle, imported.rows
     facts = {
-        "classes": list(bundle.classes),
+        "classes": bundle.classes,
         "neutral": bundle.neutral,
         "extractor": bundle.extractor.id,
         "features": bundle.head.linear.in_features,
         "bottleneck": bundle.head.linear.out_features,
         "translator": "imported" if "t" in imported.files else "identity",
         "source_subjects": len(bundle.source_subjects),
-        "bank_subjects": bank,
+        "bank_subjects": bundle.bank.size if bundle.bank is not None else 0,
         "prepared": sorted(bundle.extras),
+        "accuracy": imported.accuracy,
     }
-    said = {"classes": ", ".join(bundle.classes), "prepared": ", ".join(bundle.extras) or "nothing"}
-    if imported.rows:
-        said["source rows recognised"] = f"{100 * imported.accuracy:.1f} % of {imported.rows:,} labelled rows"
-    more = {name: getattr(imported, name) for name in ("rows", "accuracy", "files")}
-    output.tell(str(folder), facts, said, folder=folder, **more)
+    said = {"accuracy": f"{100 * imported.accuracy:.1f} % of {rows:,} labelled rows" if rows else None}
+    output.tell(str(folder), facts, said, folder=folder, rows=rows, files=imported.files)
     if classes is None:
-        output.note(
-            f"the outputs were taken to be {', '.join(bundle.classes)}, as in the cache; --classes gives another order"
-        )
+        known = ", ".join(bundle.classes)
+        output.note(f"the outputs were taken to be {known}, as in the cache; --classes gives another order")
     if imported.better_order is not None:
-        output.warn(
-            f"the source rows fit the outputs in the order {', '.join(imported.better_order)} much better; "
-            "check --classes"
-        )
-    if not bank:
+        order = ", ".join(imported.better_order)
+        output.warn(f"the source rows fit the outputs in the order {order} much better; check --classes")
+    if bundle.bank is None:
         output.note(
             "no style bank: pft, neutral-shift and coral need one; import with a --cache of the source subjects"
         )

@@ -6,12 +6,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from featlab.analysis.table import count_text
 from featlab.cli.complete import complete_ablation, complete_table
-from featlab.cli.session import FAILED, SKIPPED, TO_REPORT, Session, command, names_in, workspace_command
+from featlab.cli.session import TO_REPORT, Session, command, leave, names_in, workspace_command
 from featlab.config.analysis import GRIDS
 from featlab.errors import InputError
 
@@ -62,11 +61,11 @@ def ablate(
         report = run_ablation(what, opened, **session.where(opened, bars.of(f"ablate {what}")))
     examples = example_figures(opened, session["images"], output.note) if what == "pairing" else []
     session.result(f"ablate-{what}", ablation_result(report, examples))
-    rows = [row for point in report.points for row in point.rows]
-    failed = [row for row in rows if row.error]
+    errors = [row.error for point in report.points for row in point.rows]
+    failed = [error for error in errors if error]
     if failed:
-        output.warn(f"{len(failed)} of {len(rows)} runs failed, the first: {failed[0].error}")
-        raise typer.Exit(FAILED if len(failed) == len(rows) else SKIPPED)
+        output.warn(f"{len(failed)} of {len(errors)} runs failed, the first: {failed[0]}")
+    leave(failed=len(failed), runs=len(errors))
 
 
 _FEW = 3
@@ -86,13 +85,10 @@ def complexity(
     """
     from featlab.analysis.cost import measure_complexity
     from featlab.analysis.cost_figure import complexity_result
-    from featlab.methods.registry import get_method, method_names
+    from featlab.methods.registry import method_names
 
     output = session.output
     names = names_in(session["methods"]) or list(method_names())
-    for method in names:
-        # A typing error is told before a cache is read.
-        get_method(method)
     with output.progress() as bars:
         opened = session.open()
         subjects = opened.targets()
@@ -106,8 +102,7 @@ def complexity(
     session.result(name, complexity_result(report), opened, subjects)
     failures = [(f"{cost.method} on {where}", why) for cost in report.costs for where, why in cost.failures]
     output.warn_of_failures(failures, "runs failed; the table's notes list them")
-    if failures:
-        raise typer.Exit(SKIPPED if any(cost.subjects for cost in report.costs) else FAILED)
+    leave(failed=len(failures), runs=len(names) * measured)
 
 
 @workspace_command("draws", "targets", "pool", "sources", "device", "wide", then=TO_REPORT)
@@ -179,10 +174,10 @@ def paper(
         lines = compare.lines_of(table, made, compare.found_in(table, opened, rows, bars.of(table.kind)))
     result = compare.paper_result(table, opened, people, lines, rows)
     session.result(run_folder(f"paper-{name}", result.metadata), result)
-    errors = [row.error for mine in rows.values() for row in mine]
+    errors = [bool(row.error) for mine in rows.values() for row in mine]
     if any(errors):
         output.warn("some runs failed; the notes of the table say why")
-        raise typer.Exit(FAILED if all(errors) else SKIPPED)
+    leave(failed=sum(errors), runs=len(errors))
 
 
 @command("workspace", "json_mode", "quiet")
@@ -224,8 +219,7 @@ def report(
     output.columns(("Section", "Folder"), [(item.page.title, item.folder) for item in made.pages], text_columns=2)
     output.show(f"{path}: {count_text(len(made.pages), 'section')}, {size / 1e6:.1f} MB; open it in a browser")
     output.warn(*made.warnings())
-    if made.skipped:
-        raise typer.Exit(SKIPPED)
+    leave(failed=len(made.skipped))
 
 
 @command("jobs", "json_mode", "quiet")

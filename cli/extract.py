@@ -8,14 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from typer import Argument, Option
 
 from featlab.cli.backbone import input_config, recipe_of
 from featlab.cli.complete import complete_backbone
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, TABLE_FLAGS, WRITE_FLAGS, SourceArgument
 from featlab.cli.output import Output
-from featlab.cli.session import SKIPPED, Session, command
+from featlab.cli.session import Session, command, leave
 from featlab.errors import listed
 
 if TYPE_CHECKING:
@@ -67,8 +66,7 @@ def extract(
     with output.progress() as bars:
         inputs = read_inputs(source, wanted, beside=path, jobs=session["jobs"], notify=output.note, on_progress=bars)
     made = with_face_crop(made, wanted, inputs)
-    points = None if inputs.landmarks is None else inputs.landmarks.shape[1]
-    elsewhere = _cluster(session, replace(recipe, align=wanted.align, points=points), made, path)
+    elsewhere = _cluster(session, replace(recipe, align=wanted.align), made, path)
     with output.progress() as bars:
         report = run_extract(
             inputs.items,
@@ -89,8 +87,7 @@ def extract(
         folder = source if source.is_dir() else source.parent
         atomic_write_text(path.with_suffix(".images.txt"), os.path.relpath(folder, path.parent))
     _show_extraction(output, report, inputs)
-    if report.failures:
-        raise typer.Exit(SKIPPED)
+    leave(failed=len(report.failures))
 
 
 def _cluster(session: Session, recipe: Recipe, made: Backbone, out: Path) -> Elsewhere | None:
@@ -116,7 +113,7 @@ def _show(
     report: ExtractionReport | ImportReport,
     warnings: Sequence[str],
     facts: Mapping[str, Any],
-    said: dict[str, Any],
+    said: Mapping[str, Any],
     left_out: str,
 ) -> None:
     """Print the facts of a cache that was written, as `Output.tell`."""
@@ -124,6 +121,7 @@ def _show(
     from featlab.extraction.shards import list_path
 
     output.warn(*warnings)
+    lost = report.storage_error
     summary, listed = inspect_cache(report.path), list_path(report.path) if report.failures else None
     facts = {
         "rows": report.rows,
@@ -132,39 +130,30 @@ def _show(
         "dim": report.dim,
         **facts,
         "extractor": report.extractor.id,
+        "float16_error": lost,
         "failures": len(report.failures),
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
-    words = {"classes": ", ".join(summary.classes), "seconds": f"{report.seconds:.1f}", "digest": report.digest[:12]}
     more = {"path": report.path, "warnings": list(warnings), "failures_file": listed}
-    output.tell(str(report.path), facts, words | said, **more)
+    words = {"float16_error": lost and f"{lost:.1e} of a row's length at most", "digest": report.digest[:12], **said}
+    output.tell(str(report.path), facts, words, **more)
     output.warn_of_failures(report.failures, f"{left_out} {listed}")
 
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.extraction.shards import DOUBT, NO_FACE, list_path
 
-    lost, layers = report.storage_error, report.extractor.layers
     facts = {
-        "layers": list(layers),
+        "layers": report.extractor.layers,
         "landmarks": inputs.landmark_source,
         "licence": report.extractor.about.get("licence"),
         "no_face": len(inputs.no_face),
         "in_doubt": len(inputs.in_doubt),
         "resumed_rows": report.resumed_rows,
-        "storage_error": asdict(lost) if lost.rows else None,
-    }
-    said = {
-        "layers": ", ".join(layers) or None,
-        "landmarks": inputs.landmark_source or "none",
-        "no_face": len(inputs.no_face) or None,
-        "in_doubt": len(inputs.in_doubt) or None,
-        "resumed_rows": report.resumed_rows or None,
-        "storage_error": f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None,
     }
     warnings = [*inputs.warnings, *report.equal_rows]
-    _show(output, report, warnings, facts, said, "pictures or folders have no row, listed in")
+    _show(output, report, warnings, facts, {}, "pictures or folders have no row, listed in")
     unsure = (inputs.no_face, "no face was found", NO_FACE), (inputs.in_doubt, "the face is in doubt", DOUBT)
     for rows, why, what in unsure:
         if rows:
@@ -186,6 +175,7 @@ def import_features(
     ] = "imported",
 ) -> None:
     """Write features that you already have into a cache."""
+    from featlab.cache.reader import inspect_cache
     from featlab.extraction.items import read_pseudonyms
     from featlab.extraction.tables import ImportConfig
     from featlab.extraction.tables import import_features as run_import
@@ -206,32 +196,20 @@ def import_features(
     )
     with output.progress() as bars:
         report = run_import(source, session.cache_file(session["out"]), config, on_progress=bars.of("import"))
-    _show_import(output, report)
-    if report.failures:
-        raise typer.Exit(SKIPPED)
-
-
-def _show_import(output: Output, report: ImportReport) -> None:
-    from featlab.cache.reader import inspect_cache
-
-    for note in report.notes:
-        output.note(f"import: {note}")
+    output.note(*(f"import: {note}" for note in report.notes))
     summary = inspect_cache(report.path)
     facts = {
         "videos": summary.videos,
-        "features": list(report.columns),
+        "features": report.columns,
         "landmarks": summary.landmarks,
         "was_there": report.was_there,
-        "float16_error": report.storage_error,
     }
     said = {
-        "features": listed(report.columns) or None,
-        "landmarks": f"{summary.landmarks} points" if summary.landmarks else None,
+        "features": listed(report.columns),
         "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
-        "was_there": report.was_there or None,
-        "float16_error": report.storage_error and f"{report.storage_error:.1e} of a row's length at most",
     }
     _show(output, report, report.warnings, facts, said, "rows or files are left out; they are listed in")
+    leave(failed=len(report.failures))
 
 
 @command("json_mode", then="featlab layouts NAME shows its tree; featlab extract SOURCE --layout NAME")
@@ -242,6 +220,7 @@ def layouts(
     ] = None,
 ) -> None:
     """List the layouts of data sets that `featlab extract --layout` knows."""
+    from featlab.config.options import value_text
     from featlab.extraction.layouts import LAYOUTS
 
     output = session.output
@@ -252,47 +231,28 @@ def layouts(
         output.columns(("Name", "Data set", "Subject", "Neutral", "Of videos"), lines, text_columns=5)
         return
     layout, session.then = LAYOUTS.get(name), "featlab extract SOURCE --layout {name}"
-    output.json(_facts(layout) | {"description": layout.description})
-    output.facts(
-        f"{layout.name}: {layout.title}",
-        {"subject": layout.subject, "neutral class": layout.neutral, "of videos": _sampling(layout) or "every frame"},
-    )
+    facts, title = _facts(layout), f"{layout.name}: {layout.title}"
+    output.json(facts | {"description": layout.description})
+    words = {"neutral class": layout.neutral, "of videos": _sampling(layout) or "every frame"}
+    output.facts(title, {"subject": layout.subject, **words})
     output.show("", layout.description.replace("::\n\n", "").replace("``", ""))
-    if options := _options(layout):
+    if facts["options"]:
+        entries = {f"{key}={value_text(entry['default'])}": entry["help"] for key, entry in facts["options"].items()}
         output.show("")
-        output.facts(
-            "Options, as --layout-option KEY=VALUE",
-            {f"{key}={_text(entry['default'])}": entry["help"] for key, entry in options.items()},
-        )
+        output.facts("Options, as --layout-option KEY=VALUE", entries)
 
 
 def _facts(layout: Layout) -> dict[str, Any]:
-    words = {name: getattr(layout, name) for name in ("name", "title", "subject", "neutral")}
-    return {**words, "sampling": asdict(layout.sampling), "options": _options(layout)}
-
-
-def _options(layout: Layout) -> dict[str, dict[str, Any]]:
     from featlab.config.options import options_of
 
-    declared = options_of(layout.options)
-    return {
-        key: {"default": default, "help": (declared[key].help or "").replace("`", "")}
-        for key, default in asdict(layout.options()).items()
-    }
+    facts = {name: getattr(layout, name) for name in ("name", "title", "subject", "neutral")}
+    declared, defaults = options_of(layout.options), asdict(layout.options())
+    help_of = {key: (declared[key].help or "").replace("`", "") for key in defaults}
+    options = {key: {"default": default, "help": help_of[key]} for key, default in defaults.items()}
+    return {**facts, "sampling": asdict(layout.sampling), "options": options}
 
 
 def _sampling(layout: Layout) -> str:
-    sampling, words = layout.sampling, []
-    if sampling.window is not None:
-        words.append("from {:g} to {:g} s".format(*sampling.window))
-    if sampling.fps is not None:
-        words.append(f"{sampling.fps:g} frame{'' if sampling.fps == 1 else 's'} a second")
-    if sampling.stride > 1:
-        words.append(f"every {sampling.stride}th frame")
-    return ", ".join(words)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    window, fps = layout.sampling.window, layout.sampling.fps
+    words = [] if window is None else ["from {:g} to {:g} s".format(*window)]
+    return ", ".join(words if fps is None else [*words, f"{fps:g} a second"])

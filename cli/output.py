@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featlab.errors import CONTROL, FeatlabError
+from featlab.errors import CONTROL
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -76,52 +76,33 @@ class Output:
 
         self.show(to_rich(table, wide=self.wide))
 
-    def files(self, folder: Path, files: Sequence[Path]) -> None:
-        """Say where results are: the pictures by name, the others by their number."""
-        pictures = [path.name for path in files if path.suffix == ".svg"]
-        others = len(files) - len(pictures)
-        said = f"{', '.join(pictures)} and {others} more files" if pictures else f"{others} files"
-        self.show(f"{folder}: {said}")
-
-    def result(self, folder: Path, result: Result, command: str) -> None:
-        """Write a result into its folder and print it: tables, sentences and where the files are, or JSON."""
+    def result(self, folder: Path, result: Result, command: str, files: Sequence[Path] | None = None) -> None:
+        """Print a result, tables, sentences and where its files are, or JSON; write them, unless they are there."""
         from featlab.analysis.page import write_result
 
-        try:
-            files = write_result(folder, result, command)
-        except (FeatlabError, OSError):
-            # What may have taken hours to compute is shown all the same.
-            self._findings(result)
-            raise
-        self.shown(folder, result, files)
-
-    def shown(self, folder: Path, result: Result, files: list[Path]) -> None:
-        """Print a result whose files are there."""
+        # Before it is written: what may have taken hours to compute is shown where no file can be made, too.
         self.note(*result.notes)
-        self.json({**result.metadata, **result.data, "words": result.summary, "files": files})
-        self._findings(result)
-        self.files(folder, files)
-
-    def _findings(self, result: Result) -> None:
         for table in result.shown():
             self.table(table)
         self.show(*result.summary)
+        files = write_result(folder, result, command) if files is None else files
+        self.json({**result.metadata, **result.data, "words": result.summary, "files": files})
+        pictures = [path.name for path in files if path.suffix == ".svg"]
+        others = len(files) - len(pictures)
+        self.show(f"{folder}: " + (f"{', '.join(pictures)} and {others} more files" if pictures else f"{others} files"))
 
-    def tell(self, title: str, facts: Mapping[str, Any], said: Mapping[str, Any], **more: Any) -> None:
-        """Print facts, some ``said`` in other words (None: not at all); with --json as they are, and ``more``."""
+    def tell(self, title: str, facts: Mapping[str, Any], said: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """Print facts, some ``said`` in other words, none that is 0 or empty; with --json as they are, and ``more``."""
         self.json({**more, **facts})
-        shown = {**facts, **said}
-        self.facts(title, {name.replace("_", " "): value for name, value in shown.items() if value is not None})
+        shown = {**facts, **(said or {})}
+        self.facts(title, {name.replace("_", " "): value for name, value in shown.items() if value})
 
     def facts(self, title: str, facts: Mapping[str, Any]) -> None:
         """Print names and values, one pair a line, under a title; a value of None is shown as a dash."""
         from rich.text import Text
 
         width = max((len(name) for name in facts), default=0)
-        lines = [
-            Text.assemble((f"  {name:<{width}}  ", "dim"), "–" if value is None else str(value))
-            for name, value in facts.items()
-        ]
+        lines = [Text.assemble((f"  {name:<{width}}  ", "dim"), _worded(value)) for name, value in facts.items()]
         self.show(Text(title, style="bold"), *lines)
 
     def columns(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, text_columns: int = 1) -> None:
@@ -168,10 +149,10 @@ class Output:
             yield Bars(bars)
 
     @contextmanager
-    def stages(self) -> Iterator[StageProgress]:
-        """Show the epochs of training while the block runs."""
+    def stages(self) -> Iterator[Callable[[str, int, int, float], None]]:
+        """Show the epochs of training while the block runs: call it with stage, epoch, number of epochs, mean loss."""
         with self.progress() as bars:
-            yield StageProgress(bars)
+            yield lambda stage, epoch, epochs, loss: bars(stage, epoch, epochs, f"loss {loss:.3f}")
 
     def _say(self, *lines: str) -> None:
         for line in lines:
@@ -215,23 +196,19 @@ class Bars:
         return partial(self, stage)
 
 
-class StageProgress:
-    """The epochs of training; call it after each. Pass it as ``on_epoch``."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self.losses: dict[str, list[float]] = {}  # Mean loss of each epoch so far, by stage.
-
-    def __call__(self, stage: str, epoch: int, epochs: int, loss: float) -> None:
-        """Take note of an epoch: the stage's name, the epoch, the number of epochs and the mean loss."""
-        self.losses.setdefault(stage, []).append(loss)
-        self._bars(stage, epoch, epochs, f"loss {loss:.3f}")
-
-
 def print_error(line: str) -> None:
     """Print one line on stderr, as it is: no markup, no wrapping."""
     sys.stderr.write(f"featlab: error: {inert(' '.join(line.splitlines()))}\n")
     sys.stderr.flush()
+
+
+def _worded(value: Any) -> str:
+    """Return a fact as a line says it."""
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else str(value)
 
 
 def plain(value: Any) -> Any:

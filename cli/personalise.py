@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
-from featlab.cli.backbone import embed, network_device, recipe_of
+from featlab.cli.backbone import embedder
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS
-from featlab.cli.output import print_error
-from featlab.cli.session import FAILED, Session, command, typed_command
+from featlab.cli.session import Session, command, typed_command
 from featlab.errors import ConfigError, InputError
 
 
 @command(
     *(*INPUT_FLAGS, "backbone", *NETWORK_FLAGS),
     *("method", "batch", "jobs", "device", "settings", "json_mode", "quiet"),
+    then="open the page in a browser",
 )
 def personalise(
     session: Session,
@@ -41,25 +40,24 @@ def personalise(
     from featlab.analysis.inside.person import PersonPage, SeenClip, together
     from featlab.bundle.bundle import load_bundle
     from featlab.config.load import Config
-    from featlab.exchange.export import ExportMismatch, export_model, format_of
+    from featlab.exchange.export import export_model, format_of
     from featlab.exchange.formats import export_metadata
     from featlab.methods.base import base_model
     from featlab.methods.registry import make_method
     from featlab.model.networks import AdaptedModel
     from featlab.protocol.splits import Target
     from featlab.workspace.adapt import adapt_to_clip
-    from featlab.workspace.predict_images import default_backbone
 
-    wanted, name = format_of(out), subject or out.stem
-    paths = [*clips, *([other] if other else [])]
+    output, wanted, name = session.output, format_of(out), subject or out.stem
+    paths, values = [*clips, *([other] if other else [])], session.values()
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
     source = load_bundle(bundle)
     source.check_new([name])
-    config = Config().with_values(session.values(), "--set")
+    config = Config().with_values(values, "--set")
     method = make_method(config.adapt.method, config.adapt.options)
-    for key in session.values():
+    for key in values:
         if key != "adapt.method" and not key.startswith(f"adapt.{method.name}."):
             raise ConfigError(f"{key} has no effect here: the bundle is made; set adapt.{method.name}.OPTION alone")
     if method.selection != "source-free":
@@ -67,48 +65,29 @@ def personalise(
     # What else it lacks is said before anything is embedded.
     count = np.zeros(method.minimum_rows(len(source.classes)), dtype=np.int32)
     method.check(source, Target(np.zeros((len(count), len(source.projection.mean)), dtype=np.float32), count, count))
-    where = session["backbone"] or default_backbone(source)
-    made = recipe_of(session, where, network_device(where, session["device"])).make()
-    found = [embed(session, source, path, name, made) for path in paths]
+    embed = embedder(session, source)
+    found = [embed(path, name) for path in paths]
     for path, each in zip(paths, found, strict=True):
-        session.output.warn_of_failures(each.failures, f"images of {path} were left out")
+        output.warn_of_failures(each.failures, f"images of {path} were left out")
     rows = [each.table.embeddings for each in found]
-    lengths = [len(part) for part in rows[: len(clips)]]
-    target = Target(
-        np.concatenate(rows[: len(clips)]),
-        np.repeat(np.arange(len(clips), dtype=np.int32), lengths),
-        np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
-    )
+    mine = rows[: len(clips)]
+    video = np.repeat(np.arange(len(mine), dtype=np.int32), [*map(len, mine)])
+    frame = np.concatenate([np.arange(len(part), dtype=np.int32) for part in mine])
+    target = Target(np.concatenate(mine), video, frame)
     model = adapt_to_clip(source, method, target, name, force=force)
     before = AdaptedModel(base_model(source))
     seen = [
         SeenClip(path.name, each.items, before.predict_proba(part), model.predict_proba(part), place < len(clips))
         for place, (path, each, part) in enumerate(zip(paths, found, rows, strict=True))
     ]
-    others = rows[-1] if other else target.embeddings[:0]
-    gain, known = method.expected_gain(source, model.model, others), method.source_gain(source)
+    gain = method.expected_gain(source, model.model, rows[-1] if other else target.embeddings[:0])
     shown = [*together(seen[: len(clips)]), *seen[len(clips) :]]
-    page = PersonPage(name, source, method.name, shown, gain, known, model.warnings)
-    metadata = export_metadata(source, subject=name, method=method.name, network=None)
-    try:
-        report = export_model(model.model, out, wanted, metadata, embeddings=target.embeddings)
-    except ExportMismatch as error:
-        print_error(str(error))
-        raise typer.Exit(FAILED) from None
-    html = out.with_suffix(".html")
+    page = PersonPage(name, source, method.name, shown, gain, method.source_gain(source), model.warnings)
+    metadata = export_metadata(source, subject=name, method=method.name)
+    report = export_model(model.model, out, wanted, metadata, embeddings=target.embeddings)
+    html, summary = out.with_suffix(".html"), page.summary()
     page.write(html, typed_command())
-    output, summary = session.output, page.summary()
-    output.json(
-        {
-            "model": out,
-            "page": html,
-            "subject": name,
-            "method": method.name,
-            "frames": len(target),
-            "max_difference": report.difference,
-            "words": summary,
-        }
-    )
+    facts = {"page": html, "method": method.name, "frames": len(target), "max_difference": report.difference}
+    said = {"max_difference": f"{report.difference:.1e} between the file's logits and ours at most"}
+    output.tell(str(out), facts, said, model=out, subject=name, words=summary)
     output.show(*summary)
-    output.show(f"model: {out} (checked on {report.rows} frames: logits differ by {report.difference:.1e} at most)")
-    output.show(f"page: {html}; open it in a browser next")

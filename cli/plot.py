@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from featlab.cli.complete import complete_subject
-from featlab.cli.session import SKIPPED, TO_REPORT, Session, command, names_in, workspace_command
+from featlab.cli.session import TO_REPORT, Session, command, names_in, workspace_command
 from featlab.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -74,14 +75,11 @@ def style(session: Session) -> None:
 
     One unit is the distance of a typical source person. A figure a method.
     """
-    from dataclasses import replace
-
     from featlab.analysis.inside import adapt_people, can_be_split
     from featlab.analysis.inside.style_shift import style_result, style_shift
 
     names = _names(session["methods"] or "pft")
-    output = session.output
-    with output.progress() as bars:
+    with session.output.progress() as bars:
         opened = session.open()
         everyone = opened.targets()
         splits, failures = can_be_split(opened, everyone)
@@ -89,13 +87,10 @@ def style(session: Session) -> None:
             raise InputError(f"none of the {len(everyone)} targets can be adapted to, the first: {failures[0][1]}")
         session.warn_of_seen(opened.extractor, list(splits))
         people = adapt_people(opened, list(splits), names, kept_out=everyone, splits=splits, on_person=bars.of("adapt"))
-    shifts = [style_shift(people, name) for name in names]
-    result = style_result(shifts)
+    result = style_result([style_shift(people, name) for name in names])
     result = replace(result, data={"subjects": list(splits), "failures": failures, **result.data})
     session.result("plot-style", result, opened)
-    output.warn_of_failures(failures, f"of {len(everyone)} targets were left out")
-    if failures:
-        raise typer.Exit(SKIPPED)
+    session.end(failures, f"of {len(everyone)} targets were left out")
 
 
 def _adapt(
@@ -104,13 +99,18 @@ def _adapt(
     """Adapt to the named subjects, or to the first target where none is named."""
     from featlab.analysis.inside import adapt_people
 
-    subjects = list(dict.fromkeys(subjects))
+    subjects, kept_out = _subjects(session, opened, subjects)
+    return adapt_people(opened, subjects, methods, kept_out=kept_out, on_person=bars.of("adapt"))
+
+
+def _subjects(session: Session, opened: Workspace, named: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the named subjects, or the first target where none is named, and whom the source must not see."""
+    subjects = list(dict.fromkeys(named))
     if not subjects:
         subjects = [opened.targets()[0]]
         session.output.note(f"no --subject: {subjects[0]}, the first target of the first draw")
     session.warn_of_seen(opened.extractor, subjects)
-    kept_out = session.held_out(opened, subjects)
-    return adapt_people(opened, subjects, methods, kept_out=kept_out, on_person=bars.of("adapt"))
+    return subjects, session.held_out(opened, subjects)
 
 
 def _names(methods: str | None) -> list[str]:
@@ -132,17 +132,16 @@ def pairs(
     from featlab.analysis.inside.faces import find_faces
     from featlab.analysis.inside.pairs import example_pairs, known_strategies, pairs_result
 
-    output = session.output
     opened = session.open()
     shown, left_out = known_strategies(names_in(strategies), opened.table)
     pictures = find_faces(opened, session["images"])
     source = opened.source(session.held_out(opened, session["subjects"] or ()))
-    with output.progress() as bars:
+    with session.output.progress() as bars:
         examples = example_pairs(source, shown, rows, on_strategy=bars.of("pairs"))
     result = pairs_result(examples, pictures, opened.config.pair.label_rule)
     session.result("plot-pairs", result, opened)
     if left_out:
-        output.note(left_out)
+        session.output.note(left_out)
 
 
 @workspace_command("method", "targets", "pool", "device", "images", "faces", then=TO_REPORT)
@@ -158,18 +157,13 @@ def clip(
     from featlab.analysis.inside.clip import clip_name, clip_over_time, clip_result
     from featlab.analysis.inside.faces import find_faces
 
-    output = session.output
-    with output.stages() as progress:
+    with session.output.stages() as progress:
         opened = session.open(on_epoch=progress)
         pictures = find_faces(opened, session["images"])
-        name = subject or opened.targets()[0]
-        if subject is None:
-            output.note(f"subject: {name}, the first target of the first draw (--subject takes another)")
-        session.warn_of_seen(opened.extractor, [name])
-        kept_out = session.held_out(opened, [name])
+        (name,), kept_out = _subjects(session, opened, [subject] if subject else [])
         made = clip_over_time(opened, name, kept_out, video=video, shown=shown)
     session.result(f"plot-clip-{clip_name(made)}", clip_result(made, pictures), opened)
-    output.warn(*made.warnings)
+    session.output.warn(*made.warnings)
 
 
 @command("methods", "workspace", "json_mode", "quiet", then=TO_REPORT)
@@ -188,10 +182,9 @@ def confusion(
     from featlab.analysis.evaluation.confusion import confusion_result
     from featlab.analysis.evaluation.stored import open_results
 
-    output = session.output
     stored = open_results(session.workspace, results)
     if results is None:
-        output.note(f"results: {stored.path.parent}, the newest")
+        session.output.note(f"results: {stored.path.parent}, the newest")
     session.result(f"plot-confusion-{stored.name}", confusion_result(stored, names_in(session["methods"])))
 
 

@@ -11,7 +11,7 @@ import typer
 from typer import Option
 
 from featlab.analysis.table import count_text
-from featlab.cli.backbone import embed, network_device, recipe_of
+from featlab.cli.backbone import embedder
 from featlab.cli.flags import INPUT_FLAGS, NETWORK_FLAGS, PIXEL_FLAGS
 from featlab.cli.output import Output
 from featlab.cli.session import REFUSED, SKIPPED, Session, people_of, workspace_command
@@ -66,24 +66,18 @@ def needs_no_cache(session: Session) -> bool:
     return session["bundle"] is not None and session["cache"] is None and not session.cache_file(None).exists()
 
 
-def predict_from_images(
+def _predict_images(
     session: Session, person: Person, images: Path, out: Path, smooth: int, overlay: Path | None
 ) -> None:
     """Embed and predict; write csv and video, and beside the csv the list of what could not be read (exit code 3)."""
-    from featlab.evaluation.metrics import smooth_probabilities
     from featlab.extraction.shards import list_path, write_list
     from featlab.workspace.predict import Predicted, write_predictions
-    from featlab.workspace.predict_images import default_backbone
 
-    output = session.output
-    name = session["backbone"] or default_backbone(person.bundle)
-    made = recipe_of(session, name, network_device(name, session["device"])).make()
-    found = embed(session, person.bundle, images, person.subject, made)
-    rows = found.table
-    predicted = person.model.predict_proba(rows.embeddings)
-    probabilities = smooth_probabilities(predicted, rows.video, rows.frame, smooth)
-    done = Predicted(person.subject, rows, probabilities, person.reused)
-    write_predictions(out, [done], person.bundle.classes)
+    output, classes = session.output, person.bundle.classes
+    found = embedder(session, person.bundle)(images, person.subject)
+    raw = person.model.predict_proba(found.table.embeddings)
+    done = _smoothed(Predicted(person.subject, found.table, raw, person.reused), smooth)
+    write_predictions(out, [done], classes)
     write_list(out, found.failures)
     session.then = "the same with --overlay FILE.mp4 draws it over a video" if overlay is None else "play {overlay}"
     if overlay is not None:
@@ -91,64 +85,25 @@ def predict_from_images(
 
         title = f"{person.subject}, {person.method}"
         with output.progress() as bars:
-            write_overlay(overlay, images, title, person.bundle.classes, found, probabilities, bars.of("overlay"))
-    told = {"failures": len(found.failures), "overlay": overlay}
-    tell_predictions(output, done, person.bundle.classes, person.method, out, smooth, **told)
-    output.warn_of_failures(found.failures, f"images have no line; they are listed in {list_path(out)}")
-    if found.failures:
-        raise typer.Exit(SKIPPED)
+            write_overlay(overlay, images, title, classes, found, done.probabilities, bars.of("overlay"))
+    facts = {"path": out, "method": person.method, "smoothing": smooth, "classes": classes, "overlay": overlay}
+    _tell_one(output, done, facts | {"failures": len(found.failures)})
+    session.end(found.failures, f"images have no line; they are listed in {list_path(out)}")
 
 
-def tell_predictions(
-    output: Output, done: Predicted, classes: Sequence[str], method: str, out: Path, smooth: int, **more: Any
-) -> None:
-    """Print what was predicted of one person, by video."""
-    told = _facts(done, classes)
-    facts = {"path": out, "method": method, "failures": 0, "smoothing": smooth, "classes": list(classes)}
-    output.json(facts | more | told)
-    over = f", averaged over {smooth} frames of a video" if smooth > 1 else ""
-    output.show(
-        f"{out}: {len(done.rows)} rows of {done.subject}{over}; share of frames predicted as each class, by video:"
-    )
-    lines = [
-        (line["video"], line["rows"], *(f"{100 * line[name]:.1f} %" for name in classes)) for line in told["videos"]
-    ]
-    output.columns(("Video", "Frames", *classes), lines)
-
-
-def _facts(done: Predicted, classes: Sequence[str]) -> dict[str, Any]:
-    from featlab.workspace.predict import video_shares
-
-    shares = video_shares(done.rows, done.probabilities)
-    return {
-        "subject": done.subject,
-        "reused": done.reused,
-        "rows": len(done.rows),
-        "videos": [
-            {"video": video, "rows": count, **dict(zip(classes, share, strict=True))} for video, count, share in shares
-        ],
-    }
-
-
-def predict_rows(session: Session, out: Path, smooth: int) -> None:
+def _predict_rows(session: Session, out: Path, smooth: int) -> None:
     """Predict rows of the cache, of one person or of many in one csv; those who are refused are told, and why."""
     output = session.output
     opened, bundle, folder, people = people_of(session, session["people"])
     # Not sooner, for they need torch: a wrong name is told at once.
-    from featlab.evaluation.metrics import smooth_probabilities
     from featlab.workspace.adapt import Refused
     from featlab.workspace.predict import predict_one, predict_people, write_predictions
 
-    classes, method = bundle.classes, opened.config.adapt.method
-
-    def smoothed(done: Predicted) -> Predicted:
-        rows = done.rows
-        return replace(done, probabilities=smooth_probabilities(done.probabilities, rows.video, rows.frame, smooth))
-
+    facts = {"path": out, "method": opened.config.adapt.method, "smoothing": smooth, "classes": bundle.classes}
     if len(people) == 1:
-        done = smoothed(predict_one(opened, bundle, folder, people[0]))
-        write_predictions(out, [done], classes)
-        tell_predictions(output, done, classes, method, out, smooth)
+        one = _smoothed(predict_one(opened, bundle, folder, people[0]), smooth)
+        write_predictions(out, [one], bundle.classes)
+        _tell_one(output, one, facts | {"failures": 0})
         return
     targets = targets_of(output, bundle, people)
     predicted: list[dict[str, Any]] = []
@@ -160,22 +115,50 @@ def predict_rows(session: Session, out: Path, smooth: int) -> None:
             if isinstance(done, Refused):
                 refused.append((done.subject, done.reason))
                 continue
-            done = smoothed(done)
-            predicted.append(_facts(done, classes))
+            done = _smoothed(done, smooth)
+            predicted.append(_facts(done, bundle.classes))
             yield done
 
     with output.progress() as bars:
-        write_predictions(out, parts(), classes)
-    facts = {"path": out if predicted else None, "method": method, "smoothing": smooth, "classes": list(classes)}
-    output.json(facts | {"people": predicted} | left_out(people, targets, refused))
+        write_predictions(out, parts(), bundle.classes)
     stored = sum(done["reused"] for done in predicted)
-    shown = {
-        "predicted": f"{len(predicted)} of {count_text(len(targets), 'subject')} ({stored} adapted to already)",
-        "rows": f"{sum(done['rows'] for done in predicted):,}",
-        "written to": facts["path"],
+    said = {
+        "people": f"{len(predicted)} of {count_text(len(targets), 'subject')} ({stored} adapted to already)",
+        "rows": sum(done["rows"] for done in predicted),
     }
-    output.facts("predict", {"method": method, **shown})
+    facts |= {"path": out if predicted else None, "people": predicted}
+    output.tell("predict", facts, said, **left_out(people, targets, refused))
     end_with(output, refused, done=bool(predicted))
+
+
+def _smoothed(done: Predicted, smooth: int) -> Predicted:
+    from featlab.evaluation.metrics import smooth_probabilities
+
+    rows = done.rows
+    return replace(done, probabilities=smooth_probabilities(done.probabilities, rows.video, rows.frame, smooth))
+
+
+def _tell_one(output: Output, done: Predicted, facts: dict[str, Any]) -> None:
+    """Print what was predicted of one person, by video."""
+    told, classes, smooth = _facts(done, facts["classes"]), facts["classes"], facts["smoothing"]
+    output.json(facts | told)
+    over = f", averaged over {smooth} frames of a video" if smooth > 1 else ""
+    rows = f"{facts['path']}: {len(done.rows)} rows of {done.subject}{over}"
+    output.show(f"{rows}; share of frames predicted as each class, by video:")
+    lines = [
+        (line["video"], line["rows"], *(f"{100 * line[name]:.1f} %" for name in classes)) for line in told["videos"]
+    ]
+    output.columns(("Video", "Frames", *classes), lines)
+
+
+def _facts(done: Predicted, classes: Sequence[str]) -> dict[str, Any]:
+    from featlab.workspace.predict import video_shares
+
+    shares = [
+        {"video": video, "rows": count, **dict(zip(classes, share, strict=True))}
+        for video, count, share in video_shares(done.rows, done.probabilities)
+    ]
+    return {"subject": done.subject, "reused": done.reused, "rows": len(done.rows), "videos": shares}
 
 
 def targets_of(output: Output, bundle: Bundle, people: Sequence[str]) -> list[str]:
@@ -229,7 +212,7 @@ def predict(
 
         check_overlay(overlay, images)
     if images is not None:
-        predict_from_images(session, open_person(session, people), images, out, smooth, overlay)
+        _predict_images(session, open_person(session, people), images, out, smooth, overlay)
         return
     given = [name for name in PIXEL_FLAGS if session[name] != PIXEL_FLAGS[name].default]
     if given:
@@ -237,4 +220,4 @@ def predict(
         raise ConfigError(f"--{flag} says how images are read and embedded; name them with --images SOURCE")
     if needs_no_cache(session):
         raise InputError(f"there is no cache with rows of {people}; name one with --cache, or images with --images")
-    predict_rows(session, out, smooth)
+    _predict_rows(session, out, smooth)

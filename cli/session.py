@@ -154,6 +154,11 @@ class Session:
             result = replace(result, metadata=run_facts(workspace, people))
         self.output.result(self.workspace / "results" / folder, result, typed_command())
 
+    def end(self, left_out: Sequence[tuple[str, str]], rest: str) -> None:
+        """Tell what (and why) has been left out, as `Output.warn_of_failures`, and end with the exit code for it."""
+        self.output.warn_of_failures(left_out, rest)
+        leave(failed=len(left_out))
+
     def warn_of_seen(self, extractor: ExtractorInfo, targets: Sequence[str]) -> None:
         """Warn when targets are among the people whose images trained the backbone: it has seen them, with labels."""
         seen = sorted(set(targets) & set(extractor.trained_on))
@@ -175,6 +180,12 @@ class Session:
                 f"classes that are not tested, for no row of them is left beside the adapted ones: {listed(theirs)}; "
                 "give each recording a video of its own, or a person more neutral ones"
             )
+
+
+def leave(*, failed: int, runs: int = 0) -> None:
+    """End with the exit code for runs or other things that failed; for all ``runs`` it is another one."""
+    if failed:
+        raise typer.Exit(FAILED if failed == runs else SKIPPED)
 
 
 def people_of(session: Session, spec: str) -> tuple[Workspace, Bundle, Path, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,6 @@ from featlab.errors import listed
 
 if TYPE_CHECKING:
     from featlab.bundle.bundle import Bundle
-    from featlab.workspace.adapt import Adapted
     from featlab.workspace.stages import StageOutput
     from featlab.workspace.workspace import Source, Workspace
 
@@ -35,22 +34,15 @@ def train(session: Session) -> None:
         opened = session.open(on_epoch=progress, subjects=_nobody)
         source = _source(opened, session)
         trained, made = train_stage(source)
-    losses = progress.losses.get("train", [])
     facts = {
         "rows": len(source.table),
         "source_subjects": len(source.subjects),
-        "classes": list(source.table.classes),
+        "classes": source.table.classes,
         "features": trained.projection.components.shape[1],
         "bottleneck": trained.head.linear.out_features,
-        "final_loss": losses[-1] if losses else None,
         "carried_share": trained.share.value,
     }
-    said = {
-        "classes": ", ".join(source.table.classes),
-        "final_loss": f"{losses[-1]:.4f}" if losses else "–",
-        "carried_share": trained.share.sentence(),
-    }
-    output.tell(_title("train", made), facts, said, stage="train", **_where(made))
+    _tell(output, "train", made, facts, {"carried_share": trained.share.sentence()})
 
 
 @workspace_command("strategy", "label_rule", "index", "subjects", "targets", then="featlab pretrain{targets}{at}")
@@ -67,27 +59,17 @@ def pair(session: Session) -> None:
     source = _source(opened, session)
     pairs, made = pair_stage(source)
     summary = pairs_summary(pairs, source.table)
-    output.json({"stage": "pair", **_where(made), **summary})
     used = sorted(summary["references"].items(), key=lambda item: (-item[1], item[0]))[:_TOP]
-    score, same = summary["median_score"], summary["same_label_share"]
-    found = None
-    if summary["recall"] is not None:
-        found = f"{100 * summary['recall']:.1f} % of the true ones, on a sample; {summary['searched_in_full']:,} rows "
-        found += "searched in full"
-    shown = {
-        "strategy": summary["strategy"],
-        "label rule": summary["label_rule"],
-        "pairs": f"{summary['pairs']:,}",
-        "rows without a reference": summary["skipped"],
-        "references that the index found": found,
-        "median score": None if score is None else f"{score:.4f}",
-        "same label share": None if same is None else f"{100 * same:.1f} %",
-        "different reference rows": f"{summary['reference_rows']:,}",
-        "most used reference row": f"{summary['most_used_row']} times",
-        "most used reference subjects": ", ".join(f"{name} ({count:,})" for name, count in used),
+    same, recall = summary["same_label_share"], summary["recall"]
+    said = {
+        "skipped": f"{summary['skipped']:,} rows have no reference",
+        "same_label_share": None if same is None else f"{100 * same:.1f} %",
+        "most_used_row": f"{summary['most_used_row']} times",
+        "references": "most often " + ", ".join(f"{name} ({count:,})" for name, count in used),
+        "recall": None if recall is None else f"{100 * recall:.1f} % of the true references, on a sample",
         "list": made.folder / "pairs.csv",
     }
-    output.facts(_title("pair", made), shown)
+    _tell(output, "pair", made, summary, said)
 
 
 @workspace_command(
@@ -117,25 +99,23 @@ def pretrain(session: Session) -> None:
         "carried_share": bundle.share.value,
         "epochs" if pretrain.paired else "evaluations": len(bundle.history),
         "translator_parameters": sum(item.numel() for item in bundle.translator.parameters()),
-    }
-    more = {
         "bank_subjects": bundle.bank.size if bundle.bank else 0,
         "extras": sorted(bundle.extras),
         "membership": dict(bundle.membership),
-        "first_loss": first.get("loss"),
-        "last_loss": last.get("loss"),
-        "first": dict(first),
-        "last": dict(last),
+        "first": first,
+        "last": last,
     }
     said = {
         "carried_share": bundle.share.sentence(),
+        "bank_subjects": None,
+        "extras": ", ".join(sorted(bundle.extras)) or None,
+        "membership": membership_sentence(bundle.membership),
         "style bank": bundle.bank.sentence() if bundle.bank else "none",
-        "loss": f"{first['loss']:.4f} to {last['loss']:.4f}" if bundle.history else "–",
-        **{f"  {name}": f"{first[name]:.4f} to {last[name]:.4f}" for name in last if name != "loss"},
-        "prepared for": ", ".join(sorted(bundle.extras)) or None,
-        "membership test": membership_sentence(bundle.membership),
+        "first": None,
+        "last": None,
+        **{name: f"{first[name]:.4f} to {last[name]:.4f}" for name in last},
     }
-    output.tell(_title("pretrain", made), facts, said, stage="pretrain", **_where(made), **more)
+    _tell(output, "pretrain", made, facts, said)
     output.show(*outlook(bundle, names))
 
 
@@ -168,13 +148,10 @@ def _source(workspace: Workspace, session: Session) -> Source:
     return source
 
 
-def _where(made: StageOutput) -> dict[str, object]:
-    return {"folder": made.folder, "reused": made.reused}
-
-
-def _title(stage: str, made: StageOutput) -> str:
+def _tell(output: Output, stage: str, made: StageOutput, facts: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+    """Print what a stage made and where it is."""
     reused = " (reused: the same inputs were run before)" if made.reused else ""
-    return f"{stage}: {made.folder}{reused}"
+    output.tell(f"{stage}: {made.folder}{reused}", facts, said, stage=stage, folder=made.folder, reused=made.reused)
 
 
 @workspace_command(
@@ -196,66 +173,55 @@ def adapt(
         _adapt_many(session, opened, model, folder, people, force)
         return
     (subject,) = people
-    done = adapt_subject(model, folder, opened.table, opened.extractor, subject, opened.config, force=force)
     rows = opened.table.rows_of(subject)
-    scores = before_and_after(model, rows, done.model.model, opened.config.protocol.gap)
-    _report(session.output, done, folder, scores)
-    gain = make_method(done.method).source_gain(model)
-    # Where it is less, a warning says so.
-    if gain is not None and gain.low > 0:
-        session.output.show(f"{done.method}: {gain.sentence()}")
-
-
-def _report(output: Output, done: Adapted, bundle: Path, scores: tuple[float, float, int] | None) -> None:
-    report, gain, warnings = done.model.report, done.gain, list(done.model.warnings)
-    if done.unlabelled:
-        warnings.append(f"no row of {done.subject!r} has a label: all {done.frames} were taken to be neutral")
-    output.json(
-        {
-            "subject": done.subject,
-            "method": done.method,
-            "frames": done.frames,
-            "videos": done.videos,
-            "iterations": done.model.iterations,
-            "seconds": done.seconds,
-            "parameters": done.model.trainable,
-            "bundle": bundle,
-            "folder": done.folder,
-            "macro_f1_before": scores[0] if scores else None,
-            "macro_f1_after": scores[1] if scores else None,
-            "test_rows": scores[2] if scores else 0,
-            "report": asdict(report) if report else None,
-            "expected_gain": asdict(gain) if gain else None,
-            "warnings": warnings,
-        }
-    )
-    shown = {
+    adapted, done = adapt_subject(model, folder, rows, opened.extractor, subject, opened.config, force=force)
+    scores = before_and_after(model, rows, adapted.model, opened.config.protocol.gap)
+    facts = {
         "method": done.method,
-        "adapted on": f"{done.frames} neutral frames of {', '.join(done.videos)}",
-        "iterations": f"{done.model.iterations} in {done.seconds:.2f} s",
-        "parameters changed": f"{done.model.trainable:,}",
-        "written to": done.folder,
+        "frames": done.frames,
+        "videos": done.videos,
+        "iterations": adapted.iterations,
+        "seconds": round(done.seconds, 3),
+        "parameters": adapted.trainable,
+        "folder": done.folder,
+        "expected_gain": asdict(done.expected_gain) if done.expected_gain else None,
     }
-    if gain:
-        seen = f"{gain.frames} other frames" if gain.frames else "source people alone"
-        shown["expected gain"] = (
-            f"{100 * gain.expected:+.0f} points of macro F1, four in five times {100 * gain.low:+.0f} to "
-            f"{100 * gain.high:+.0f}; no loss in {gain.chance:.0%} of cases (from {seen}, no label used)"
-        )
+    said = {"frames": f"{done.frames} neutral frames of {', '.join(done.videos)}", "videos": None}
+    if done.expected_gain:
+        said["expected_gain"] = done.expected_gain.sentence()
     if scores:
-        shown["macro F1"] = (
+        said["macro F1"] = (
             f"{100 * scores[0]:.2f} before, {100 * scores[1]:.2f} after, on {scores[2]} other "
             "frames (labels used for this line only, never by adapt)"
         )
-    output.facts(f"adapt: {done.subject}", shown)
-    output.warn(*warnings)
+    warnings = list(done.warnings)
+    if done.unlabelled:
+        warnings.append(f"no row of {subject!r} has a label: all {done.frames} were taken to be neutral")
+    before, after, tested = scores or (None, None, 0)
+    session.output.tell(
+        f"adapt: {subject}",
+        facts,
+        said,
+        subject=subject,
+        bundle=folder,
+        macro_f1_before=before,
+        macro_f1_after=after,
+        test_rows=tested,
+        report=asdict(adapted.report) if adapted.report else None,
+        warnings=warnings,
+    )
+    session.output.warn(*warnings)
+    known = make_method(done.method).source_gain(model)
+    # Where it is less, a warning says so.
+    if known is not None and known.low > 0:
+        session.output.show(f"{done.method}: {known.sentence()}")
 
 
 def _adapt_many(
     session: Session, opened: Workspace, bundle: Bundle, folder: Path, people: Sequence[str], force: bool
 ) -> None:
     """Adapt to one person after the other; say of how many, and who was refused and why (exit code 3, or 2 for all)."""
-    from featlab.workspace.adapt import Stored, adapt_people
+    from featlab.workspace.adapt import Adapted, adapt_people
 
     output = session.output
     targets = targets_of(output, bundle, people)
@@ -267,19 +233,20 @@ def _adapt_many(
     # As they were named: they come as they finish.
     place = {name: number for number, name in enumerate(targets)}
     found.sort(key=lambda done: place[done.subject])
-    adapted = [done for done in found if isinstance(done, Stored)]
-    refused = [(done.subject, done.reason) for done in found if not isinstance(done, Stored)]
-    facts: dict[str, Any] = {"method": opened.config.adapt.method}
-    done_to = {"bundle": folder, "people": [asdict(done) for done in adapted]}
-    output.json(facts | done_to | left_out(people, targets, refused))
+    adapted = [done for done in found if isinstance(done, Adapted)]
+    refused = [(done.subject, done.reason) for done in found if not isinstance(done, Adapted)]
     stored = sum(done.reused for done in adapted)
-    facts["adapted"] = f"{len(adapted)} of {count_text(len(targets), 'subject')}"
-    facts["adapted"] += f" ({stored} stored already, from the same clips)" if stored else ""
-    facts["written to"] = folder / "subjects"
     gains = [100 * done.expected_gain.expected for done in adapted if done.expected_gain]
+    said: dict[str, Any] = {
+        "people": f"{len(adapted)} of {count_text(len(targets), 'subject')}"
+        + (f" ({stored} stored already, from the same clips)" if stored else ""),
+        "bundle": folder / "subjects",
+    }
     if gains:
-        facts["expected gain"] = f"{sum(gains) / len(gains):+.0f} points of macro F1 on average (no label used)"
-    output.facts("adapt", facts)
+        said["expected gain"] = f"{sum(gains) / len(gains):+.0f} points of macro F1 on average (no label used)"
+    done_to = [asdict(done) for done in adapted]
+    facts = {"method": opened.config.adapt.method, "people": done_to, "bundle": folder}
+    output.tell("adapt", facts, said, **left_out(people, targets, refused))
     warnings = [(done.subject, line) for done in adapted for line in done.warnings]
     output.warn_of_failures(warnings, "warnings in all; --json has each")
     end_with(output, refused, done=bool(adapted))

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from typer import Argument, Option
 
 from featlab.cli.complete import complete_method
 from featlab.cli.output import Output
-from featlab.cli.session import FAILED, SKIPPED, Session, names_in, typed_command, workspace_command
+from featlab.cli.session import Session, leave, names_in, typed_command, workspace_command
 
 if TYPE_CHECKING:
     from featlab.evaluation.tuning import TuningPlan
     from featlab.evaluation.tuning_report import TuningReport
-
-_TOP = 10
-"""Candidates that are printed; the files have all of them."""
 
 
 @workspace_command(
@@ -40,7 +36,6 @@ def tune(
     import torch
 
     from featlab.analysis.evaluation.result import tuning_result
-    from featlab.analysis.page import write_result
     from featlab.config.load import parse_settings
     from featlab.evaluation.runner import count_finished
     from featlab.evaluation.tuning import open_sources, plan_tuning, run_tuning, search_space
@@ -49,38 +44,29 @@ def tune(
 
     # Batches are small: a second thread makes a step slower, on a busy machine many times slower.
     torch.set_num_threads(1)
-    output = session.output
-    prefix = f"adapt.{method}."
+    output, root, prefix = session.output, session.workspace, f"adapt.{method}."
     fixed = [key.removeprefix(prefix) for key in parse_settings(session["settings"] or ()) if key.startswith(prefix)]
-    command = typed_command()
+    sources = names_in(session["sources"])
     with output.progress() as bars:
-        side = open_sources(
-            session.workspace,
-            session.values(),
-            sources=names_in(session["sources"]),
-            device=session["device"],
-            notify=output.note,
+        workspace, reported = open_sources(
+            root, session.values(), sources=sources, device=session["device"], notify=output.note
         )
-        refuse_unread(side.workspace.config, [method])
-        options = side.workspace.config.adapt.options.get(method)
-        searched = search_space(method, options=options, fixed=fixed, items=space or ())
-        plan = plan_tuning(side, searched, trials=trials, folds=folds)
+        config = workspace.config
+        refuse_unread(config, [method])
+        searched = search_space(method, options=config.adapt.options.get(method), fixed=fixed, items=space or ())
+        plan = plan_tuning(workspace, reported, searched, trials=trials, folds=folds)
         if apply:
             # Refused now rather than after hours.
-            _edited(session.workspace, method, {**searched.fixed, **dict(plan.candidates[0].values)})
+            _edited(root, method, {**searched.fixed, **dict(plan.candidates[0].values)})
         reused, runs = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
         _tell_plan(plan, reused, runs, output)
-        rows = run_tuning(plan, **session.where(side.workspace, bars.of("tune")))
-    report = report_tuning(plan, rows, command)
-    whole = side.workspace.config.protocol.scope == "dataset"
-    folder = session.workspace / "results" / f"tune-{method}{'-dataset' if whole else ''}"
-    files = write_result(folder, tuning_result(report), command)
-    applied = _apply(session.workspace, report, plan.subjects) if apply and report.chosen is not None else None
-    counts = {"all": runs, "reused": reused, "failed": report.failed}
-    output.json(report.to_dict() | {"runs": counts, "applied": applied, "files": files})
-    _show(report, output)
+        rows = run_tuning(plan, **session.where(workspace, bars.of("tune")))
+    report = report_tuning(plan, rows, typed_command())
+    applied = _apply(root, report, plan.subjects) if apply and report.chosen is not None else None
     output.show(f"{runs} runs: {reused} reused, {report.failed} failed")
-    output.files(folder, files)
+    result, counts = tuning_result(report), {"all": runs, "reused": reused, "failed": report.failed}
+    result = replace(result, data={**result.data, "runs": counts, "applied": applied})
+    session.result(f"tune-{method}{'-dataset' if config.protocol.scope == 'dataset' else ''}", result)
     if applied is not None:
         output.show(f"{applied}: [adapt.{method}] has the chosen values")
         session.then = "featlab evaluate{at}"
@@ -88,35 +74,22 @@ def tune(
 
 
 def _tell_plan(plan: TuningPlan, reused: int, runs: int, output: Output) -> None:
-    side, space = plan.side, plan.space
+    space = plan.space
     sample = "" if space.size <= len(plan.candidates) else f", a sample of {space.size:,} points"
     output.note(
         f"tune {space.method}: {len(plan.candidates)} candidates{sample} on {len(plan.subjects)} source subjects in "
         f"{len(plan.folds)} folds; {reused} of {runs} runs are there already"
     )
-    output.note(f"{len(side.reported)} target subjects are left out: no row of theirs is loaded")
+    output.note(f"{len(plan.reported)} target subjects are left out: no row of theirs is loaded")
     if plan.bystanders:
         first = next(iter(plan.bystanders.values()))
         output.note(f"{len(plan.bystanders)} source subjects can't play a target and are trained on only: {first}")
-    seen = set(plan.subjects) & set(side.workspace.extractor.trained_on)
+    seen = set(plan.subjects) & set(plan.workspace.extractor.trained_on)
     if seen:
         output.warn(
             f"the backbone was trained on images of {len(seen)} of the {len(plan.subjects)} subjects who play targets: "
             "their scores are too high, and other options may be better for people whom it hasn't seen"
         )
-
-
-def _show(report: TuningReport, output: Output) -> None:
-    from featlab.analysis.evaluation.result import trials_table
-
-    title = f"Tuning of {report.method} on source subjects"
-    output.table(trials_table(report.trials, title=title, top=_TOP))
-    if report.chosen is None:
-        return
-    score, default = report.chosen, report.default
-    against = "" if score.number == default.number else f", the default {100 * default.macro_f1:.2f}"
-    output.show(f"Chosen: candidate {score.number}, macro F1 {100 * score.macro_f1:.2f}{against}", report.verdict)
-    output.show(shlex.join(report.flags))
 
 
 def _end(report: TuningReport, output: Output) -> None:
@@ -128,9 +101,7 @@ def _end(report: TuningReport, output: Output) -> None:
         output.warn(f"every candidate failed on a subject: {reason}")
     if report.chosen is None:
         output.warn(report.verdict)
-        raise typer.Exit(FAILED)
-    if report.failed:
-        raise typer.Exit(SKIPPED)
+    leave(failed=report.failed, runs=report.failed if report.chosen is None else 0)
 
 
 def _edited(workspace: Path, method: str, options: Mapping[str, Any]) -> tuple[Path, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,15 +19,15 @@ from featlab.analysis.table import (
     count_text,
     interval_text,
     make_table,
-    number_text,
     p_text,
     score_text,
 )
 from featlab.config.load import section_text
+from featlab.config.options import value_text
 from featlab.evaluation.results import EvaluationRow, shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary, summarise
-from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose, value_text
+from featlab.evaluation.tuning_report import Trial, TuningReport
 
 _COLUMN_METHODS = 12  # Methods up to which a figure of the means stands in one column of a page.
 
@@ -113,15 +114,21 @@ def _figures(
 
 def tuning_result(report: TuningReport) -> Result:
     """Return the table ``trials``; the files ``chosen.toml`` (if one was chosen), ``trials.jsonl`` and ``run.json``."""
-    title, metadata = f"Tuning of {report.method} on source subjects", report.facts()
+    metadata, table, chosen = report.facts(), trials_table(report), report.chosen
+    words = [report.verdict]
+    if chosen is not None:
+        against = "" if chosen.number == 1 else f", the default {100 * report.default.macro_f1:.2f}"
+        choice = f"Chosen: candidate {chosen.number}, macro F1 {100 * chosen.macro_f1:.2f}{against}"
+        words = [choice, *words, shlex.join(report.flags)]
     return Result(
         kind="tune",
-        title=title,
-        summary=[report.verdict],
-        tables={"trials": trials_table(report.trials, title=title)},
+        title=table.title,
+        summary=words,
+        tables={"trials": table},
         metadata=metadata,
+        data=report.to_dict(),
         files={
-            "chosen.toml": chosen_text(report) if report.chosen is not None else None,
+            "chosen.toml": chosen_text(report) if chosen is not None else None,
             "trials.jsonl": json_lines(trial.to_dict() for trial in report.trials),
             "run.json": json.dumps(metadata, indent=2, ensure_ascii=False) + "\n",
         },
@@ -130,7 +137,7 @@ def tuning_result(report: TuningReport) -> Result:
 
 def chosen_text(report: TuningReport) -> str:
     """Return a section for ``featlab.toml``, with comments that say where it comes from and what it is worth."""
-    comments = [report.command, f"Cache {report.plan.side.workspace.cache_digest}", report.verdict]
+    comments = [report.command, f"Cache {report.plan.workspace.cache_digest}", report.verdict]
     if report.chosen is not None:
         score, default = 100 * report.chosen.macro_f1, 100 * report.default.macro_f1
         subjects = f"{report.chosen.subjects} source subjects"
@@ -140,25 +147,22 @@ def chosen_text(report: TuningReport) -> str:
     return "".join(lines) + section_text(("adapt", report.method), report.options)
 
 
-def trials_table(
-    trials: Sequence[Trial], *, title: str = "Candidates on source subjects", top: int | None = None
-) -> Table:
+def trials_table(report: TuningReport) -> Table:
     """Return one line a candidate, the best first and those that failed last."""
-    shown = [trial for place, trial in enumerate(best_first(trials)) if top is None or place < top or trial.number == 1]
+    trials = report.trials
     subjects = max(trial.subjects for trial in trials)
     notes = [
         f"Macro F1: mean over {subjects} source subjects, each a target once, with its bootstrap interval. p: Wilcoxon "
         "against the default, Holm-adjusted."
     ]
-    if len(shown) < len(trials):
-        notes.append(f"{len(trials) - len(shown)} more candidates are in the files.")
     failed = [trial for trial in trials if trial.failed]
     notes += [f"Candidate {item.number}: {item.failed} runs failed: {'; '.join(item.reasons)}" for item in failed]
-    return make_table(title, _columns(trials), shown, notes=notes, competes=lambda trial: trial.complete)
+    title = f"Tuning of {report.method} on source subjects"
+    return make_table(title, _columns(report), trials, notes=notes, competes=lambda trial: trial.complete)
 
 
-def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
-    chosen = choose(trials)
+def _columns(report: TuningReport) -> list[Column[Trial]]:
+    trials, chosen = report.trials, report.chosen
 
     def name(trial: Trial) -> str:
         marks = ["default"] if trial.number == 1 else []
@@ -167,9 +171,6 @@ def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
 
     def option(key: str) -> Column[Trial]:
         return Column(key, lambda trial: value_text(trial.options[key]))
-
-    def fold(place: int) -> Column[Trial]:
-        return Column(f"Fold {place + 1}", lambda trial: score_text(trial.folds[place]), wide=True)
 
     def compared(show: Callable[[Trial], str]) -> Callable[[Trial], str]:
         return lambda trial: MISSING if trial.number == 1 or not trial.subjects else show(trial)
@@ -183,7 +184,5 @@ def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
         Column("Difference to default", compared(lambda trial: score_text(trial.difference))),
         Column("Win/tie/loss", compared(lambda trial: f"{trial.wins}/{trial.ties}/{trial.losses}"), wide=True),
         Column("p vs default", lambda trial: p_text(trial.p_holm)),
-        *map(fold, range(len(trials[0].folds))),
-        Column("Seconds", lambda trial: number_text(trial.seconds, 2), wide=True),
         Column("Failed", lambda trial: str(trial.failed), wide=not any(trial.failed for trial in trials)),
     ]

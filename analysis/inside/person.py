@@ -58,12 +58,7 @@ class PersonPage:
             few = ": too few source people to learn it from, or a method that can't tell."
             return "Nothing is known of whether it helps" + (few if self.known is None else " this person.")
         likely = "likely" if gain.chance >= 0.8 else "as likely as not" if gain.chance >= 0.5 else "not likely"
-        seen = "this person's other frames" if gain.frames else "source people alone"
-        return (
-            f"It is {likely} to help: {100 * gain.expected:+.0f} points of macro F1 are expected, four in five times "
-            f"{100 * gain.low:+.0f} to {100 * gain.high:+.0f}, and no loss in {gain.chance:.0%} of cases (from {seen}; "
-            "no label was used)."
-        )
+        return f"It is {likely} to help: {gain.sentence()}."
 
     def summary(self) -> list[str]:
         """Return what was done, a sentence each."""

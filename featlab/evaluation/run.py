@@ -242,14 +242,13 @@ def _row(
         video_accuracy=videos.accuracy,
         video_balanced_accuracy=videos.balanced_accuracy,
         reliability=tuple(reliability_counts(probabilities, table.label[test]).ravel().tolist()),
-        collapsed=scores.collapsed,
         **vars(scores),
         **cost,
     )
 
 
 def _scores(labels: NDArray[Any], probabilities: NDArray[Any], table: FeatureTable) -> SubjectMetrics:
-    return subject_metrics(labels, probabilities, classes=table.classes, neutral_code=table.neutral_code)
+    return subject_metrics(labels, probabilities, table.neutral_code)
 
 
 def count_flops(run: Callable[[], object]) -> float:

@@ -17,6 +17,7 @@ from typing import Any, Unpack
 from featlab.cache.table import FeatureTable
 from featlab.compute import generator, run_seed
 from featlab.config.options import convert, options_of
+from featlab.config.sections import ProtocolConfig
 from featlab.errors import ConfigError, InputError, closest
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.runner import Run, Task, Where, refuse_unfinished, run_tasks
@@ -156,25 +157,13 @@ def choose_candidates(space: SearchSpace, trials: int, seed: int) -> tuple[Candi
 
 
 @dataclass(frozen=True, eq=False)
-class SourceSide:
-    """A workspace that holds source subjects and nobody else."""
+class TuningPlan:
+    """What is run."""
 
     workspace: Workspace  # Its table has the rows of the source subjects alone; names are those of the whole cache.
     # Names of everyone who is a target in one of the draws, or in the pool that they are drawn from; their rows were
     # not read.
     reported: tuple[str, ...]
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Names of the source subjects."""
-        return self.workspace.table.subject_names_present()
-
-
-@dataclass(frozen=True, eq=False)
-class TuningPlan:
-    """What is run."""
-
-    side: SourceSide  # The source subjects.
     space: SearchSpace  # What is searched.
     candidates: tuple[Candidate, ...]  # The configurations that are tried, the default first.
     folds: Mapping[int, tuple[str, ...]]  # Number of a fold to the source subjects who play targets for the others.
@@ -189,18 +178,16 @@ class TuningPlan:
     @property
     def tasks(self) -> list[Task]:
         """A task for each fold; in its runs a candidate goes by its number."""
-        config = self.side.workspace.config
+        config = self.workspace.config
         # Options are chosen on whole clips: how a table of results is made is nothing to the choice.
         whole = replace(config.protocol, frames=0, contamination=0.0, smoothing=0)
-        workspace = replace(self.side.workspace, config=replace(config, protocol=whole))
-        source = workspace.source(())
+        source = replace(self.workspace, config=replace(config, protocol=whole)).source(())
         methods = {str(candidate.number): self.space.make(candidate.values) for candidate in self.candidates}
-
-        def task(playing: tuple[str, ...]) -> Task:
+        tasks = []
+        for playing in self.folds.values():
             others = tuple(name for name in source.subjects if name not in playing)
-            return Task(replace(source, subjects=others), playing, methods, folder="tune-runs")
-
-        return [task(playing) for playing in self.folds.values()]
+            tasks.append(Task(replace(source, subjects=others), playing, methods, folder="tune-runs"))
+        return tasks
 
 
 def open_sources(
@@ -210,8 +197,8 @@ def open_sources(
     sources: Sequence[str] = (),
     device: str = "cpu",
     notify: Notify | None = None,
-) -> SourceSide:
-    """Read the configuration, and from the cache the rows of everyone who is a target in no draw.
+) -> tuple[Workspace, tuple[str, ...]]:
+    """Return a workspace with the rows of those who are a target in no draw, and who is reported: see `TuningPlan`.
 
     ``protocol.targets``, ``draws`` and ``pool`` say who is reported; ``sources`` narrows who is left.
     """
@@ -231,21 +218,22 @@ def open_sources(
             f"all {len(everyone)} subjects are targets in one of the {protocol.draws} draws, and nobody is left to "
             "tune on; choose fewer --targets or --draws"
         )
-    return SourceSide(Workspace.open(root, overrides, subjects=left, device=device, notify=notify), reported)
+    return Workspace.open(root, overrides, subjects=left, device=device, notify=notify), reported
 
 
-def plan_tuning(side: SourceSide, space: SearchSpace, *, trials: int = 24, folds: int = 4) -> TuningPlan:
+def plan_tuning(
+    workspace: Workspace, reported: tuple[str, ...], space: SearchSpace, *, trials: int, folds: int
+) -> TuningPlan:
     """Deal the folds and choose the candidates; the configuration's ``protocol`` has scope, gap and seed."""
-    protocol = side.workspace.config.protocol
+    protocol = workspace.config.protocol
     if protocol.scope == "dataset" and get_method(space.method).needs_neutral:
         raise ConfigError(
             f"{space.method} takes one person's neutral clip, and a data set of people and classes is none; "
             "leave out --scope dataset"
         )
-    bystanders = cannot_play(side.workspace.table, protocol.scope, protocol.gap)
-    players = [name for name in side.subjects if name not in bystanders]
-    dealt = deal_folds(side.subjects, players, folds, protocol.seed)
-    return TuningPlan(side, space, choose_candidates(space, trials, protocol.seed), dealt, bystanders)
+    bystanders, subjects = cannot_play(workspace.table, protocol), workspace.table.subject_names_present()
+    dealt = deal_folds(subjects, [name for name in subjects if name not in bystanders], folds, protocol.seed)
+    return TuningPlan(workspace, reported, space, choose_candidates(space, trials, protocol.seed), dealt, bystanders)
 
 
 def run_tuning(plan: TuningPlan, **where: Unpack[Where]) -> Rows:
@@ -263,13 +251,13 @@ def run_tuning(plan: TuningPlan, **where: Unpack[Where]) -> Rows:
     }
 
 
-def cannot_play(table: FeatureTable, scope: str, gap: int) -> dict[str, str]:
+def cannot_play(table: FeatureTable, protocol: ProtocolConfig) -> dict[str, str]:
     """Return the subjects who can't play a target, each with the reason; they stay sources in every fold."""
     reasons = {}
     for name in table.subject_names_present():
         rows = table.rows_of(name)
         try:
-            tested = rows.label[split_target(rows, gap).test] if scope == "person" else rows.label
+            tested = rows.label[split_target(rows, protocol.gap).test] if protocol.scope == "person" else rows.label
             if (tested < 0).all():
                 reasons[name] = f"subject {name!r} has no labelled rows to test on"
         except InputError as error:

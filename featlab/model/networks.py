@@ -237,6 +237,15 @@ class GainEstimate:
     chance: float  # Fraction of them whom it helped, or left as they were.
     frames: int  # Unlabelled frames of the person that were looked at; 0: the numbers are those of all source subjects.
 
+    def sentence(self) -> str:
+        """Return it for people."""
+        seen = f"{self.frames} other frames" if self.frames else "source people alone"
+        gained = [f"{100 * value:+.0f}" for value in (self.expected, self.low, self.high)]
+        return (
+            f"{gained[0]} points of macro F1, four in five times {gained[1]} to {gained[2]}; no loss in "
+            f"{self.chance:.0%} of cases (from {seen}, no label used)"
+        )
+
 
 @dataclass(frozen=True)
 class SourceGain:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import summarise
-from featlab.evaluation.tuning_report import Trial
+from featlab.evaluation.tuning_report import Trial, TuningReport, best_first
 
 NAN = float("nan")
 # Three columns of the poster's BioVid table.
@@ -222,16 +223,20 @@ def test_ranks_come_with_their_groups_and_with_what_the_test_says():
 def trial(number, score, *, failed=0):
     none, default = math.isnan(score), number == 1
     options = {"lr": 0.1, "words": ("a", "b"), "top": None}
-    scores = {"macro_f1": score, "sd": 0.1, "ci95": (score - 0.1, score + 0.1), "folds": (score, score)}
+    scores = {"macro_f1": score, "sd": 0.1, "ci95": (score - 0.1, score + 0.1)}
     compared = {"difference": score - 0.5, "wins": 5, "ties": 1, "losses": 3}
-    tested = {"p": NAN, "p_holm": NAN} if default else {"p": 0.01, "p_holm": 0.0301}
-    ran = {"subjects": 0 if none else 9 - failed, "failed": 9 if none else failed, "seconds": 0.5}
+    ran = {"subjects": 0 if none else 9 - failed, "failed": 9 if none else failed, "p_holm": NAN if default else 0.0301}
     reasons = ("too dark",) if failed or none else ()
-    return Trial(number, options, changed=int(not default), reasons=reasons, **scores, **compared, **tested, **ran)
+    return Trial(number, options, changed=int(not default), reasons=reasons, **scores, **compared, **ran)
+
+
+def trials_of(*trials):
+    plan = SimpleNamespace(space=SimpleNamespace(method="shot"))
+    return trials_table(TuningReport(plan, best_first(trials), {}, 0, ""))
 
 
 def test_candidates_stand_in_order_with_their_options_and_the_default_is_compared_with_nothing():
-    table = trials_table([trial(1, 0.5), trial(2, 0.4), trial(3, 0.9, failed=2), trial(4, 0.7), trial(5, NAN)])
+    table = trials_of(trial(1, 0.5), trial(2, 0.4), trial(3, 0.9, failed=2), trial(4, 0.7), trial(5, NAN))
     assert column(table, "Candidate") == ["4 (chosen)", "1 (default)", "2", "3", "5"]
     assert column(table, "Macro F1") == ["70.00", "50.00", "40.00", "90.00", "failed"]
     marked = [(row, table.columns[place]) for row, marks in enumerate(table.bold) for place in np.flatnonzero(marks)]
@@ -243,11 +248,6 @@ def test_candidates_stand_in_order_with_their_options_and_the_default_is_compare
     assert column(table, "Failed") == ["0", "0", "0", "2", "9"]
     assert table.columns.index("Failed") in table.narrow
     assert "Candidate 3: 2 runs failed: too dark" in table.notes
-    assert column(trials_table([trial(1, 0.5), trial(2, 0.5)]), "Candidate") == ["1 (default, chosen)", "2"]
-    # A terminal has the first few candidates and the default.
-    trials = [trial(number, 0.3 + 0.01 * number) for number in range(1, 21)]
-    table = trials_table(trials, top=10)
-    assert [name.split()[0] for name in column(table, "Candidate")] == [*map(str, range(20, 10, -1)), "1"]
-    assert "9 more candidates are in the files." in table.notes
-    assert not {"Fold 1", "Failed"} & {table.columns[place] for place in table.narrow}
-    assert len(trials_table(trials).rows) == 20
+    table = trials_of(trial(1, 0.5), trial(2, 0.5))
+    assert column(table, "Candidate") == ["1 (default, chosen)", "2"]
+    assert "Failed" not in {table.columns[place] for place in table.narrow}

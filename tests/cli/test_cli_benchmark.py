@@ -94,12 +94,11 @@ def caches(folder, table, extractor):
     return names
 
 
-def test_a_merged_cache_is_benchmarked_across_its_data_sets(caches, run, run_json, quickly):
-    made = run_json("merge", "raf.h5", "fer.h5", "--out", "both.h5")
-    assert (made["rows"], made["subjects"]) == (192, 8)
-    assert made["next"].endswith("--targets both.fer.subjects.txt")
+def test_a_merged_cache_is_benchmarked_across_its_data_sets(caches, run, run_well, quickly):
+    step = run_well("merge", "raf.h5", "fer.h5", "--out", "both.h5").stdout.splitlines()[-1]
+    assert step == "next: featlab benchmark --scope dataset --cache both.h5 --targets both.fer.subjects.txt"
     few = ["--methods", "source-only,adabn,ftdnn,pft,oracle", "--set", "adapt.ftdnn.iterations=5"]
-    result = run(*made["next"].split()[1:], *few, "--jobs", "1", "--no-plots", "--json", *quickly)
+    result = run(*step.split()[2:], *few, "--jobs", "1", "--no-plots", "--json", *quickly)
     assert result.exit_code == 3, result.stderr  # pft takes one person's neutral clip
     rows = json.loads(result.stdout)["results"]
     assert {row["subject"] for row in rows} == set(caches[4:])

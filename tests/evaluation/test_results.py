@@ -51,10 +51,10 @@ def test_a_damaged_line_is_named_by_file_and_line(tmp_path, finished, refused):
 
     path = tmp_path / "results.jsonl"
     for line, said in (
-        (damaged()[:-9], "not a JSON object"),
-        ("[1]", "not a JSON object"),
-        ("[" * 100_000, "not a JSON object"),
-        ('{"a": NaN}', "NaN is not JSON"),
+        (damaged()[:-9], "no JSON"),
+        ("[1]", "no JSON object"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"a": NaN}', "NaN is no finite number"),
         (damaged(macro_f2=1.0), "unknown key 'macro_f2'; did you mean 'macro_f1'"),
         (json.dumps({"method": "pft"}), "missing subject, draw"),
         (damaged(draw=True), "draw is True, expected int"),
@@ -79,7 +79,7 @@ def test_what_can_not_be_read_or_says_nothing_is_refused(tmp_path, finished, ref
     path = tmp_path / "results.jsonl"
     path.write_bytes(b"\n\xff\xfe{}\n")
     for call, words in (
-        (lambda: read_results(path), "line 2: not a JSON object"),
+        (lambda: read_results(path), "line 2: no JSON"),
         (lambda: read_results(tmp_path / "nothing.jsonl"), "No such file"),
         (lambda: replace(finished, macro_f1=float("nan")), "no error that says why"),
         (lambda: replace(finished, selection=""), "selection"),

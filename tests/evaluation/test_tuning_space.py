@@ -2,9 +2,9 @@
 
 import pytest
 
+from featlab.config.options import value_text
 from featlab.errors import ConfigError
 from featlab.evaluation.tuning import choose_candidates, search_space
-from featlab.evaluation.tuning_report import value_text
 
 pytestmark = pytest.mark.usefixtures("planted")
 

@@ -14,7 +14,7 @@ from featlab.extraction.decode import decode_image
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.inputs import InputConfig, read_inputs
 from featlab.extraction.layouts import read_layout
-from featlab.extraction.shards import StorageError, storage_error
+from featlab.extraction.shards import float16_error
 
 HOG = make_backbone("hog", size=16)
 ONE = ExtractConfig(jobs=1, shard_rows=5, batch=2)
@@ -155,24 +155,19 @@ def test_what_float16_costs_is_the_length_of_what_was_lost_and_what_it_can_not_h
     assert {failure.reason for failure in far.failures} == {"the embedding has values above 1e+15"}
     report = run(items, backbone, tmp_path / "half.h5", config=half)
     assert [failure.reason for failure in report.failures] == ["the embedding isn't finite as float16"]
-    assert (report.storage_error.rows, 0 < report.storage_error.max < 2**-11) == (11, True)
-    assert inspect_cache(tmp_path / "half.h5").dtype == "float16"
+    assert 0 < report.storage_error < 2**-11
+    assert (far.storage_error, inspect_cache(tmp_path / "half.h5").dtype) == (None, "float16")
     rows = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
-    exact, errors = rows.astype(np.float64), storage_error(rows)
+    exact = rows.astype(np.float64)
     lost = np.linalg.norm(exact - rows.astype(np.float16), axis=1) / np.linalg.norm(exact, axis=1)
-    np.testing.assert_allclose(errors, lost, rtol=1e-9)
-    assert 0 < errors.max() < 2**-11
+    assert float16_error(rows) == pytest.approx(lost.max(), rel=1e-9)
     # Exact values cost nothing, small numbers more, large ones everything.
-    assert (storage_error(rows, "float32") == 0).all()
-    few = np.array([[1.5, -2.0], [0.0, 0.0], [1e-7, 2e-7], [1e5, 1.0], [1e-30, 1e-30]], dtype=np.float32)
-    costs = storage_error(few)
-    assert costs[:2].tolist() == [0, 0]
-    assert 0.01 < costs[2] <= 1
-    assert np.isinf(costs[3])
-    assert costs[4] == pytest.approx(1)
-    whole = StorageError.of([errors])
-    assert StorageError.of([errors[:4], errors[4:]]) == whole == StorageError(50, np.median(errors), errors.max())
-    assert StorageError.of([]) == StorageError.of([errors[:0]]) == StorageError(0, 0.0, 0.0)
+    for row, low, high in (
+        *(([1.5, -2.0], 0, 0), ([0.0, 0.0], 0, 0), ([1e-7, 2e-7], 0.01, 1)),
+        *(([1e5, 1.0], np.inf, np.inf), ([1e-30, 1e-30], 1, 1)),
+    ):
+        assert low <= float16_error(np.array([[1, 1], row], dtype=np.float32)) <= high
+    assert float16_error(rows[:0]) == 0
 
 
 def test_a_worker_that_dies_is_one_line_and_finished_shards_stay(tmp_path, items, monkeypatch, refused, stand_in):

@@ -137,6 +137,6 @@ def test_a_neutral_clip_teaches_one_answer_and_both_the_warning_and_the_evaluati
     model = make_method(name).adapt(bundle, target_of(rows.take(rows.label == rows.neutral_code)))
     assert model.warnings == ("no row was kept of anger, disgust: the new classifier does not know them",)
     chances = model.predict_proba(rows.embeddings)
-    scores = subject_metrics(rows.label, chances, classes=rows.classes, neutral_code=rows.neutral_code)
+    scores = subject_metrics(rows.label, chances, rows.neutral_code)
     assert scores.collapsed
     assert scores.neutral_recall == 1

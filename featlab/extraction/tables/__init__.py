@@ -23,7 +23,7 @@ from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces import order_problem, unit_problem
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import Failure, IfExists, Pseudonyms, class_names, stays
-from featlab.extraction.shards import StorageError, read_failures, storage_error, write_list
+from featlab.extraction.shards import float16_error, read_failures, write_list
 from featlab.extraction.tables.index import telltales
 from featlab.extraction.tables.rows import ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
@@ -113,6 +113,7 @@ def import_features(
         paths=None if index.paths is None else tuple(index.paths),
     )
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
+    halves = _blocks(np.arange(len(table)), table.dim) if config.dtype == "float16" else ()
     told = [*telltales(table, read.rows.columns, read.kept), *_strange(table.landmarks)]
     if was_there:
         _check_same(out, table, extractor, config.dtype)
@@ -125,7 +126,7 @@ def import_features(
         start,
         failures=failures,
         was_there=was_there,
-        storage_error=float16_error(table.embeddings) if config.dtype == "float16" else None,
+        storage_error=max((float16_error(table.embeddings[part]) for part in halves), default=None),
         columns=read.rows.columns,
         notes=(*read.rows.notes, *index.notes),
         warnings=(*index.warnings, *told),
@@ -174,12 +175,6 @@ def _why(rows: ReadRows, column: int, value: float, dtype: str) -> str:
         return f"{name} is missing or NaN"
     what = dtype if abs(value) <= LARGEST else "an embedding"
     return f"{name} is infinite" if np.isinf(value) else f"{name} is {value:g}, too large for {what}"
-
-
-def float16_error(features: NDArray[np.float32]) -> float:
-    """Return the largest relative error of a row that float16 makes."""
-    rows = np.arange(len(features))
-    return StorageError.of(storage_error(features[part]) for part in _blocks(rows, features.shape[1])).max
 
 
 def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:

@@ -51,7 +51,7 @@ def test_neither_the_registries_nor_what_goes_to_the_workers_import_a_heavy_libr
     code = (
         "import pickle, sys, numpy as np, featlab.extraction.backbones, featlab.extraction.layouts as layouts\n"
         "layouts.LAYOUTS.names()\n"
-        f"prepare = pickle.loads({pickle.dumps(InputSpec(size=12).prepare())!r})\n"
+        f"prepare = pickle.loads({pickle.dumps(InputSpec(size=12))!r})\n"
         "print(prepare(np.zeros((30, 20, 3), np.uint8), None).shape)\n"
         "print([m for m in sys.modules if m.endswith(('lab_videos', 'web_photos', 'torch', 'h5py', 'skimage'))])"
     )

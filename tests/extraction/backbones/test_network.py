@@ -12,7 +12,6 @@ from featlab.extraction.backbones import (
     Backbone,
     InputSpec,
     NetworkOptions,
-    ResizeCrop,
     make_backbone,
     network_options,
 )
@@ -188,15 +187,14 @@ def test_a_tap_sees_a_layer_before_later_layers_change_it_in_place_and_is_gone_a
     images = torch.randn(2, 3, 8, 8)
     taps = Taps("net", module, ["conv", "tuple"])
     with torch.no_grad():
-        with taps.collect() as found:
-            module(images)
+        _, (mean, deviation, other, _) = taps.run(images)
         plain = module.conv(images)
-    torch.testing.assert_close(found["conv"][0], plain.mean(dim=(2, 3)))
-    torch.testing.assert_close(found["conv"][1], plain.std(dim=(2, 3), correction=0))
-    torch.testing.assert_close(found["tuple"][0], plain.relu().mean(dim=(2, 3)) - 0.1)
+    torch.testing.assert_close(mean, plain.mean(dim=(2, 3)))
+    torch.testing.assert_close(deviation, plain.std(dim=(2, 3), correction=0))
+    torch.testing.assert_close(other, plain.relu().mean(dim=(2, 3)) - 0.1)
     assert not module.conv._forward_hooks
-    with pytest.raises(RuntimeError), taps.collect():
-        module(torch.zeros(1, 5, 8, 8))
+    with pytest.raises(RuntimeError):
+        taps.run(torch.zeros(1, 5, 8, 8))
     assert not module.conv._forward_hooks
 
 
@@ -208,9 +206,8 @@ def test_a_layer_that_cannot_be_tapped_says_why(refused):
         "unused": "'unused' isn't called",
         "pool": "'pool' has no positions",
     }.items():
-        module = Twice().eval()
-        with refused(ConfigError, says), Taps("net", module, [layer]).collect():
-            module(torch.zeros(1, 3, 8, 8))
+        with refused(ConfigError, says):
+            Taps("net", Twice().eval(), [layer]).run(torch.zeros(1, 3, 8, 8))
 
 
 def noise(height, width):
@@ -220,16 +217,16 @@ def noise(height, width):
 def test_preparing_is_pillows_resizing_of_the_centre_square():
     image = noise(40, 64)
     whole = np.asarray(Image.fromarray(image).resize((32, 20), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(ResizeCrop(20)(image), whole[:, 6:26])
-    np.testing.assert_array_equal(ResizeCrop(20)(image.transpose(1, 0, 2)), whole[:, 6:26].transpose(1, 0, 2))
+    np.testing.assert_array_equal(InputSpec(20)(image), whole[:, 6:26])
+    np.testing.assert_array_equal(InputSpec(20)(image.transpose(1, 0, 2)), whole[:, 6:26].transpose(1, 0, 2))
     square = noise(40, 40)
     for name in ("bilinear", "bicubic", "lanczos"):
         expected = Image.fromarray(square).resize((24, 24), Image.Resampling[name.upper()])
-        np.testing.assert_array_equal(ResizeCrop(24, interpolation=name)(square), np.asarray(expected))
-    np.testing.assert_array_equal(ResizeCrop(20, crop=0.5)(square), square[10:30, 10:30])
-    assert ResizeCrop(40)(square) is square
+        np.testing.assert_array_equal(InputSpec(24, interpolation=name)(square), np.asarray(expected))
+    np.testing.assert_array_equal(InputSpec(20, crop=0.5)(square), square[10:30, 10:30])
+    assert InputSpec(40)(square) is square
     for shape in ((1, 1), (1, 50), (3, 2), (300, 7)):
-        assert ResizeCrop(8)(noise(*shape)).shape == (8, 8, 3)
+        assert InputSpec(8)(noise(*shape)).shape == (8, 8, 3)
 
 
 def test_options_come_as_the_command_line_gives_them_and_those_that_do_not_fit_say_so(refused):
