@@ -9,18 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featlab.bundle.bundle import Bundle
 from featlab.compute import torch_generator
 from featlab.config.options import option
-from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
-from featlab.methods.fit import Student, make_student
+from featlab.methods.base import SourceFeatures
+from featlab.methods.fit import Student
 from featlab.methods.joint import (
+    CombinedHead,
     JointBatch,
     JointConfig,
     JointMethod,
     JointObjective,
     both_domains,
-    fit_updates,
     new_part,
 )
 from featlab.methods.losses.domains import (
@@ -30,27 +29,24 @@ from featlab.methods.losses.domains import (
     reversal_strength,
     sliced_wasserstein,
 )
-from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead
 from featlab.model.training import Terms
-from featlab.protocol.splits import Target
 
 
 @dataclass(frozen=True)
 class CADAConfig(JointConfig):
     """Conditional domain-adversarial training."""
 
+    removed = dict.fromkeys(("hidden", "dropout"), "the discriminator is the published one")
+
     iterations: int = option(500, search=(100, 500))
     domain: float = option(1.0, "Weight of the discriminator's loss.", minimum=0, search=(0.1, 1.0))
-    hidden: int = option(512, "Width of the discriminator's two hidden layers.", minimum=1)
-    dropout: float = option(0.5, "Of the discriminator.", minimum=0, maximum=1)
 
 
-def new_discriminator(student: Student, config: CADAConfig, seed: int) -> Discriminator:
+def new_discriminator(student: Student, seed: int) -> Discriminator:
     """Return an untrained discriminator of (n, K·H) rows p ⊗ z on the student's device."""
-    width = student.classes * student.head.linear.out_features
-    random = torch_generator(seed, "dropout")
-    device = student.head.linear.weight.device
-    return new_part(lambda: Discriminator(width, config.hidden, config.dropout, random), device, seed, "discriminator")
+    weight, random = student.head.linear.weight, torch_generator(seed, "dropout")
+    width = student.classes * len(weight)
+    return new_part(lambda: Discriminator(width, random), weight.device, seed, "discriminator")
 
 
 class CADA(JointMethod):
@@ -68,7 +64,7 @@ class CADA(JointMethod):
 
     def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
         """Return the classification of source rows and the loss of the discriminator."""
-        discriminator = new_discriminator(student, self.config, seed)
+        discriminator = new_discriminator(student, seed)
 
         def losses(batch: JointBatch) -> Terms:
             z = student.bottleneck(torch.cat([batch.source, batch.target]))
@@ -85,22 +81,6 @@ def domain_terms(discriminator: Discriminator, z: Tensor, logits: Tensor, batch:
     return {"classification": F.cross_entropy(logits[:count], batch.labels), "domain": weight * domain}
 
 
-class TwoClassifiers(nn.Module):
-    """B with two classifiers, whose logits are averaged."""
-
-    def __init__(self, head: SourceHead, second: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-        self.second = second
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (n, K) logits of (n, D) features."""
-        z = self.head.bottleneck(features)
-        # The mean of two that are equal is what both are, bitwise.
-        logits: Tensor = 0.5 * self.head.classify(z) + 0.5 * self.second(z)
-        return logits
-
-
 def part_ways(first: nn.Module, second: nn.Module, spread: float, random: torch.Generator) -> None:
     """Move the parameters of two equal classifiers apart, the same way in opposite directions, in place."""
     with torch.no_grad():
@@ -114,19 +94,16 @@ def part_ways(first: nn.Module, second: nn.Module, spread: float, random: torch.
 class SWDConfig(JointConfig):
     """Sliced Wasserstein discrepancy."""
 
+    directions = 128
+    # How far the classifiers are moved apart before the first step, as a share of C's size.
+    spread = 0.1
+
     disagreement: float = option(
         1.0, "Weight of the discrepancy of the two classifiers on target rows.", minimum=0, search=(0.1, 1.0, 3.0)
     )
-    directions: int = option(128, "Random directions in a discrepancy.", minimum=1)
-    spread: float = option(
-        0.1,
-        "How far the classifiers are moved apart before the first step, as a share of C's size.",
-        minimum=0,
-        search=(0.03, 0.1, 0.3),
-    )
 
 
-class SWD(SourceAccess):
+class SWD(JointMethod):
     """Maximum classifier discrepancy, measured by sliced Wasserstein distance (Lee, Batra, Baig & Ulbricht, 2019)."""
 
     name = "swd"
@@ -138,12 +115,16 @@ class SWD(SourceAccess):
     )
     config_type = SWDConfig
 
-    def fit(self, bundle: Bundle, source: SourceFeatures, target: Target, *, seed: int) -> AdaptedModel:
-        """Return the mean of C₁(B'(f)) and C₂(B'(f))."""
+    def objective(self, student: Student, source: SourceFeatures, features: Tensor, seed: int) -> JointObjective:
+        """Return the three updates; what predicts is the mean of C₁(B'(f)) and C₂(B'(f))."""
         config: SWDConfig = self.config
-        student = make_student(bundle, "none", seed)
         first, second = student.head.classifier, copy.deepcopy(student.head.classifier)
         random = torch_generator(seed, "directions")
+
+        def mean(z: Tensor) -> Tensor:
+            # The mean of two that are equal is what both are, bitwise.
+            logits: Tensor = 0.5 * first(z) + 0.5 * second(z)
+            return logits
 
         def begin(step: int) -> None:
             if step == 0:
@@ -174,7 +155,10 @@ class SWD(SourceAccess):
             return {"disagreement of the features": disagreement(theirs)}
 
         bottleneck, heads = student.parameters_of("bottleneck"), [*first.parameters(), *second.parameters()]
-        updates = [(learn_source, [*bottleneck, *heads]), (disagree, heads), (agree, bottleneck)]
-        fit = fit_updates(student, source, ordered_features(bundle, target), config, updates, seed=seed, on_step=begin)
-        head = TwoClassifiers(student.head, second).requires_grad_(False)
-        return AdaptedModel(PersonalModel(bundle.projection, None, head), **fit.summary())
+        return JointObjective(
+            learn_source,
+            copies=list(second.parameters()),
+            more=((disagree, heads), (agree, bottleneck)),
+            on_step=begin,
+            head=CombinedHead(student.head, mean, second=second),
+        )

@@ -17,8 +17,8 @@ from featlab.config.options import option
 from featlab.methods.adversarial import CADAConfig, domain_terms, new_discriminator
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import Student
-from featlab.methods.joint import JointBatch, JointMethod, JointObjective, is_due, new_part
-from featlab.model.networks import SourceHead
+from featlab.methods.joint import CombinedHead, JointBatch, JointMethod, JointObjective, is_due, new_part
+from featlab.methods.losses.target import class_centres
 from featlab.model.training import Terms
 
 ACROSS = ((1.0, 0.9), (0.9, 1.0))
@@ -69,16 +69,15 @@ def cluster_means(rows: Tensor, start: Tensor, rounds: int = 10) -> Tensor:
 
 def moved_means(means: Tensor, rows: Tensor, momentum: float) -> Tensor:
     """Return (K, H) means, each moved by a share of the way to the mean of the (n, H) rows that are nearest to it."""
-    member = torch.cdist(rows, means).argmin(dim=1)
-    one_hot = F.one_hot(member, len(means)).to(rows.dtype)
+    one_hot = F.one_hot(nearest(rows, means), len(means)).to(rows.dtype)
     count = one_hot.sum(dim=0).unsqueeze(1)
     centre = one_hot.T @ rows / count.clamp_min(1)
     return torch.where(count > 0, (1.0 - momentum) * means + momentum * centre, means)
 
 
-def nearest_mean(rows: Tensor, means: Tensor) -> Tensor:
-    """Return (n, H): for each of (n, H) rows the nearest of (K, H) means."""
-    return means[torch.cdist(rows, means).argmin(dim=1)]
+def nearest(rows: Tensor, means: Tensor) -> Tensor:
+    """Return (n,): for each of (n, H) rows which of (K, H) means is the nearest."""
+    return torch.cdist(rows, means).argmin(dim=1)
 
 
 SOURCE, TARGET = 0, 1
@@ -87,7 +86,7 @@ SOURCE, TARGET = 0, 1
 
 def pair_nodes(z: Tensor, means: Tensor, own: int) -> Tensor:
     """Return (n, 2, H) nodes of rows of one domain."""
-    other = nearest_mean(z, means)
+    other = means[nearest(z, means)]
     return torch.stack([z, other] if own == SOURCE else [other, z], dim=1)
 
 
@@ -98,37 +97,18 @@ def normalised(norm: nn.BatchNorm1d, values: Tensor, bn_mode: str) -> Tensor:
     return F.batch_norm(values, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
-class GraphHead(nn.Module):
-    """B with the target's BatchNorm, the graph with the source's cluster means, and C."""
-
-    source_means: Tensor
-
-    def __init__(self, head: SourceHead, graph: GraphAdaptation, source_means: Tensor) -> None:
-        super().__init__()
-        self.head = head
-        self.graph = graph
-        self.register_buffer("source_means", source_means)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (n, K) logits of (n, D) features of target rows."""
-        z = self.head.bottleneck(features)
-        change = self.graph(pair_nodes(z, self.source_means, TARGET))[:, TARGET]
-        return self.head.classify(z + change)
-
-
 @dataclass(frozen=True)
 class AGRAConfig(CADAConfig):
     """Adversarial graph representation adaptation."""
 
+    # Width between the two graph convolutions; how often clusters are made anew, at equal intervals from the first
+    # step; the share of the way that a cluster's mean moves to its rows of a batch.
+    graph_hidden = 128
+    renewals = 6
+    means_momentum = 0.1
+
     lr: float = option(1e-3, search=(1e-4, 3e-4, 1e-3))
     iterations: int = option(500, search=())
-    graph_hidden: int = option(128, "Width between the two graph convolutions.", minimum=1, search=(64, 128))
-    renewals: int = option(
-        6, "How often the clusters are made anew, at equal intervals from the first step.", minimum=1
-    )
-    means_momentum: float = option(
-        0.1, "Share of the way that a cluster's mean moves to its rows of a batch.", minimum=0, maximum=1
-    )
 
 
 class AGRA(JointMethod):
@@ -151,30 +131,37 @@ class AGRA(JointMethod):
         head = student.head
         # B's own BatchNorm becomes the target's: it is the one that the model predicts with.
         source_norm = copy.deepcopy(head.norm)
-        discriminator = new_discriminator(student, config, seed)
+        discriminator = new_discriminator(student, seed)
         width = head.linear.out_features
         graph = new_part(lambda: GraphAdaptation(width, config.graph_hidden), features.device, seed, "graph")
-        clusters = _Clusters(source, head, source_norm)
+        # Of the clusters of source and target: the source's class means at first.
+        with torch.no_grad():
+            member = F.one_hot(source.labels, student.classes).float()
+            start = class_centres(source_norm(head.linear(source.features)), member)
+        means = [start[torch.unique(source.labels)]] * 2
 
         def renew(step: int) -> None:
             if is_due(step, config.iterations, config.renewals):
-                with torch.no_grad():
-                    clusters.renew(
-                        normalised(source_norm, head.linear(source.features), config.bn_mode),
-                        normalised(head.norm, head.linear(features), config.bn_mode),
-                    )
+                for domain, norm, rows in ((SOURCE, source_norm, source.features), (TARGET, head.norm, features)):
+                    with torch.no_grad():
+                        z = normalised(norm, head.linear(rows), config.bn_mode)
+                    means[domain] = cluster_means(z, means[domain])
 
         def losses(batch: JointBatch) -> Terms:
             source_norm.train(config.bn_mode == "train")
             # One row is no batch: the target's statistics stay.
             head.norm.train(config.bn_mode == "train" and len(batch.target) > 1)
             ours, theirs = source_norm(head.linear(batch.source)), head.bottleneck(batch.target)
-            clusters.follow(ours.detach(), theirs.detach(), config.means_momentum)
-            nodes = pair_nodes(ours, clusters.target, SOURCE), pair_nodes(theirs, clusters.source, TARGET)
+            for domain, z in ((SOURCE, ours), (TARGET, theirs)):
+                means[domain] = moved_means(means[domain], z.detach(), config.means_momentum)
+            nodes = pair_nodes(ours, means[TARGET], SOURCE), pair_nodes(theirs, means[SOURCE], TARGET)
             changes = graph(torch.cat(nodes))
             count = len(ours)
             z = torch.cat([ours + changes[:count, SOURCE], theirs + changes[count:, TARGET]])
             return domain_terms(discriminator, z, head.classify(z), batch, config.domain)
+
+        def predict(z: Tensor) -> Tensor:
+            return head.classify(z + graph(pair_nodes(z, means[SOURCE], TARGET))[:, TARGET])
 
         alone = len(features) == 1 and config.bn_mode == "train"
         warning = "one row is no batch for the target's BatchNorm: the source's statistics stay"
@@ -183,27 +170,6 @@ class AGRA(JointMethod):
             copies=list(source_norm.parameters()),
             extra=[*discriminator.parameters(), *graph.parameters()],
             on_step=renew,
-            head=lambda: GraphHead(head, graph, clusters.source),
+            head=CombinedHead(head, predict, graph=graph),
             warnings=(warning,) if alone else (),
         )
-
-
-class _Clusters:
-    """Cluster means of both domains, which follow the rows; they start as the source's class means."""
-
-    def __init__(self, source: SourceFeatures, head: SourceHead, source_norm: nn.Module) -> None:
-        with torch.no_grad():
-            z = source_norm(head.linear(source.features))
-            present = torch.unique(source.labels)
-            member = (source.labels.unsqueeze(1) == present).to(z.dtype)
-            self.source = member.T @ z / member.sum(dim=0).unsqueeze(1)
-        self.target = self.source
-
-    def renew(self, source: Tensor, target: Tensor) -> None:
-        """Cluster all (N, H) and (n, H) rows, from the means as they are."""
-        self.source, self.target = cluster_means(source, self.source), cluster_means(target, self.target)
-
-    def follow(self, source: Tensor, target: Tensor, momentum: float) -> None:
-        """Move the means towards a batch's rows."""
-        self.source = moved_means(self.source, source, momentum)
-        self.target = moved_means(self.target, target, momentum)

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
 
-from featlab.methods import make_method, neighbourhood, shot
-from featlab.methods import neighbourhood as nrc
+from featlab.methods import make_method, shot
 from featlab.methods.base import ordered_features
-from featlab.methods.fit import Rates, SGDConfig, Student, fit_sgd, make_student
+from featlab.methods.fit import SGDConfig, Student, fit_sgd, make_student
 from featlab.methods.losses.target import (
     centre_labels,
     entropies,
@@ -60,35 +59,29 @@ def fresh_student(dim=5, bottleneck=5):
 
 
 @pytest.mark.parametrize("decay", [True, False])
-def test_every_step_is_taken_at_its_own_rate_and_the_last_at_the_lowest(decay):
-    """A loss that is linear in two biases moves each by its learning rate."""
-    student = fresh_student()
-    config = SGDConfig(epochs=4, batch=5, lr=0.1, momentum=0.0, weight_decay=0.0, decay=decay, bn_mode="eval")
-    places = []
+def test_every_step_is_nesterovs_with_weight_decay_at_its_own_and_its_parts_rate(decay, monkeypatch):
+    """The rate falls from the first step on, to its lowest at the last."""
+    monkeypatch.setattr(SGDConfig, "decay", decay)
+    student, places = fresh_student(), []
+
+    def biases():
+        return torch.stack([student.head.linear.bias[0], student.head.classifier.bias[0]])
 
     def losses(picked):
-        places.append((student.head.linear.bias[0].item(), student.head.classifier.bias[0].item()))
-        return {"linear": student.head.linear.bias[0] + student.head.classifier.bias[0]}
+        places.append(biases().tolist())
+        return {"linear": biases().sum()}
 
-    fit = fit_sgd(student, 10, config, losses, seed=0, rates=Rates(classifier=0.5))
-    places.append((student.head.linear.bias[0].item(), student.head.classifier.bias[0].item()))
-    t = np.arange(1, fit.iterations + 1)
-    rate = 0.1 * (1 + 10 * t / len(t)) ** -0.75 if decay else np.full(len(t), 0.1)
-    assert fit.iterations == 8
-    np.testing.assert_allclose(-np.diff(places, axis=0), np.stack([rate, 0.5 * rate], axis=1), rtol=1e-4)
-
-
-def test_weight_decay_acts_from_the_first_step_on_with_nesterov_momentum():
-    student = fresh_student()
-    weight = student.head.linear.weight.double().numpy().copy()
-    config = SGDConfig(epochs=3, lr=0.1, momentum=0.9, weight_decay=0.5, decay=False, bn_mode="eval")
-    fit_sgd(student, 4, config, lambda picked: {"none": 0.0 * student.head.linear.weight.sum()}, seed=0)
-    velocity = np.zeros_like(weight)
-    for step in range(3):
-        gradient = 0.5 * weight
-        velocity = gradient if step == 0 else 0.9 * velocity + gradient
-        weight = weight - 0.1 * (gradient + 0.9 * velocity)
-    np.testing.assert_allclose(student.head.linear.weight, weight, rtol=1e-5)
+    rates = {"bottleneck": 1.0, "classifier": 0.5}
+    fit_sgd(student, 10, SGDConfig(epochs=4, batch=5, lr=0.1, bn_mode="eval"), losses, seed=0, rates=rates)
+    t = np.arange(1, 9)
+    rate = 0.1 * (1 + 10 * t / 8) ** -0.75 if decay else np.full(8, 0.1)
+    place, velocity = np.array(places[0]), 0.0
+    for step in range(8):
+        np.testing.assert_allclose(places[step], place, rtol=1e-5)
+        gradient = 1 + 1e-3 * place
+        velocity = 0.9 * velocity + gradient
+        place = place - rate[step] * np.array([1, 0.5]) * (gradient + 0.9 * velocity)
+    np.testing.assert_allclose(biases().detach(), place, rtol=1e-5)
 
 
 def test_a_last_batch_of_one_row_is_skipped_where_batch_norm_needs_two():
@@ -121,9 +114,9 @@ def hand_terms(name, head, features, bn_mode):
     elif name == "nrc":
         # The first half of training: K = 3, M = 2.
         bank = NeighbourBank.of(z, p)
-        around = bank.neighbourhood(torch.arange(len(p)), 3, 2)
-        terms["neighbours"] = neighbour_agreement(p, bank.scores[around.near], around.affinity)
-        terms["expanded neighbours"] = neighbour_agreement(p, bank.scores[around.expanded.flatten(1)], 0.1)
+        near, beyond, affinity = bank.around(torch.arange(len(p)), 3, 2)
+        terms["neighbours"] = neighbour_agreement(p, bank.scores[near], affinity)
+        terms["expanded neighbours"] = neighbour_agreement(p, bank.scores[beyond.flatten(1)], 0.1)
     else:
         terms["entropy"] = mean_entropy(p)
         if name == "shot":
@@ -131,7 +124,6 @@ def hand_terms(name, head, features, bn_mode):
     return terms
 
 
-STEP = {"epochs": 1, "batch": 64, "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0, "decay": False}
 CLASSIFIER_RATE = {"shot-im": 0.0, "shot": 0.0, "nrc": 1.0, "tpds": 0.1}
 
 
@@ -139,7 +131,7 @@ CLASSIFIER_RATE = {"shot-im": 0.0, "shot": 0.0, "nrc": 1.0, "tpds": 0.1}
 @pytest.mark.parametrize("name", FAMILY)
 def test_one_step_equals_the_step_by_hand(name, bn_mode, bundle, target):
     """Loss terms, and every parameter of B and C after a step along their gradient at its part's rate."""
-    model = run(name, bundle, target, bn_mode=bn_mode, **STEP)
+    model = run(name, bundle, target, bn_mode=bn_mode, epochs=1, batch=64, lr=0.05)
     head = copy.deepcopy(bundle.head).requires_grad_(True)
     terms = hand_terms(name, head, ordered_features(bundle, target), bn_mode)
     torch.stack(list(terms.values())).sum().backward()
@@ -149,9 +141,11 @@ def test_one_step_equals_the_step_by_hand(name, bn_mode, bundle, target):
         assert entry[term] == pytest.approx(value.item(), abs=1e-5), term
     assert entry["loss"] == pytest.approx(sum(value.item() for value in terms.values()), abs=1e-5)
     after = dict(model.model.head.named_parameters())
+    # Of the first step, with momentum 0.9; NRC's rate does not fall.
+    decay, size = (5e-4, 0.05 * 1.9) if name == "nrc" else (1e-3, 0.05 * 1.9 * 11**-0.75)
     for key, parameter in head.named_parameters():
         rate = CLASSIFIER_RATE[name] if key.startswith("classifier") else 1.0
-        expected = parameter.detach() - 0.05 * rate * parameter.grad
+        expected = parameter.detach() - size * rate * (parameter.grad + decay * parameter.detach())
         torch.testing.assert_close(after[key], expected, atol=2e-6, rtol=1e-5, msg=key)
         # With batch statistics, what the linear layer adds to all rows is taken away again.
         if rate and not (bn_mode == "train" and key == "linear.bias"):
@@ -178,13 +172,13 @@ def test_shot_renews_pseudo_labels_every_epoch_in_evaluation_mode_on_all_rows(bu
 
 
 def test_nrc_writes_a_batch_into_its_memory_before_it_searches(bundle, target, monkeypatch):
-    seen, real = [], NeighbourBank.neighbourhood
+    seen, real = [], NeighbourBank.around
 
     def spy(bank, rows, *sizes):
         seen.append((rows, bank.directions.clone(), bank.scores.clone(), sizes))
         return real(bank, rows, *sizes)
 
-    monkeypatch.setattr(neighbourhood.NeighbourBank, "neighbourhood", spy)
+    monkeypatch.setattr(NeighbourBank, "around", spy)
     run("nrc", bundle, target, epochs=4, batch=16, bn_mode="train")
     features, student = ordered_features(bundle, target), make_student(bundle, "none", 0)
     first, directions, scores, _ = seen[0]
@@ -222,29 +216,27 @@ def test_a_bank_holds_no_gradient_and_what_it_was_given_stays_as_it_was():
     assert torch.equal(bank.scores, before[[0, 0, 2, 1]])
 
 
-def test_neighbours_equal_scikit_learns_in_blocks_of_any_size(monkeypatch):
+def test_neighbours_equal_scikit_learns():
     z = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
     ranked = NearestNeighbors(n_neighbors=6, metric="cosine").fit(z).kneighbors(z, return_distance=False)
     rows = torch.tensor([7, 3, 39, 0])
-    for block in (1, 97, 1 << 22):
-        monkeypatch.setattr(nrc, "_BLOCK", block)
-        around = NeighbourBank.of(torch.from_numpy(z), probabilities(40, 3)).neighbourhood(rows, 5, 3)
-        assert np.array_equal(around.near, ranked[rows, 1:6])
-        assert np.array_equal(around.expanded, ranked[around.near, 1:4])
-        mutual = np.array([[row in ranked[k, 1:4] for k in near] for row, near in zip(rows, around.near, strict=True)])
-        np.testing.assert_allclose(around.affinity, np.where(mutual, 1, 0.1), rtol=1e-6)
-        assert 0 < mutual.sum() < mutual.size
+    near, beyond, affinity = NeighbourBank.of(torch.from_numpy(z), probabilities(40, 3)).around(rows, 5, 3)
+    assert np.array_equal(near, ranked[rows, 1:6])
+    assert np.array_equal(beyond, ranked[near, 1:4])
+    mutual = np.array([[row in ranked[k, 1:4] for k in own] for row, own in zip(rows, near, strict=True)])
+    np.testing.assert_allclose(affinity, np.where(mutual, 1, 0.1), rtol=1e-6)
+    assert 0 < mutual.sum() < mutual.size
 
 
 def test_a_row_is_never_its_own_neighbour_and_there_are_no_more_than_the_others():
     bank = NeighbourBank.of(tensor([[1.0, 2.0]] * 9 + [[0.0, 0.0]] * 3), probabilities(12, 3))
-    around = bank.neighbourhood(torch.arange(12), 4, 4)
-    assert not (around.near == torch.arange(12)[:, None]).any()
-    assert not (around.expanded == around.near[:, :, None]).any()
+    near, beyond, _ = bank.around(torch.arange(12), 4, 4)
+    assert not (near == torch.arange(12)[:, None]).any()
+    assert not (beyond == near[:, :, None]).any()
     for rows in (2, 3, 5):
-        around = NeighbourBank.of(drawn(rows, 3), probabilities(rows, 2)).neighbourhood(torch.arange(rows), 5, 4)
-        assert around.expanded.shape == (rows, rows - 1, min(4, rows - 1))
-        assert sorted(around.near[0].tolist()) == list(range(1, rows))
+        near, beyond, _ = NeighbourBank.of(drawn(rows, 3), probabilities(rows, 2)).around(torch.arange(rows), 5, 4)
+        assert beyond.shape == (rows, rows - 1, min(4, rows - 1))
+        assert sorted(near[0].tolist()) == list(range(1, rows))
 
 
 def walk_by_hand(features, start, hops):

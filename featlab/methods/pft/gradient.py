@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
 from featlab.compute import one_cycle, torch_generator
 from featlab.methods.base import ordered_features
 from featlab.methods.pft.adapt import neutral_warnings
-from featlab.model.losses import expression_loss, layer_values, style_loss, style_statistics
+from featlab.model.losses import expression_loss, layer_values, style_statistics
 from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead, Translator
 from featlab.model.training import Adam, History, Phase, Terms, minimise, train
 from featlab.protocol.splits import Target
@@ -95,19 +96,14 @@ def _losses(
     goals: Goals,
 ) -> Terms:
     head = bundle.head
-    translated = translator(features)
+    logits = head(translator(features))
     terms = {}
     if config.style:
         aligned = []
         for layer, (target_mean, target_std) in goals.items():
             mean, std = _style(layer, features, translator, head)
-            aligned.append(style_loss(mean, mean.detach(), target_mean, mean.detach()))
-            if config.std:
-                aligned.append(config.std * style_loss(std, std.detach(), target_std, std.detach()))
+            aligned.append(F.mse_loss(mean, target_mean) + config.std * F.mse_loss(std, target_std))
         terms["style"] = config.style * torch.stack(aligned).sum()
-    if not (config.consistency or config.anchor):
-        return terms
-    logits = head(translated)
     if config.consistency:
         terms["consistency"] = config.consistency * expression_loss(head(translator(others)), logits)
     if config.anchor:
