@@ -105,7 +105,7 @@ def pretrain_bundle(
     (translator,), history = pretrain_translators([source], [head], learnt, share=share, seed=seed, on_epoch=report)
     bank = None
     if how.style_bank != "none":
-        bank = make_style_bank(source, translator, head, share, least_rows=how.single_people)
+        bank = make_style_bank(source, translator, head, share)
     bundle = Bundle(
         projection=projection,
         head=head,

@@ -46,25 +46,17 @@ def of_one(source, bundle, table):
 
 
 @pytest.mark.parametrize(("clips", "frames"), [(1, 1), (2, 1), (2, 4)])
-@pytest.mark.parametrize("bank", ["centre", "people"])
-def test_no_vector_of_a_bundle_is_a_row_or_a_mean_of_one_person(bank, clips, frames, people, small_bundle, tmp_path):
-    if bank == "people" and clips * frames < 2:
-        return
+def test_no_vector_of_a_bundle_is_a_row_or_a_mean_of_one_person(clips, frames, people, small_bundle, tmp_path):
     table = people(subjects=9, clips=clips, frames=frames, dim=11, classes=CLASSES)
     # One of them alone shows a class.
     table = table.take((table.label != 2) | (table.subject == 4))
-    values = {"pretrain.style_bank": bank, "pretrain.bank_rows": 2}
-    bundle = small_bundle(table, values, methods=method_names())
+    bundle = small_bundle(table, methods=method_names())
     folder = save_bundle(tmp_path / "bundle", bundle)
     source = SourceRows.of(table, bundle.projection.of_rows(table.embeddings))
-    single = set()
     for values in of_one(source, bundle, table):
         stored = stored_rows(folder, values.shape[1])
         near = torch.cdist(stored, values).min(dim=1).values / values.std()
-        single |= {tuple(row.tolist()) for row in stored[near < 1e-3]}
-    if bank == "people":
-        single -= {tuple(row.tolist()) for row in bundle.bank.people.double()}
-    assert not single
+        assert near.min() >= 1e-3
 
 
 NAMES = method_names()

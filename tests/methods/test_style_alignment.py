@@ -10,7 +10,7 @@ from featlab import ExtractorInfo
 from featlab.bundle.bundle import Bundle, KeyedNames
 from featlab.compute import seeded
 from featlab.config.load import Config
-from featlab.methods.pft.adapt import NEAREST, align_style, bank_centre
+from featlab.methods.pft.adapt import align_style
 from featlab.methods.pft.method import WEIGHTINGS
 from featlab.model.networks import Projection, SourceHead, Translator
 from featlab.model.style_bank import CarriedShare, StyleBank
@@ -128,18 +128,3 @@ def test_degenerate_clips_stay_finite(weighting, translator, head):
         assert torch.isfinite(found.weight).all()
     one = clip(1, 0)
     torch.testing.assert_close(align(one, translator, head, weighting=weighting).offset, -one[0])
-
-
-def test_the_centre_of_a_bank_is_all_the_nearest_or_a_weighted_mean():
-    means = torch.arange(8.0)[:, None] * torch.ones(DIM)
-    bank = StyleBank({"features": (means.mean(dim=0), means.mean(dim=0))}, len(means), means)
-    features = torch.zeros(3, DIM) + 0.2
-    torch.testing.assert_close(bank_centre(bank, features), torch.full((DIM,), 3.5))
-    nearest = bank_centre(bank, features, "nearest")
-    torch.testing.assert_close(nearest, means[:NEAREST].mean(dim=0))
-    squared = ((means.numpy() - 0.2) ** 2).sum(axis=1)
-    weight = np.exp(-squared / np.sort(squared)[3])
-    expected = (weight[:, None] * means.numpy()).sum(axis=0) / weight.sum()
-    np.testing.assert_allclose(bank_centre(bank, features, "weighted").numpy(), expected, rtol=1e-5)
-    alone = StyleBank({"features": (means[0], means[0])}, 1, means[:1])
-    torch.testing.assert_close(bank_centre(alone, means[:1], "weighted"), means[0])
