@@ -118,10 +118,10 @@ class Bundle:
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> Path:
-    """Write a bundle into a folder, whole or not at all (a BundleError); return it. One that is there is replaced."""
+    """Write a bundle into a folder, whole or not at all; return it. One that is there is replaced."""
     if folder.exists() and not (folder / _META).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: can't be written, what is there is no model bundle; choose another name")
-    with atomic_folder(folder, error=BundleError) as draft:
+    with atomic_folder(folder) as draft:
         write_bundle(draft, bundle)
     return folder
 
@@ -168,8 +168,6 @@ def _tensors(bundle: Bundle) -> dict[str, Tensor]:
     if bundle.bank is not None:
         for layer, (mean, std) in bundle.bank.layers.items():
             tensors |= {f"bank.{layer}.mean": mean, f"bank.{layer}.std": std}
-        if bundle.bank.people is not None:
-            tensors["bank.people"] = bundle.bank.people
     for method, extra in bundle.extras.items():
         tensors |= {f"extras.{method}.{name}": tensor for name, tensor in extra.items()}
     return tensors
@@ -213,8 +211,10 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     bank = None
     if meta["bank"] is not None:
         layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in LAYERS}
-        bank = StyleBank(layers, int(meta["bank"]["people"]), tensors.get("bank.people"))
+        bank = StyleBank(layers, int(meta["bank"]["people"]))
     share, people = meta["carried_share"], meta["source_subjects"]
+    # An option of 0.2.0 that nothing reads any more.
+    config = {key: value for key, value in flat_values(meta["config"]).items() if key != "pretrain.bank_rows"}
     bundle = Bundle(
         projection=projection,
         head=head,
@@ -223,7 +223,7 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
         neutral=str(meta["neutral"]),
         extractor=ExtractorInfo.from_dict(meta["extractor"]),
         source_subjects=KeyedNames(str(people["key"]), tuple(sorted(map(str, people["hashes"])))),
-        config=Config().with_values(flat_values(meta["config"]), _META),
+        config=Config().with_values(config, _META),
         seed=int(meta["seed"]),
         share=CarriedShare(float(share["value"]), int(share["people"]), tuple(map(float, share["losses"]))),
         bank=bank,
@@ -252,8 +252,6 @@ def _check_consistent(bundle: Bundle) -> None:
         for statistic in bank.layers[layer]:
             if statistic.shape != (columns,):
                 raise ValueError(f"style bank: {layer} has shape {tuple(statistic.shape)}")
-    if bank.people is not None and (bank.people.ndim != 2 or bank.people.shape[1] != dim or not len(bank.people)):
-        raise ValueError(f"style bank: people has shape {tuple(bank.people.shape)}")
 
 
 def bundle_card(bundle: Bundle) -> str:

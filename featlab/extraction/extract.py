@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -22,7 +22,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import Elsewhere, OnProgress, Progress, embed_shards
 from featlab.extraction.items import Failure, IfExists, Item, Pseudonyms, class_names, item_order, stays
-from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_list
+from featlab.extraction.shards import difference, plan_shards, read_failures, write_list
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class ExtractionReport:
     resumed_rows: int  # Rows that an earlier run had embedded.
     extractor: ExtractorInfo  # Who embedded.
     equal_rows: tuple[str, ...]  # A line for each way in which pictures are there twice, or under two people or labels.
-    # What float16 cost the rows of this run; of no rows with float32, and in a cache that was there.
-    storage_error: StorageError = field(default_factory=lambda: StorageError(0, 0.0, 0.0))
+    # The largest distance of a row of this run from its float32, relative to the row's length; None with float32.
+    storage_error: float | None = None
 
 
 DEFAULTS = ExtractConfig()
@@ -115,12 +115,10 @@ def extract(
         # Landmarks alone: starting processes would take longer than the work.
         jobs = worker_count(config.jobs, -(-(len(ordered) - done) // config.batch)) if backbone.needs_images else 1
         processes = {"read": jobs, "embed": jobs if backbone.in_worker else 1, "write": 1}
-        lost = embed_shards(
+        worst = embed_shards(
             todo,
             backbone,
             builder,
-            landmarks=landmarks,
-            faces=faces,
             batch_size=config.batch,
             dtype=config.dtype,
             jobs=jobs,
@@ -135,6 +133,7 @@ def extract(
         # The list goes first: a cache without its list would look like one made from other inputs.
         write_list(out, listed)
         builder.assemble(keys, repeats := Repeats())
+    lost = worst if config.dtype == "float16" else None
     return replace(_report(out, listed, start, repeats, done - failed), storage_error=lost)
 
 

@@ -110,13 +110,8 @@ def weighed(translator: Translator, balance: float, config: PretrainConfig, clas
     return Translator.mean([(linear, 1 - balance), (mlp, balance)])
 
 
-def make_style_bank(
-    source: SourceRows, translator: Translator, head: SourceHead, share: float = 1.0, *, least_rows: int | None = None
-) -> StyleBank:
-    """Return the style bank of a pretrained T: source people translated with the share of their own offset.
-
-    Single people with ``least_rows`` neutral rows or more are kept too; ``None`` keeps nobody.
-    """
+def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead, share: float = 1.0) -> StyleBank:
+    """Return the style bank of a pretrained T: source people translated with the share of their own offset."""
     if not source.subjects:
         raise InputError(
             "no source subject has neutral rows: there is no style to bank; set pretrain.style_bank = none"
@@ -127,19 +122,11 @@ def make_style_bank(
         features = source.features[neutral]
         translated = translator(features + share * (source.centre - means)[group])
         layers = {"features": features, "embedding": translated, "bottleneck": head.bottleneck(translated)}
-        statistics = {name: group_statistics(values, group, len(means)) for name, values in layers.items()}
-    people = None
-    if least_rows is not None:
-        people = statistics["features"][0][torch.bincount(group) >= least_rows]
-        if not len(people):
-            raise InputError(
-                f"no source person has {least_rows} neutral rows (pretrain.bank_rows), so pretrain.style_bank = people "
-                "would hold nobody; set it to centre"
-            )
-        # Their names are sorted: another order keeps the places from telling them.
-        people = people[people[:, 0].argsort()]
-    centres = {name: (mean.mean(dim=0), std.mean(dim=0)) for name, (mean, std) in statistics.items()}
-    return StyleBank(centres, len(means), people)
+    centres = {}
+    for name, values in layers.items():
+        mean, std = group_statistics(values, group, len(means))
+        centres[name] = mean.mean(dim=0), std.mean(dim=0)
+    return StyleBank(centres, len(means))
 
 
 def fit_mlp_translators(
