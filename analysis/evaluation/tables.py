@@ -263,7 +263,8 @@ def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table
         f"{compared.critical_difference:.2f} (Nemenyi, {compared.level:g}).",
     ]
     if not math.isnan(compared.friedman_p):
-        notes.append(f"Friedman: {friedman_text(compared)}.")
+        alike = "" if compared.friedman_p < compared.level else ", no evidence that any two methods differ"
+        notes.append(f"Friedman: {p_words(compared.friedman_p)}{alike}.")
     return make_table("Average rank of the macro F1", columns, lines, notes=notes)
 
 
@@ -272,9 +273,3 @@ def _group_text(group: list[int]) -> str:
     if not group:
         return MISSING
     return f"{group[0]}–{group[-1]}" if len(group) > 1 else str(group[0])
-
-
-def friedman_text(compared: RankComparison) -> str:
-    """Return the p value of Friedman's test, and that it does not speak for any difference where it does not."""
-    shown = p_words(compared.friedman_p)
-    return shown if compared.friedman_p < compared.level else f"{shown}, no evidence that any two methods differ"

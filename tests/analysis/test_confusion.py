@@ -137,7 +137,6 @@ def test_the_table_is_the_columns(many):
     assert cells == [f"{100 * share:.2f}" for share in data["share"]]
     assert [row[:2] for row in table.rows] == [(name, label) for name in ("source-only", "pft") for label in SEVEN]
     assert [row[-1] for row in table.rows[:7]] == [str(count) for count in confusions[0].subjects]
-    assert [np.flatnonzero(marks).tolist() for marks in table.bold] == [[2 + place] for place in range(7)] * 2
 
 
 def test_one_to_four_panels_fit_at_page_or_column_width(readable):

@@ -20,11 +20,10 @@ from featlab.analysis.cost_figure import (
     complexity_sentences,
     complexity_table,
     plot_complexity,
-    time_text,
 )
 from featlab.errors import ConfigError, InputError
 from featlab.evaluation.run import RunNumbers, evaluate_subject
-from featlab.methods import base_model, get_method, make_method, method_names
+from featlab.methods import get_method, make_method, method_names
 from featlab.methods.base import SourceFeatures
 from featlab.workspace.stages import bundle_stage
 
@@ -70,8 +69,7 @@ def test_sizes_operations_and_iterations_are_those_of_an_evaluation(workspace, r
         assert cost.iterations == (row.iterations + other.iterations) / 2, row.method
         assert (cost.failures, cost.subjects) == ((), 2)
         assert not cost.converged > cost.iterations
-        assert 0 < cost.fastest <= cost.seconds <= cost.slowest
-        assert cost.batch_seconds > 0
+        assert min(cost.seconds, cost.batch_seconds) > 0
     assert (report.subjects, report.frames) == (("s01", "s02"), (FRAMES, FRAMES))
     assert report.source_rows == (4 * 28, FEATURES)
     for method in ("source-only", "neutral-shift", "adabn"):
@@ -95,11 +93,6 @@ def test_the_numbers_of_a_model_counted_by_hand(report):
     module = torch.nn.BatchNorm1d(3)
     assert model_values(module) == 4 * 3  # a count of steps is no number of the model
     assert "num_batches_tracked" in module.state_dict()
-
-
-def test_all_numbers_of_the_model_are_counted(workspace, report):
-    bundle, _ = bundle_stage(workspace.source(TARGETS), METHODS)
-    assert model_values(base_model(bundle)) == of(report, "source-only").parameters
 
 
 def test_every_batch_size_is_set_and_nothing_else():
@@ -157,8 +150,7 @@ USUAL |= {"iterations": 200.0, "converged": 120.0, "batch_seconds": 0.001, "subj
 
 def cost(method, seconds, setting="SFDA (model-based)", **changes):
     selection = {"Oracle": "oracle", "UDA (source access)": "source-access"}.get(setting, "source-free")
-    times = {"seconds": seconds, "fastest": 0.9 * seconds, "slowest": 1.2 * seconds}
-    return MethodCost(method, selection, setting, **{**USUAL, **times, **changes})
+    return MethodCost(method, selection, setting, seconds=seconds, **USUAL | changes)
 
 
 COSTS = (
@@ -189,12 +181,10 @@ def test_the_table_groups_settings_and_marks_who_saw_what():
 
 def test_the_sentence_says_what_pft_costs():
     assert complexity_sentences(REPORT) == [
-        "pft adapts to one person in 4.00 ms (median over 2 subjects, 5 runs each), in 1 iteration, and updates 64 "
-        "parameters of the 2,000 numbers of its model."
+        "pft adapts to one person in 4.00 ms (median over 2 subjects, 5 runs each), and updates 64 parameters of the "
+        "2,000 numbers of its model."
     ]
     assert complexity_sentences(replace(REPORT, costs=COSTS[:2])) == []
-    seconds = (0.00043, 0.0124, 0.25, 1.04, 75.0, math.nan)
-    assert [time_text(value) for value in seconds] == ["0.43 ms", "12.4 ms", "250 ms", "1.04 s", "75.0 s", "–"]
 
 
 def test_the_page_holds_the_numbers_of_the_figure_and_long_names_do_not_overlap(stored, readable):

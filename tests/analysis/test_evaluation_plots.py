@@ -103,7 +103,7 @@ def test_ranks_are_readable_and_the_cliques_are_bars(methods, subjects, readable
     figure = readable(plot_ranks(found, selections={f"m{place}": "source-access" for place in range(1, methods, 3)}))
     assert figure.get_figheight() < 9
     assert any("with source access" in text for text in words(figure))
-    assert len(lines(figure.axes[0], "_clique")) == len(found.cliques)
+    assert len(lines(figure.axes[1], "_clique")) == len(found.cliques)
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path, rows):

@@ -13,8 +13,6 @@ from featlab.analysis.inside.branches import (
     COSINES,
     PROBES,
     REPRESENTATIONS,
-    BranchReport,
-    Measure,
     compare_branches,
     labelled_rows,
     mean_cosines,
@@ -23,12 +21,9 @@ from featlab.analysis.inside.branches import (
 )
 from featlab.analysis.inside.branches_figure import (
     ROWS,
-    branches_data,
     branches_result,
     branches_sentences,
     branches_table,
-    change_sign,
-    cosine_text,
     plot_branches,
 )
 from featlab.errors import ConfigError, InputError
@@ -118,23 +113,22 @@ def test_the_cosines_are_those_of_rows_from_the_centre(views, report):
 
 def test_table_and_page_hold_the_numbers_of_the_report_and_t_takes_away_what_the_clip_shows(report, stored, readable):
     table, before, after = branches_table(report), report.found["features-before"], report.found["features-after"]
-    assert [row[:2] for row in table.rows] == [(group, name) for group, name, _ in ROWS]
-    assert len(set(table.columns)) == len(table.columns)
-    assert table.rows[2][2:] == table.rows[4][2:]  # the bottleneck before T is the expression branch
-    assert table.rows[1][2] == f"{after['fixed_expression'].mean:.2f}"
+    assert [row[0] for row in table.rows] == list(ROWS)
+    assert table.rows[2][1:] == table.rows[4][1:]  # the bottleneck before T is the expression branch
+    assert table.rows[1][1] == f"{after['fixed_expression'].mean:z.2f}"
     assert table.rows[1][table.columns.index("Identity (%)")] == f"{100 * after['identity'].mean:.2f}"
     for said in ("4 target subjects, 120 labelled frames", "chance 25.0 %", "chance 50.0 %"):
         assert said in " ".join(table.notes)
-    texts = [cosine_text(value) for value in (-0.004, 0.004, -0.006, 1.0, math.nan)]
-    assert texts == ["0.00", "0.00", "-0.01", "1.00", "–"]
     # People differ by an offset that their neutral clip shows: T takes it away, and expressions of others fit.
-    for name, sign in (("identity", -1), ("fixed_subject", -1), ("fixed_expression", 1)):
-        assert change_sign(before[name], after[name]) == sign
+    assert after["identity"].mean < before["identity"].mean
+    assert after["fixed_subject"].mean < before["fixed_subject"].mean
+    assert after["fixed_expression"].mean > before["fixed_expression"].mean
     assert min(after["expression"].mean, before["identity"].mean) > 0.9
-    data, result = branches_data(report), branches_result(report)
+    result = branches_result(report)
     stored(result)
     readable(result.figures[0].drawn)
-    assert result.figures[0].data == data
+    identity = f"identity in {100 * before['identity'].mean:.1f} % before T and {100 * after['identity'].mean:.1f} %"
+    assert f"{identity} after (guessing: 25.0 %)" in result.summary[0]
 
 
 def test_it_is_the_same_every_time_and_labels_of_targets_change_no_representation(
@@ -167,25 +161,23 @@ def test_every_subject_of_every_draw_is_measured_and_one_class_among_the_targets
     shown = branches_table(report)
     for row in shown.rows:
         cells = dict(zip(shown.columns, row, strict=True))
-        assert [cells[name] for name in ("Fixed subj.", "Both other", "Expression (%)", "Expression 95 %")] == ["–"] * 4
+        assert [cells[name] for name in ("Fixed subj.", "Both other", "Expression (%)", "Expression (%), 95 %")] == [
+            "–"
+        ] * 4
         assert "–" not in (cells["Fixed expr."], cells["Identity (%)"])
     assert any("All rows are 'neutral'" in note for note in shown.notes)
     (sentence,) = branches_sentences(report)
     assert "expression" not in sentence
-    plot_branches(branches_data(report)).canvas.draw()
+    plot_branches(report).canvas.draw()
 
 
-def test_values_that_are_not_finite_are_left_out_and_changes_are_of_the_same_subjects():
+def test_values_that_are_not_finite_are_left_out():
     found = measure_of([({"b": 0.5, "a": math.nan}, 0.5), ({"a": 0.1, "b": 0.7}, 0.25), ({}, math.nan)])
     assert found.by_subject == {"a": 0.1, "b": pytest.approx(0.6)}
     assert (found.mean, found.chance) == (pytest.approx(0.35), 0.375)
     alone = measure_of([({"a": 0.1}, math.nan)])
     assert (alone.mean, math.isnan(alone.low), math.isnan(alone.chance)) == (0.1, True, True)
     assert math.isnan(measure_of([]).mean)
-    others = Measure(0, 0, 0, {"p00": 0.6, "p02": 0.9, "p09": 0.0})
-    assert change_sign(measure(0.5, 0.6, 0.7), others) == 1
-    assert change_sign(measure(0.5, 2.0, 1.0), others) == 0
-    assert change_sign(measure(0.5), measure(0.1)) == 0
 
 
 def test_videos_that_are_alone_are_left_out_and_a_clip_may_be_one_frame(table, opened):
@@ -201,36 +193,3 @@ def test_videos_that_are_alone_are_left_out_and_a_clip_may_be_one_frame(table, o
     for values, said in (({"protocol.targets": "1"}, "--targets 2 or"), (SMALL | {"protocol.draws": 2}, "draws")):
         with pytest.raises((ConfigError, InputError), match=said):
             compare_branches(opened(table, **values))
-
-
-def measure(*values, chance=math.nan):
-    return measure_of([({f"p{place:02}": value for place, value in enumerate(values)}, chance)])
-
-
-def made_report(identity, expression):
-    """Identity 98, 99, 100 % and expression 70, 71, 72 % before T; what is given after."""
-
-    def scores(identity, expression):
-        return {"identity": measure(*identity, chance=0.05), "expression": measure(*expression, chance=0.5)}
-
-    before = scores((0.98, 0.99, 1.0), (0.70, 0.71, 0.72))
-    found = {"features-before": before, "features-after": scores(identity, expression)}
-    return BranchReport(found, (("p00", "p01", "p02"),), ("neutral", "smile"), 90)
-
-
-def test_the_sentences_say_plainly_what_changed():
-    as_well = "can be read off as well as before"
-    gone, some, all_of_it = (0.0, 0.05, 0.1), (0.6, 0.61, 0.62), (0.99, 0.99, 0.99)
-    better, same, worse = (0.84, 0.85, 0.86), (0.69, 0.71, 0.73), (0.5, 0.5, 0.5)
-    for identity, expression, verdict in (
-        (some, better, "So T takes some identity away, not all of it, and expression can be read off better."),
-        (gone, same, f"So T takes identity away, down to what guessing would give, and expression {as_well}."),
-        (all_of_it, same, f"So T does not hide who a person is, and expression {as_well}."),
-        (some, worse, "So not only identity changes: identity and expression get lost."),
-        (all_of_it, worse, "So not only identity changes: expression gets lost, identity does not."),
-    ):
-        numbers, said = branches_sentences(made_report(identity, expression))
-        assert said == verdict
-        after = f"{100 * np.mean(identity):.1f} % after (guessing: 5.0 %)"
-        assert f"names the person in 99.0 % before T and {after}" in numbers
-        assert f"of 71.0 % before T and {100 * np.mean(expression):.1f} % after (guessing: 50.0 %)." in numbers

@@ -81,7 +81,6 @@ def test_agreement_is_the_mean_over_all_pairs_and_nothing_where_there_is_nothing
     bare.embeddings[:] = 0
     found = agreement(make_pairs(bare, PairConfig(strategy="random"), seed=0), bare)
     assert agreement_table([found]).rows[0][:6] == ("random", "60", "0", "–", "–", "–")
-    assert agreement_sentence([found], "any") == "Label rule any: no labels to compare."
 
 
 def test_examples_are_spread_with_their_first_reference_and_landmark_is_left_out_where_there_are_none(rows_of):

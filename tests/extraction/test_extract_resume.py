@@ -99,21 +99,16 @@ def interrupt(source, out, batches, **more):
         run(source, out, on_progress=stop, **more)
 
 
-def test_ctrl_c_leaves_finished_shards(tmp_path, source):
-    whole = run(source, tmp_path / "whole.h5").digest
-    for jobs in (1, 2):
-        out = tmp_path / f"{jobs}.h5"
-        interrupt(source, out, 5, config=ExtractConfig(jobs=jobs, shard_rows=4, batch=2))
-        assert not out.exists()
-        report = run(source, out)
-        assert (report.resumed_rows, report.digest) == (4, whole)
-
-
-def test_only_the_shard_of_a_changed_image_or_landmark_is_embedded_again(tmp_path, source):
+def test_only_the_shard_of_a_changed_image_or_landmark_is_embedded_again_after_ctrl_c(tmp_path, source):
     out, image = tmp_path / "c.h5", source / "s0" / "neutral" / "img0.png"
+    whole = run(source, tmp_path / "whole.h5").digest
+    interrupt(source, out, 5, config=ExtractConfig(jobs=2, shard_rows=4, batch=2))
+    assert not out.exists()
+    report = run(source, out)
+    assert (report.resumed_rows, report.digest) == (4, whole)
     image.write_bytes(b"broken")
-    interrupt(source, out, 8)  # two shards of two batches and a write each, and a batch more
-    unchanged = run(source, out)
+    interrupt(source, tmp_path / "b.h5", 8)  # two shards of two batches and a write each, and a batch more
+    unchanged = run(source, tmp_path / "b.h5")
     assert unchanged.resumed_rows == 7
     assert [failure.path for failure in unchanged.failures] == ["s0/neutral/img0.png"]
     interrupt(source, tmp_path / "d.h5", 8)
@@ -168,26 +163,27 @@ def test_a_finished_cache_of_other_inputs_is_refused_with_the_difference(tmp_pat
 
 
 def test_an_image_changed_after_the_cache_is_noticed(tmp_path, source, refused):
-    broken, out = source / "s1" / "smile" / "img2.png", tmp_path / "c.h5"
+    out = tmp_path / "c.h5"
+    broken, other, later = (source / "s1" / "smile" / f"img{number}.png" for number in range(3))
     whole = broken.read_bytes()
     broken.write_bytes(b"broken")
+
+    def noticed(path):
+        with refused(InputError, f"s1/smile/{path.name} has changed, or was put there, since; --if-exists overwrite"):
+            run(source, out)
+        assert run(source, out, if_exists="overwrite").rows == 12
+
     run(source, out)
     # Repaired by a copy that keeps the old time stamp: the move into place shows.
     broken.write_bytes(whole)
     os.utime(broken, ns=(1, 1))
-    with refused(InputError, "s1/smile/img2.png has changed, or was put there, since; --if-exists overwrite"):
-        run(source, out)
-    assert run(source, out, if_exists="overwrite").rows == 12
+    noticed(broken)
     # Likewise one that was never broken: replaced by an older picture of the same size.
-    other = source / "s0" / "smile" / "img1.png"
     os.utime(other, ns=(1, 1))
-    with refused(InputError, "s0/smile/img1.png has changed, or was put there, since"):
-        run(source, out)
-    assert run(source, out, if_exists="overwrite").rows == 12
-    later = out.stat().st_mtime_ns + 10**9
-    os.utime(source / "s0" / "smile" / "img2.png", ns=(later, later))
-    with refused(InputError, "s0/smile/img2.png has changed, or was put there, since"):
-        run(source, out)
+    noticed(other)
+    after = out.stat().st_mtime_ns + 10**9
+    os.utime(later, ns=(after, after))
+    noticed(later)
 
 
 def test_skip_error_and_overwrite_do_what_they_say(tmp_path, source, refused):

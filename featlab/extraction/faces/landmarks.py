@@ -187,20 +187,18 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
 
 def _owners(files: Mapping[str, Path], items: Sequence[Item]) -> dict[Path, list[tuple[Item, bool]]]:
     """Return the items that each file belongs to, and whether it is of the clip that they are of."""
-    keys = [_key(item) for item in items]
-    clips = [PurePosixPath(key).parent.as_posix() for key in keys]
-    named, images_once, clips_once = map(_named_once, (files, keys, clips))
+    images = [_key(item) for item in items]
+    clips = [PurePosixPath(key).parent.as_posix() for key in images]
+    named, images_once, clips_once = map(_named_once, (files, images, clips))
     owners: dict[Path, list[tuple[Item, bool]]] = {}
-    for item, image, clip in zip(items, keys, clips, strict=True):
-        ways = (image, item.at is not None, images_once), (clip, True, clips_once)
-        found = [(key, of_clip) for key, of_clip, _ in ways if key in files]
-        for key, of_clip, once in ways:
+    for item, image, clip in zip(items, images, clips, strict=True):
+        of_image, of_clip = item.at is not None, True
+        ways = [(files.get(image), of_image), (files.get(clip), of_clip)]
+        for key, once, is_clip in ((image, images_once, of_image), (clip, clips_once, of_clip)):
             name = PurePosixPath(key).name
-            if name in named and name in once:
-                found.append((named[name], of_clip))
-        if found:
-            key, of_clip = found[0]
-            owners.setdefault(files[key], []).append((item, of_clip))
+            ways.append((files.get(named.get(name, "")) if name in once else None, is_clip))
+        if owner := next(((path, is_clip) for path, is_clip in ways if path), None):
+            owners.setdefault(owner[0], []).append((item, owner[1]))
     return owners
 
 

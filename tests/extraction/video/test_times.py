@@ -147,7 +147,7 @@ def test_a_value_out_of_range_is_one_line(refused):
                 Sampling(**{name: value})
     assert parse_window("2.0-5.0") == (2.0, 5.0)
     assert parse_window(" 0 - .5 ") == (0.0, 0.5)
-    for text in ("", "2", "2-", "-2-5", "2.0:5.0", "2-5-7", "two-five", "1e3-2e3"):
+    for text in ("", "2", "2-", "-2-5", "2.0:5.0", "2-5-7", "two-five"):
         with refused(ConfigError, "video: expected a window FROM-TO in seconds, for example 2.0-5.0"):
             parse_window(text)
 
