@@ -1,6 +1,5 @@
 """DSFDA: its losses and turns, what it prepares at the source, what it changes at a target, that a collapse is seen."""
 
-import copy
 import math
 from dataclasses import replace
 
@@ -17,11 +16,9 @@ from featlab.evaluation.run import evaluate_subject
 from featlab.methods import get_method, make_method
 from featlab.methods.disentanglement import (
     Swap,
-    adam,
     generator_losses,
     identity_discriminator_loss,
     new_disentangler,
-    take_turns,
 )
 from featlab.methods.dsfda import draw_codes, train_disentangler
 from featlab.model.head import train_heads
@@ -44,10 +41,8 @@ def prepare(table, bundle):
 
 
 def test_a_bundle_carries_what_is_declared_and_gaussians_of_the_source_codes_class_by_class(bundle, table):
-    source, extras, state = table.without("s05"), bundle.extras["dsfda"], torch.get_rng_state()
+    source, extras = table.without("s05"), bundle.extras["dsfda"]
     assert {name.partition(".")[0] for name in extras} == {"decoder", "expression_discriminator", "gaussians"}
-    for word in ("decoder", "expression discriminator", "mean and standard deviation", "which classes"):
-        assert word in bundle.declared["dsfda"]
     with torch.no_grad():
         codes = bundle.head.bottleneck(bundle.projection(torch.from_numpy(source.embeddings))).numpy()
     for code in range(CLASSES):
@@ -55,9 +50,7 @@ def test_a_bundle_carries_what_is_declared_and_gaussians_of_the_source_codes_cla
         np.testing.assert_allclose(extras["gaussians.mean"][code], mine.mean(axis=0), atol=1e-5)
         np.testing.assert_allclose(extras["gaussians.std"][code], np.sqrt(mine.var(axis=0) + 1e-6), rtol=1e-4)
     assert extras["gaussians.known"].tolist() == [True] * CLASSES
-    assert extras["gaussians.mean"].shape == (CLASSES, 6)
     assert all(torch.equal(value, extras[name]) for name, value in prepare(source, bundle).items())
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_class_of_a_single_row_has_no_gaussian_because_its_mean_would_be_the_row(bundle, table, rows, refused):
@@ -66,8 +59,9 @@ def test_a_class_of_a_single_row_has_no_gaussian_because_its_mean_would_be_the_r
     extras = prepare(source.take(np.setdiff1d(np.arange(len(source)), rare[1:])), bundle)
     assert extras["gaussians.known"].tolist() == [True, True, False]
     assert (extras["gaussians.mean"][2] == 0).all()
-    model = adapted(replace(bundle, extras={"dsfda": extras}), rows)
-    assert all(np.isfinite(list(entry.values())).all() for entry in model.history)
+    assert np.isfinite(
+        [entry["loss"] for entry in adapted(replace(bundle, extras={"dsfda": extras}), rows).history]
+    ).all()
     with refused(InputError, "dsfda", "label the source rows"):
         prepare(replace(source, label=np.full(len(source), -1, dtype=np.int16)), bundle)
 
@@ -168,12 +162,13 @@ def swap_of(networks, rows, reference, *, drawn=False):
     return Swap(rows, HEAD.linear(rows), count % 2, code, count % 4, given, generated, HEAD.linear(generated))
 
 
+def hidden(judge, values):
+    return F.leaky_relu(judge.first(values), 0.2)
+
+
 def by_hand(networks, swap, seed):
     """The five terms, from their definitions."""
     judge, noise = networks.identity_discriminator, random(seed)
-
-    def hidden(judge, values):
-        return F.leaky_relu(judge.first(values), 0.2)
 
     def entropy(judge, values, codes):
         return F.cross_entropy(judge.last(hidden(judge, values)), codes)
@@ -223,25 +218,3 @@ def test_the_judge_of_one_person_tells_two_things_apart_and_the_last_is_generate
     assert loss.item() == pytest.approx(2 * math.log1p(math.exp(-5)) + 5, rel=1e-5)
     loss.backward()
     assert swap.generated.grad is None
-
-
-def test_each_side_moves_its_own_tensors_and_nobody_elses():
-    networks, head = new_disentangler(HEAD, 2, 0).requires_grad_(False), copy.deepcopy(HEAD)
-    before = {name: value.clone() for name, value in networks.state_dict().items()}
-    rows, labels = normal(16, 6), torch.arange(16) % 4
-    take_turns(
-        networks,
-        [torch.arange(8), torch.arange(8, 16), torch.arange(4, 12)],
-        rows,
-        torch.arange(16) % 2,
-        others=lambda picked, own: (own.flip(0), labels[picked], rows[picked.flip(0)]),
-        encode=head.linear,
-        terms=lambda picked, swap: {},
-        discriminators=adam(1e-3, [networks.identity_discriminator]),
-        generator=adam(1e-3, [networks.decoder, head.linear], [networks.identity_encoder]),
-        random=random(),
-        advice="lower x.lr",
-    )
-    for name, value in networks.state_dict().items():
-        assert torch.equal(value, before[name]) == name.startswith("expression_discriminator."), name
-    assert not any(map(torch.equal, head.linear.parameters(), HEAD.linear.parameters()))

@@ -11,7 +11,7 @@ from featlab.errors import InputError
 from featlab.methods import get_method, make_method, method_names
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import make_student
-from featlab.methods.joint import JointConfig, JointObjective, fit_jointly, is_due
+from featlab.methods.joint import JointConfig, JointObjective, fit_jointly
 from featlab.protocol.splits import target_of
 
 
@@ -103,9 +103,16 @@ def test_an_update_changes_what_it_is_for_and_nothing_else(student, source, feat
     assert [len(entry) for entry in fit.history] == [4, 4]
 
 
-def test_what_is_renewed_is_renewed_from_the_first_step_at_equal_intervals():
-    for total, times in ((500, 3), (500, 6), (9, 3), (2, 6), (1, 1)):
-        due = [step for step in range(total) if is_due(step, total, times)]
+def test_what_is_renewed_is_renewed_from_the_first_step_at_equal_intervals(student, source, features):
+    for total, times in ((50, 3), (50, 6), (9, 3), (2, 6), (1, 1)):
+        steps, due = [], []
+
+        def losses(batch, steps=steps):
+            steps.append(batch.step)
+            return {"size": student.head.classifier.bias.sum()}
+
+        goal = JointObjective(losses, renew=lambda steps=steps, due=due: due.append(len(steps)), renewals=times)
+        fit_jointly(student, source, features, JointConfig(iterations=total), goal, seed=0)
         assert due[0] == 0
         assert len(due) == min(times, total)
         assert max(np.diff([*due, total])) - min(np.diff([*due, total])) <= 1

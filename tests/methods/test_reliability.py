@@ -49,19 +49,7 @@ def reliability_of(spreads=(0.8, 0.9, 1.0, 1.1, 1.2), **values):
     return fit_reliability(episodes, ODDS)
 
 
-def test_the_temperature_of_logits_that_are_off_by_a_factor_is_that_factor():
-    """Labels drawn from softmax(z): logits z · t are calibrated by t, up to sampling."""
-    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(20_000, 3)) * 2)
-    labels = torch.distributions.Categorical(logits=logits).sample()
-    for wanted in (0.3, 1.0, 4.0):
-        assert fit_temperature([(logits * wanted, labels)]) == pytest.approx(wanted, rel=0.05)
-    # Labels that are always right or always wrong stay within the bounds.
-    logits, labels = torch.eye(3).repeat(4, 1) * 5, torch.arange(3).repeat(4)
-    assert 0.05 <= fit_temperature([(logits, labels)]) < 0.5
-    assert 10 < fit_temperature([(logits, (labels + 1) % 3)]) <= 20
-
-
-def test_the_temperature_has_the_least_loss_of_a_grid_and_every_set_weighs_alike():
+def test_the_temperature_has_the_least_loss_of_a_grid_every_set_weighs_alike_and_it_stays_within_bounds():
     sets = [(torch.randn(n, 3) * 3, torch.randint(3, (n,))) for n in (5, 50, 500)]
 
     def loss(temperature):
@@ -69,6 +57,10 @@ def test_the_temperature_has_the_least_loss_of_a_grid_and_every_set_weighs_alike
 
     found = fit_temperature(sets)
     assert loss(found) <= min(loss(value) for value in np.geomspace(0.05, 20, 200)) + 1e-6
+    # Labels that are always right, or always wrong.
+    logits, labels = torch.eye(3).repeat(4, 1) * 5, torch.arange(3).repeat(4)
+    assert 0.05 <= fit_temperature([(logits, labels)]) < 0.5
+    assert 10 < fit_temperature([(logits, (labels + 1) % 3)]) <= 20
 
 
 def test_a_temperature_changes_probabilities_and_no_prediction_and_is_stored_and_exported(
@@ -112,14 +104,10 @@ def test_the_gain_is_the_line_that_numpy_fits():
     far = [found.estimate(value, frames=12).expected for value in (0.3, -0.3)]
     assert sorted(far) == pytest.approx([gains.min(), gains.max()], rel=1e-3)
     assert estimate.frames == 12
-
-
-def test_without_other_frames_the_estimate_is_that_of_all_source_subjects():
-    episodes = [episode(number, before=0.5, after=after) for number, after in enumerate((0.4, 0.6, 0.9))]
-    found = fit_reliability(episodes, ODDS)
+    # Without other frames it is that of all source subjects.
     estimate = found.estimate(None)
-    assert estimate.expected == pytest.approx(np.mean([-0.1, 0.1, 0.4]), abs=1e-6)
-    assert (estimate.chance, estimate.frames) == (pytest.approx(2 / 3), 0)
+    assert estimate.expected == pytest.approx(gains.mean(), abs=1e-6)
+    assert (estimate.chance, estimate.frames) == (1, 0)
 
 
 def test_the_statistics_of_a_clip_are_what_they_say(bundle, clip, table):
@@ -184,9 +172,7 @@ def test_a_bundle_with_enough_source_subjects_knows_itself(bundle, table, small_
 def test_the_target_changes_nothing_of_it_and_the_same_seed_gives_the_same(bundle, table, small_bundle):
     spoilt = replace(table, embeddings=np.where((table.subject == 10)[:, None], 1e3, table.embeddings))
     again = small_bundle(spoilt.without("s10"), methods=["pft"])
-    ours, theirs = bundle.extras["pft"], again.extras["pft"]
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert all(torch.equal(tensor, again.extras["pft"][name]) for name, tensor in bundle.extras["pft"].items())
 
 
 def test_the_mean_gain_is_over_people_with_students_interval():
@@ -233,28 +219,18 @@ def test_where_adapting_did_not_help_source_people_the_source_model_is_used_unle
 def test_the_parts_are_weighed_as_they_did_best_on_held_out_source_people(table, bundle, small_bundle):
     chosen = float(bundle.extras["pft"]["balance"])
     assert chosen == bundle.config.pretrain.balance
-    assert (
-        make_method("pft")
-        .source_gain(bundle)
-        .sentence()
-        .endswith(f"{100 - 100 * chosen:.0f} % linear, {100 * chosen:.0f} % MLP")
-    )
+    said = f"{100 - 100 * chosen:.0f} % linear, {100 * chosen:.0f} % MLP"
+    assert make_method("pft").source_gain(bundle).sentence().endswith(said)
     assert make_method("pft-mlp").source_gain(bundle).sentence().endswith("held out")
-    assert chosen in BALANCES
     scores = {}
     for balance in BALANCES:
         values = {"pretrain.learn_balance": False, "pretrain.balance": balance}
         fixed = small_bundle(table.without("s10"), values, methods=["pft"])
         scores[balance] = float(fixed.extras["pft"]["joint.after"])
-        same = all(
-            torch.allclose(tensor, fixed.translator.state_dict()[name], atol=1e-6)
-            for name, tensor in bundle.translator.state_dict().items()
-        )
-        assert same is (balance == chosen)
-    assert scores[chosen] == max(scores.values())
-    assert float(bundle.extras["pft"]["joint.after"]) == pytest.approx(scores[chosen])
-    part = make_method("pft-mlp").translator(bundle)
-    other = make_method("pft-mlp").translator(fixed)
+        pairs = zip(bundle.translator.parameters(), fixed.translator.parameters(), strict=True)
+        assert all(torch.allclose(*pair, atol=1e-6) for pair in pairs) is (balance == chosen)
+    assert scores[chosen] == max(scores.values()) == pytest.approx(float(bundle.extras["pft"]["joint.after"]))
+    part, other = (make_method("pft-mlp").translator(made) for made in (bundle, fixed))
     torch.testing.assert_close(part.last.weight, other.last.weight)
 
 

@@ -9,13 +9,7 @@ import torch
 from featlab.methods import make_method
 from featlab.methods.fit import make_student
 from featlab.methods.losses.domains import contrastive_discrepancy
-from featlab.methods.sfda_de import (
-    SFDADEConfig,
-    classes_of_clusters,
-    discrepancy_terms,
-    estimate_surrogates,
-    inverse_decay,
-)
+from featlab.methods.sfda_de import SFDADEConfig, classes_of_clusters, discrepancy_terms, estimate_surrogates
 from featlab.protocol.splits import target_of
 
 
@@ -121,8 +115,6 @@ def adapt(bundle, rows, *, seed=0, **options):
 
 
 def test_batch_norm_has_its_own_rate_and_weight_decay_is_applied(bundle, mine, monkeypatch):
-    assert [inverse_decay(step) for step in (0, 500, 2000)] == pytest.approx([1.0, 1.25**-2.25, 2.0**-2.25])
-
     def first_step(name, value):
         monkeypatch.setattr(SFDADEConfig, name, value)
         head = adapt(bundle, mine, epochs=1, steps=1).model.head
@@ -136,22 +128,19 @@ def test_batch_norm_has_its_own_rate_and_weight_decay_is_applied(bundle, mine, m
     torch.testing.assert_close(plain - decayed, 1e-3 * 0.5 * bundle.head.linear.weight, atol=1e-6, rtol=1e-3)
 
 
-@pytest.mark.parametrize("term", ["bottleneck", "predictions"])
-def test_each_term_equals_the_discrepancy_of_its_values_and_reaches_all_of_the_bottleneck(term, bundle, mine):
+def test_each_term_equals_the_discrepancy_of_its_values_and_reaches_all_of_the_bottleneck(bundle, mine):
     student = make_student(bundle, "none", 0)
     for parameter in student.parameters_of("bottleneck"):
         parameter.requires_grad_(True)
     features = bundle.projection(torch.from_numpy(mine.embeddings[:12]))
-    drawn_rows = drawn(12, 6).view(3, 4, 6)
-    loss = discrepancy_terms(student, drawn_rows, features)[term]
-    with torch.no_grad():
-        values = [drawn_rows, student.bottleneck(features).view(3, 4, 6)]
-        if term == "predictions":
-            values = [torch.softmax(student.head.classify(z), dim=2) for z in values]
-        torch.testing.assert_close(loss, contrastive_discrepancy(*values))
-    loss.backward()
-    assert all(parameter.grad.abs().max() > 0 for parameter in student.parameters_of("bottleneck"))
-    assert all(parameter.grad is None for parameter in student.parameters_of("classifier"))
+    rows, ours = drawn(12, 6).view(3, 4, 6), student.bottleneck(features).view(3, 4, 6)
+    terms = discrepancy_terms(student, rows, features)
+    torch.testing.assert_close(terms["bottleneck"], contrastive_discrepancy(rows, ours))
+    predicted = [torch.softmax(student.head.classify(z), dim=2) for z in (rows, ours)]
+    torch.testing.assert_close(terms["predictions"], contrastive_discrepancy(*predicted))
+    for term in terms.values():
+        slopes = torch.autograd.grad(term, student.parameters_of("bottleneck"), retain_graph=True)
+        assert all(slope.abs().max() > 0 for slope in slopes)
 
 
 def test_too_few_rows_teach_nothing_and_it_says_so(bundle, mine):

@@ -119,8 +119,6 @@ def poster_style(translated: Tensor, references: Tensor, head: SourceHead) -> Te
     """Return Σ_l ‖μ − μ_ref‖² + ‖σ − σ_ref‖² over T's output and the bottleneck, of two batches of rows."""
     total = translated.new_zeros(())
     for layer in ("embedding", "bottleneck"):
-        ours = style_statistics(layer_values(layer, translated, head))
-        with torch.no_grad():
-            theirs = style_statistics(layer_values(layer, references, head))
+        ours, theirs = (style_statistics(layer_values(layer, rows, head)) for rows in (translated, references))
         total = total + sum(((a - b) ** 2).sum() for a, b in zip(ours, theirs, strict=True))
     return total

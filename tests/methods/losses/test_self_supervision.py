@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from featlab.compute import seeded
 from featlab.methods.losses.self_supervision import (
     DeepCluster,
     SwAV,
@@ -104,10 +105,9 @@ def test_another_view_is_another_frame_within_the_window_or_a_damaged_copy_of_on
     assert not torch.equal(first[0], second[0])
 
 
-def objective_of(kind, rows=20, prototypes=6, width=10):
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        return kind(width, prototypes, rows, generator(3))
+def objective_of(kind):
+    with seeded(0):
+        return kind(10, 6, 20, generator(3))
 
 
 def directions_of(objective):
