@@ -120,7 +120,6 @@ def extract(
             backbone,
             builder,
             batch_size=config.batch,
-            dtype=config.dtype,
             jobs=jobs,
             progress=Progress(len(ordered), done, failed, processes),
             on_progress=on_progress,
