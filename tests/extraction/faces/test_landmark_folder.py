@@ -105,19 +105,6 @@ def test_one_file_for_all_or_for_a_clip_serves_the_images_in_its_folder(tmp_path
         np.testing.assert_allclose(faces_of(root), faces(0, 1, 2, 3))
 
 
-def test_a_part_of_an_image_gets_the_face_in_it_in_its_own_pixels(tmp_path, openface):
-    group = [face(0) + np.array((100, 50)), face(0) / 2 + np.array((110, 60)), face(1) * 4]
-    openface(tmp_path / "group.csv", "face", "012", group)
-    boxes = [(100, 50, 200, 150), (-5, -5, 1000, 1000), (300, 300, 400, 400)]
-    items = [
-        Item(Path("/data/group.jpg"), f"group.jpg#face={row}", "s", None, "v", row, row, box=box)
-        for row, box in enumerate(boxes)
-    ]
-    read = faces_of(tmp_path, items)
-    np.testing.assert_allclose(read[:2], [face(0), face(1) * 4])
-    assert np.isnan(read[2]).all()
-
-
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path, refused):
     for number, (written, *words) in enumerate(
         (
@@ -133,3 +120,6 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path, refused):
             put(root / name, face(0, points))
         with refused(InputError, *words):
             faces_of(root)
+    part = Item(Path("/data/a.jpg"), "a.jpg#face=0", "s", None, "v", 0, 0, box=(0, 0, 9, 9))
+    with refused(InputError, "of whole pictures, and the source takes parts"):
+        faces_of(root, [part])
