@@ -1,6 +1,5 @@
 """Tuning on source subjects: who plays, what is tried, what is kept, what is chosen."""
 
-
 import numpy as np
 import pytest
 
