@@ -185,8 +185,6 @@ def test_history_has_an_entry_an_epoch_with_every_term_and_their_sum(source, tra
         assert set(entry) == {"classification", "style", "expression", "loss"}
         assert entry["loss"] == pytest.approx(sum(entry[name] for name in WEIGHTS), rel=1e-4)
     assert calls == [(epoch + 1, 3, entry["loss"]) for epoch, entry in enumerate(history)]
-    # A batch larger than all pairs is one step an epoch.
-    assert len(pretrained(source, trained, batch=10_000)[1]) == 2
 
 
 @pytest.mark.parametrize("uneven", [False, True])
@@ -224,21 +222,20 @@ def test_a_source_subject_without_neutral_rows_is_left_out_of_pairs_and_bank(tab
     assert not changed(pretrained(other, trained)[0], translator)
 
 
-def test_without_neutral_rows_t_is_not_trained_and_there_is_no_style_bank(table, trained, refused):
-    source = source_of(without_neutral(table, *table.subjects), trained)
+def test_without_neutral_rows_t_is_not_trained_and_nothing_is_prepared(table, people, trained, small_bundle, refused):
+    source, three = source_of(without_neutral(table, *table.subjects), trained), people(subjects=3, classes=3)
     for form in ("mlp", "linear", "joint"):
         with refused(InputError, "neutral rows", "label them"):
             pretrained(source, trained, form=form)
-    with refused(InputError, "neutral rows"):
-        make_style_bank(source, pretrained(source, trained, epochs=0)[0], trained.head)
-
-
-def test_what_needs_neutral_rows_is_not_prepared_without_them(people, small_bundle, refused):
-    table = people(subjects=3, classes=3)
-    options = {"pretrain.epochs": 0, "pretrain.style_bank": "none"}
     for method in ("coral", "referenced"):
         with refused(InputError, method, "neutral"):
-            small_bundle(without_neutral(table, *table.subjects), options, methods=[method])
+            small_bundle(
+                without_neutral(three, *three.subjects),
+                {"pretrain.epochs": 0, "pretrain.style_bank": "none"},
+                methods=[method],
+            )
+    with refused(InputError, "neutral rows"):
+        make_style_bank(source, pretrained(source, trained, epochs=0)[0], trained.head)
 
 
 def test_rows_of_unknown_label_do_not_train_t(table, trained):
@@ -251,12 +248,11 @@ def test_rows_of_unknown_label_do_not_train_t(table, trained):
 
 def test_a_bundle_says_what_it_was_made_of(people, small_bundle, extractor):
     table = people(subjects=4)
-    bundle = small_bundle(table.without("s03"), {"pretrain.style_bank": "centre"}, methods=["pft", "coral"], seed=5)
+    bundle = small_bundle(table.without("s03"), methods=["pft", "coral"], seed=5)
     assert [name in bundle.source_subjects for name in table.subjects] == [True, True, True, False]
     assert (bundle.classes, bundle.neutral, bundle.extractor) == (table.classes, "neutral", extractor)
     assert (bundle.seed, set(bundle.extras), bundle.share.people) == (5, {"coral"}, 0)
     assert len(bundle.history) == bundle.config.pretrain.epochs
-    assert small_bundle(table, {"pretrain.style_bank": "none"}).bank is None
 
 
 def test_another_name_in_the_cache_and_another_order_of_rows_make_no_other_model(people, small_bundle):
