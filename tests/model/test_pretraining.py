@@ -227,13 +227,10 @@ def test_without_neutral_rows_t_is_not_trained_and_nothing_is_prepared(table, pe
     for form in ("mlp", "linear", "joint"):
         with refused(InputError, "neutral rows", "label them"):
             pretrained(source, trained, form=form)
+    untrained = {"pretrain.epochs": 0, "pretrain.style_bank": "none"}
     for method in ("coral", "referenced"):
         with refused(InputError, method, "neutral"):
-            small_bundle(
-                without_neutral(three, *three.subjects),
-                {"pretrain.epochs": 0, "pretrain.style_bank": "none"},
-                methods=[method],
-            )
+            small_bundle(without_neutral(three, *three.subjects), untrained, methods=[method])
     with refused(InputError, "neutral rows"):
         make_style_bank(source, pretrained(source, trained, epochs=0)[0], trained.head)
 
