@@ -43,11 +43,6 @@ def mapped(adapted, monkeypatch):
     return make
 
 
-@pytest.fixture
-def drawn_map(mapped):
-    return mapped()
-
-
 def projected(adapted, table):
     projection = adapted.bundle.projection
     return (table.embeddings - projection.mean.numpy()) @ projection.components.numpy()
@@ -158,7 +153,8 @@ def points(item, panel, group):
     return np.column_stack([item.columns["x"], item.columns["y"]])[wanted]
 
 
-def test_all_panels_share_one_embedding_of_rows_that_were_not_adapted_on(adapted, drawn_map):
+def test_all_panels_share_one_embedding_of_rows_that_were_not_adapted_on(adapted, mapped):
+    drawn_map = mapped()
     extracted = [points(drawn_map, name, "extracted") for name in METHODS]
     assert all(np.array_equal(extracted[0], other) for other in extracted[1:])
     sources = {name: points(drawn_map, name, "source") for name in METHODS}
@@ -185,9 +181,8 @@ def test_principal_axes_are_those_of_the_source_as_extracted(adapted, views, map
     assert item.axes[1] == f"source PC 2 ({100 * fitted.explained_variance_ratio_[1]:.0f} %)"
 
 
-def test_the_figure_fits_whatever_it_holds_and_the_page_says_what_the_panels_are(
-    adapted, drawn_map, mapped, readable, stored
-):
+def test_the_figure_fits_whatever_it_holds_and_the_page_says_what_the_panels_are(adapted, mapped, readable, stored):
+    drawn_map = mapped()
     one = replace(adapted.people[0], models={"pft": adapted.people[0].models["pft"]})
     few = mapped("pca", 6, 3, person=one)
     for item in (few, drawn_map):
