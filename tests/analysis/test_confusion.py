@@ -96,7 +96,7 @@ def test_subjects_weigh_the_same_whatever_their_frames_draws_and_seeds_and_faile
 
 
 def failed(method, subject, error):
-    return EvaluationRow.failure(method, subject, 0, 0, selection="source-free", error=error)
+    return EvaluationRow(method=method, subject=subject, draw=0, seed=0, selection="source-free", error=error)
 
 
 def test_the_usual_methods_are_shown_where_they_are_there_and_what_fits_no_confusion_is_refused(many, scored, result):

@@ -64,7 +64,7 @@ def test_every_slope_is_a_row_of_the_data_losses_are_counted_and_without_source_
 
 
 def test_the_means_and_intervals_are_those_of_the_summaries(rows, readable):
-    broken = EvaluationRow.failure("shot", "s0", 0, 0, selection="source-free", error="no")
+    broken = EvaluationRow(method="shot", subject="s0", draw=0, seed=0, selection="source-free", error="no")
     summaries = summarise([*rows, broken])
     axes = readable(plot_summary(summaries)).axes[0]
     said = " ".join(axes.get_xlabel().split())

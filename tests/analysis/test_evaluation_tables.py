@@ -35,7 +35,7 @@ POSTER = {
 
 
 def failed(method, subject, error="needs two classes"):
-    return EvaluationRow.failure(method, subject, 0, 0, selection="source-free", error=error)
+    return EvaluationRow(method=method, subject=subject, draw=0, seed=0, selection="source-free", error=error)
 
 
 @pytest.fixture

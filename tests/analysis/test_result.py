@@ -163,7 +163,7 @@ def dicts(rows):
 
 
 def failed(method, subject):
-    return EvaluationRow.failure(method, subject, 0, 0, selection="source-free", error="no")
+    return EvaluationRow(method=method, subject=subject, draw=0, seed=0, selection="source-free", error="no")
 
 
 def test_an_evaluation_leaves_rows_tables_figures_and_sentences_and_their_numbers_beside_them(tmp_path, stored, rows):

@@ -164,12 +164,8 @@ def _tasks(task: Path) -> Callable[[NDArray[np.uint8]], Sequence[Any]]:
             f"{task}: isn't a Face Landmarker bundle that mediapipe can load ({one_line(error)})"
         ) from None
 
-    def vertices(square: NDArray[np.uint8]) -> Sequence[Any]:
-        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=square)
-        faces: Sequence[Any] = landmarker.detect(picture).face_landmarks
-        return faces
-
-    return vertices
+    picture_of = partial(mediapipe.Image, image_format=mediapipe.ImageFormat.SRGB)
+    return lambda square: landmarker.detect(picture_of(data=square)).face_landmarks
 
 
 def _closer(model: Model, image: NDArray[np.uint8], mesh: NDArray[np.float32], seen: int) -> NDArray[np.float32]:

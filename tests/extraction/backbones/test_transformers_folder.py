@@ -51,9 +51,8 @@ def test_a_folder_gives_what_the_librarys_processor_and_model_give(vit, images, 
         plain = reference(folder, batch).pooler_output.numpy()
         np.testing.assert_allclose(backbone.embed(batch, None), plain, atol=2e-5)
     info = backbone.info()
-    assert info.id == "hf:vit"
     line = "RGB, centre square, 32x32 bilinear, mean 0.5 0.4 0.3, std 0.5 0.6 0.7, pooling pooler"
-    assert info.preprocessing == line
+    assert (info.id, info.preprocessing) == ("hf:vit", line)
     assert info.versions["transformers"] == transformers.__version__
     # Tokens can be pooled otherwise, and layers of tokens are tapped.
     hidden = reference(folder, batch).last_hidden_state.numpy()
@@ -61,11 +60,8 @@ def test_a_folder_gives_what_the_librarys_processor_and_model_give(vit, images, 
         other = make_backbone(f"hf:{folder}", pooling=pooling)
         np.testing.assert_allclose(other.embed(batch, None), expected, atol=1e-5)
         assert other.info().fingerprint != info.fingerprint
-    names = [name for name, _ in transformers.AutoModel.from_pretrained(str(folder)).named_modules()]
-    block = next(name for name in names if name.endswith(("layers.1", "layer.1")))
-    output = make_backbone(f"hf:{folder}", layers=(block, "layernorm")).embed(batch, None)
-    assert output.shape == (3, plain.shape[1] + 4 * 16)
-    np.testing.assert_allclose(output[:, : plain.shape[1]], plain, atol=2e-5)
+    output = make_backbone(f"hf:{folder}", layers="layernorm").embed(batch, None)
+    np.testing.assert_allclose(output[:, :-32], plain, atol=2e-5)
     np.testing.assert_allclose(output[:, -32:-16], hidden.mean(axis=1), atol=1e-5)
     np.testing.assert_allclose(output[:, -16:], hidden.std(axis=1), atol=1e-5)
     # A moved folder keeps the fingerprint, and other weights change it.
@@ -75,6 +71,26 @@ def test_a_folder_gives_what_the_librarys_processor_and_model_give(vit, images, 
     data[-1] ^= 1
     (moved / "model.safetensors").write_bytes(data)
     assert make_backbone(f"hf:{moved}").info().fingerprint != info.fingerprint
+
+
+def test_a_model_of_the_hub_is_read_as_its_folder(vit, monkeypatch, refused):
+    hub = pytest.importorskip("huggingface_hub", reason="needs the extra hf")
+    folder, asked = vit(), []
+    monkeypatch.setattr(hub, "snapshot_download", lambda *args, **more: asked.append((args, more)) or folder)
+    assert make_backbone("hf:owner/vit@v1").info() == make_backbone(f"hf:{folder}").info()
+    ((args, more),) = asked
+    assert (args, more["revision"]) == (("owner/vit",), "v1")
+    assert not any("bin" in pattern for pattern in more["allow_patterns"])
+
+    def no_network(*args, **more):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(hub, "snapshot_download", no_network)
+    for name in ("hf:owner/vit", "clip:ViT-B/32"):
+        with refused(InputError, "no network", "hf download"):
+            make_backbone(name)
+    with refused(ConfigError, "ViT-L/14"):
+        make_backbone("clip:ViT-Z")
 
 
 def test_a_pooler_without_weights_in_the_folder_is_never_used_and_nothing_is_told(vit, images, capfd, refused):

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import NetworkOptions
 from featlab.extraction.backbones.exported_program import load_program
 from featlab.extraction.backbones.modules import small_resnet
 from featlab.extraction.backbones.weights import (
@@ -73,12 +72,12 @@ def test_a_wrong_state_dict_says_how_many_keys_and_which_and_changes_nothing(sta
     state["conv1.weight"] = torch.zeros(4, 1, 3, 3)
     module = Tiny()
     before = state_sha256(module)
-    with pytest.raises(ConfigError) as caught:
-        load_state_dict("tiny", module, state, Path("w.pt"))
-    assert str(caught.value) == (
+    said = (
         "w.pt doesn't fit tiny: keys 2 missing (bn1.bias, bn1.running_mean), 1 unexpected (layer9.weight), "
         "1 of another shape (conv1.weight (4, 1, 3, 3) for (4, 3, 5, 5)); of 72 that it has"
     )
+    with refused(ConfigError, said):
+        load_state_dict("tiny", module, state, Path("w.pt"))
     assert state_sha256(module) == before
     # Of another network's, the first keys are named only.
     with refused(ConfigError, "60 missing (conv1.weight, bn1.weight, ", "9 unexpected (block0.w, ", " and 3 more)"):
@@ -88,14 +87,12 @@ def test_a_wrong_state_dict_says_how_many_keys_and_which_and_changes_nothing(sta
 def test_random_weights_have_to_be_asked_for_and_are_always_the_same(refused):
     with refused(ConfigError, "tiny has no weights: name a file with --weights FILE ", " --weights random"):
         module_with_weights("tiny", Tiny, None)
-    torch.manual_seed(123)
-    first, sha = module_with_weights("tiny", Tiny, "random")
-    after = torch.rand(1)
+    state = torch.get_rng_state()
+    shas = [module_with_weights("tiny", Tiny, "random")[1]]
+    assert torch.equal(torch.get_rng_state(), state), "the caller's generator has moved"
     torch.manual_seed(7)
-    second, again = module_with_weights("tiny", Tiny, "random")
-    assert sha == again == state_sha256(first) == state_sha256(second)
-    torch.manual_seed(123)
-    assert torch.equal(torch.rand(1), after), "the caller's generator has moved"
+    shas.append(module_with_weights("tiny", Tiny, "random")[1])
+    assert shas == [state_sha256(built(Tiny))] * 2
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -123,7 +120,6 @@ def test_a_file_that_holds_no_weights_is_one_line(tmp_path, refused):
         ("w.pt", b"", "isn't a file of torch.save"),
         ("w.pt", b"no weights", "isn't a file of torch.save"),
         ("w.pt", b"PK\x03\x04 broken", "isn't a file of torch.save"),
-        ("w.safetensors", b"", "isn't a safetensors file"),
         ("w.safetensors", b"no safetensors", "isn't a safetensors file"),
         ("w.h5", b"", "weights files end in .safetensors, .pt"),
         ("w.pt2", b"", "an exported network is a backbone by itself: pt2:FILE"),
@@ -154,10 +150,7 @@ def test_of_two_networks_in_a_file_one_is_asked_for(tmp_path, state, refused):
     for content, names in (
         ({"state_dict": under("teacher.", other) | under("student.", state)}, ("teacher", "student")),
         ({"epoch": 3, "student": state, "teacher": under("module.", unseen)}, ("student", "teacher.module")),
-        (
-            {"model": state, "model_ema": other, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}},
-            ("model", "model_ema"),
-        ),
+        ({"model": state, "model_ema": other, "optimizer": {0: {"exp_avg": torch.zeros(2)}}}, ("model", "model_ema")),
         ({"state_dict": {"net": {"q": state, "k": other}}}, ("state_dict.net.q", "state_dict.net.k")),
         (state | under("ema.", unseen), (".", "ema")),
     ):
@@ -172,8 +165,6 @@ def test_of_two_networks_in_a_file_one_is_asked_for(tmp_path, state, refused):
             assert torch.equal(module.conv1.weight, wanted["conv1.weight"])
         with refused(ConfigError, "no names of tiny begin with 'nobody.'"):
             load_state_dict("tiny", Tiny(), read, path, "nobody")
-    with refused(ConfigError, "prefix is for a weights file"):
-        NetworkOptions(weights="random", prefix="ema")
 
 
 def test_where_one_network_fits_or_both_are_the_same_nothing_is_asked_and_the_start_is_said(state):

@@ -11,33 +11,6 @@ from featlab.extraction.video import Sampling, VideoTimes, expand_videos, frames
 from featlab.extraction.video.frames import decode_frames
 
 
-def seconds(times):
-    return [times.seconds(place) for place in range(len(times.stamps))]
-
-
-def evenly(frames):
-    return pytest.approx([frame / 25 for frame in range(frames)], abs=1e-9)
-
-
-def test_frames_are_timed_in_the_order_of_showing(tmp_path, make_video):
-    x264 = dict.fromkeys(("a.mp4", "a.mkv", "a.ts", "a.avi"), "libx264")
-    others = {"a.mov": "mpeg4", "a.mpg": "mpeg2video", "a.webm": "libvpx", "a.flv": "flv"}
-    for name, codec in (x264 | others).items():
-        times = probe_video(make_video(tmp_path / name, codec=codec, b_frames=0 if codec == "flv" else 2))
-        assert seconds(times) == evenly(50), name
-        assert times.cut_short is None
-    for name in ("late.mp4", "late.mkv", "late.ts"):  # a late start is second zero
-        times = probe_video(make_video(tmp_path / name, range(30, 60)))
-        assert times.stamps[0] > 0
-        assert seconds(times) == evenly(30)
-    # Frames outside the edit list are not there.
-    trimmed = {"use_editlist": "1", "avoid_negative_ts": "disabled"}
-    assert seconds(probe_video(make_video(tmp_path / "a.mp4", range(-10, 40), file=trimmed))) == evenly(40)
-    stamps = [0, 40, 41, 300, 333, 367, 400, 2000, 2001, 2500]
-    times = probe_video(make_video(tmp_path / "uneven.mkv", stamps, unit=Fraction(1, 1000)))
-    assert seconds(times) == [stamp / 1000 for stamp in stamps]
-
-
 def test_a_file_is_decoded_only_when_its_packets_lack_time_stamps(tmp_path, make_video, monkeypatch):
     path = make_video(tmp_path / "a.mp4")
     with monkeypatch.context() as patch:
@@ -147,7 +120,7 @@ def test_a_value_out_of_range_is_one_line(refused):
                 Sampling(**{name: value})
     assert parse_window("2.0-5.0") == (2.0, 5.0)
     assert parse_window(" 0 - .5 ") == (0.0, 0.5)
-    for text in ("", "2", "2-", "-2-5", "2.0:5.0", "2-5-7", "two-five", "1e3-2e3"):
+    for text in ("", "2", "2-", "-2-5", "2.0:5.0", "2-5-7", "two-five"):
         with refused(ConfigError, "video: expected a window FROM-TO in seconds, for example 2.0-5.0"):
             parse_window(text)
 
