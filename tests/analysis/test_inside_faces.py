@@ -102,22 +102,16 @@ def test_a_folder_that_was_named_in_vain_is_refused(opened, tmp_path):
 
 
 def test_without_photographs_or_when_asked_landmarks_are_drawn_and_the_note_says_what_to_do(opened, tmp_path):
-    faces = find_faces(opened())
-    assert drawn(faces, 0)
-    assert faces.image(1) is None
-    assert "--images DIR" in faces.note
-    assert "landmarks are drawn" in faces.note
-    bare = find_faces(opened(landmarks=False))
-    assert bare.image(0) is None
+    faces, bare = find_faces(opened()), find_faces(opened(landmarks=False))
+    assert (drawn(faces, 0), faces.image(1), bare.image(0)) == (True, None, None)
+    assert "landmarks are drawn in their place (name their folder with --images DIR" in faces.note
     assert "no faces in the figure" in bare.note
     # Photographs that are there change nothing for `landmarks` and `none`.
     pictures(tmp_path / "w" / "data")
-    workspace = opened({"plot.faces": "landmarks"})
-    assert drawn(find_faces(workspace), 0)
-    assert find_faces(workspace, tmp_path / "w" / "data").folder is None
+    faces = find_faces(opened({"plot.faces": "landmarks"}), tmp_path / "w" / "data")
+    assert (drawn(faces, 0), faces.folder, faces.note) == (True, None, "")
     nothing = find_faces(opened({"plot.faces": "none"}))
-    assert [nothing.image(row) for row in range(4)] == [None] * 4
-    assert nothing.note == ""
+    assert ([nothing.image(row) for row in range(4)], nothing.note) == ([None] * 4, "")
     assert "no landmarks" in find_faces(opened({"plot.faces": "landmarks"}, landmarks=False)).note
 
 

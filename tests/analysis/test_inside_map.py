@@ -11,9 +11,9 @@ from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from featlab.analysis.inside import EXTRACTED, View, adapt_people, person_views, pick_rows
+from featlab.analysis.inside import EXTRACTED, View, adapt_people, person_views
 from featlab.analysis.inside import map as module
-from featlab.analysis.inside.map import check_plane, feature_map, map_result, own_class, plane, plot_map
+from featlab.analysis.inside.map import check_plane, feature_map, map_result, own_class, pick_rows, plane, plot_map
 from featlab.errors import ConfigError, InputError
 
 METHODS = ("pft", "sfda-it", "neutral-shift", "referenced")
@@ -41,11 +41,6 @@ def mapped(adapted, monkeypatch):
         return feature_map(adapted, person, by)
 
     return make
-
-
-@pytest.fixture
-def drawn_map(mapped):
-    return mapped()
 
 
 def projected(adapted, table):
@@ -83,24 +78,13 @@ def test_pft_meets_every_source_person_with_their_own_offset(adapted, views):
     assert "own offset" in views["pft"].reference
 
 
-def test_rows_are_picked_evenly_and_rare_groups_keep_all_of_theirs():
-    rng = np.random.default_rng(0)
-    label, subject = rng.integers(0, 3, 900), rng.integers(0, 10, 900)
-    picked = pick_rows([label, subject], 300)
-    assert set(np.bincount(label[picked] * 10 + subject[picked])) == {10}
-    assert (np.diff(picked) > 0).all()
-    one = np.zeros(100, dtype=int)
-    assert np.ptp(np.diff(pick_rows([one], 20))) == 0
-    assert pick_rows([one], 100).tolist() == list(range(100))
-    assert pick_rows([one[:0]], 5).tolist() == []
-    group = np.array([0] * 50 + [1] * 2)
-    assert np.bincount(group[pick_rows([group], 20)]).tolist() == [10, 2]
-    # With more groups than rows every class is still there.
-    label, subject = np.tile(np.arange(7), 200), np.repeat(np.arange(200), 7)
-    picked = pick_rows([label, subject], 140)
-    assert len(picked) == 140
-    assert set(np.bincount(label[picked])) == {20}
-    assert np.bincount(subject[picked]).max() <= 2
+def test_rows_are_picked_evenly_over_classes_and_people():
+    label, subject = np.tile(np.arange(3), 300), np.repeat(np.arange(10), 90)
+    picked = pick_rows(label, subject, 300)
+    assert len(picked) == 300
+    assert np.ptp(np.bincount(label[picked] * 10 + subject[picked])) <= 1
+    assert pick_rows(label, subject, 1000).tolist() == list(range(900))
+    assert pick_rows(label[:0], subject[:0], 5).tolist() == []
 
 
 def scored(source, target, theirs, ours, test):
@@ -158,7 +142,8 @@ def points(item, panel, group):
     return np.column_stack([item.columns["x"], item.columns["y"]])[wanted]
 
 
-def test_all_panels_share_one_embedding_of_rows_that_were_not_adapted_on(adapted, drawn_map):
+def test_all_panels_share_one_embedding_of_rows_that_were_not_adapted_on(adapted, mapped):
+    drawn_map = mapped()
     extracted = [points(drawn_map, name, "extracted") for name in METHODS]
     assert all(np.array_equal(extracted[0], other) for other in extracted[1:])
     sources = {name: points(drawn_map, name, "source") for name in METHODS}
@@ -185,9 +170,8 @@ def test_principal_axes_are_those_of_the_source_as_extracted(adapted, views, map
     assert item.axes[1] == f"source PC 2 ({100 * fitted.explained_variance_ratio_[1]:.0f} %)"
 
 
-def test_the_figure_fits_whatever_it_holds_and_the_page_says_what_the_panels_are(
-    adapted, drawn_map, mapped, readable, stored
-):
+def test_the_figure_fits_whatever_it_holds_and_the_page_says_what_the_panels_are(adapted, mapped, readable, stored):
+    drawn_map = mapped()
     one = replace(adapted.people[0], models={"pft": adapted.people[0].models["pft"]})
     few = mapped("pca", 6, 3, person=one)
     for item in (few, drawn_map):

@@ -81,7 +81,7 @@ def test_csv_and_json_give_back_every_cell_and_json_lines_have_numbers_as_number
         data = json.loads(to_json(table))
         assert [tuple(line) for line in data["rows"]] == list(table.rows)
         assert (data["title"], data["bold"]) == (table.title, [list(marks) for marks in table.bold])
-    broken = EvaluationRow.failure("nrc", "s1", 0, 0, selection="source-free", error="no")
+    broken = EvaluationRow(method="nrc", subject="s1", draw=0, seed=0, selection="source-free", error="no")
     table = per_subject_table([result("pft", "s1", 0.8065), result("pft", "s2", 0.5), broken])
     lines = [json.loads(line) for line in to_jsonl(table).splitlines()]
     assert [tuple(line) for line in lines] == [table.columns] * 2

@@ -12,14 +12,8 @@ from torch import nn
 
 from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
-from featlab.evaluation.run import evaluate_subject
 from featlab.methods import get_method, make_method
-from featlab.methods.disentanglement import (
-    Swap,
-    generator_losses,
-    identity_discriminator_loss,
-    new_disentangler,
-)
+from featlab.methods.disentanglement import Swap, generator_losses, identity_discriminator_loss, new_disentangler
 from featlab.methods.dsfda import draw_codes, train_disentangler
 from featlab.model.head import train_heads
 from featlab.model.networks import SourceHead
@@ -27,11 +21,10 @@ from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import target_of
 
 CLASSES = 3
-QUICK = {"iterations": 4}
 
 
-def adapted(bundle, rows, *, seed=0, **options):
-    return make_method("dsfda", {"dsfda": QUICK | options}).adapt(bundle, target_of(rows), seed=seed)
+def adapted(bundle, rows, **options):
+    return make_method("dsfda", {"dsfda": {"iterations": 4} | options}).adapt(bundle, target_of(rows))
 
 
 def prepare(table, bundle):
@@ -59,9 +52,7 @@ def test_a_class_of_a_single_row_has_no_gaussian_because_its_mean_would_be_the_r
     extras = prepare(source.take(np.setdiff1d(np.arange(len(source)), rare[1:])), bundle)
     assert extras["gaussians.known"].tolist() == [True, True, False]
     assert (extras["gaussians.mean"][2] == 0).all()
-    assert np.isfinite(
-        [entry["loss"] for entry in adapted(replace(bundle, extras={"dsfda": extras}), rows).history]
-    ).all()
+    assert np.isfinite(adapted(replace(bundle, extras={"dsfda": extras}), rows).history[-1]["loss"])
     with refused(InputError, "dsfda", "label the source rows"):
         prepare(replace(source, label=np.full(len(source), -1, dtype=np.int16)), bundle)
 
@@ -102,34 +93,11 @@ def test_every_class_with_a_gaussian_is_drawn_and_codes_follow_it(bundle):
     torch.testing.assert_close(mine.std(dim=0), spread, rtol=0.1, atol=0)
 
 
-@pytest.fixture(scope="module")
-def clear(people):
-    """People whom the source model gets right: it answers neutral to their neutral rows and not to others."""
-    return people(subjects=8, classes=CLASSES, clips=4, frames=10, dim=16, identity=0.5, resting=0.2)
-
-
-@pytest.fixture(scope="module")
-def clear_bundle(clear, small_bundle):
-    return small_bundle(clear.without("s07"), {"head.epochs": 15, "head.bottleneck": 16}, methods=["dsfda"])
-
-
-def test_a_neutral_clip_drifts_to_that_answer_and_gaussians_keep_the_other_classes(clear, clear_bundle):
-    def evaluated(**options):
-        # A hundred times the published rate: what the objective wants shows within seconds.
-        method = make_method("dsfda", {"dsfda": {"known_label": True, "lr": 1e-2, "iterations": 200} | options})
-        return evaluate_subject(clear_bundle, clear.rows_of("s07"), [method])[0]
-
-    before, drifted, kept = evaluated(iterations=0), evaluated(gaussians="none"), evaluated()
-    assert not before.collapsed
-    assert before.non_neutral_recall > 0.9
-    # Which of the other classes are lost, and after how many steps, is one training's luck; that many are is not.
-    assert drifted.neutral_recall == 1
-    assert drifted.non_neutral_recall < 0.5
-    assert not kept.collapsed
-    assert kept.non_neutral_recall > drifted.non_neutral_recall
-
-
-def test_rows_are_labelled_by_the_source_model_or_known_to_be_neutral_and_one_label_is_warned_of(clear, clear_bundle):
+def test_rows_are_labelled_by_the_source_model_or_known_to_be_neutral_and_one_label_is_warned_of(people, small_bundle):
+    # People whom the source model gets right.
+    clear = people(subjects=8, classes=CLASSES, clips=4, frames=10, dim=16, identity=0.5, resting=0.2)
+    values = {"head.epochs": 15, "head.bottleneck": 16}
+    clear_bundle = small_bundle(clear.without("s07"), values, methods=["dsfda"])
     mine = clear.rows_of("s07")
     others = mine.take(mine.label == 2)
     guessed = adapted(clear_bundle, others, gaussians="none")

@@ -118,18 +118,6 @@ def probabilities(rows, classes):
     return torch.softmax(2 * drawn(rows, classes), dim=1)
 
 
-def test_a_bank_holds_no_gradient_and_what_it_was_given_stays_as_it_was():
-    z, p = drawn(4, 3).requires_grad_(), probabilities(4, 2)
-    before = p.clone()
-    bank = NeighbourBank.of(z, p)
-    bank.renew(torch.tensor([1, 3]), 2 * z[:2], p[:2].requires_grad_())
-    assert not bank.directions.requires_grad
-    assert not bank.scores.requires_grad
-    assert torch.equal(p, before)
-    torch.testing.assert_close(bank.directions.norm(dim=1), torch.ones(4))
-    assert torch.equal(bank.scores, before[[0, 0, 2, 1]])
-
-
 def test_neighbours_equal_scikit_learns():
     z = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
     ranked = NearestNeighbors(n_neighbors=6, metric="cosine").fit(z).kneighbors(z, return_distance=False)

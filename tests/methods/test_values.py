@@ -149,10 +149,8 @@ def test_update_says_which_tensors_of_t_move_and_by_default_the_offset(bundle, r
         (searched | {"update": "all"}, last | {"offset", "first.weight", "first.bias"}),
     ):
         model = run("pft", bundle, rows, **options)
-        after = model.model.translator.state_dict()
-        moved = {
-            name for name, tensor in bundle.translator.state_dict().items() if not torch.equal(tensor, after[name])
-        }
+        after, before = model.model.translator.state_dict(), bundle.translator.state_dict()
+        moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
         assert moved == expected
         assert not options or 0 <= min(entry["loss"] for entry in model.history) < model.history[0]["loss"]
         assert model.trainable == sum(after[name].numel() for name in moved)
@@ -162,14 +160,8 @@ def test_losses_that_can_not_be_minimised_are_refused_in_one_line(bundle, rows, 
     for options in ({"update": "last"}, {"layers": ""}):
         with refused(ConfigError, "adapt.pft", "layer"):
             run("pft", bundle, rows, optimiser="lbfgs", **options)
-    for option, value in (
-        ("std", 1),
-        ("consistency", 1),
-        ("anchor", 1),
-        ("update", "all"),
-        ("layers", "embedding"),
-        ("style", 0),
-    ):
+    others = {"std": 1, "consistency": 1, "anchor": 1, "update": "all", "layers": "embedding", "style": 0}
+    for option, value in others.items():
         with refused(ConfigError, "adapt.pft", "closed form", "optimiser"):
             run("pft", bundle, rows, **{option: value})
     with refused(InputError, "pft-poster", "style bank"):
@@ -186,6 +178,9 @@ def test_a_clip_that_is_not_called_neutral_afterwards_is_warned_about(bundle, ta
 def test_the_oracle_learns_the_labels_it_is_given_and_none_it_is_not(bundle, table, probe, refused):
     mine = table.rows_of("s05")
     method = make_method("oracle")
+    start = make_method("oracle", {"oracle": {"iterations": 0}}).adapt(bundle, target_of(mine), labels=mine.label)
+    shifted = run("neutral-shift", bundle, mine.take(mine.label == mine.neutral_code))
+    np.testing.assert_allclose(start.predict_proba(probe), shifted.predict_proba(probe), atol=1e-6)
     model = method.adapt(bundle, target_of(mine), labels=mine.label)
     assert np.mean(model.predict_proba(probe).argmax(axis=1) == mine.label) > 0.9
     assert model.history[-1]["loss"] < model.history[0]["loss"]

@@ -32,8 +32,7 @@ def rows_of(count, width=5, seed=0, shift=0.0):
     return torch.from_numpy(np.random.default_rng(seed).normal(shift, size=(count, width)))
 
 
-def discrepancy(x, y, alpha=None, bandwidth=2.0):
-    weights = marginal_weights(torch.ones(len(x), dtype=x.dtype) if alpha is None else alpha, len(y))
+def discrepancy(x, y, weights, bandwidth=2.0):
     return maximum_mean_discrepancy(exponential_kernel(torch.cat([x, y]), bandwidth), weights)
 
 
@@ -49,29 +48,24 @@ def test_bandwidth_0_is_the_mean_distance_and_has_no_gradient():
     distance = cdist(x.detach().numpy(), x.detach().numpy())
     kernel = exponential_kernel(x)
     np.testing.assert_allclose(kernel.detach(), np.exp(-distance / distance.mean()), rtol=1e-12)
-    given, expected = (
-        torch.autograd.grad(values.sum(), x)[0] for values in (kernel, exponential_kernel(x, float(distance.mean())))
-    )
-    torch.testing.assert_close(given, expected)
+    fixed = exponential_kernel(x, float(distance.mean()))
+    torch.testing.assert_close(*(torch.autograd.grad(values.sum(), x)[0] for values in (kernel, fixed)))
 
 
 def test_discrepancy_equals_sums_over_pairs():
     x = rows_of(5)
-    alpha = torch.tensor([0.5, 0.0, 3.0, 1.0, 1.0], dtype=torch.float64)
     for count, bandwidth in ((1, 0.7), (4, 2.0), (7, 2.0)):
         y = rows_of(count, seed=1, shift=1.0)
-        for weights in (torch.ones(5, dtype=torch.float64), torch.full((5,), 7.0, dtype=torch.float64), alpha):
-            expected = discrepancy_by_kernels(x.numpy(), y.numpy(), weights.numpy(), bandwidth)
+        for alpha in ([1.0] * 5, [7.0] * 5, [0.5, 0.0, 3.0, 1.0, 1.0]):
+            expected = discrepancy_by_kernels(x.numpy(), y.numpy(), alpha, bandwidth)
+            weights = marginal_weights(torch.tensor(alpha).double(), count)
             assert discrepancy(x, y, weights, bandwidth).item() == pytest.approx(expected, abs=1e-12)
-    x, y = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]])
-    assert discrepancy(x, y).item() == pytest.approx(2 - 2 * np.exp(-2.5))
     # A source without a weight is compared with nothing.
-    assert discrepancy(x, y, torch.zeros(1)).item() == 0
+    assert discrepancy(x, y, marginal_weights(torch.zeros(5).double(), 7)).item() == 0
 
 
-def conditional(x, y, first, second, classes=3):
-    weights = class_weights(torch.tensor(first), torch.tensor(second), classes).to(x.dtype)
-    return maximum_mean_discrepancy(exponential_kernel(torch.cat([x, y]), 2.0), weights)
+def conditional(x, y, first, second):
+    return discrepancy(x, y, class_weights(torch.tensor(first), torch.tensor(second), 3).to(x.dtype))
 
 
 def test_conditional_discrepancy_equals_one_of_each_class_alone_and_one_that_lacks_rows_adds_nothing():
@@ -87,12 +81,8 @@ def test_conditional_discrepancy_equals_one_of_each_class_alone_and_one_that_lac
         assert torch.nonzero(values).flatten().tolist() == shared
 
 
-def directions_of(classes, count=16, seed=0):
-    return random_directions(classes, count, torch.Generator().manual_seed(seed)).double()
-
-
 def test_sliced_wasserstein_equals_optimal_assignments_in_any_order():
-    directions = directions_of(4)
+    directions = random_directions(4, 16, torch.Generator().manual_seed(0)).double()
     torch.testing.assert_close(directions.norm(dim=0), torch.ones(16).double())
     for count in (1, 2, 8):
         p, q = rows_of(count, 4), rows_of(count, 4, seed=1)
