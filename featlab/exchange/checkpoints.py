@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from featlab.cache.schema import ExtractorInfo, parse_json
-from featlab.compute import blank
 from featlab.errors import InputError, listed
 from featlab.extraction.backbones.weights import file_sha256, read_state_dict
 from featlab.extraction.items import natural_key
-from featlab.model.networks import SourceHead, Translator, head_from_state
+from featlab.model.networks import SourceHead, Translator, head_from_state, translator_from_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,14 +142,12 @@ def translator_of(checkpoint: Checkpoint, dim: int) -> Translator:
         )
     first, last = _in_order(checkpoint, layers, dim)
     hidden = len(tensors[f"{first}.weight"])
-    translator = blank(lambda: Translator(dim, hidden, residual=False))
     content = {"offset": torch.zeros(dim)}
     for name, layer, width in (("first", first, hidden), ("last", last, dim)):
         content[f"{name}.weight"] = tensors[f"{layer}.weight"]
         content[f"{name}.bias"] = tensors.get(f"{layer}.bias", torch.zeros(width))
     with _fitting(str(path)):
-        translator.load_state_dict(content)
-    return translator.eval().requires_grad_(False)
+        return translator_from_state(content, residual=False)
 
 
 @contextmanager

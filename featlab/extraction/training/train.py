@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +25,12 @@ from featlab.extraction.backbones.exported_program import BackboneMeta, load_pro
 from featlab.extraction.backbones.modules import TAPS, bare_network, resnet18, small_resnet
 from featlab.extraction.backbones.network import Taps, as_embedding
 from featlab.extraction.backbones.weights import file_sha256, load_state_dict, read_state_dict, state_sha256
-from featlab.extraction.items import Failure, Item, class_names, item_order, stays
+from featlab.extraction.items import Failure, IfExists, Item, class_names, item_order, stays
 from featlab.extraction.shards import file_stamp
 from featlab.extraction.training import TrainConfig
 from featlab.extraction.training.data import Images, People, choose_people, load_images
 from featlab.extraction.training.export import export_backbone, read_card
 from featlab.extraction.training.fit import Checkpoint, History, OnEpoch, best_epoch, difference, fit
-
-IfExists = Literal["resume", "error", "overwrite"]
 
 
 def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> tuple[nn.Module, int, tuple[str, ...]]:
@@ -116,7 +114,7 @@ def train_backbone(
     file that an uninterrupted one with as many threads gives.
     """
     start = time.monotonic()
-    kept = stays(out, if_exists, get_args(IfExists))
+    kept = stays(out, if_exists)
     people = choose_people(items, held_out, config.validation, seed)
     source = sorted((item for item in items if item.subject in set(people.source)), key=item_order)
     classes = class_names((item.label for item in source), neutral)

@@ -78,9 +78,16 @@ def test_a_list_of_scores_is_no_embedding_until_it_is_named(made, refused):
     for options, says in (
         ({"node": "flatt"}, "has no value 'flatt' inside; did you mean"),
         ({"output": "scores"}, ".output is called "),
+        ({"layers": "maps"}, "has no layer 'maps' (it has: none that can be tapped)"),
     ):
         with refused(ConfigError, says):
             made(GEMM, **options)
+
+
+def test_weights_beside_the_file_are_part_of_its_hash(made, tmp_path):
+    before, beside = made(POOL, {"beside": True}).info().weights, tmp_path / "weights.data"
+    beside.write_bytes(beside.read_bytes()[:-1] + b"!")
+    assert make_backbone(f"onnx:{tmp_path / 'net.onnx'}").info().weights != before
 
 
 def test_what_is_short_or_ends_otherwise_or_is_named_an_embedding_is_taken(made, refused):

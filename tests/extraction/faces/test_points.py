@@ -195,16 +195,3 @@ def test_landmarks_that_do_not_fit_their_pictures_are_refused_and_shares_can_be_
     ):
         with refused(ConfigError, says):
             found(clip, **{"landmarks": path} | options)
-
-
-def test_a_table_of_several_faces_follows_one_person(clip, tmp_path, of_frames):
-    # Two people cross, twelve frames, and the numbers of the tool's tracks change hands.
-    other = np.stack([FACE * 0.9 + (60 - 4 * number, 3) for number in range(1, 13)])
-    mine = FACE + np.stack([(5 * number - 10, 0) for number in range(1, 13)])[:, None]
-    both = np.stack([(mine, other)[(place + who) % 2][place] for place in AS_TEXT for who in range(2)])
-    path = of_frames(tmp_path / "several.csv", [rank // 2 + 1 for rank in range(24)], both)
-    inputs, points, places = found(clip, path, face="track")
-    np.testing.assert_allclose(points, mine[places], atol=1e-3)
-    said = "more than one face in 12 frames of 1 person (zoë: 12); one person a clip was followed"
-    assert said in inputs.warnings[-1]
-    assert inputs.face_counts.tolist() == [2] * 12
