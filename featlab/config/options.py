@@ -214,6 +214,15 @@ def _number(key: str, kind: Any, value: Any) -> Any:
     return number
 
 
+def value_text(value: Any) -> str:
+    """Return a value as ``--set`` and ``featlab.toml`` understand it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 class Registry(Generic[T]):
     """What the names that an option may have stand for, found lazily: a module is imported when its name is asked for.
 

@@ -62,12 +62,11 @@ def write_faces(
     clips = list(itertools.product(range(config.people), config.classes, range(config.clips)))
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("path", "subject", "label", "video", "frame", "intensity"))
-    died = f"{folder}: a worker process died (out of memory?); draw again with fewer jobs"
     try:
         (folder / "frames").mkdir(parents=True, exist_ok=True)
         manifest.unlink(missing_ok=True)
         write = partial(_write_clip, folder, config)
-        with closing(run_in_order(write, clips, jobs=worker_count(jobs, len(clips)), died=lambda _: died)) as drawn:
+        with closing(run_in_order(write, clips, jobs=worker_count(jobs, len(clips)), name=lambda _: folder)) as drawn:
             for done, ((person, label, clip), (points, intensity)) in enumerate(drawn, start=1):
                 landmarks.append(points)
                 video = _video(person, label, clip)

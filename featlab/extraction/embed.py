@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from featlab.cache.table import LARGEST, FeatureTable, usable_rows
 from featlab.cache.writer import CacheBuilder
 from featlab.config.analysis import EngineConfig
-from featlab.engine import died_near, run_all, run_in_order
+from featlab.engine import run_all, run_in_order
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation, make_backbone
 from featlab.extraction.decode import Pixels, read_pixels
@@ -72,9 +72,7 @@ def embed_shards(
     tell = on_progress or (lambda now: None)
     dim: int | None = None
     worst = 0.0
-    embed = elsewhere or partial(
-        run_in_order, _task(backbone), jobs=jobs, died=lambda batch: died_near(batch.items[0].name)
-    )
+    embed = elsewhere or partial(run_in_order, _task(backbone), jobs=jobs, name=lambda batch: batch.items[0].name)
     with closing(embed(_batches(shards, batch_size))) as results:
         for index, group in groupby(results, key=lambda pair: pair[0].shard):
             shard, size = shards[index], 0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_bytes
 from featlab.config.options import Registry
-from featlab.engine import OnProgress, died_near, run_in_order, worker_count
+from featlab.engine import OnProgress, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
@@ -118,8 +118,8 @@ def _detect_shards(
     total = sum(len(shard.items) for shard in shards)
     done = total - sum(len(shard.items) for shard in todo)
     tell(done, total)
-    work, died = partial(_detect, detector), (lambda shard: died_near(shard.items[0].name, " while looking for faces"))
-    with closing(run_in_order(work, todo, jobs=jobs, died=died)) as results:
+    work = partial(_detect, detector)
+    with closing(run_in_order(work, todo, jobs=jobs, name=lambda shard: shard.items[0].name)) as results:
         for shard, part in results:
             _save(files[shard.key], part, shard.key)
             found[shard.key] = part

@@ -171,9 +171,8 @@ def probe_videos(
         return {}
     import_av()
     read: dict[Path, VideoTimes | str] = {}
-    died = "a worker process died near {}; is it a whole video?".format
     # Starting a worker process takes as long as reading the time stamps of some videos.
-    with closing(run_in_order(_probe, paths, jobs=worker_count(jobs, len(paths) // 8), died=died)) as results:
+    with closing(run_in_order(_probe, paths, jobs=worker_count(jobs, len(paths) // 8), name=str)) as results:
         for path, times in results:
             read[path] = times
             if on_progress is not None:
