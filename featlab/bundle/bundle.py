@@ -9,7 +9,6 @@ subjects/<id>/       what adapting to one person changed
 from __future__ import annotations
 
 import hmac
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -49,9 +48,7 @@ class KeyedNames:
         return cls(key, tuple(sorted({_hash(key, name) for name in names})))
 
     def __contains__(self, name: str) -> bool:
-        wanted = _hash(self.key, name)
-        place = bisect_left(self.hashes, wanted)
-        return self.hashes[place : place + 1] == (wanted,)
+        return _hash(self.key, name) in self.hashes
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -239,21 +236,21 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
 
 def _check_consistent(bundle: Bundle) -> None:
     projection, head, bank = bundle.projection, bundle.head, bundle.bank
-    dim, width = projection.components.shape[1], head.linear.out_features
-    if (head.linear.in_features, len(head.classifier.bias)) != (dim, len(bundle.classes)):
-        raise ValueError(f"the head doesn't fit {dim} features and {len(bundle.classes)} classes")
+    (_, dim), width = projection.components.shape, head.linear.out_features
+    shapes = [
+        ("head", (head.linear.in_features, len(head.classifier.bias)), (dim, len(bundle.classes))),
+        ("projection.mean", projection.mean.shape, projection.components.shape[:1]),
+    ]
+    if bank is not None:
+        for layer, columns in zip(LAYERS, (dim, dim, width), strict=True):
+            shapes += [(f"style bank: {layer}", statistic.shape, (columns,)) for statistic in bank.layers[layer]]
+        if bank.people is not None:
+            shapes.append(("style bank: people", bank.people.shape, (max(1, len(bank.people)), dim)))
+    for name, shape, wanted in shapes:
+        if tuple(shape) != tuple(wanted):
+            raise ValueError(f"{name} has shape {tuple(shape)}, not {tuple(wanted)}")
     if bundle.neutral not in bundle.classes:
         raise ValueError(f"neutral {bundle.neutral!r} is not one of the classes")
-    if projection.mean.shape != projection.components.shape[:1]:
-        raise ValueError("projection.mean does not fit projection.components")
-    if bank is None:
-        return
-    for layer, columns in zip(LAYERS, (dim, dim, width), strict=True):
-        for statistic in bank.layers[layer]:
-            if statistic.shape != (columns,):
-                raise ValueError(f"style bank: {layer} has shape {tuple(statistic.shape)}")
-    if bank.people is not None and (bank.people.ndim != 2 or bank.people.shape[1] != dim or not len(bank.people)):
-        raise ValueError(f"style bank: people has shape {tuple(bank.people.shape)}")
 
 
 def bundle_card(bundle: Bundle) -> str:
