@@ -150,10 +150,12 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         raise BundleError(f"{path}: format {version} is newer than this featlab's ({BUNDLE_FORMAT}); update featlab")
     if version < BUNDLE_FORMAT:
         raise BundleError(f"{path}: format {version} is of a featlab before 0.2.0; run featlab pretrain again")
-    tensors = read_tensors(folder / _MODEL, device, digest=meta.get("tensors"))
     try:
-        return _assemble(meta, tensors, device)
-    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        _, tensors = read_tensors(folder / _MODEL, digest=meta.get("tensors"))
+        return _assemble(meta, {name: tensor.to(device) for name, tensor in tensors.items()}, device)
+    except BundleError:
+        raise
+    except (AttributeError, LookupError, OSError, TypeError, RuntimeError, ValueError) as error:
         raise BundleError(f"{folder}: damaged or incomplete ({one_line(error)}); run featlab pretrain again") from error
 
 

@@ -9,7 +9,7 @@ from featlab.bundle.files import (
     ADAPTATION_FORMAT,
     adaptation_folder,
     load_adaptation,
-    open_tensors,
+    read_tensors,
     save_adaptation,
     write_tensors,
 )
@@ -34,7 +34,7 @@ def edit(change):
 
     def changed(folder):
         path = folder / "adaptation.safetensors"
-        about, tensors = open_tensors(path)
+        about, tensors = read_tensors(path)
         change(tensors, about)
         write_tensors(path, tensors, about)
 
