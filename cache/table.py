@@ -122,12 +122,6 @@ class FeatureTable:
         """The label code of the neutral class."""
         return self.classes.index(self.neutral)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes held by the arrays (names and paths not counted)."""
-        arrays = (self.embeddings, self.label, self.subject, self.video, self.frame, self.landmarks)
-        return sum(array.nbytes for array in arrays if array is not None)
-
     def take(self, index: RowIndex) -> FeatureTable:
         """Return the rows that `index` (a bool mask, int indices or a slice) picks, in its order; names unchanged.
 
