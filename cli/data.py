@@ -54,9 +54,6 @@ def calibrate(
             metavar="LABEL|video:NAME,…|FILE", help="Which rows rest: a label, videos (* and ? fit any), or a table."
         ),
     ] = "neutral",
-    mean: Annotated[
-        bool, Option("--mean", help="Means and standard deviations; default: medians and a robust spread.")
-    ] = False,
     mark: Annotated[float, Option(metavar="VALUE", help="The value that is looked for in each person.")] = 0.5,
     plots: PlotsOption = True,
 ) -> None:
@@ -75,7 +72,7 @@ def calibrate(
     resting = calibration.resting_rows(
         rows, neutral, lambda path: calibration.read_recordings(path, None, selection, "", **how)[0]
     )
-    found = rest_of(rows, resting, mean=mean)
+    found = rest_of(rows, resting)
     if len(found.left_out) == len(set(rows.index.subject)):
         raise InputError(f"{neutral} has a neutral frame of nobody in {table}; people need the same names in both")
     rest_file = out.with_suffix(".rest.csv")

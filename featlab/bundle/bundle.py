@@ -21,10 +21,10 @@ from torch import Tensor
 from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text, check_sum
 from featlab.cache.schema import ExtractorInfo, as_markdown, one_form
-from featlab.compute import blank, stable_hash
+from featlab.compute import stable_hash
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError, one_line
-from featlab.model.networks import Projection, SourceHead, Translator, head_from_state, head_map
+from featlab.model.networks import Projection, SourceHead, Translator, head_from_state, head_map, translator_from_state
 from featlab.model.style_bank import LAYERS, CarriedShare, StyleBank, membership_sentence
 from featlab.protocol.splits import check_disjoint
 
@@ -167,8 +167,6 @@ def _tensors(bundle: Bundle) -> dict[str, Tensor]:
     if bundle.bank is not None:
         for layer, (mean, std) in bundle.bank.layers.items():
             tensors |= {f"bank.{layer}.mean": mean, f"bank.{layer}.std": std}
-        if bundle.bank.people is not None:
-            tensors["bank.people"] = bundle.bank.people
     for method, extra in bundle.extras.items():
         tensors |= {f"extras.{method}.{name}": tensor for name, tensor in extra.items()}
     return tensors
@@ -203,26 +201,25 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     def under(prefix: str) -> dict[str, Tensor]:
         return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
-    dim = tensors["projection.components"].shape[1]
     projection = Projection(tensors["projection.mean"], tensors["projection.components"])
     head = head_from_state(under("head.")).to(device)
-    hidden, residual = int(meta["translator"]["hidden"]), bool(meta["translator"]["residual"])
-    translator = blank(lambda: Translator(dim, hidden, residual=residual))
-    translator.to(device).load_state_dict(under("translator."))
+    translator = translator_from_state(under("translator."), residual=bool(meta["translator"]["residual"]))
     bank = None
     if meta["bank"] is not None:
         layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in LAYERS}
-        bank = StyleBank(layers, int(meta["bank"]["people"]), tensors.get("bank.people"))
+        bank = StyleBank(layers, int(meta["bank"]["people"]))
     share, people = meta["carried_share"], meta["source_subjects"]
+    # An option of 0.2.0 that nothing reads any more.
+    config = {key: value for key, value in flat_values(meta["config"]).items() if key != "pretrain.bank_rows"}
     bundle = Bundle(
         projection=projection,
         head=head,
-        translator=translator.eval().requires_grad_(False),
+        translator=translator.to(device),
         classes=tuple(meta["classes"]),
         neutral=str(meta["neutral"]),
         extractor=ExtractorInfo.from_dict(meta["extractor"]),
         source_subjects=KeyedNames(str(people["key"]), tuple(sorted(map(str, people["hashes"])))),
-        config=Config().with_values(flat_values(meta["config"]), _META),
+        config=Config().with_values(config, _META),
         seed=int(meta["seed"]),
         share=CarriedShare(float(share["value"]), int(share["people"]), tuple(map(float, share["losses"]))),
         bank=bank,
@@ -241,13 +238,12 @@ def _check_consistent(bundle: Bundle) -> None:
     (_, dim), width = projection.components.shape, head.linear.out_features
     shapes = [
         ("head", (head.linear.in_features, len(head.classifier.bias)), (dim, len(bundle.classes))),
+        ("translator", bundle.translator.offset.shape, (dim,)),
         ("projection.mean", projection.mean.shape, projection.components.shape[:1]),
     ]
     if bank is not None:
         for layer, columns in zip(LAYERS, (dim, dim, width), strict=True):
             shapes += [(f"style bank: {layer}", statistic.shape, (columns,)) for statistic in bank.layers[layer]]
-        if bank.people is not None:
-            shapes.append(("style bank: people", bank.people.shape, (max(1, len(bank.people)), dim)))
     for name, shape, wanted in shapes:
         if tuple(shape) != tuple(wanted):
             raise ValueError(f"{name} has shape {tuple(shape)}, not {tuple(wanted)}")

@@ -81,7 +81,8 @@ def option(default: Any, help: str | None = None, **declared: Any) -> Any:
 class Options:
     """Base of a frozen dataclass of options: every field is checked when one is made.
 
-    ``where`` is the section that it is read from, such as ``adapt.pft``; messages then name ``adapt.pft.lr``.
+    ``where`` is the section that it is read from, such as ``adapt.pft``; messages then name ``adapt.pft.lr``. A plain
+    class attribute is a value that can't be set, and is refused under its name.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
@@ -166,6 +167,9 @@ def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
             gone = getattr(config, "removed", {}).get(key)
             if gone is not None:
                 raise ConfigError(f"{where}.{key} is no more: {gone}")
+            fixed = getattr(type(config), key, None)
+            if isinstance(fixed, str | int | float) and not key.startswith("_"):
+                raise ConfigError(f"{where}.{key} can't be set: it is always {fixed}")
             raise ConfigError(f"unknown key {where}.{key}{closest(key, known)}; known: {', '.join(known) or 'none'}")
         if isinstance(value, bool) and options_of(type(config))[key].choices:
             # Some were switches once: the message then names what there is now.

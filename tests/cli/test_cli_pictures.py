@@ -23,7 +23,7 @@ PICTURES = {
     ),
     "plot neighbours --subject s041": ("plot-neighbours-s041", ["neighbours-s041"], "spread", "s041"),
     "plot style --targets s040,s041 --methods pft": ("plot-style", ["style-pft"], "style", "features"),
-    "branches --targets 4 --name mine": ("mine", ["branches"], "branches", "chance 25.0 %"),
+    "branches --targets 4 --name mine": ("mine", ["branches"], "branches", "Features before T"),
     "complexity --methods source-only,pft --targets 2 --repeat 1 --batch 8": (
         *("complexity", ["complexity"], "complexity"),
         "Computational complexity",
@@ -70,7 +70,7 @@ def test_pairs_are_of_every_strategy_there_is_and_of_nobody_who_is_held_out(
     folder, run_well, table, extractor, lines_of
 ):
     flags = ("plot", "pairs", "--rows", "2", "--label-rule", "same", "--subject", "s038")
-    assert "the cache names no images: landmarks are drawn" in run_well(*flags).stderr
+    assert "no images beside the cache: landmarks are drawn" in run_well(*flags).stderr
     rows = lines_of("results/plot-pairs/pairs.csv")
     assert [row["strategy"] for row in rows] == ["random"] * 2 + ["cosine"] * 2 + ["landmark"] * 2
     assert "s038" not in {row[side] for row in rows for side in ("row_subject", "reference_subject")}
@@ -107,7 +107,7 @@ def test_images_beside_the_cache_named_by_flag_and_by_file_are_found(pictured, r
     Path("featlab.toml").write_text('[plot]\nimages = "elsewhere"\n', encoding="utf-8")
     for row in range(1, len(table)):
         Path("elsewhere", "frames", f"{row}.png").unlink()
-    assert "2 images are not in elsewhere: their landmarks are drawn" in run(*flags).stderr
+    assert "missing or damaged in elsewhere: 2 images; landmarks are drawn" in run(*flags).stderr
 
 
 def test_confusion_takes_the_newest_or_named_results_and_methods(evaluated, run_well, run_json):

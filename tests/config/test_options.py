@@ -96,7 +96,7 @@ def test_an_option_that_others_make_inert_is_refused_if_it_was_given(refused):
     [
         ({"lr": 0.1}, "lr", "adapt.pft.optimiser = adam"),
         ({"batch": 4, "optimiser": "lbfgs"}, "batch", "adapt.pft.optimiser = adam"),
-        ({"bank": "nearest", "optimiser": "adam"}, "bank", "adapt.pft.optimiser = closed"),
+        ({"weighting": "mean", "optimiser": "adam"}, "weighting", "adapt.pft.optimiser = closed"),
         ({"style": 2}, "style", "adapt.pft.optimiser = lbfgs or adapt.pft.optimiser = adam"),
     ],
 )
