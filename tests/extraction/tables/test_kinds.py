@@ -135,7 +135,7 @@ def test_row_numbers_of_pandas_are_no_features(tmp_path, table, run):
     report = run(table(Label=["rest"] * 12, Frame=[*range(12)], f=draws()))
     assert (report.columns, report.notes[1]) == (("f",), "not read: Label, Frame; names of columns are in lower case")
     numbers = ("Unnamed: 0", "Unnamed: 0.1", "level_0", "index", "__index_level_0__", "rownames")
-    assert run(table(**dict.fromkeys(numbers, [*range(12)]), f=draws())).columns == ("f",)
+    assert run(table(**{key: [*range(12)] for key in numbers}, f=draws())).columns == ("f",)
     kept = arrow.table(NAMES | {"f": draws(), "person_code": [3] * 12})
     about = json.dumps({"index_columns": ["person_code", "subject"], "columns": []})
     parquet.write_table(kept.replace_schema_metadata({"pandas": about}), tmp_path / "x.parquet")
