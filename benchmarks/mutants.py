@@ -58,7 +58,7 @@ MUTANTS = (
     ),
     ("featlab/model/pretrain.py", "/ (total - total // 2)", "/ total", "tests/model"),
     ("featlab/model/pretrain.py", "share * (source.centre - means)", "share * (means - source.centre)", "tests/model"),
-    ("featlab/model/networks.py", "weight * part.last.weight for", "part.last.weight for", "tests/model"),
+    ("featlab/model/pretrain.py", "weight * part.last.weight for", "part.last.weight for", "tests/model"),
     ("featlab/model/linear.py", "penalty / 2 *", "penalty *", "tests/model"),
     ("featlab/model/linear.py", "share * (rest.centre", "share * (0 * rest.centre", "tests/model"),
     ("featlab/methods/pft/validation.py", "test = mine[~torch.isin(mine, adapt)]", "test = mine", "tests/methods"),

@@ -148,7 +148,7 @@ def train(
     neutral: Annotated[str | None, Option(metavar="NAME", help="The neutral label; default: the layout's.")] = None,
     out: Annotated[Path, Option("--out", "-o", metavar="FILE.pt2", help="The file to write.")] = Path("backbone.pt2"),
     if_exists: Annotated[
-        str, Option(metavar="resume|error|overwrite", help="When the file or a begun run is there.")
+        str, Option(metavar="resume|overwrite", help="When the file or a begun run is there.")
     ] = "resume",
     arch: Annotated[
         str | None,

@@ -57,7 +57,7 @@ def tune(
         plan = plan_tuning(workspace, reported, searched, trials=trials, folds=folds)
         if apply:
             # Refused now rather than after hours.
-            _edited(root, method, {**searched.fixed, **dict(plan.candidates[0].values)})
+            _edited(root, method, {**searched.fixed, **dict(plan.candidates[0])})
         reused, runs = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
         _tell_plan(plan, reused, runs, output)
         rows = run_tuning(plan, **session.where(workspace, bars.of("tune")))

@@ -250,7 +250,9 @@ def cost_table(summaries: Sequence[MethodSummary]) -> Table:
 def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table:
     """Return one line a method, the best first: its average rank and the groups that it belongs to."""
     columns = [
-        Column[tuple[str, float, range]]("Method", lambda line: method_name(line[0], selections[line[0]]), text=True),
+        Column[tuple[str, float, list[int]]](
+            "Method", lambda line: method_name(line[0], selections[line[0]]), text=True
+        ),
         Column("Rank", lambda line: number_text(line[1], 2)),
         Column("Groups", lambda line: _group_text(line[2])),
     ]
@@ -266,7 +268,7 @@ def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table
     return make_table("Average rank of the macro F1", columns, lines, notes=notes)
 
 
-def _group_text(group: range) -> str:
+def _group_text(group: list[int]) -> str:
     """Return ``2–4`` for the groups 2, 3 and 4."""
     if not group:
         return MISSING

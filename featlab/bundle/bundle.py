@@ -22,10 +22,10 @@ from torch import Tensor
 from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text, check_sum
 from featlab.cache.schema import ExtractorInfo, as_markdown, one_form
-from featlab.compute import blank, stable_hash
+from featlab.compute import stable_hash
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError, one_line
-from featlab.model.networks import Projection, SourceHead, Translator, head_from_state, head_map
+from featlab.model.networks import Projection, SourceHead, Translator, head_from_state, head_map, translator_from_state
 from featlab.model.style_bank import LAYERS, CarriedShare, StyleBank, membership_sentence
 from featlab.protocol.splits import check_disjoint
 
@@ -202,12 +202,9 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     def under(prefix: str) -> dict[str, Tensor]:
         return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
-    dim = tensors["projection.components"].shape[1]
     projection = Projection(tensors["projection.mean"], tensors["projection.components"])
     head = head_from_state(under("head.")).to(device)
-    hidden, residual = int(meta["translator"]["hidden"]), bool(meta["translator"]["residual"])
-    translator = blank(lambda: Translator(dim, hidden, residual=residual))
-    translator.to(device).load_state_dict(under("translator."))
+    translator = translator_from_state(under("translator."), residual=bool(meta["translator"]["residual"]))
     bank = None
     if meta["bank"] is not None:
         layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in LAYERS}
@@ -218,7 +215,7 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     bundle = Bundle(
         projection=projection,
         head=head,
-        translator=translator.eval().requires_grad_(False),
+        translator=translator.to(device),
         classes=tuple(meta["classes"]),
         neutral=str(meta["neutral"]),
         extractor=ExtractorInfo.from_dict(meta["extractor"]),
@@ -242,6 +239,8 @@ def _check_consistent(bundle: Bundle) -> None:
     dim, width = projection.components.shape[1], head.linear.out_features
     if (head.linear.in_features, len(head.classifier.bias)) != (dim, len(bundle.classes)):
         raise ValueError(f"the head doesn't fit {dim} features and {len(bundle.classes)} classes")
+    if len(bundle.translator.offset) != dim:
+        raise ValueError(f"the translator doesn't fit {dim} features")
     if bundle.neutral not in bundle.classes:
         raise ValueError(f"neutral {bundle.neutral!r} is not one of the classes")
     if projection.mean.shape != projection.components.shape[:1]:

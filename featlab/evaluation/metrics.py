@@ -103,12 +103,7 @@ def video_scores(
 
 
 BINS = 15
-"""Bins of equal width, as in Guo et al. (2017)."""
-
-
-def bin_edges() -> NDArray[np.float64]:
-    """Return the 16 edges; a bin holds its upper one, and the first holds 0 too."""
-    return np.linspace(0.0, 1.0, BINS + 1)
+"""Bins of equal width, as in Guo et al. (2017); one holds its upper edge, and the first holds 0 too."""
 
 
 def reliability_counts(
@@ -125,7 +120,7 @@ def reliability_counts(
     if (confidence > 1 + 1e-6).any():
         raise InputError("a calibration error takes probabilities, and these go beyond 1")
     right = scores.argmax(axis=1) == labels
-    place = np.clip(np.searchsorted(bin_edges(), confidence, side="left") - 1, 0, BINS - 1)
+    place = np.clip(np.searchsorted(np.linspace(0.0, 1.0, BINS + 1), confidence) - 1, 0, BINS - 1)
     columns = [np.bincount(place, weights=values, minlength=BINS) for values in (None, confidence, right)]
     return np.column_stack(columns).astype(np.float64)
 
@@ -152,11 +147,6 @@ def smooth_probabilities(
     """
     check_window("smoothing", window)
     rows = len(probabilities)
-    if probabilities.ndim != 2 or video.shape != (rows,) or frame.shape != (rows,):
-        raise InputError(
-            f"probabilities of shape {probabilities.shape} need {rows} values of video and frame, got "
-            f"{video.shape} and {frame.shape}"
-        )
     if window <= 1 or not rows:
         return probabilities
     order = np.lexsort((frame, video))

@@ -79,12 +79,6 @@ class EvaluationRow(SubjectMetrics):
         if len(self.confusion) not in (0, len(self.histogram) ** 2):
             raise InputError(f"confusion has {len(self.confusion)} counts, expected {len(self.histogram) ** 2} or none")
 
-    @classmethod
-    def failure(cls, method: str, subject: str, draw: int, seed: int, *, error: str, **more: Any) -> EvaluationRow:
-        """Return the row of a run that failed: every score NaN, every count 0; ``error`` says why, in one line."""
-        error = error or "failed without a message"
-        return cls(method=method, subject=subject, draw=draw, seed=seed, error=error, **more)
-
     def to_dict(self) -> dict[str, Any]:
         """Return a dict that JSON can hold, of whom it is first; NaN becomes ``None``."""
         names = dict.fromkeys(("method", "subject", "draw", "seed", *vars(self)))

@@ -151,13 +151,11 @@ class RankComparison:
     # (first, last) places in ``methods`` of the largest groups that do not differ.
     cliques: tuple[tuple[int, int], ...]
 
-    def groups(self) -> tuple[range, ...]:
+    def groups(self) -> tuple[list[int], ...]:
         """Return for each method the numbers of its cliques, from 1: two methods with one in common do not differ."""
-        # Cliques ascend at both ends, so that those of a method follow each other.
+        cliques = list(enumerate(self.cliques, start=1))
         return tuple(
-            range(
-                1 + sum(last < place for _, last in self.cliques), 1 + sum(first <= place for first, _ in self.cliques)
-            )
+            [number for number, (first, last) in cliques if first <= place <= last]
             for place in range(len(self.methods))
         )
 
@@ -222,10 +220,6 @@ def critical_difference(methods: int, subjects: int, *, level: float = 0.05) -> 
 
     q is the upper quantile of the studentised range of k means with infinite degrees of freedom, divided by √2.
     """
-    if methods < 2 or subjects < 1:
-        raise InputError(f"a critical difference needs two methods and a subject, got {methods} and {subjects}")
-    if not 0.0 < level < 1.0:
-        raise InputError(f"the level of a test lies between 0 and 1, not {level}")
     q = _range_quantile(1.0 - level, methods) / math.sqrt(2.0)
     return q * math.sqrt(methods * (methods + 1) / (6.0 * subjects))
 

@@ -87,20 +87,19 @@ class MethodSummary:
         return {name: jsonable(value) for name, value in vars(self).items()}
 
 
-_SOURCE, _ORACLE = "source-only", "oracle"  # What is compared with, and what marks the top of the gap.
+_SOURCE, _PFT, _ORACLE = "source-only", "pft", "oracle"  # Two that are compared with, and what ends the gap.
 _MEANS = (
     *("macro_f1_all", "accuracy", "balanced_accuracy", "neutral_recall", "non_neutral_recall"),
     *("video_macro_f1", "video_accuracy", "video_balanced_accuracy", "seconds", "iterations", "trainable", "flops"),
 )
 
 
-def summarise(rows: Sequence[EvaluationRow], *, reference: str = "pft") -> list[MethodSummary]:
+def summarise(rows: Sequence[EvaluationRow]) -> list[MethodSummary]:
     """Summarise every method, in the order in which the methods first appear.
 
     Args:
         rows: Results of any number of methods, subjects, draws and seeds. Methods may have different subjects: means
             are over each method's own, every comparison over the (subject, draw) that both have.
-        reference: Name of the second method to compare with, beside source-only.
 
     Returns:
         One summary a method; a method of which every run failed has zero subjects and NaN scores.
@@ -114,7 +113,7 @@ def summarise(rows: Sequence[EvaluationRow], *, reference: str = "pft") -> list[
     finished = {method: [row for row in group if not row.error] for method, group in by_method.items()}
     for method, group in by_method.items():
         _check(method, group)
-    summaries = [_summary(group, finished, reference) for group in by_method.values()]
+    summaries = [_summary(group, finished) for group in by_method.values()]
     scores = shared_scores(rows)
     shared = min(map(len, scores.values()), default=0)
     ranks: dict[str, float] = {}
@@ -122,7 +121,7 @@ def summarise(rows: Sequence[EvaluationRow], *, reference: str = "pft") -> list[
         compared = compare_ranks(scores)
         ranks = dict(zip(compared.methods, compared.ranks, strict=True))
     adjusted = zip(
-        summaries, _family(summaries, "p_vs_source", _SOURCE), _family(summaries, "p_vs_pft", reference), strict=True
+        summaries, _family(summaries, "p_vs_source", _SOURCE), _family(summaries, "p_vs_pft", _PFT), strict=True
     )
     return [
         replace(
@@ -136,13 +135,11 @@ def summarise(rows: Sequence[EvaluationRow], *, reference: str = "pft") -> list[
     ]
 
 
-def _summary(
-    group: Sequence[EvaluationRow], finished: Mapping[str, Sequence[EvaluationRow]], reference: str
-) -> MethodSummary:
+def _summary(group: Sequence[EvaluationRow], finished: Mapping[str, Sequence[EvaluationRow]]) -> MethodSummary:
     rows = finished[group[0].method]
     scores, smoothed = (list(subject_means(rows, name).values()) for name in ("macro_f1", "macro_f1_smoothed"))
     reliability = pooled_reliability(rows)
-    baseline, top, second = (finished.get(name, ()) for name in (_SOURCE, _ORACLE, reference))
+    baseline, top, second = (finished.get(name, ()) for name in (_SOURCE, _ORACLE, _PFT))
     triples = common_subject_means(rows, baseline, top).values()
     against, again = (compare_scores(common_subject_means(rows, other).values()) for other in (baseline, second))
     means: dict[str, Any] = {name: mean(list(subject_means(rows, name).values())) for name in _MEANS}

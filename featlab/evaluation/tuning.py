@@ -52,15 +52,6 @@ class SearchSpace:
         return make_method(self.method, {self.method: {**self.kept, **dict(values)}})
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One configuration."""
-
-    number: int  # From 1; 1 is the default.
-    values: Values  # Of the searched options.
-    changed: int  # How many of them differ from the default.
-
-
 def search_space(
     method: str, *, options: Mapping[str, Any] | None = None, fixed: Collection[str] = (), items: Sequence[str] = ()
 ) -> SearchSpace:
@@ -122,7 +113,7 @@ def _typed(method: type[Method], name: str, values: Sequence[Any]) -> tuple[Any,
     return tuple(dict.fromkeys(convert(f"--space {name}", hint, value) for value in values))
 
 
-def choose_candidates(space: SearchSpace, trials: int, seed: int) -> tuple[Candidate, ...]:
+def choose_candidates(space: SearchSpace, trials: int, seed: int) -> tuple[Values, ...]:
     """Return the configurations to try: the full grid if it is small enough, else a random sample of it.
 
     The default, and what the file sets, are always among them. Points whose values don't go together are left out. A
@@ -133,7 +124,6 @@ def choose_candidates(space: SearchSpace, trials: int, seed: int) -> tuple[Candi
     names, values_of = zip(*space.options, strict=True)
     configs = [space.make(given).config for given in ({}, space.current)]
     found: dict[Values, None] = {tuple((name, getattr(config, name)) for name in names): None for config in configs}
-    base = dict(next(iter(found)))
     whole = space.size <= trials
     points: Iterable[tuple[Any, ...]] = itertools.product(*values_of)
     if not whole:
@@ -150,10 +140,7 @@ def choose_candidates(space: SearchSpace, trials: int, seed: int) -> tuple[Candi
                 found[values] = None
     if len(found) < 2:
         raise ConfigError(f"the space of {space.method} holds nothing but the default; give --space other values")
-    return tuple(
-        Candidate(number, values, sum(value != base[name] for name, value in values))
-        for number, values in enumerate(found, start=1)
-    )
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +152,7 @@ class TuningPlan:
     # not read.
     reported: tuple[str, ...]
     space: SearchSpace  # What is searched.
-    candidates: tuple[Candidate, ...]  # The configurations that are tried, the default first.
+    candidates: tuple[Values, ...]  # The configurations that are tried, numbered from 1, which is the default.
     folds: Mapping[int, tuple[str, ...]]  # Number of a fold to the source subjects who play targets for the others.
     # Source subjects who can't play a target, each with the reason; they are trained on in every fold.
     bystanders: Mapping[str, str]
@@ -182,7 +169,7 @@ class TuningPlan:
         # Options are chosen on whole clips: how a table of results is made is nothing to the choice.
         whole = replace(config.protocol, frames=0, contamination=0.0, smoothing=0)
         source = replace(self.workspace, config=replace(config, protocol=whole)).source(())
-        methods = {str(candidate.number): self.space.make(candidate.values) for candidate in self.candidates}
+        methods = {str(number): self.space.make(values) for number, values in enumerate(self.candidates, start=1)}
         tasks = []
         for playing in self.folds.values():
             others = tuple(name for name in source.subjects if name not in playing)
@@ -246,8 +233,8 @@ def run_tuning(plan: TuningPlan, **where: Unpack[Where]) -> Rows:
     refuse_unfinished(plan.tasks, done)
     rows = {run: row for part in done for run, row in part.items()}
     return {
-        candidate.number: {name: rows[Run(name, 0, 0, str(candidate.number))] for name in plan.subjects}
-        for candidate in plan.candidates
+        number: {name: rows[Run(name, 0, 0, str(number))] for name in plan.subjects}
+        for number in range(1, len(plan.candidates) + 1)
     }
 
 

@@ -166,17 +166,16 @@ def report_tuning(plan: TuningPlan, rows: Rows, command: str = "") -> TuningRepo
         number: {name: group[name].macro_f1 for name in subjects if not group[name].error}
         for number, group in rows.items()
     }
-    trials = []
-    for candidate in plan.candidates:
-        mine, default = scores[candidate.number], scores[1]
-        values = list(mine.values())
+    trials, default = [], scores[1]
+    for number, options in enumerate(map(dict, plan.candidates), start=1):
+        mine, values = scores[number], list(scores[number].values())
         against = compare_scores((score, default[name]) for name, score in mine.items() if name in default)
-        failed = [rows[candidate.number][name] for name in subjects if name not in mine]
+        failed = [rows[number][name] for name in subjects if name not in mine]
         trials.append(
             Trial(
-                number=candidate.number,
-                options=dict(candidate.values),
-                changed=candidate.changed,
+                number=number,
+                options=options,
+                changed=sum(value != dict(plan.candidates[0])[name] for name, value in options.items()),
                 subjects=len(values),
                 macro_f1=mean(values),
                 sd=deviation(values),
@@ -185,7 +184,7 @@ def report_tuning(plan: TuningPlan, rows: Rows, command: str = "") -> TuningRepo
                 wins=against.wins,
                 ties=against.ties,
                 losses=against.losses,
-                p_holm=math.nan if candidate.number == 1 else against.p,
+                p_holm=math.nan if number == 1 else against.p,
                 failed=len(failed),
                 reasons=tuple(failure_reasons(failed)),
             )

@@ -59,7 +59,6 @@ def embed_shards(
     builder: CacheBuilder,
     *,
     batch_size: int,
-    dtype: str,
     jobs: int,
     progress: Progress,
     on_progress: OnProgress | None,
@@ -72,6 +71,7 @@ def embed_shards(
     tell = on_progress or (lambda now: None)
     dim: int | None = None
     worst = 0.0
+    header = builder.header
     embed = elsewhere or partial(
         run_in_order, _task(backbone), jobs=jobs, died=lambda batch: died_near(batch.items[0].name)
     )
@@ -87,11 +87,11 @@ def embed_shards(
                 progress.busy("embed", len(result.kept), result.embed_seconds)
                 bad = result.failed
                 if result.embeddings is not None:
-                    embeddings, unusable = _usable(result.embeddings, result.kept, backbone, dtype, dim)
+                    embeddings, unusable = _usable(result.embeddings, result.kept, backbone, header.dtype, dim)
                     dim = embeddings.shape[1]
                     bad |= unusable
                     parts.append(embeddings)
-                    if dtype == "float16":
+                    if header.dtype == "float16":
                         worst = max(worst, float16_error(embeddings))
                 kept += [size + place for place in result.kept if place not in bad]
                 failed |= {size + place: reason for place, reason in sorted(bad.items())}
@@ -107,8 +107,8 @@ def embed_shards(
                 subjects=[item.subject for item in items],
                 videos=[item.video for item in items],
                 frames=[item.frame for item in items],
-                classes=builder.header.classes,
-                neutral=builder.header.neutral,
+                classes=header.classes,
+                neutral=header.neutral,
                 landmarks=None if shard.landmarks is None else shard.landmarks[kept],
                 paths=tuple(item.name for item in items),
                 faces=None if shard.faces is None else shard.faces[kept],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,15 +87,11 @@ def extract(
     # Pictures of one person come without labels, and nothing reads texts then.
     prompts = class_prompts(backbone, classes) if len(classes) > 1 else None
     how: dict[str, Any] = {"dtype": config.dtype, "with_files": backbone.needs_images}
-    if stays(out, if_exists, get_args(IfExists)):
+    if stays(out, if_exists):
         kept = read_failures(out)
-        if if_exists != "skip":
-            why = difference(out, ordered, landmarks, kept, extractor, classes, prompts, failed_before=failures, **how)
-            if why is not None:
-                raise InputError(
-                    f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it, skip "
-                    "keeps it"
-                )
+        why = difference(out, ordered, landmarks, kept, extractor, classes, prompts, failed_before=failures, **how)
+        if why is not None:
+            raise InputError(f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it")
         return _report(out, kept, start)
 
     shards = plan_shards(ordered, landmarks, faces, extractor, shard_rows=config.shard_rows, **how)
@@ -120,7 +116,6 @@ def extract(
             backbone,
             builder,
             batch_size=config.batch,
-            dtype=config.dtype,
             jobs=jobs,
             progress=Progress(len(ordered), done, failed, processes),
             on_progress=on_progress,

@@ -29,13 +29,11 @@ from featlab.protocol.splits import Target
 class CluPConfig(Options):
     """The three stages of CluP."""
 
-    # Of SGD, in both trainings; both parameters of the Beta distribution that says how two rows are mixed.
     momentum = 0.9
     weight_decay = 5e-4
-    mixup = 0.2
-    # Most prototypes of self-supervision; frames before and after a row that can be its second view.
-    ssl_prototypes = 64
-    window = 5
+    mixup = 0.2  # Both parameters of the Beta distribution that says how two rows are mixed.
+    ssl_prototypes = 64  # Most prototypes of self-supervision; at most a quarter of the rows.
+    window = 5  # Frames before and after a row that can be its second view.
 
     epochs: int = option(
         50,

@@ -130,10 +130,11 @@ def take_turns(
     networks: Disentangler,
     batches: Iterable[Tensor],
     features: Tensor,
+    labels: Tensor,
     identity: Tensor,
     *,
-    others: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]],
     encode: Callable[[Tensor], Tensor],
+    draw: Callable[[int], tuple[Tensor, Tensor]] | None = None,
     terms: Callable[[Tensor, Swap], Terms],
     discriminators: Adam,
     generator: Adam,
@@ -142,15 +143,19 @@ def take_turns(
 ) -> Fit:
     """Let discriminators and generator take a step each on every batch of rows, given by their numbers.
 
-    ``encode`` gives expression codes; ``others``, of rows and their codes, what of a `Swap` is of another row; and
-    ``terms`` what discriminators minimise beside the loss of the identity.
+    ``encode`` gives expression codes; ``draw`` as many codes and their classes, where those of another row of the batch
+    are not taken; ``terms`` what discriminators minimise beside the loss of the identity.
     """
 
     def swapped(rows: Tensor) -> Swap:
-        own = encode(features[rows])
-        code, expression, reference = others(rows, own)
-        generated = networks.generate(features[rows], code, random)
-        return Swap(features[rows], own, identity[rows], code, expression, reference, generated, encode(generated))
+        person, own = features[rows], encode(features[rows])
+        if draw is None:
+            other = torch.randperm(len(rows), generator=random)
+            code, expression, reference = own[other], labels[rows][other], person[other]
+        else:
+            (code, expression), reference = draw(len(rows)), None
+        generated = networks.generate(person, code, random)
+        return Swap(person, own, identity[rows], code, expression, reference, generated, encode(generated))
 
     def discriminator_losses(made: tuple[Tensor, Swap]) -> Terms:
         judge = identity_discriminator_loss(networks.identity_discriminator, made[1])

@@ -117,11 +117,6 @@ class DSFDA(Method):
         random = torch_generator(seed, "dsfda")
         drawing = config.gaussians == "class"
 
-        def others(rows: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-            if drawing:
-                return *draw_codes(extras, len(rows), random), None
-            return shuffled(rows, own, labels, features, random)
-
         def terms(rows: Tensor, swap: Swap) -> Terms:
             # As published, B learns from the generator's losses alone, and C from the labels.
             classify = student.head.classify
@@ -143,9 +138,10 @@ class DSFDA(Method):
             networks,
             islice(batches, config.iterations),
             features,
+            labels,
             torch.zeros_like(labels),
-            others=others,
             encode=student.bottleneck,
+            draw=(lambda count: draw_codes(extras, count, random)) if drawing else None,
             terms=terms,
             discriminators=adam(config.lr, [student.head.classifier, *expressions], [networks.identity_discriminator]),
             generator=adam(config.lr, [*bottleneck, networks.decoder], [networks.identity_encoder]),
@@ -178,8 +174,8 @@ def train_disentangler(
         networks,
         islice(endless_batches(len(features), SOURCE_BATCH, 1, random), steps),
         features,
+        labels,
         identity,
-        others=lambda rows, own: shuffled(rows, own, labels, features, random),
         encode=head.bottleneck,
         terms=terms,
         discriminators=adam(SOURCE_LR, [networks.identity_discriminator, networks.expression_discriminator]),
@@ -197,11 +193,3 @@ def draw_codes(extras: Mapping[str, Tensor], count: int, random: torch.Generator
     expression = known[torch.randint(len(known), (count,), generator=random)]
     noise = torch.randn(count, mean.shape[1], generator=random).to(mean.device)
     return mean[expression] + std[expression] * noise, expression
-
-
-def shuffled(
-    rows: Tensor, own: Tensor, labels: Tensor, features: Tensor, random: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for each of (b,) rows with codes ``own`` another one's code, its class and its feature."""
-    other = torch.randperm(len(rows), generator=random)
-    return own[other], labels[rows][other], features[rows][other]

@@ -27,7 +27,6 @@ from featlab.protocol.splits import Target
 
 BN_MODES = ("train", "eval")
 """``train``: statistics of the batch, running statistics follow the target; ``eval``: those of the source stay."""
-TRUNKS = ("none", "adapter")
 
 
 def bn_option(where: str, train: str = "as published") -> Any:
@@ -92,7 +91,7 @@ class Student:
 def make_student(bundle: Bundle, trunk: str, seed: int) -> Student:
     """Return a copy of the bundle's source model with everything frozen; `fit_sgd` frees what it trains.
 
-    ``trunk`` is one of `TRUNKS`; the seed is that of an adapter's initial weights.
+    ``trunk`` is ``none`` or ``adapter``; the seed is that of an adapter's initial weights.
     """
     head = copy.deepcopy(bundle.head).eval().requires_grad_(False)
     adapter = new_adapter(bundle, seed) if trunk == "adapter" else None
@@ -113,8 +112,7 @@ class SGDConfig(Options):
 
     momentum = 0.9
     weight_decay = 1e-3
-    # Whether the rate falls as (1 + 10 t/T)^−¾; else it is constant.
-    decay = True
+    decay = True  # Whether the rate falls as (1 + 10 t/T)^−¾; else it is constant.
 
     epochs: int = option(
         15, "Passes over the target rows; 0 leaves the source model as it is.", minimum=0, search=(5, 15)
@@ -127,7 +125,7 @@ class SGDConfig(Options):
     trunk: str = option(
         "none",
         "What stands in the backbone's place: `none`, or an `adapter` trained at a tenth of the rate.",
-        choices=TRUNKS,
+        choices=("none", "adapter"),
     )
 
 

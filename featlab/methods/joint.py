@@ -70,7 +70,8 @@ class JointObjective:
     copies: Sequence[nn.Parameter] = ()  # Parameters of the method's own that start from the source model.
     extra: Sequence[nn.Parameter] = ()  # Those that start from nothing, and learn ten times as fast.
     more: Sequence[tuple[Losses, Sequence[nn.Parameter]]] = ()  # Updates after that in a step, and what each changes.
-    on_step: Callable[[int], None] | None = None  # Given the step's number before it, for what is renewed at times.
+    renew: Callable[[], None] = lambda: None  # Called before the first step, and …
+    renewals: int = 1  # … so often in all, at equal intervals.
     head: nn.Module | None = None  # Predicts in the place of B and C; ``None`` where they do.
     warnings: tuple[str, ...] = ()  # What the user should know, a line each.
 
@@ -123,11 +124,6 @@ def both_domains(network: Callable[[Tensor], Tensor], batch: JointBatch) -> tupl
     return values[: len(batch.source)], values[len(batch.source) :]
 
 
-def is_due(step: int, total: int, times: int) -> bool:
-    """Return whether what is renewed ``times`` times in ``total`` steps, from the first on, is renewed at this one."""
-    return times * step // total > times * (step - 1) // total
-
-
 def new_part(build: Callable[[], M], device: torch.device, *seed: object) -> M:
     """Return a module of a method's own with seeded initial weights; the global random state is left alone."""
     with seeded(*seed):
@@ -161,8 +157,8 @@ def fit_jointly(
 
     def batches() -> Iterator[JointBatch]:
         for step in range(config.iterations):
-            if goal.on_step is not None:
-                goal.on_step(step)
+            if goal.renewals * step // config.iterations > goal.renewals * (step - 1) // config.iterations:
+                goal.renew()
             student.set_mode(config.bn_mode)
             rows, own_rows = next(source_rows), next(target_rows)
             yield JointBatch(

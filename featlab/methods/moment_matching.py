@@ -11,13 +11,8 @@ from torch import Tensor
 from featlab.config.options import option
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import Student
-from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObjective, both_domains, is_due
-from featlab.methods.losses.domains import (
-    class_weights,
-    exponential_kernel,
-    marginal_weights,
-    maximum_mean_discrepancy,
-)
+from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObjective, both_domains
+from featlab.methods.losses.domains import class_weights, exponential_kernel, marginal_weights, maximum_mean_discrepancy
 from featlab.methods.losses.target import mean_entropy
 from featlab.model.training import Terms
 
@@ -79,8 +74,7 @@ def class_ratios(source: Tensor, target: Tensor, classes: int) -> Tensor:
 class DETNConfig(JointConfig):
     """Alignment by reweighted discrepancy."""
 
-    # How often pseudo-labels and weights are made anew, at equal intervals from the first step.
-    renewals = 3
+    renewals = 3  # How often pseudo-labels and weights are made anew, at equal intervals from the first step.
 
     align: float = option(1.0, "Γ, weight of the discrepancy of the domains.", minimum=0, search=(0.1, 1.0, 10.0))
     conditional: float = option(
@@ -111,11 +105,10 @@ class DETN(JointMethod):
         pseudo = torch.zeros(len(features), dtype=torch.int64, device=features.device)
         ratios = torch.ones(classes, device=features.device)
 
-        def renew(step: int) -> None:
-            if is_due(step, config.iterations, config.renewals):
-                with student.evaluating():
-                    pseudo.copy_(student.logits(features).argmax(dim=1))
-                ratios.copy_(class_ratios(source.labels, pseudo, classes))
+        def renew() -> None:
+            with student.evaluating():
+                pseudo.copy_(student.logits(features).argmax(dim=1))
+            ratios.copy_(class_ratios(source.labels, pseudo, classes))
 
         def losses(batch: JointBatch) -> Terms:
             ours, theirs = both_domains(student.bottleneck, batch)
@@ -131,7 +124,7 @@ class DETN(JointMethod):
                 terms["alignment by class"] = config.conditional * mean
             return terms
 
-        return JointObjective(losses, on_step=renew)
+        return JointObjective(losses, renew=renew, renewals=config.renewals)
 
 
 @dataclass(frozen=True)

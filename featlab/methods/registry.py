@@ -80,7 +80,7 @@ _BUILT_IN = {
     "cada": _uda("adversarial:CADA", "CADA (Long et al., 2018)", supports_single_class=False),
     "safn": _uda("moment_matching:SAFN", "SAFN (Xu et al., 2019)", supports_single_class=False),
     "swd": _uda("adversarial:SWD", "SWD (Lee et al., 2019)", supports_single_class=False),
-    "agra": _uda("agra:AGRA", "AGRA (Chen et al., 2021)", supports_single_class=False),
+    "agra": _uda("adversarial:AGRA", "AGRA (Chen et al., 2021)", supports_single_class=False),
     "oracle": Facts("baselines:Oracle", "Supervised fine-tuning", "Oracle", needs_labels=True, updates=PARTS),
 }
 METHODS: Registry[type[Method]] = Registry(

@@ -34,8 +34,7 @@ class SFDADEConfig(Options):
     removed = {"covariance": "surrogate rows have the diagonal one of the target's rows of their class"}  # noqa: RUF012
     momentum = 0.9
     weight_decay = 5e-4
-    # The rate of B's BatchNorm as a multiple of ``lr``.
-    norm_rate = 10.0
+    norm_rate = 10.0  # Of B's BatchNorm, as a multiple of ``lr``.
 
     epochs: int = option(10, "Loops; 0 leaves the source model as it is.", minimum=0)
     steps: int = option(50, "Steps in a loop.", minimum=1)
@@ -56,11 +55,6 @@ class SFDADEConfig(Options):
     least: int = option(5, "Classes with fewer rows are left out.", minimum=1)
     spread: float = option(1.0, "Standard deviation of surrogate rows in units of the target's.", minimum=0)
     bn_mode: str = bn_option("in the steps")
-
-
-def inverse_decay(step: int) -> float:
-    """Return the factor of the first learning rate at a step, (1 + 5e-4 t)^−2.25."""
-    return float((1.0 + 5e-4 * step) ** -2.25)
 
 
 def classes_of_clusters(values: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,7 +156,7 @@ class SFDADE(Method):
             [Phase(optimiser, lambda batch: discrepancy_terms(student, *batch))],
             batches(),
             advice=advice,
-            rate=inverse_decay,
+            rate=lambda step: float((1.0 + 5e-4 * step) ** -2.25),
             history=history,
         )
         student.set_mode("eval")

@@ -43,8 +43,7 @@ class ICIDConfig(JointConfig):
     """Fusion of two channels."""
 
     removed = {"distinction": "both channels' own tasks weigh alike; see pairs"}  # noqa: RUF012
-    # Of what the classifiers are given in training.
-    dropout = 0.6
+    dropout = 0.6  # Of what the classifiers are given in training.
 
     pairs: float = option(
         1.0, "Weight of telling, by the intra-category channel, pairs of one class.", minimum=0, search=(0.1, 1.0)

@@ -27,9 +27,6 @@ from featlab.pairing.nearest import Neighbours
 from featlab.pairing.procrustes import Shapes, search_shapes
 from featlab.pairing.search import SHORTEST, lengths, search
 
-PAIR_ARRAYS = ("row", "reference", "score")
-"""The fields of `Pairs` that are arrays."""
-
 
 @dataclass(frozen=True, eq=False)
 class Pairs:

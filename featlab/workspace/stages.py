@@ -39,7 +39,7 @@ from featlab.model.linear import learn_share
 from featlab.model.networks import Projection, SourceHead, head_from_state
 from featlab.model.pretrain import make_style_bank, pretrain_translators
 from featlab.model.style_bank import CarriedShare, SourceRows, membership_test
-from featlab.pairing.pairs import PAIR_ARRAYS, Pairs, make_pairs, pairs_summary, write_pairs_csv
+from featlab.pairing.pairs import Pairs, make_pairs, pairs_summary, write_pairs_csv
 from featlab.workspace.workspace import OnEpoch, Source, bundle_folder, load_made_bundle
 
 LEASE = 60.0  # Seconds without a sign of life after which a process on another machine counts as dead.
@@ -273,7 +273,7 @@ def _load_head(path: Path) -> TrainedHead:
 
 
 def _write_pairs(folder: Path, pairs: Pairs, table: FeatureTable) -> None:
-    arrays = {name: torch.from_numpy(getattr(pairs, name)) for name in PAIR_ARRAYS}
+    arrays = {name: torch.from_numpy(getattr(pairs, name)) for name in ("row", "reference", "score")}
     # JSON has no NaN: nothing is said of an exact search.
     about = {name: value for name, value in vars(pairs).items() if name not in arrays and value == value}
     write_tensors(folder / "pairs.safetensors", arrays, about)

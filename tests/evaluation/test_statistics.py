@@ -109,9 +109,6 @@ def test_what_makes_no_sense_is_refused(refused):
         (lambda: compare_ranks({"a": [0.1], "b": [0.1, 0.2]}), "same subjects"),
         (lambda: compare_ranks({"a": [], "b": []}), "one subject or more"),
         (lambda: compare_ranks({"a": [0.1], "b": [nan]}), "finite"),
-        (lambda: critical_difference(1, 5), "two methods and a subject"),
-        (lambda: critical_difference(3, 0), "two methods and a subject"),
-        *((lambda level=level: critical_difference(3, 5, level=level), "level") for level in (0.0, 1.0, 5)),
     ):
         with refused(InputError, said):
             call()
@@ -163,7 +160,7 @@ def test_demsars_example_gives_the_published_ranks_and_differences():
     lenient = compare_ranks(dict(zip(names, DEMSAR.T, strict=True)), level=0.1)
     assert lenient.critical_difference == pytest.approx(1.12, abs=5e-3)
     assert lenient.cliques == ((0, 2), (2, 3))
-    assert [list(group) for group in lenient.groups()] == [[1], [1], [1, 2], [2]]
+    assert lenient.groups() == ([1], [1], [1, 2], [2])
 
 
 def test_friedman_is_scipys_and_scipy_corrects_for_ties():

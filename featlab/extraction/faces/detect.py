@@ -85,17 +85,24 @@ def detect_landmarks(
     rows = [[item.row for item in shard.items] for shard in shards]
     whole = hashlib.sha256(json.dumps([[shard.key for shard in shards], rows]).encode()).hexdigest()
     folder = out.with_name(out.name + ".landmarks")
-    final = folder / "landmarks.npz"
+    final, files = folder / "landmarks.npz", {each.key: folder / "shards" / f"{each.key[:32]}.npz" for each in shards}
     tell = on_progress or (lambda done, total: None)
-    kept = _load(final, whole)
-    if kept is None:
-        found = _detect_shards(shards, detector, folder, worker_count(jobs, len(shards)), tell)
+    work, died = partial(_detect, detector), (lambda shard: died_near(shard.items[0].name, " while looking for faces"))
+    if (kept := _load(final, whole)) is None:
+        found = {key: part for key, file in files.items() if (part := _load(file, key)) is not None}
+        todo = [shard for shard in shards if shard.key not in found]
+        done = len(ordered) - sum(len(shard.items) for shard in todo)
+        tell(done, len(ordered))
+        with closing(run_in_order(work, todo, jobs=worker_count(jobs, len(shards)), died=died)) as results:
+            for shard, part in results:
+                _save(files[shard.key], part, shard.key)
+                found[shard.key] = part
+                done += len(shard.items)
+                tell(done, len(ordered))
         # By row from here on, as landmarks that are given: the file may be named for another backbone.
-        faces: dict[int, NDArray[np.float32]] = {}
-        unreadable: set[int] = set()
-        for shard, own in zip(shards, rows, strict=True):
-            faces |= zip(own, found[shard.key].faces.rows(), strict=True)
-            unreadable |= {own[place] for place in found[shard.key].unreadable}
+        each = [face for shard in shards for face in found[shard.key].faces.rows()]
+        faces = dict(zip((item.row for item in ordered), each, strict=True))
+        unreadable = {shard.items[place].row for shard in shards for place in found[shard.key].unreadable}
         kept = Found(Faces.by_row(faces, max(faces) + 1), frozenset(unreadable))
         # One file, so that the landmarks and the key that they are of can't come apart.
         _save(final, kept, whole)
@@ -106,26 +113,6 @@ def detect_landmarks(
         why = f"no face was found in {readable} images" if readable else "no image can be read"
         raise InputError(f"{why} (first: {ordered[0].name}); look at one, or bring landmarks with --landmarks FILE")
     return kept
-
-
-def _detect_shards(
-    shards: Sequence[Shard], detector: Detector, folder: Path, jobs: int, tell: OnProgress
-) -> dict[str, Found]:
-    """Detect what no earlier run has, in order; return all by the keys of their shards, their items by place."""
-    files = {shard.key: folder / "shards" / f"{shard.key[:32]}.npz" for shard in shards}
-    found = {key: part for key, file in files.items() if (part := _load(file, key)) is not None}
-    todo = [shard for shard in shards if shard.key not in found]
-    total = sum(len(shard.items) for shard in shards)
-    done = total - sum(len(shard.items) for shard in todo)
-    tell(done, total)
-    work, died = partial(_detect, detector), (lambda shard: died_near(shard.items[0].name, " while looking for faces"))
-    with closing(run_in_order(work, todo, jobs=jobs, died=died)) as results:
-        for shard, part in results:
-            _save(files[shard.key], part, shard.key)
-            found[shard.key] = part
-            done += len(shard.items)
-            tell(done, total)
-    return found
 
 
 def _detect(detector: Detector, shard: Shard) -> Found:

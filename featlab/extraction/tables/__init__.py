@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces import order_problem, unit_problem
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import Failure, IfExists, Pseudonyms, class_names, stays
-from featlab.extraction.shards import float16_error, read_failures, write_list
+from featlab.extraction.shards import float16_error, write_list
 from featlab.extraction.tables.index import telltales
 from featlab.extraction.tables.rows import ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
@@ -85,9 +85,7 @@ def import_features(
 ) -> ImportReport:
     """Write features that somebody else computed into the cache ``out``; they are in memory once, as float32."""
     start = time.monotonic()
-    was_there = stays(out, config.if_exists, get_args(IfExists))
-    if was_there and config.if_exists == "skip":
-        return _report(out, start, failures=read_failures(out), was_there=True)
+    was_there = stays(out, config.if_exists)
     read = read_source(
         source, config.manifest, config.selection, config.neutral, skip_bad=config.skip_bad, on_progress=on_progress
     )

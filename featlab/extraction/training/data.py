@@ -54,8 +54,6 @@ def take_frames(
     """Put frames in the place of source subjects' videos, and list videos that can't be opened; 0 jobs: all cores."""
     held = set(held_out)
     source = [item for item in listed.items if item.subject not in held]
-    if not any(is_video(item.path) for item in source):
-        return listed.items, ()
     expanded = expand_videos(source, listed.sampling, jobs=jobs, on_progress=on_progress)
     rest = [item for item in listed.items if item.subject in held]
     return sorted([*expanded.items, *rest], key=item_order), tuple(expanded.failures)

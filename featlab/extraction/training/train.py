@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,32 +25,19 @@ from featlab.extraction.backbones.exported_program import BackboneMeta, load_pro
 from featlab.extraction.backbones.modules import TAPS, bare_network, resnet18, small_resnet
 from featlab.extraction.backbones.network import Taps, as_embedding
 from featlab.extraction.backbones.weights import file_sha256, load_state_dict, read_state_dict, state_sha256
-from featlab.extraction.items import Failure, Item, class_names, item_order, stays
+from featlab.extraction.items import Failure, IfExists, Item, class_names, item_order, stays
 from featlab.extraction.shards import file_stamp
 from featlab.extraction.training import TrainConfig
 from featlab.extraction.training.data import Images, People, choose_people, load_images
 from featlab.extraction.training.export import export_backbone, read_card
 from featlab.extraction.training.fit import Checkpoint, History, OnEpoch, best_epoch, difference, fit
 
-IfExists = Literal["resume", "error", "overwrite"]
 
+def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> tuple[nn.Module, int, tuple[str, ...]]:
+    """Build a network with fresh weights, drawn from torch's default generator.
 
-def default_size(arch: str) -> int:
-    """Return the side in pixels of the images that a network is made for."""
-    return 96 if arch == "small" else 224
-
-
-@dataclass(frozen=True, eq=False)
-class TrainableNetwork:
-    """A network that turns (n, 3, S, S) normalised images into (n, D) embeddings."""
-
-    module: nn.Module
-    dim: int
-    taps: tuple[str, ...]
-
-
-def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> TrainableNetwork:
-    """Build a network with fresh weights, drawn from torch's default generator."""
+    Returns it, D of its (n, D) embeddings of (n, 3, S, S) normalised images, and its taps.
+    """
     kind, _, name = arch.partition(":")
     if arch == "small":
         module: nn.Module = small_resnet()
@@ -83,7 +70,7 @@ def build_network(arch: str, size: int, layers: Sequence[str] = ()) -> Trainable
         with suppress(ConfigError):
             run([usual])
             taps.append(usual)
-    return TrainableNetwork(module.train(), dim, tuple(taps))
+    return module.train(), dim, tuple(taps)
 
 
 def load_weights(arch: str, module: nn.Module, path: Path) -> None:
@@ -127,20 +114,20 @@ def train_backbone(
     file that an uninterrupted one with as many threads gives.
     """
     start = time.monotonic()
-    kept = stays(out, if_exists, get_args(IfExists))
+    kept = stays(out, if_exists)
     people = choose_people(items, held_out, config.validation, seed)
     source = sorted((item for item in items if item.subject in set(people.source)), key=item_order)
     classes = class_names((item.label for item in source), neutral)
-    size = config.size or default_size(config.arch)
+    size = config.size or (96 if config.arch == "small" else 224)
     request = _request(source, people, classes, config, seed, weights)
     if kept:
         return _kept(out, request, start)
     with seeded(seed, "backbone weights", device=device):
-        network = build_network(config.arch, size, config.layers)
-        head = {"dropout": nn.Dropout(config.dropout), "classifier": nn.Linear(network.dim, len(classes))}
-        model = nn.Sequential(OrderedDict(network=network.module, **head))
+        network, dim, taps = build_network(config.arch, size, config.layers)
+        head = {"dropout": nn.Dropout(config.dropout), "classifier": nn.Linear(dim, len(classes))}
+        model = nn.Sequential(OrderedDict(network=network, **head))
     if weights is not None:
-        load_weights(config.arch, network.module, weights)
+        load_weights(config.arch, network, weights)
     initial = {name: value.clone() for name, value in model.state_dict().items()}
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -160,9 +147,9 @@ def train_backbone(
     if config.refit:
         model.load_state_dict(initial)
         resumed += train(images.rows_of(people.source), None, phase="refit", epochs=best_epoch(history))[1]
-    card = _card(request, people, images, network.module, history)
+    card = _card(request, people, images, network, history)
     name = f"featlab-{config.arch}-{card['weights_sha256'][:12]}"
-    worst = export_backbone(network.module, out, BackboneMeta(size=size, id=name, layers=network.taps, card=card))
+    worst = export_backbone(network, out, BackboneMeta(size=size, id=name, layers=taps, card=card))
     shutil.rmtree(folder, ignore_errors=True)
     return TrainReport(out, card, worst, resumed, time.monotonic() - start, images.failures)
 

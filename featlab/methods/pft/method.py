@@ -54,9 +54,7 @@ class TranslatorAdaptation(Options):
     lr: float = option(1e-2, "Peak learning rate.", minimum=0, only="optimiser = adam")
     batch: int = option(0, "Frames in a step; 0 takes them all.", minimum=0, only="optimiser = adam")
     update: str = option(
-        "offset",
-        "Which tensors of T move: its `offset`, its `last` layer, or `all`.",
-        choices=UPDATES,
+        "offset", "Which tensors of T move: its `offset`, its `last` layer, or `all`.", choices=UPDATES
     )
     style: float = option(1.0, "Weight of the style alignment with the bundle's style bank.", minimum=0, only=_GRADIENT)
     std: float = option(0.0, "Weight of the standard deviations in it; the means weigh 1.", minimum=0)

@@ -31,9 +31,6 @@ def test_a_cache_of_the_same_rows_in_any_order_stays_and_another_is_not_replaced
         first = run(card)
         with refused(FeatlabError, *other):
             run(card, if_exists="resume", **change)
-        assert run(card, if_exists="skip", **change).digest == first.digest
-        with refused(FeatlabError, "cache.h5 exists", "--if-exists"):
-            run(card, if_exists="error", **change)
         assert run(card, **change).digest != first.digest
         assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.h5", "features.csv", "turned.csv"]
     (tmp_path / "cache.h5").write_bytes(b"not HDF5")
@@ -49,7 +46,6 @@ def test_a_cache_of_the_same_rows_in_any_order_stays_and_another_is_not_replaced
 def test_failures_go_with_their_cache_and_unlabelled_rows_have_the_neutral_class(tmp_path, card, put, run, read):
     card.write_text(card.read_text() + "zoe,rest,v,0,1,nan,3\n")
     assert len(run(card, skip_bad=True).failures) == 1
-    assert len(run(card, skip_bad=True, if_exists="skip").failures) == 1
     report = run(put("x.csv", "subject,f", "s,1", "t,2"))
     assert report.failures == ()
     assert not (tmp_path / "cache.failures.jsonl").exists()
