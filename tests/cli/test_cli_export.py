@@ -12,7 +12,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from featlab import write_table
-from featlab.bundle.bundle import load_bundle, save_bundle
 from featlab.exchange import formats
 from featlab.extraction.backbones import make_backbone
 
@@ -38,16 +37,15 @@ def test_without_a_subject_the_source_model_goes_out(trained, run_json, quickly)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_bundle_with_an_adaptation_in_it_needs_no_cache(trained, run_json, run_well, refused, quickly):
+def test_a_bundle_with_an_adaptation_in_it_needs_no_cache(trained, run_json, refused, quickly):
     folder = run_json("pretrain", "--subject", "s041", *quickly)["folder"]
     shutil.copytree(folder, "elsewhere/bundle")
     Path("cache.h5").unlink()
-    written = run_json("export", "--subject", "s041", "--bundle", "elsewhere/bundle", "--out", "a.safetensors")
+    words = ("export", "--bundle", "elsewhere/bundle", "--out", "a.safetensors")
+    written = run_json(*words, "--subject", "s041")
     assert (written["rows_checked"], written["facts"]["method"]) == (0, "pft")
-    words = ("export", "--bundle", "elsewhere/bundle", "--out", "b.safetensors")
     assert "no adaptation there" in refused(*words, "--subject", "s042")
     assert "adapted by pft, not adabn" in refused(*words, "--subject", "s041", "--method", "adabn")
-    run_well(*words)
 
 
 def test_a_file_that_computes_something_else_exits_with_1_and_is_gone(trained, run, quickly, monkeypatch):
@@ -59,10 +57,8 @@ def test_a_file_that_computes_something_else_exits_with_1_and_is_gone(trained, r
 
     monkeypatch.setattr(formats, "write_safetensors", spoilt)
     result = run("export", "--targets", "s041", "--out", "a.safetensors", "-q", *quickly)
-    assert result.exit_code == 1
-    assert result.stderr.count("\n") == 1
-    assert "differ from the model's" in result.stderr
-    assert not Path("a.safetensors").exists()
+    (line,) = result.stderr.splitlines()
+    assert (result.exit_code, "differ from the model's" in line, Path("a.safetensors").exists()) == (1, True, False)
 
 
 @pytest.fixture
@@ -97,9 +93,3 @@ def test_the_backbone_that_made_the_features_takes_images_and_another_is_refused
         f"{' '.join(network)} --quiet --format safetensors": "safetensors holds tensors",
     }
     refusals(table, "export", "--bundle", folder, "--out", "net.pt2")
-    # How faces were aligned goes into the file too.
-    loaded = load_bundle(Path(folder))
-    line = f"aligned by the eyes (16x16), {loaded.extractor.preprocessing}"
-    save_bundle(Path("aligned"), replace(loaded, extractor=replace(loaded.extractor, preprocessing=line)))
-    made = run_json("export", "--bundle", "aligned", "--out", "net.pt2", *network)
-    assert made["facts"]["images"]["preprocessing"] == line

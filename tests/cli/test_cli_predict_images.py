@@ -62,10 +62,23 @@ def workspace(faces, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_folder_of_images_gives_what_the_cache_gives_for_the_same_pixels(workspace, run_json, quickly, lines_of):
+@pytest.fixture
+def typed(quickly):
+    """What is typed to predict p3, with the cache's own backbone, but for the images."""
+    return ("predict", "--subject", "p3", *HOG, "-j", "1", *quickly)
+
+
+def test_images_give_what_the_cache_gives_for_the_same_pixels_and_the_others_are_listed(
+    workspace, run, run_json, typed, quickly, lines_of
+):
     run_json("predict", "--subject", "p3", "--out", "cached.csv", "-j", "1", *quickly)
-    made = run_json("predict", "--subject", "p3", "--images", "clip", *HOG, "-j", "1", *quickly)
-    assert (made["rows"], made["failures"], made["reused"]) == (6, 0, True)
+    Path("clip/broken.png").write_text("no picture")
+    result = run(*typed, "--images", "clip", "--json")
+    made = json.loads(result.stdout)
+    assert (result.exit_code, made["rows"], made["failures"], made["reused"]) == (3, 6, 1, True), result.stderr
+    assert "broken.png: not an image" in result.stderr
+    (line,) = Path("predictions.failures.jsonl").read_text().splitlines()
+    assert json.loads(line)["path"] == "broken.png"
     lines, cached = lines_of("predictions.csv"), {line["path"]: line for line in lines_of("cached.csv")}
     assert list(lines[0]) == ["path", "subject", "video", "frame", "predicted", "p_neutral", "p_smile"]
     names = [f"{label}{frame}.png" for label in ("neutral", "smile") for frame in range(3)]
@@ -76,38 +89,33 @@ def test_a_folder_of_images_gives_what_the_cache_gives_for_the_same_pixels(works
         # Rows in batches of another size: their products are rounded otherwise.
         assert float(line["p_smile"]) == pytest.approx(float(same["p_smile"]), abs=1e-5)
     # One image is a source too, and smoothing has nothing to do there.
-    words = ("--images", "clip/smile1.png", "--smooth", "3")
-    made = run_json("predict", "--subject", "p3", *words, *HOG, "-j", "1", *quickly)
+    made = run_json(*typed, "--images", "clip/smile1.png", "--smooth", "3")
     assert (made["rows"], made["videos"][0]["video"], made["smoothing"]) == (1, "smile1.png", 3)
 
 
 def test_of_a_source_with_subjects_only_the_person_s_images_are_taken(
-    workspace, faces, run_json, refused, quickly, lines_of
+    workspace, faces, run_json, refused, typed, lines_of
 ):
-    words = ("predict", "--images", str(faces / "faces"), *HOG, "-j", "1", *quickly)
-    made = run_json(*words, "--subject", "p3")
-    assert made["rows"] == 12
+    assert run_json(*typed, "--images", str(faces / "faces"))["rows"] == 12
     assert {line["subject"] for line in lines_of("predictions.csv")} == {"p3"}
-    shutil.copytree(faces / "faces/p1", workspace / "others/q1")
-    assert "none of its images is of 'p3' (subjects: q1)" in refused(
-        "predict", "--subject", "p3", "--images", "others", *HOG, "-j", "1", "-q", *quickly
-    )
+    shutil.copytree(faces / "faces/p1", "others/q1")
+    assert "none of its images is of 'p3' (subjects: q1)" in refused(*typed, "--images", "others", "-q")
 
 
 def test_with_mirror_a_turned_picture_is_predicted_as_the_picture_is(
-    workspace, faces, run_json, refused, quickly, lines_of
+    workspace, faces, run_json, refused, typed, lines_of
 ):
     again = ("--out", "cache.h5", "--if-exists", "overwrite")
     run_json("extract", str(faces / "faces"), *HOG, "--mirror", *again, "-j", "1")
-    (workspace / "turned").mkdir()
-    for path in (workspace / "clip").iterdir():
-        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(workspace / "turned" / path.name)
-    words, scores = ("predict", "--subject", "p3", *HOG, "-j", "1", *quickly), []
+    Path("turned").mkdir()
+    for path in Path("clip").iterdir():
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(Path("turned", path.name))
+    scores = []
     for folder in ("clip", "turned"):
-        run_json(*words, "--images", folder, "--mirror")
+        run_json(*typed, "--images", folder, "--mirror")
         scores.append([float(line["p_smile"]) for line in lines_of("predictions.csv")])
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
-    assert "averaged with its mirror image" in refused(*words, "--images", "clip", "-q")
+    assert "averaged with its mirror image" in refused(*typed, "--images", "clip", "-q")
 
 
 def test_figures_find_the_pictures_where_extract_found_them(workspace, faces, run_well):
@@ -118,7 +126,7 @@ def test_figures_find_the_pictures_where_extract_found_them(workspace, faces, ru
     assert find_faces(Workspace.open(Path())).folder.resolve() == (faces / "faces").resolve()
 
 
-def test_a_video_is_sampled_as_asked_and_drawn_over(workspace, run_json, refused, quickly, lines_of):
+def test_a_video_is_sampled_as_asked_and_drawn_over(workspace, run_json, refused, typed, lines_of):
     av = pytest.importorskip("av", reason="the extra `video` is not installed")
     with av.open("talk.mp4", "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -127,17 +135,14 @@ def test_a_video_is_sampled_as_asked_and_drawn_over(workspace, run_json, refused
             pixels = np.full((2 * SIZE, 2 * SIZE, 3), 10 * frame, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
         container.mux(stream.encode())
-    words = ("predict", "--subject", "p3", "--images", "talk.mp4", "--fps", "2", *HOG, "-j", "1", *quickly)
-    made = run_json(*words, "--overlay", "drawn.mp4")
+    made = run_json(*typed, "--images", "talk.mp4", "--fps", "2", "--overlay", "drawn.mp4")
     assert (made["rows"], made["overlay"]) == (4, "drawn.mp4")
     with av.open("talk.mp4") as old, av.open("drawn.mp4") as new:
         assert new.streams.video[0].average_rate == old.streams.video[0].average_rate
         times = [[float(frame.pts * frame.time_base) for frame in file.decode(video=0)] for file in (old, new)]
         assert times[0] == times[1]
-    assert [line["path"] for line in lines_of("predictions.csv")] == [
-        f"talk.mp4#t={time:.3f}" for time in (0, 0.5, 1, 1.5)
-    ]
-    assert {line["video"] for line in lines_of("predictions.csv")} == {"talk.mp4"}
+    taken = [(line["path"], line["video"]) for line in lines_of("predictions.csv")]
+    assert taken == [(f"talk.mp4#t={time:.3f}", "talk.mp4") for time in (0, 0.5, 1, 1.5)]
     # Before anything is embedded, or a person is looked for.
     Path("folder.mp4").mkdir()
     for source, path, why in (
@@ -148,16 +153,6 @@ def test_a_video_is_sampled_as_asked_and_drawn_over(workspace, run_json, refused
         (("--images", "talk.mp4"), "talk.mp4", "new file"),
     ):
         assert why in refused("predict", "--subject", "nobody", *source, "--overlay", path)
-
-
-def test_what_can_not_be_read_is_listed_and_the_exit_code_is_3(workspace, run, quickly, lines_of):
-    Path("clip/broken.png").write_text("no picture")
-    result = run("predict", "--subject", "p3", "--images", "clip", *HOG, "-j", "1", "--out", "o.csv", *quickly)
-    assert result.exit_code == 3, result.stderr
-    assert "broken.png: not an image" in result.stderr
-    assert len(lines_of("o.csv")) == 6
-    listed = [json.loads(line) for line in Path("o.failures.jsonl").read_text().splitlines()]
-    assert [entry["path"] for entry in listed] == ["broken.png"]
 
 
 def test_an_adapted_bundle_alone_predicts_images_of_its_own_backbone_only(workspace, run_json, refused, quickly):
@@ -205,22 +200,21 @@ def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, ru
     for known, says_why in ((None, True), (done, False)):
         page = PersonPage("new", bundle, "pft", (), None, known, ())
         assert ("too few source people" in page.verdict()) == says_why
-    first = ("personalise", *words, "clip/neutral0.png", "clip/neutral1.png", "-q")
+    # Each before anything is embedded: these are no pictures.
+    first = ("personalise", *words, "notes.txt", "-q")
     for typed, expected in (
-        (("personalise", "gone.mp4", *words, "--out", "x.pt2", "-q"), "gone.mp4: no such file"),
-        ((*first, "--out", "x.txt"), "x.txt: which format?"),
-        ((*first, "--out", "x.pt2", "--subject", "p0"), "p0"),
-        # Before anything is embedded.
-        (("personalise", *words, "notes.txt", "--out", "x.pt2", "--method", "gone", "-q"), "gone"),
-        (("personalise", *words, "notes.txt", "--out", "x.pt2", "--other", "gone.mp4", "-q"), "gone.mp4"),
-        ((*first, "--out", "x.pt2", "--method", "oracle"), "labels"),
-        (("personalise", *words, "notes.txt", "--out", "x.pt2", "--method", "oracle", "-q"), "featlab evaluate only"),
-        (("personalise", *words, "notes.txt", "--out", "x.pt2", "--method", "coral", "-q"), "--methods coral"),
-        ((*first, "--out", "x.pt2", "--set", "head.lr=0.1"), "head.lr has no effect here"),
-        ((*first, "--out", "x.pt2", "--set", "adapt.shot.lr=0.1"), "adapt.shot.lr has no effect here"),
+        (("gone.mp4", "--out", "x.pt2"), "gone.mp4: no such file"),
+        (("--out", "x.pt2", "--other", "gone.mp4"), "gone.mp4"),
+        (("--out", "x.txt"), "x.txt: which format?"),
+        (("--out", "x.pt2", "--subject", "p0"), "p0"),
+        (("--out", "x.pt2", "--method", "gone"), "gone"),
+        (("--out", "x.pt2", "--method", "oracle"), "featlab evaluate only"),
+        (("--out", "x.pt2", "--method", "coral"), "--methods coral"),
+        (("--out", "x.pt2", "--set", "head.lr=0.1"), "head.lr has no effect here"),
+        (("--out", "x.pt2", "--set", "adapt.shot.lr=0.1"), "adapt.shot.lr has no effect here"),
     ):
-        assert expected in refused(*typed)
+        assert expected in refused(*first, *typed)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    assert "pip install 'featlab[onnx]'" in refused("personalise", *words, "notes.txt", "--out", "x.onnx", "-q")
-    assert "pip install 'featlab[onnx]'" in refused("export", "--bundle", "gone", "--out", "x.onnx", "-q")
+    for typed in ((*first, "--out", "x.onnx"), ("export", "--bundle", "gone", "--out", "x.onnx", "-q")):
+        assert "pip install 'featlab[onnx]'" in refused(*typed)
     assert not list(Path().glob("x.*"))

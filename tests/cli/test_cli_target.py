@@ -34,21 +34,6 @@ def test_adapt_runs_as_typed_says_which_stages_ran_first_and_runs_none_again(fol
     assert all(map(torch.equal, load_file(stored).values(), before.values()))
 
 
-def test_a_person_is_found_in_whatever_form_the_name_is_typed(folder, run_json, table, extractor, quickly):
-    named = tuple("Zo\u00eb" if name == "s041" else name for name in table.subjects)
-    order = np.argsort(np.array(named)[table.subject], kind="stable")
-    codes = np.argsort(np.argsort(named)).astype(np.int32)[table.subject]
-    write_table("cache.h5", replace(table, subjects=tuple(sorted(named)), subject=codes).take(order), extractor)
-    for typed in ("Zo\u00eb", "Zoe\u0308", " Zo\u00eb\u00a0"):
-        assert run_json("adapt", "--subject", typed, *quickly, "-q")["subject"] == "Zo\u00eb"
-        assert (
-            run_json("evaluate", "--targets", f"{typed},", "--methods", "source-only", "--no-plots", *quickly)["runs"][
-                "all"
-            ]
-            == 1
-        )
-
-
 def test_a_subject_without_labels_is_taken_to_be_neutral_and_told_so(folder, run, table, extractor, quickly):
     unknown = np.where(table.subject == 3, -1, table.label).astype(np.int16)
     write_table("cache.h5", replace(table, label=unknown), extractor)
@@ -57,18 +42,6 @@ def test_a_subject_without_labels_is_taken_to_be_neutral_and_told_so(folder, run
     data = json.loads(result.stdout)
     assert (data["frames"], data["macro_f1_before"]) == (24, None)
     assert "no row of 's041' has a label" in result.stderr
-
-
-def test_a_bundle_adapts_to_a_person_of_another_cache(folder, run_json, table, extractor, quickly, tmp_path):
-    made = run_json("pretrain", *quickly)
-    person = replace(table.rows_of("s041"), subjects=tuple(f"new{name}" for name in table.subjects))
-    (tmp_path / "elsewhere").mkdir()
-    write_table("elsewhere/person.h5", person, extractor)
-    words = ("--subject", "news041", "--bundle", made["folder"], "--cache", "elsewhere/person.h5", "-q")
-    adapted = run_json("adapt", *words)
-    assert (adapted["frames"], adapted["bundle"]) == (6, made["folder"])
-    predicted = run_json("predict", *words, "--out", "elsewhere/new.csv")
-    assert (predicted["rows"], predicted["reused"]) == (24, True)
 
 
 @pytest.fixture
@@ -102,12 +75,15 @@ def test_with_a_ready_bundle_no_row_but_the_persons_is_read_and_no_source_cache_
     assert run_json("predict", "--subject", "s041", *quickly, "-q")["reused"]
     run_json("adapt", "--subject", "s041", "--bundle", bundle, *quickly, "-q", "--set", "adapt.pft.guard=false")
     assert set(rows) == own
-    write_table("ward.h5", table.rows_of("s041"), extractor)
+    # A person of another cache, where nobody else is.
+    person = replace(table.rows_of("s041"), subjects=tuple(f"new{name}" for name in table.subjects))
+    write_table("ward.h5", person, extractor)
     Path("cache.h5").unlink()
     files.clear()
-    for words in (["adapt", "--force"], ["predict"]):
-        run_json(*words, "--subject", "s041", "--bundle", bundle, "--cache", "ward.h5", *quickly, "-q")
-    assert set(files) == {"ward.h5"}
+    words = ("--subject", "news041", "--bundle", bundle, "--cache", "ward.h5", *quickly, "-q")
+    adapted, predicted = run_json("adapt", *words), run_json("predict", *words, "--out", "new.csv")
+    assert (adapted["frames"], adapted["bundle"]) == (6, bundle)
+    assert (predicted["rows"], predicted["reused"], set(files)) == (24, True, {"ward.h5"})
 
 
 def test_a_bundle_that_has_to_be_made_is_made_of_the_source_rows_alone(folder, run_json, table, quickly, reads):
@@ -117,9 +93,13 @@ def test_a_bundle_that_has_to_be_made_is_made_of_the_source_rows_alone(folder, r
     assert sum(last - first for _, first, last in reads[1][:1]) == 48
 
 
-def test_many_people_are_adapted_to_at_once_and_go_on_where_they_were(folder, run, run_json, table, extractor, quickly):
-    bare = (table.subject == 3) & (table.label == table.neutral_code)  # s041 is left without a neutral row
-    write_table("cache.h5", table.take(~bare), extractor)
+@pytest.fixture
+def bare(folder, table, extractor):
+    """s041 of the cache is left without a neutral row."""
+    write_table("cache.h5", table.take((table.subject != 3) | (table.label != table.neutral_code)), extractor)
+
+
+def test_many_people_are_adapted_to_at_once_and_go_on_where_they_were(bare, run, run_json, table, quickly):
     words = ("adapt", "--subject", "s041,s042,s043", *quickly)
     result = run(*words, "--json")
     assert result.exit_code == 3, result.stderr
@@ -127,39 +107,29 @@ def test_many_people_are_adapted_to_at_once_and_go_on_where_they_were(folder, ru
     assert [(item["subject"], item["reused"]) for item in first["people"]] == [("s042", False), ("s043", False)]
     assert [item["subject"] for item in first["refused"]] == ["s041"]
     assert "neutral" in first["refused"][0]["reason"]
-    alone = run_json("adapt", "--subject", "s043", "--bundle", first["bundle"], *quickly, "--seed", "0")
-    assert alone["folder"] == first["people"][1]["folder"]
+    of_it = ("--bundle", first["bundle"], *quickly)
+    assert run_json("adapt", "--subject", "s043", *of_it)["folder"] == first["people"][1]["folder"]
     again = run(*words)
     assert again.exit_code == 3
     for told in ("2 of 3 subjects", "2 stored already", "s041", "neutral"):
         assert told in again.stdout
-    # Everyone whom the bundle doesn't know; by a pattern, and from a file.
-    left_out = len(table.subjects) - 3
-    data = json.loads(run("adapt", "--subject", "all", "--bundle", first["bundle"], *quickly, "--json").stdout)
-    assert (len(data["people"]), data["source_subjects_left_out"]) == (2, left_out)
-    Path("people.txt").write_text("s042\ns043\n")
-    for spec in ("s04[23]", "people.txt"):
-        assert len(run_json("adapt", "--subject", spec, "--bundle", first["bundle"], *quickly)["people"]) == 2, spec
-    for spec, told in (("all", "nobody is left to train on"), ("x*", "fits none"), ("s042,s4", "did you mean")):
-        refused = run("adapt", "--subject", spec, *quickly)
-        assert (refused.exit_code, told in refused.stderr) == (2, True), refused.stderr
+    # Everyone whom the bundle doesn't know; by a pattern.
+    data = json.loads(run("adapt", "--subject", "all", *of_it, "--json").stdout)
+    assert (len(data["people"]), data["source_subjects_left_out"]) == (2, len(table.subjects) - 3)
+    assert len(run_json("adapt", "--subject", "s04[23]", *of_it)["people"]) == 2
+    refused = run("adapt", "--subject", "all", *quickly)
+    assert (refused.exit_code, "nobody is left to train on" in refused.stderr) == (2, True), refused.stderr
 
 
-def test_many_people_are_predicted_in_one_file_as_each_alone(
-    folder, run, run_json, table, extractor, quickly, lines_of
-):
-    bare = (table.subject == 3) & (table.label == table.neutral_code)  # s041 is left without a neutral row
-    write_table("cache.h5", table.take(~bare), extractor)
+def test_many_people_are_predicted_in_one_file_as_each_alone(bare, run, run_json, quickly, lines_of):
     bundle = run_json("pretrain", "--targets", "s041,s042,s043", *quickly)["folder"]
     words = ("predict", "--bundle", bundle, *quickly, "--smooth", "3", "--subject")
     alone = [line for name in ("s042", "s043") for line in (run_json(*words, name), lines_of("predictions.csv"))[1]]
     result = run(*words, "s04[1-3]", "--out", "both.csv", "--json")
     assert result.exit_code == 3, result.stderr
     told = json.loads(result.stdout)
-    assert [(one["subject"], one["reused"], one["rows"]) for one in told["people"]] == [
-        ("s042", True, 24),
-        ("s043", True, 24),
-    ]
+    people = [(one["subject"], one["reused"], one["rows"]) for one in told["people"]]
+    assert people == [("s042", True, 24), ("s043", True, 24)]
     assert (told["refused"][0]["subject"], "neutral" in told["refused"][0]["reason"]) == ("s041", True)
     assert lines_of("both.csv") == alone
     assert (run(*words, "s038,s041", "--out", "none.csv").exit_code, Path("none.csv").exists()) == (2, False)
@@ -213,16 +183,11 @@ def test_predict_adapts_first_and_writes_one_line_a_frame(folder, run_well, run_
 
 
 def test_predictions_are_smoothed_on_request_only(trained, run_json, quickly, lines_of):
-    words = ("predict", "--subject", "s041", *quickly)
-    plain = run_json(*words, "--out", "plain.csv", "--set", "protocol.smoothing=9")
-    smoothed = run_json(*words, "--out", "smoothed.csv", "--smooth", "3")
-    assert [made["smoothing"] for made in (plain, smoothed)] == [0, 3]
-    before, after = lines_of("plain.csv"), lines_of("smoothed.csv")
-    for same, line in zip(before, after, strict=True):
-        assert [line[key] for key in COLUMNS[:3]] == [same[key] for key in COLUMNS[:3]]
-        clip = [other for other in before if other["video"] == line["video"]]
-        near = [float(other["p_smile"]) for other in clip if abs(int(other["frame"]) - int(line["frame"])) <= 1]
-        assert float(line["p_smile"]) == pytest.approx(np.mean(near), abs=2e-6)
+    words, scores = ("predict", "--subject", "s041", *quickly), []
+    for flags, frames in (("--set", "protocol.smoothing=9"), 0), (("--smooth", "3"), 3):
+        assert run_json(*words, *flags)["smoothing"] == frames
+        scores.append([float(line["p_smile"]) for line in lines_of("predictions.csv")[:3]])
+    assert scores[1][1] == pytest.approx(np.mean(scores[0]), abs=2e-6)
 
 
 def test_predict_does_not_take_an_adaptation_of_other_settings(folder, run, quickly):
@@ -232,15 +197,13 @@ def test_predict_does_not_take_an_adaptation_of_other_settings(folder, run, quic
     assert "the stored adaptation is adabn" in result.stderr
 
 
-def test_who_can_not_be_a_target_is_refused_before_anything_runs(folder, refusals, run_json, table, extractor, quickly):
-    Path("featlab.toml").write_text('[protocol]\nsources = ["s038", "s039", "s041"]\n')
-    both = ("adapt --subject s041", "evaluate --targets s041,s042", "train --subject s041")
+def test_who_can_not_be_a_target_is_refused_before_anything_runs(bare, refusals, run_json, quickly):
+    refusals(dict.fromkeys(("adapt --subject s041", "evaluate --targets s041"), "no 'neutral' rows"))
+    Path("featlab.toml").write_text('[protocol]\nsources = ["s038", "s039", "s042"]\n')
+    both = ("adapt --subject s042", "evaluate --targets s040,s042", "train --subject s042")
     refusals(dict.fromkeys(both, "both source and target"))
     made = run_json("pretrain", *quickly)
     refusals({f"adapt --subject s038 --bundle {made['folder']}": "both source and target"})
-    Path("featlab.toml").unlink()
-    write_table("cache.h5", table.take((table.subject != 3) | (table.label == 1)), extractor)
-    refusals(dict.fromkeys(("adapt --subject s041", "evaluate --targets s041"), "no 'neutral' rows"))
 
 
 def test_a_cache_of_another_extractor_than_the_bundles_is_refused(trained, refusals, run_json, table, quickly):
