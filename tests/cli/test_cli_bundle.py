@@ -83,4 +83,4 @@ def test_refusals(folder, shot, refusals):
         "--cache cache.h5 --methods corl": "did you mean 'coral'",
         "--cache cache.h5 --t source_B.pt": "two linear layers, found 1",
     }
-    refusals(table, *IMPORT)
+    refusals(table, " ".join(IMPORT))

@@ -1,6 +1,5 @@
 """init, layouts, extract, import, inspect, verify."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def test_layouts_are_listed_and_one_shows_its_tree_and_its_options(run_well, run
     assert "did you mean 'biovid'" in refused("layouts", "biovit")
 
 
-def test_extract_finds_landmarks_reads_a_folder_through_its_manifest_and_lists_failures(faces, run, run_well, run_json):
+def test_extract_finds_landmarks_reads_a_folder_through_its_manifest_and_lists_failures(faces, run_well, run_json):
     result = run_well("extract", "manifest.csv", "--option", "size=16", "--jobs", "1")
     assert "landmarks.npy" in result.stderr
     summary = run_json("inspect")
@@ -66,11 +65,8 @@ def test_extract_finds_landmarks_reads_a_folder_through_its_manifest_and_lists_f
     assert (data["rows"], data["subjects"], data["dim"], data["failures"]) == (8, 2, 136, 0)
     # An unreadable image is listed.
     (faces / "bo-smile-1.png").write_bytes(b"no picture")
-    words = ("--landmarks", "none", "--option", "size=16", "--jobs", "1", "--json", "--out", "few.h5")
-    result = run("extract", "manifest.csv", *words)
-    data = json.loads(result.stdout)
-    assert (result.exit_code, data["rows"], data["failures"]) == (3, 7, 1)
-    assert "bo-smile-1.png" in result.stderr
+    data = run_json("extract manifest.csv --landmarks none --option size=16 --jobs 1 --out few.h5", code=3)
+    assert (data["rows"], data["failures"], "bo-smile-1.png" in data.stderr) == (7, 1, True)
     assert "bo-smile-1.png" in Path(data["failures_file"]).read_text()
 
 
@@ -84,7 +80,7 @@ def test_refusals_of_extract(faces, refusals):
         "manifest.csv --dtype float8": "float8",
         "manifest.csv --if-exists maybe --landmarks none": "maybe",
     }
-    refusals(table, "extract", "--quiet")
+    refusals(table, "extract --quiet")
 
 
 IMPORT = ("import", "features.csv", "--neutral", "rest")
@@ -102,7 +98,7 @@ def card(tmp_path, monkeypatch):
     return tmp_path / "features.csv"
 
 
-def test_import_says_what_it_made_and_lists_the_rows_that_are_left_out(card, run, run_well, run_json):
+def test_import_says_what_it_made_and_lists_the_rows_that_are_left_out(card, run_well, run_json):
     result = run_well(*IMPORT, "--out", "cache.h5")
     assert result.stderr == ""
     shown = ("cache.h5", "rows       8", "subjects   2", "videos     4", "rest, smile", "imported: 2 imported columns")
@@ -119,10 +115,9 @@ def test_import_says_what_it_made_and_lists_the_rows_that_are_left_out(card, run
     assert (data["dim"], data["landmarks"]) == (3, 2)
     with card.open("a") as file:
         file.write("bo,smile,smile,7,nan,1\n")
-    result = run(*IMPORT, "--skip-bad", "--json", "--out", "few.h5")
-    data = json.loads(result.stdout)
-    assert (result.exit_code, data["rows"], data["failures"]) == (3, 8, 1)
-    assert "features.csv#row=8: f0 is missing" in result.stderr
+    data = run_json(*IMPORT, "--skip-bad", "--out", "few.h5", code=3)
+    assert (data["rows"], data["failures"]) == (8, 1)
+    assert "features.csv#row=8: f0 is missing" in data.stderr
     assert "features.csv#row=8" in Path(data["failures_file"]).read_text()
 
 
@@ -132,7 +127,7 @@ def test_refusals_of_import(card, refusals):
         "--neutral rest --manifest no.csv": "no.csv",
         "--neutral rest --landmarks no.npy": "no.npy",
     }
-    refusals(table, *IMPORT[:2])
+    refusals(table, "import features.csv")
     refusals({"import nosuch.csv": "nosuch.csv"})
     assert not (card.parent / "cache.h5").exists()
 
@@ -156,7 +151,5 @@ def test_inspect_and_verify_take_the_workspaces_cache_and_name_each_finding(fold
     assert "warning: no digest tells whether these are whole: featlab.toml" in result.stderr
     with h5py.File("other.h5", "r+") as file:
         file["embeddings"][3] = np.nan
-    result = run("verify", "--json")
-    data = json.loads(result.stdout)
-    assert (result.exit_code, data["ok"]) == (2, False)
-    assert len(result.stderr.splitlines()) == len(data["findings"]) >= 1
+    data = run_json("verify", code=2)
+    assert len(data.stderr.splitlines()) == len(data["findings"]) >= 1

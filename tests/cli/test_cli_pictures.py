@@ -1,6 +1,5 @@
 """`featlab plot …`, `branches`, `complexity` and `ablate` as typed, in a workspace that is trained already."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -41,9 +40,9 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("typed", PICTURES)
-def test_a_picture_is_printed_left_as_a_page_and_the_same_in_json(typed, trained, run_well, run_json, quickly):
+def test_a_picture_is_printed_left_as_a_page_and_the_same_in_json(typed, trained, run_well, run_json):
     where, figures, tables, printed = PICTURES[typed]
-    words = [*typed.split(), *([] if where.startswith(("plot-pairs", "plot-conf")) else quickly)]
+    words = typed.split()
     result = run_well(*words, *(["--jobs", "1"] if typed.startswith("ablate") else []))
     (made,) = Path("results").glob(where)
     files = {f"{figure}.{ending}" for figure in figures for ending in ("svg", "csv")}
@@ -76,15 +75,13 @@ def test_pairs_are_of_every_strategy_and_of_nobody_who_is_held_out(folder, run_w
     assert all(row["row_label"] == row["reference_label"] for row in rows)
 
 
-def test_without_a_subject_the_first_target_is_shown_and_pictures_are_found(
-    folder, run_well, table, extractor, quickly
-):
+def test_without_a_subject_the_first_target_is_shown_and_pictures_are_found(folder, run_well, table, extractor):
     names = tuple(f"{row}.png" for row in range(len(table)))
     write_table("cache.h5", replace(table, paths=names), extractor)
     Path("elsewhere").mkdir()
     for name in names:
         Image.new("RGB", (8, 8), (200, 100, 50)).save(Path("elsewhere", name))
-    clip = ("plot", "clip", "--targets", "s040,s041", "--method", "source-only", *quickly)
+    clip = ("plot", "clip", "--targets", "s040,s041", "--method", "source-only")
     for typed in (clip, ("plot", "pairs", "--rows", "1", "--strategies", "random")):
         assert "--images DIR" in run_well(*typed).stderr
         said = run_well(*typed, "--images", "elsewhere").stderr
@@ -92,32 +89,32 @@ def test_without_a_subject_the_first_target_is_shown_and_pictures_are_found(
         assert ("no --subject: s040, the first target" in said) == (typed is clip)
 
 
-def test_style_measures_every_target_and_leaves_out_who_cannot_be_adapted_to(folder, run, table, extractor, quickly):
+def test_style_measures_every_target_and_leaves_out_who_cannot_be_adapted_to(
+    folder, run_json, run_well, table, extractor
+):
     joyless = np.where(table.subject == 3, 1, table.label).astype(np.int16)
     write_table("cache.h5", replace(table, label=joyless), extractor)
-    flags = ("plot", "style", "--methods", "pft,adabn", *quickly, *FAST, "--targets")
-    result = run(*flags, "s040,s041", "--json")
-    data = json.loads(result.stdout)
-    assert (result.exit_code, set(data["distances"])) == (3, {"pft", "adabn"}), result.stderr
+    flags = ("plot", "style", "--methods", "pft,adabn", *FAST, "--targets")
+    data = run_json(*flags, "s040,s041", code=3)
+    assert set(data["distances"]) == {"pft", "adabn"}
     for said in ("s041: subject 's041' has no 'neutral' rows", "1 of 2 targets were left out"):
-        assert said in result.stderr
-    alone = run(*flags, "s041")
-    assert (alone.exit_code, "none of the 1 targets can be adapted to" in alone.stderr) == (2, True)
+        assert said in data.stderr
+    assert "none of the 1 targets can be adapted to" in run_well(*flags, "s041", code=2).stderr
 
 
-def test_complexity_says_who_failed_and_ends_in_3_or_where_nobody_ran_in_1(folder, run, quickly):
-    few = ("--targets", "1", "--repeat", "1", "--batch", "16", "--set", "pretrain.style_bank=none", *quickly)
-    result = run("complexity", "--methods", "source-only,neutral-shift", *few, "--json")
-    assert (result.exit_code, "style bank" in result.stderr) == (3, True), result.stderr
-    data = json.loads(result.stdout)
+def test_complexity_says_who_failed_and_ends_in_3_or_where_nobody_ran_in_1(folder, run_json, run_well):
+    few = "complexity --targets 1 --repeat 1 --batch 16 --set pretrain.style_bank=none --methods"
+    data = run_json(few, "source-only,neutral-shift", code=3)
+    assert "style bank" in data.stderr
     assert [bool(cost["failures"]) for cost in data["costs"]] == [False, True]
     assert (len(data["subjects"]), data["repeat"], data["batch"], data["device"]) == (1, 1, 16, "cpu")
-    assert run("complexity", "--methods", "neutral-shift", *few).exit_code == 1
+    run_well(few, "neutral-shift", code=1)
 
 
-def test_a_grid_is_stated_in_the_workspace_file_a_flag_beats_it_and_caches_are_told_apart(folder, run_json, quickly):
-    Path("featlab.toml").write_text('[ablate]\nframes = [2, 0]\nmethods = ["pft"]\n', encoding="utf-8")
-    words = ("ablate", "neutral", "--targets", "2", "--jobs", "1", *quickly)
+def test_a_grid_is_stated_in_the_workspace_file_a_flag_beats_it_and_caches_are_told_apart(folder, run_json):
+    with Path("featlab.toml").open("a") as file:
+        file.write('[ablate]\nframes = [2, 0]\nmethods = ["pft"]\n')
+    words = ("ablate", "neutral", "--targets", "2", "--jobs", "1")
     for more, expected in (([], ["2", "all"]), (["--values", "1,all"], ["1", "all"])):
         data = run_json(*words, *more)
         assert [(item["setting"], item["method"]) for item in data["summary"]] == [(name, "pft") for name in expected]
@@ -128,8 +125,8 @@ def test_a_grid_is_stated_in_the_workspace_file_a_flag_beats_it_and_caches_are_t
     assert [item["data"] for item in data["summary"]] == ["here", "there"]
 
 
-def test_pairing_shows_example_pairs_of_every_strategy(folder, run_well, quickly, lines_of):
-    run_well("ablate", "pairing", "--targets", "3", "--methods", "pft", "--jobs", "1", *quickly)
+def test_pairing_shows_example_pairs_of_every_strategy(folder, run_well, lines_of):
+    run_well("ablate", "pairing", "--targets", "3", "--methods", "pft", "--jobs", "1")
     assert [figure.name for figure in read_page(Path("results/ablate-pairing")).figures] == ["pairing", "examples"]
     assert {line["strategy"] for line in lines_of("results/ablate-pairing/examples.csv")} == {
         "random",

@@ -15,15 +15,13 @@ from featlab.methods import get_method, method_names
 METHODS = "source-only,neutral-shift,pft"
 
 
-@pytest.fixture
-def words(quickly):
-    return ["evaluate", "--targets", "2", "--methods", METHODS, "--jobs", "1", "--device", "cpu", *quickly]
+WORDS = f"evaluate --targets 2 --methods {METHODS} --jobs 1 --device cpu"
 
 
 def test_evaluate_prints_and_writes_and_shows_what_is_finished_as_it_lies_there(
-    folder, run_well, run_json, words, monkeypatch
+    folder, run_well, run_json, monkeypatch
 ):
-    first = run_well(*words, "--quiet")
+    first = run_well(WORDS, "--quiet")
     assert first.stderr == ""
     for said in ("Macro F1 of each target subject", "6 runs: 0 reused, 0 failed"):
         assert said in first.stdout
@@ -36,9 +34,9 @@ def test_evaluate_prints_and_writes_and_shows_what_is_finished_as_it_lies_there(
     with monkeypatch.context() as patch:
         patch.setattr("featlab.evaluation.runner.plan", None)
         for more in ((), ("--no-plots",)):
-            again = run_well(*words, *more, "--quiet")
+            again = run_well(WORDS, *more, "--quiet")
             assert again.stdout == first.stdout.replace("6 runs: 0 reused", "6 runs: 6 reused")
-        data = run_json(*words)
+        data = run_json(WORDS)
     assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == stamps
     assert data["runs"] == {"all": 6, "reused": 6, "failed": 0, "missing": 0}
     assert data["results"] == [json.loads(row) for row in (made / "results.jsonl").read_text().splitlines()]
@@ -47,59 +45,57 @@ def test_evaluate_prints_and_writes_and_shows_what_is_finished_as_it_lies_there(
     assert [item["method"] for item in data["summary"]] == METHODS.split(",")
     # Until a file of it is gone, or another one is asked for.
     (made / "summary.svg").unlink()
-    run_well(*words, "--set", "plot.formats=pdf")
+    run_well(WORDS, "--set", "plot.formats=pdf")
     assert {"summary.svg", "summary.pdf"} <= {path.name for path in made.iterdir()}
-    other = run_json(*words, "--draws", "2", "--no-plots")
+    other = run_json(WORDS, "--draws", "2", "--no-plots")
     assert {row["draw"] for row in other["results"]} == {0, 1}
     assert other["runs"] == {"all": 12, "reused": 6, "failed": 0, "missing": 0}
 
 
-def test_tables_are_shown_where_the_folder_may_not_be_written(folder, run, words, monkeypatch):
+def test_tables_are_shown_where_the_folder_may_not_be_written(folder, run, monkeypatch):
     def refuses(path, text):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("featlab.analysis.page.atomic_write_text", refuses)
-    result = run(*words, "--no-plots", "--quiet")
+    result = run(WORDS, "--no-plots", "--quiet")
     assert (result.exit_code, "Macro F1 of each target subject" in result.stdout) == (2, True)
     (line,) = result.stderr.splitlines()
     assert "Permission denied" in line
 
 
-def test_failed_runs_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, run, words):
+def test_failed_runs_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, run_json, run_well):
     # The style bank is what these two methods need; source-only does without.
-    broken = [*words, "--set", "pretrain.style_bank=none", "--no-plots"]
-    result = run(*broken, "--json")
-    assert result.exit_code == 3
-    assert json.loads(result.stdout)["runs"]["failed"] == 4
-    assert "style bank" in result.stderr
+    broken = f"{WORDS} --set pretrain.style_bank=none --no-plots"
+    data = run_json(broken, code=3)
+    assert (data["runs"]["failed"], "style bank" in data.stderr) == (4, True)
     (listed,) = Path("results").glob("evaluate-*/failures.jsonl")
     assert len(listed.read_text().splitlines()) == 4
-    assert run(*broken, "--methods", "pft").exit_code == 1
+    run_well(broken, "--methods", "pft", code=1)
 
 
-def test_people_are_named_in_a_file_of_the_current_folder(folder, run_json, words):
+def test_people_are_named_in_a_file_of_the_current_folder(folder, run_json):
     Path("reported.txt").write_text("s039\ns042\n")
     Path("workspace").mkdir()
+    shutil.copy("featlab.toml", "workspace")
     for name in ("pool", "targets"):
-        flags = ("-C", "workspace", "--cache", "cache.h5", "--methods", "source-only", "--no-plots")
-        data = run_json(*words, *flags, f"--{name}", "reported.txt")
+        flags = f"-C workspace --cache cache.h5 --methods source-only --no-plots --{name} reported.txt"
+        data = run_json(f"{WORDS} {flags}")
         assert {row["subject"] for row in data["results"]} == {"s039", "s042"}
         assert Path(data["config"]["protocol"][name]) == Path("reported.txt").absolute()
 
 
-def test_the_flags_of_the_protocol_are_recorded_and_followed(folder, run_well, words):
-    typed = (*words, "--smooth", "3", "--frames", "4", "--contamination", "0.25", "--no-plots")
+def test_the_flags_of_the_protocol_are_recorded_and_followed(folder, run_well, run_json):
+    typed = f"{WORDS} --smooth 3 --frames 4 --contamination 0.25 --no-plots"
     for command in ("evaluate", "benchmark"):
-        result = run_well(command, *typed[1:], "--json")
-        assert "each from at most 4 frames of a neutral clip, 25 % of it other classes" in result.stderr
-        data = json.loads(result.stdout)
+        data = run_json(typed.replace("evaluate", command))
+        assert "each from at most 4 frames of a neutral clip, 25 % of it other classes" in data.stderr
         (stored,) = Path("results").glob(f"{command}-*/run.json")
         for protocol in (data["config"]["protocol"], json.loads(stored.read_text())["config"]["protocol"]):
             assert [protocol[name] for name in ("smoothing", "frames", "contamination", "pool")] == [3, 4, 0.25, ""]
         assert {(row["adapt_frames"], row["frames"]) for row in data["results"]} == {(4, 17)}
         assert all(item["macro_f1_smoothed"] is not None and item["ece"] is not None for item in data["summary"])
     for flags, said in (("--wide",), True), ((), False), (("--wide", "--smooth", "0"), False):
-        assert ("over 3 frames of a video" in " ".join(run_well(*typed, *flags).stdout.split())) == said
+        assert ("over 3 frames of a video" in " ".join(run_well(typed, *flags).stdout.split())) == said
 
 
 def test_methods_come_from_the_registry_and_one_is_told_in_full(run, run_json, refused):
@@ -116,20 +112,18 @@ def test_methods_come_from_the_registry_and_one_is_told_in_full(run, run_json, r
     assert "did you mean 'dsfda'" in refused("methods", "dsfd")
 
 
-def test_targets_that_the_backbone_has_seen_are_named(folder, run, table, extractor, quickly):
-    write_table(folder / "cache.h5", table, replace(extractor, trained_on=("s038", "s041")))
-    words = ("evaluate", "--methods", "source-only", "--quiet", "--no-plots", "--jobs", "1", *quickly)
-    assert "1 of the 2 targets (s041)" in run(*words, "--targets", "s041,s042").stderr
-    assert "trained" not in run(*words, "--targets", "s042,s043").stderr
-    assert "(s041)" in run("adapt", "--subject", "s041", "--quiet", *quickly).stderr
+def test_targets_that_the_backbone_has_seen_are_named(folder, run_well, table, extractor):
+    write_table("cache.h5", table, replace(extractor, trained_on=("s038", "s041")))
+    evaluate = "evaluate --methods source-only --quiet --no-plots --jobs 1 --targets"
+    assert "1 of the 2 targets (s041)" in run_well(evaluate, "s041,s042").stderr
+    assert "trained" not in run_well(evaluate, "s042,s043").stderr
+    assert "(s041)" in run_well("adapt --subject s041 --quiet").stderr
 
 
 QUICK = {"head.epochs": 2, "protocol.methods": "source-only,pft,pft-poster"}
 
 
-def test_an_evaluation_becomes_a_page_and_older_or_damaged_ones_are_left_out_and_said(
-    evaluated, run, run_well, run_json
-):
+def test_an_evaluation_becomes_a_page_and_older_or_damaged_ones_are_left_out_and_said(evaluated, run_well, run_json):
     older = shutil.copytree(evaluated, evaluated.parent / "evaluate-000000000000")
     os.utime(older / "page.json", (1, 1))
     result = run_well("report", "--title", "Ours & <theirs>")
@@ -143,9 +137,8 @@ def test_an_evaluation_becomes_a_page_and_older_or_damaged_ones_are_left_out_and
     assert data["bytes"] == Path("deep/again.html").stat().st_size
     assert len(run_json("report", str(older), str(evaluated))["sections"]) == 2
     (older / "page.json").write_text("{", encoding="utf-8")
-    result = run("report", str(older), str(evaluated), "--json")
-    assert (result.exit_code, json.loads(result.stdout)["skipped"][0]["folder"]) == (3, str(older))
-    assert "is left out" in result.stderr
+    data = run_json("report", str(older), str(evaluated), code=3)
+    assert (data["skipped"][0]["folder"], "is left out" in data.stderr) == (str(older), True)
 
 
 @pytest.fixture
@@ -159,8 +152,8 @@ def sized(monkeypatch):
         faces = replace(config.faces, frames=4, size=48)
         return replace(config, faces=faces, targets=2, settings={**config.settings, **QUICK})
 
-    def once(*words, **options):
-        made.extend([] if made else [run(*words, **options)])
+    def once(WORDS, **options):
+        made.extend([] if made else [run(WORDS, **options)])
         return made[0]
 
     monkeypatch.setattr(demo.DemoConfig, "sized", tiny)
@@ -170,13 +163,13 @@ def sized(monkeypatch):
 
 def test_the_demo_makes_a_workspace_in_which_the_next_command_works(tmp_path, run_well, run_json, monkeypatch, sized):
     monkeypatch.chdir(tmp_path)
-    words = ("demo", "--quick", "--people", "9", "--jobs", "1")
-    first = run_well(*words)
+    words = "demo --quick --people 9 --jobs 1"
+    first = run_well(words)
     assert sized == [{"people": 9, "expressions": 2, "seed": 0, "quick": True}]
     assert [line.split()[0] for line in first.stderr.splitlines()[1:5]] == [f"{n}/4" for n in range(1, 5)]
     for said in ("no claim about real people", "Macro F1 of each target subject", "featlab adapt --subject s009"):
         assert said in first.stdout
-    data = run_json(*words)
+    data = run_json(words)
     assert data["folder"] == "featlab-demo"
     assert len({row["subject"] for row in data["results"]}) == 2
     monkeypatch.chdir("featlab-demo")
