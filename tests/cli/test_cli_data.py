@@ -6,7 +6,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
 
 from featlab.config.load import config_template
 from featlab.extraction.backbones.builtin import template
@@ -14,21 +13,14 @@ from featlab.extraction.layouts import LAYOUTS
 
 
 @pytest.fixture
-def faces(tmp_path, monkeypatch):
-    """A manifest of 8 small pictures of 2 people, with landmarks beside it."""
-    rng = np.random.default_rng(1)
-    lines = ["path,subject,label,video,frame"]
-    for subject in ("anna", "bo"):
-        for label in ("neutral", "smile"):
-            for frame in range(2):
-                name = f"{subject}-{label}-{frame}.png"
-                Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path / name)
-                lines.append(f"{name},{subject},{label},{label},{frame}")
-    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
-    shapes = template(68) * rng.uniform(10, 14, (8, 1, 2)) + 16
-    np.save(tmp_path / "landmarks.npy", shapes.astype(np.float32))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def faces(tmp_path, monkeypatch, make_tree):
+    """The current folder: a manifest of 8 small pictures of 2 people, with landmarks beside it."""
+    monkeypatch.chdir(make_tree(tmp_path, frames=2, side=32))
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
+    lines = [f"{name},{name.split('/')[0]},{name.split('/')[1]},{name.split('/')[1]},{name[-5]}" for name in names]
+    Path("manifest.csv").write_text("\n".join(["path,subject,label,video,frame", *lines]))
+    shapes = template(68) * np.random.default_rng(1).uniform(10, 14, (8, 1, 2)) + 16
+    np.save("landmarks.npy", shapes.astype(np.float32))
 
 
 def test_init_writes_the_default_configuration_and_replaces_a_file_only_when_told(tmp_path, run_well, refused):
@@ -56,18 +48,18 @@ def test_layouts_are_listed_and_one_shows_its_tree_and_its_options(run_well, run
 
 
 def test_extract_finds_landmarks_reads_a_folder_through_its_manifest_and_lists_failures(faces, run_well, run_json):
-    result = run_well("extract", "manifest.csv", "--option", "size=16", "--jobs", "1")
+    result = run_well("extract manifest.csv --option size=16 --jobs 1")
     assert "landmarks.npy" in result.stderr
     summary = run_json("inspect")
     assert (summary["rows"], summary["landmarks"]) == (8, 68)
     assert summary["extractor"]["preprocessing"].startswith("grey 16x16")
-    data = run_json("extract", ".", "--backbone", "geometry", "--out", "geometry.h5", "--jobs", "1", "--quiet")
+    data = run_json("extract . --backbone geometry --out geometry.h5 --jobs 1 --quiet")
     assert (data["rows"], data["subjects"], data["dim"], data["failures"]) == (8, 2, 136, 0)
     # An unreadable image is listed.
-    (faces / "bo-smile-1.png").write_bytes(b"no picture")
+    Path("s1/smile/img1.png").write_bytes(b"no picture")
     data = run_json("extract manifest.csv --landmarks none --option size=16 --jobs 1 --out few.h5", code=3)
-    assert (data["rows"], data["failures"], "bo-smile-1.png" in data.stderr) == (7, 1, True)
-    assert "bo-smile-1.png" in Path(data["failures_file"]).read_text()
+    assert (data["rows"], data["failures"], "s1/smile/img1.png" in data.stderr) == (7, 1, True)
+    assert "s1/smile/img1.png" in Path(data["failures_file"]).read_text()
 
 
 def test_refusals_of_extract(faces, refusals):
@@ -83,7 +75,7 @@ def test_refusals_of_extract(faces, refusals):
     refusals(table, "extract --quiet")
 
 
-IMPORT = ("import", "features.csv", "--neutral", "rest")
+IMPORT = "import features.csv --neutral rest"
 
 
 @pytest.fixture
@@ -99,23 +91,21 @@ def card(tmp_path, monkeypatch):
 
 
 def test_import_says_what_it_made_and_lists_the_rows_that_are_left_out(card, run_well, run_json):
-    result = run_well(*IMPORT, "--out", "cache.h5")
+    result = run_well(IMPORT, "--out", "cache.h5")
     assert result.stderr == ""
     shown = ("cache.h5", "rows       8", "subjects   2", "videos     4", "rest, smile", "imported: 2 imported columns")
     assert all(words in result.stdout for words in shown)
-    words = (*IMPORT, "--extractor", "mine", "--dtype", "float16", "--columns", "f1", "--out", "mine.h5")
-    data, again = run_json(*words), run_json(*words)
+    data, again = (run_json(f"{IMPORT} --extractor mine --dtype float16 --columns f1 --out mine.h5") for _ in range(2))
     assert [data[key] for key in ("path", "rows", "dim", "extractor")] == ["mine.h5", 8, 1, "mine"]
     assert (data["failures_file"], data["float16_error"]) == (None, 0)
     assert (again["was_there"], again["digest"]) == (True, data["digest"])
     np.save("x.npy", np.ones((8, 3)))
     np.save("points.npy", np.ones((8, 2, 2)))
-    flags = ("--manifest", "features.csv", "--neutral", "rest", "--landmarks", "points.npy", "--out", "x.h5")
-    data = run_json("import", "x.npy", *flags)
+    data = run_json("import x.npy --manifest features.csv --neutral rest --landmarks points.npy --out x.h5")
     assert (data["dim"], data["landmarks"]) == (3, 2)
     with card.open("a") as file:
         file.write("bo,smile,smile,7,nan,1\n")
-    data = run_json(*IMPORT, "--skip-bad", "--out", "few.h5", code=3)
+    data = run_json(IMPORT, "--skip-bad", "--out", "few.h5", code=3)
     assert (data["rows"], data["failures"]) == (8, 1)
     assert "features.csv#row=8: f0 is missing" in data.stderr
     assert "features.csv#row=8" in Path(data["failures_file"]).read_text()

@@ -18,19 +18,16 @@ PICTURES = {
     "plot clip --subject s041 --faces none": ("plot-clip-s041-smile-a-pft", ["clip"], "clip", "Before"),
     "plot confusion --methods pft,source-only": ("plot-confusion-evaluate-*", ["confusion"], "confusion", "neutral"),
     "plot tsne --subject s040 --subject s041 --by pca": (
-        *("plot-pca-2-targets-*", ["pca-s040", "pca-s041"], "scores"),
-        "as extracted",
+        *("plot-pca-2-targets-*", ["pca-s040", "pca-s041"], "scores", "as extracted"),
     ),
     "plot neighbours --subject s041": ("plot-neighbours-s041", ["neighbours-s041"], "spread", "s041"),
     "plot style --targets s040,s041 --methods pft": ("plot-style", ["style-pft"], "style", "features"),
     "branches --targets 4 --name mine": ("mine", ["branches"], "branches", "chance 25.0 %"),
     "complexity --methods source-only,pft --targets 2 --repeat 1 --batch 8": (
-        *("complexity", ["complexity"], "complexity"),
-        "Computational complexity",
+        *("complexity", ["complexity"], "complexity", "Computational complexity"),
     ),
     "ablate dims --targets 3 --values 4,64,full --methods source-only,pft": (
-        *("ablate-dims", ["dims"], "scores differences"),
-        "left out: 64",
+        *("ablate-dims", ["dims"], "scores differences", "left out: 64"),
     ),
 }
 
@@ -66,27 +63,22 @@ def test_a_picture_is_printed_left_as_a_page_and_the_same_in_json(typed, trained
     assert same == files or typed.startswith("complexity")
 
 
-def test_pairs_are_of_every_strategy_and_of_nobody_who_is_held_out(folder, run_well, lines_of):
-    flags = ("plot", "pairs", "--rows", "2", "--label-rule", "same", "--subject", "s038")
-    assert "the cache names no images: landmarks are drawn" in run_well(*flags).stderr
+def test_pairs_are_of_nobody_who_is_held_out_and_the_first_target_is_shown_and_pictures_are_found(
+    folder, run_well, table, extractor, lines_of
+):
+    write_table("cache.h5", replace(table, paths=tuple(f"{row}.png" for row in range(len(table)))), extractor)
+    Path("elsewhere").mkdir()
+    for row in range(len(table)):
+        Image.new("RGB", (8, 8), (200, 100, 50)).save(f"elsewhere/{row}.png")
+    clip = "plot clip --targets s040,s041 --method source-only"
+    for typed in (clip, "plot pairs --rows 2 --label-rule same --subject s038"):
+        assert "--images DIR" in run_well(typed).stderr
+        said = run_well(typed, "--images", "elsewhere").stderr
+        assert ("images" in said, "no --subject: s040, the first target" in said) == (False, typed is clip)
     rows = lines_of("results/plot-pairs/pairs.csv")
     assert [row["strategy"] for row in rows] == ["random"] * 2 + ["cosine"] * 2 + ["landmark"] * 2
     assert "s038" not in {row[side] for row in rows for side in ("row_subject", "reference_subject")}
     assert all(row["row_label"] == row["reference_label"] for row in rows)
-
-
-def test_without_a_subject_the_first_target_is_shown_and_pictures_are_found(folder, run_well, table, extractor):
-    names = tuple(f"{row}.png" for row in range(len(table)))
-    write_table("cache.h5", replace(table, paths=names), extractor)
-    Path("elsewhere").mkdir()
-    for name in names:
-        Image.new("RGB", (8, 8), (200, 100, 50)).save(Path("elsewhere", name))
-    clip = ("plot", "clip", "--targets", "s040,s041", "--method", "source-only")
-    for typed in (clip, ("plot", "pairs", "--rows", "1", "--strategies", "random")):
-        assert "--images DIR" in run_well(*typed).stderr
-        said = run_well(*typed, "--images", "elsewhere").stderr
-        assert "images" not in said
-        assert ("no --subject: s040, the first target" in said) == (typed is clip)
 
 
 def test_style_measures_every_target_and_leaves_out_who_cannot_be_adapted_to(
@@ -114,19 +106,19 @@ def test_complexity_says_who_failed_and_ends_in_3_or_where_nobody_ran_in_1(folde
 def test_a_grid_is_stated_in_the_workspace_file_a_flag_beats_it_and_caches_are_told_apart(folder, run_json):
     with Path("featlab.toml").open("a") as file:
         file.write('[ablate]\nframes = [2, 0]\nmethods = ["pft"]\n')
-    words = ("ablate", "neutral", "--targets", "2", "--jobs", "1")
+    words = "ablate neutral --targets 2 --jobs 1"
     for more, expected in (([], ["2", "all"]), (["--values", "1,all"], ["1", "all"])):
-        data = run_json(*words, *more)
+        data = run_json(words, *more)
         assert [(item["setting"], item["method"]) for item in data["summary"]] == [(name, "pft") for name in expected]
     caches = [word for name in ("here", "there") for word in ("--cache", f"{name}/cache.h5")]
     for name in ("here", "there"):
         shutil.copytree(".", name, ignore=lambda *_: {"here", "there", "results", "stages", "bundles"})
-    data = run_json(*words, "--values", "1", "--methods", "source-only", *caches)
+    data = run_json(words, "--values", "1", "--methods", "source-only", *caches)
     assert [item["data"] for item in data["summary"]] == ["here", "there"]
 
 
 def test_pairing_shows_example_pairs_of_every_strategy(folder, run_well, lines_of):
-    run_well("ablate", "pairing", "--targets", "3", "--methods", "pft", "--jobs", "1")
+    run_well("ablate pairing --targets 3 --methods pft --jobs 1")
     assert [figure.name for figure in read_page(Path("results/ablate-pairing")).figures] == ["pairing", "examples"]
     assert {line["strategy"] for line in lines_of("results/ablate-pairing/examples.csv")} == {
         "random",

@@ -6,8 +6,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from featlab import write_table
 from featlab.analysis import demo
 from featlab.methods import get_method, method_names
@@ -141,37 +139,22 @@ def test_an_evaluation_becomes_a_page_and_older_or_damaged_ones_are_left_out_and
     assert (data["skipped"][0]["folder"], "is left out" in data.stderr) == (str(older), True)
 
 
-@pytest.fixture
-def sized(monkeypatch):
-    """Make the demo that is asked for tiny, and only once; returns what was asked for."""
-    real, run, asked, made = demo.DemoConfig.sized, demo.run_demo, [], []
+def test_the_demo_makes_a_workspace_in_which_the_next_command_works(tmp_path, run_well, monkeypatch):
+    real, asked = demo.DemoConfig.sized, []
 
     def tiny(**options):
         asked.append(options)
         config = real(**options)
-        faces = replace(config.faces, frames=4, size=48)
-        return replace(config, faces=faces, targets=2, settings={**config.settings, **QUICK})
-
-    def once(WORDS, **options):
-        made.extend([] if made else [run(WORDS, **options)])
-        return made[0]
+        faces, settings = replace(config.faces, frames=4, size=48), {**config.settings, **QUICK}
+        return replace(config, faces=faces, targets=2, settings=settings)
 
     monkeypatch.setattr(demo.DemoConfig, "sized", tiny)
-    monkeypatch.setattr(demo, "run_demo", once)
-    return asked
-
-
-def test_the_demo_makes_a_workspace_in_which_the_next_command_works(tmp_path, run_well, run_json, monkeypatch, sized):
     monkeypatch.chdir(tmp_path)
-    words = "demo --quick --people 9 --jobs 1"
-    first = run_well(words)
-    assert sized == [{"people": 9, "expressions": 2, "seed": 0, "quick": True}]
-    assert [line.split()[0] for line in first.stderr.splitlines()[1:5]] == [f"{n}/4" for n in range(1, 5)]
+    made = run_well("demo --quick --people 9 --jobs 1")
+    assert asked == [{"people": 9, "expressions": 2, "seed": 0, "quick": True}]
+    assert [line.split()[0] for line in made.stderr.splitlines()[1:5]] == [f"{n}/4" for n in range(1, 5)]
     for said in ("no claim about real people", "Macro F1 of each target subject", "featlab adapt --subject s009"):
-        assert said in first.stdout
-    data = run_json(words)
-    assert data["folder"] == "featlab-demo"
-    assert len({row["subject"] for row in data["results"]}) == 2
+        assert said in made.stdout
     monkeypatch.chdir("featlab-demo")
     assert Path("index.html").is_file()
-    run_well("adapt", "--subject", "s009")
+    run_well("adapt --subject s009")
