@@ -34,7 +34,7 @@ def read_recordings(
     source: Path, manifest: Path | None, selection: Selection, neutral: str, *, skip_bad: bool, merge_names: bool
 ) -> tuple[Recordings, tuple[Failure, ...], ReadRows]:
     """Return the rows of numbers, what has no row (refused without ``skip_bad``), and all that was read."""
-    read = read_source(source, manifest, selection, neutral=neutral, skip_bad=skip_bad)
+    read = read_source(source, manifest, selection, neutral, skip_bad=skip_bad)
     read, failures = good_rows(read, source, "float32", skip_bad=skip_bad)
     index = read.index.one_name_each(neutral, merge=merge_names)
     names = read.rows.columns or tuple(f"f{place}" for place in range(read.rows.features.shape[1]))

@@ -46,9 +46,7 @@ class MethodCost:
     iterations: float = math.nan  # Optimiser steps, the median over subjects; 0 for a closed form.
     converged: float = math.nan  # Those until the loss had settled, see `converged_at`; NaN: never.
     batch_seconds: float = math.nan  # Wall time of one step on a batch, or of all of a closed form.
-    seconds: float = math.nan  # Median wall time of one adaptation; the fastest and the slowest follow.
-    fastest: float = math.nan
-    slowest: float = math.nan
+    seconds: float = math.nan  # Median wall time of one adaptation.
     subjects: int = 0  # Who could be adapted to.
     failures: tuple[tuple[str, str], ...] = ()  # What could not be run, and why.
 
@@ -148,7 +146,6 @@ def _cost(
         cost = replace(cost, batch_seconds=taken)
     except _FAILURES as error:
         cost = replace(cost, failures=(*failures, (f"a batch of {batch} rows", one_line(error))))
-    seconds = [taken for taken, _ in runs]
     models = [model for _, model in runs]
     row = as_tensor(finished[0].table.embeddings[:1], models[0].model.projection.mean.device)
     with torch.no_grad():
@@ -164,9 +161,7 @@ def _cost(
         predict_flops=predict_flops,
         iterations=statistics.median(model.iterations for model in models),
         converged=converged if math.isfinite(converged) else math.nan,
-        seconds=statistics.median(seconds),
-        fastest=min(seconds),
-        slowest=max(seconds),
+        seconds=statistics.median(taken for taken, _ in runs),
         subjects=len(finished),
     )
 

@@ -112,13 +112,13 @@ def interval_text(bounds: tuple[float, float], text: Callable[[float], str] = sc
 
 
 def share_text(share: float) -> str:
-    """Return 78.3 % for 0.783, for a sentence."""
-    return f"{100 * share:.1f} %"
+    """Return 78.3 % for 0.783, for a sentence; NaN is a dash."""
+    return f"{number_text(100 * share, 1)} %"
 
 
 def number_text(value: float, decimals: int) -> str:
-    """Return a number with so many decimals; NaN is a dash."""
-    return MISSING if math.isnan(value) else f"{value:.{decimals}f}"
+    """Return a number with so many decimals, what rounds to nothing without a sign; NaN is a dash."""
+    return MISSING if math.isnan(value) else f"{value:z.{decimals}f}"
 
 
 def flops_text(flops: float) -> str:

@@ -21,7 +21,7 @@ from featlab.bundle.bundle import load_bundle
 from featlab.bundle.files import load_adaptation
 from featlab.errors import InputError
 from featlab.evaluation.runner import plan, run_tasks
-from featlab.exchange.formats import run_safetensors
+from featlab.exchange.formats import load_safetensors
 from featlab.workspace.contents import check_files
 from featlab.workspace.stages import pair_stage, train_stage
 from featlab.workspace.workspace import Workspace
@@ -89,8 +89,8 @@ def artefacts(place: Path) -> list[Artefact]:
 
     def export() -> object:
         verified(place / "person.safetensors")
-        logits, text = run_safetensors(place / "person.safetensors")
-        return logits(torch.from_numpy(workspace.table.embeddings)), text
+        run, text = load_safetensors(place / "person.safetensors")
+        return run(torch.from_numpy(workspace.table.embeddings))["logits"], text
 
     def adaptation() -> object:
         return load_adaptation(adapted[0].parent, load_bundle(bundle))

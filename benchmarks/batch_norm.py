@@ -77,12 +77,7 @@ def scores(seed: int, expression: float) -> dict[tuple[str, str, str], list[tupl
                 for mode in modes:
                     options = {} if mode == "–" else {"bn_mode": mode}
                     model = make_method(method, {method: options}).adapt(bundle, target, seed=seed)
-                    score = subject_metrics(
-                        test.label,
-                        model.predict_proba(test.embeddings),
-                        classes=CLASSES,
-                        neutral_code=0,
-                    )
+                    score = subject_metrics(test.label, model.predict_proba(test.embeddings), neutral_code=0)
                     found.setdefault((adapted_on, method, mode), []).append((score.macro_f1, score.neutral_recall))
     return found
 

@@ -114,9 +114,7 @@ def trial(
     return Trial(
         condition=words,
         method=name,
-        macro_f1=subject_metrics(
-            table.label[test], probabilities, classes=table.classes, neutral_code=table.neutral_code
-        ).macro_f1,
+        macro_f1=subject_metrics(table.label[test], probabilities, table.neutral_code).macro_f1,
         warned=bool(report and (report.remarks or report.refusal)),
         refused=bool(report and report.refusal),
         gain=method.expected_gain(bundle, model, table.embeddings[test]) if report else None,

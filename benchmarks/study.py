@@ -45,7 +45,7 @@ from featlab.config.load import Config, load_config, parse_settings
 from featlab.evaluation.metrics import calibration_error
 from featlab.evaluation.results import EvaluationRow, pooled_reliability, read_results
 from featlab.evaluation.run import RunNumbers, evaluate_subject
-from featlab.evaluation.statistics import bootstrap_interval, holm, paired_wilcoxon
+from featlab.evaluation.statistics import bootstrap_interval, holm, wilcoxon
 from featlab.methods import make_method
 from featlab.model.style_bank import CarriedShare
 from featlab.pairing.pairs import make_pairs
@@ -204,7 +204,7 @@ def tables(rows: Mapping[str, Sequence[EvaluationRow]], group: Mapping[str, str]
     raw = []
     for name in others:
         theirs = over_sets(sets, name, group)
-        raw.append(paired_wilcoxon([ours[who] for who in ours], [theirs[who] for who in ours]))
+        raw.append(wilcoxon([ours[who] - theirs[who] for who in ours]))
     for name, p in zip(others, holm(raw), strict=True):
         cells = []
         for scores in sets.values():
@@ -217,7 +217,7 @@ def tables(rows: Mapping[str, Sequence[EvaluationRow]], group: Mapping[str, str]
 
 
 def _interval(differences: Sequence[float]) -> str:
-    low, high = bootstrap_interval(differences, seed=0)
+    low, high = bootstrap_interval(differences)
     return f"{np.mean(differences):+.1f} [{low:+.1f}, {high:+.1f}]"
 
 

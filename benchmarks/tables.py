@@ -22,9 +22,8 @@ from featlab.config.options import Options
 from featlab.extraction.layouts.plain import read_manifest as items_of
 from featlab.extraction.tables import ImportConfig, import_features
 from featlab.extraction.tables.reader import read_rows
-from featlab.extraction.tables.rows import Selection
-from featlab.extraction.tables.sources import read_manifest
-from featlab.extraction.text import open_delimited
+from featlab.extraction.tables.rows import INDEX_COLUMNS, Selection
+from featlab.extraction.text import open_delimited, read_columns
 
 
 def main() -> None:
@@ -49,7 +48,7 @@ def main() -> None:
             f"a manifest of {options.rows} lines",
             options.repeat,
             {
-                "featlab reads": lambda: read_manifest(manifest, "neutral"),
+                "featlab reads": lambda: read_columns(manifest, ["subject"], INDEX_COLUMNS),
                 "csv and strip read": lambda: by_name(manifest),
                 "featlab extract's items": lambda: items_of(manifest, Options()),
             },

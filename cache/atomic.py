@@ -96,12 +96,12 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path, *, keep: str = "", error: type[FeatlabError] = FeatlabError) -> Iterator[Path]:
+def atomic_folder(path: Path, *, keep: str = "") -> Iterator[Path]:
     """Yield a new folder `<name>.<random>.partial` beside `path`; rename it onto `path` when the block succeeds.
 
-    It gets a file of the digests of its files. A folder at `path` is replaced, unless it
-    holds a file `keep`: another run made the same in the meantime and may be reading it, so it stays. When the block
-    raises, `path` is untouched and nothing is left beside it.
+    It gets a file of the digests of its files. A folder at `path` is replaced, unless it holds a file `keep`: another
+    run made the same in the meantime, and may be using it. When the block raises, `path` is untouched and nothing is
+    left beside it.
     """
     target = Path(os.path.realpath(path))
     with ExitStack() as locks:
@@ -111,13 +111,25 @@ def atomic_folder(path: Path, *, keep: str = "", error: type[FeatlabError] = Fea
             with folders_synced_last():
                 yield draft
                 atomic_write_text(draft / SUMS, sums_of(sorted(draft.iterdir())))
+            if keep and (target / keep).exists():
+                return
             if target.is_dir():
-                # Nobody takes the old folder for one that a dead writer left.
+                # No system call exchanges two folders everywhere: the old one goes once the new one is in its place.
+                # Nobody takes it for one that a dead writer left.
                 locks.enter_context(_locked(target))
-            _put_folder(draft, target, keep)
+                old = draft.with_name(f"{draft.name}.old")
+                target.rename(old)
+                try:
+                    draft.rename(target)
+                except BaseException:
+                    old.rename(target)
+                    raise
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                draft.rename(target)
             sync_folder(target.parent)
-        except OSError as caught:
-            raise cannot_write(path, caught, error) from caught
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
 
 def make_folder(path: Path) -> None:
@@ -190,30 +202,10 @@ def _sweep(folder: Path) -> None:
                     path.unlink()
 
 
-def _put_folder(draft: Path, path: Path, keep: str) -> None:
-    try:
-        draft.rename(path)
-    except OSError:
-        if keep and (path / keep).exists():
-            return
-        if not path.is_dir():
-            raise
-        # No system call exchanges two folders everywhere: the old one goes once the new one is in its place.
-        old = draft.with_name(f"{draft.name}.old")
-        path.rename(old)
-        try:
-            draft.rename(path)
-        except BaseException:
-            old.rename(path)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def cannot_write(
-    path: str | os.PathLike[str], error: Exception, kind: type[FeatlabError] = FeatlabError
-) -> FeatlabError:
+def cannot_write(path: str | os.PathLike[str], error: Exception) -> FeatlabError:
     """Return the error for a file or folder that can't be written."""
-    return kind(f"{path}: can't be written ({one_line(error)}); check the folder, its permissions and the free space")
+    why = f"can't be written ({one_line(error)}); check the folder, its permissions and the free space"
+    return FeatlabError(f"{path}: {why}")
 
 
 def _sync_file(path: Path) -> None:

@@ -158,7 +158,7 @@ def new_file(path: Path) -> Iterator[h5py.File]:
                 if sink.failure is not None:
                     raise sink.failure
         except (OSError, RuntimeError) as error:
-            raise cannot_write(path, error, CacheError) from error
+            raise cannot_write(path, error) from error
 
 
 def create_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:

@@ -26,14 +26,6 @@ _TELLING = 8
 """So many different values of a row can't be equal by chance; a few action units, most of them 0, can."""
 
 
-def is_cache(path: Path) -> bool:
-    """Tell whether a file is a cache, by its name or by its first bytes."""
-    if path.suffix == ".h5":
-        return True
-    with path.open("rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
-
-
 def verify_cache(path: str | os.PathLike[str]) -> list[str]:
     """Read everything, in bounded memory: checksums, finiteness, landmarks, text, the digest.
 

@@ -148,7 +148,7 @@ def train(
     neutral: Annotated[str | None, Option(metavar="NAME", help="The neutral label; default: the layout's.")] = None,
     out: Annotated[Path, Option("--out", "-o", metavar="FILE.pt2", help="The file to write.")] = Path("backbone.pt2"),
     if_exists: Annotated[
-        str, Option(metavar="resume|error|overwrite", help="When the file or a begun run is there.")
+        str, Option(metavar="resume|overwrite", help="When the file or a begun run is there.")
     ] = "resume",
     arch: Annotated[
         str | None,
@@ -173,7 +173,7 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        _training("--set", metavar="KEY=VALUE", help="Any other setting, e.g. lr=0.001, augment.flip=0; repeatable."),
+        _training("--set", metavar="KEY=VALUE", help="Any other setting, e.g. lr=0.001, flip=0; repeatable."),
     ] = None,
 ) -> None:
     """Fit a network on the source subjects' images; no image of a target subject is opened.
@@ -185,6 +185,7 @@ def train(
 
     from featlab.cache.schema import one_form
     from featlab.compute import choose_device
+    from featlab.config.options import with_options
     from featlab.extraction.training import TrainConfig
     from featlab.extraction.training.data import list_items, take_frames
     from featlab.extraction.training.train import train_backbone
@@ -195,7 +196,8 @@ def train(
         trust(session, f"pt2:{weights}")
     given = {"arch": arch, "size": size, "layers": layers, "epochs": epochs, "batch": batch, "refit": refit}
     values = {key: value for key, value in given.items() if value is not None}
-    config = TrainConfig().with_values(parse_options(settings or (), "--set", "lr=0.001") | values)
+    values = parse_options(settings or (), "--set", "lr=0.001") | values
+    config = with_options(TrainConfig(), values, "backbone")
     chosen_device = choose_device(session["device"]).type
     torch.set_num_threads(session.jobs)
     listed = list_items(source, input_config(session))

@@ -54,9 +54,6 @@ def calibrate(
             metavar="LABEL|video:NAME,…|FILE", help="Which rows rest: a label, videos (* and ? fit any), or a table."
         ),
     ] = "neutral",
-    mean: Annotated[
-        bool, Option("--mean", help="Means and standard deviations; default: medians and a robust spread.")
-    ] = False,
     mark: Annotated[float, Option(metavar="VALUE", help="The value that is looked for in each person.")] = 0.5,
     plots: PlotsOption = True,
 ) -> None:
@@ -75,7 +72,7 @@ def calibrate(
     resting = calibration.resting_rows(
         rows, neutral, lambda path: calibration.read_recordings(path, None, selection, "", **how)[0]
     )
-    found = rest_of(rows, resting, mean=mean)
+    found = rest_of(rows, resting)
     if len(found.left_out) == len(set(rows.index.subject)):
         raise InputError(f"{neutral} has a neutral frame of nobody in {table}; people need the same names in both")
     rest_file = out.with_suffix(".rest.csv")
@@ -172,13 +169,15 @@ def verify(
 
     Of a workspace, a bundle, results, an adaptation or an export, every file is checked against its digest.
     """
+    from h5py import is_hdf5
+
     from featlab.cache.names import alike
     from featlab.cache.reader import inspect_cache
-    from featlab.cache.verify import check_cache, is_cache
+    from featlab.cache.verify import check_cache
 
     output, path = session.output, _cache(session, file)
     warnings: list[str] = []
-    if path.is_dir() or not (path.suffix == "" or is_cache(path)):
+    if path.is_dir() or not (path.suffix in ("", ".h5") or is_hdf5(path)):
         from featlab.workspace.contents import check_files
 
         findings, without = check_files(path)

@@ -62,8 +62,7 @@ def export(
         source, model, name = person.bundle, person.model.model, person.method
         rows = person.rows.embeddings if person.rows is not None else None
     network = exportable_network(made, source.extractor) if made is not None else None
-    images = network.input_metadata() if network is not None else None
-    metadata = export_metadata(source, subject=subject, method=name, network=images)
+    metadata = export_metadata(source, subject=subject, method=name, network=network)
     report = export_model(model, out, wanted, metadata, embeddings=rows, network=network)
     facts = {
         "format": report.format,
@@ -74,7 +73,9 @@ def export(
     }
     said = {
         "model": f"{name}, {subject or 'nobody in particular'}",
-        "input": f"images {images['size']}x{images['size']}" if images else f"embeddings of {metadata['dim']} values",
+        "input": f"images {network.prepare.size}x{network.prepare.size}"
+        if network
+        else f"embeddings of {metadata['dim']} values",
         "output": f"logits and probabilities of {', '.join(source.classes)}",
         "max_difference": f"{report.difference:.1e} between its logits and ours at most",
     }

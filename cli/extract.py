@@ -66,8 +66,7 @@ def extract(
     with output.progress() as bars:
         inputs = read_inputs(source, wanted, beside=path, jobs=session["jobs"], notify=output.note, on_progress=bars)
     made = with_face_crop(made, wanted, inputs)
-    points = None if inputs.landmarks is None else inputs.landmarks.shape[1]
-    elsewhere = _cluster(session, replace(recipe, align=wanted.align, points=points), made, path)
+    elsewhere = _cluster(session, replace(recipe, align=wanted.align), made, path)
     with output.progress() as bars:
         report = run_extract(
             inputs.items,
@@ -122,6 +121,7 @@ def _show(
     from featlab.extraction.shards import list_path
 
     output.warn(*warnings)
+    lost = report.storage_error
     summary, listed = inspect_cache(report.path), list_path(report.path) if report.failures else None
     facts = {
         "rows": report.rows,
@@ -130,19 +130,20 @@ def _show(
         "dim": report.dim,
         **facts,
         "extractor": report.extractor.id,
+        "float16_error": lost,
         "failures": len(report.failures),
         "seconds": round(report.seconds, 3),
         "digest": report.digest,
     }
     more = {"path": report.path, "warnings": list(warnings), "failures_file": listed}
-    output.tell(str(report.path), facts, {"digest": report.digest[:12], **said}, **more)
+    words = {"float16_error": lost and f"{lost:.1e} of a row's length at most", "digest": report.digest[:12], **said}
+    output.tell(str(report.path), facts, words, **more)
     output.warn_of_failures(report.failures, f"{left_out} {listed}")
 
 
 def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -> None:
     from featlab.extraction.shards import DOUBT, NO_FACE, list_path
 
-    lost = report.storage_error
     facts = {
         "layers": report.extractor.layers,
         "landmarks": inputs.landmark_source,
@@ -150,11 +151,9 @@ def _show_extraction(output: Output, report: ExtractionReport, inputs: Inputs) -
         "no_face": len(inputs.no_face),
         "in_doubt": len(inputs.in_doubt),
         "resumed_rows": report.resumed_rows,
-        "storage_error": asdict(lost) if lost.rows else None,
     }
-    said = {"storage_error": f"{lost.median:.1e} of a row's length, {lost.max:.1e} at most" if lost.rows else None}
     warnings = [*inputs.warnings, *report.equal_rows]
-    _show(output, report, warnings, facts, said, "pictures or folders have no row, listed in")
+    _show(output, report, warnings, facts, {}, "pictures or folders have no row, listed in")
     unsure = (inputs.no_face, "no face was found", NO_FACE), (inputs.in_doubt, "the face is in doubt", DOUBT)
     for rows, why, what in unsure:
         if rows:
@@ -198,18 +197,16 @@ def import_features(
     with output.progress() as bars:
         report = run_import(source, session.cache_file(session["out"]), config, on_progress=bars.of("import"))
     output.note(*(f"import: {note}" for note in report.notes))
-    summary, lost = inspect_cache(report.path), report.storage_error
+    summary = inspect_cache(report.path)
     facts = {
         "videos": summary.videos,
         "features": report.columns,
         "landmarks": summary.landmarks,
         "was_there": report.was_there,
-        "float16_error": lost,
     }
     said = {
         "features": listed(report.columns),
         "extractor": f"{report.extractor.id}: {report.extractor.preprocessing}",
-        "float16_error": lost and f"{lost:.1e} of a row's length at most",
     }
     _show(output, report, report.warnings, facts, said, "rows or files are left out; they are listed in")
     leave(failed=len(report.failures))

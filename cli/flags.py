@@ -127,7 +127,7 @@ FLAGS = {
     ),
     "out": _flag(Path | None, "Default: the workspace's cache.", "FILE", flags="--out -o --cache"),
     "dtype": _flag(str, "As stored.", "float32|float16", default="float32"),
-    "if_exists": _flag(str, "When the cache is there.", "resume|skip|error|overwrite", default="resume"),
+    "if_exists": _flag(str, "When the cache is there.", "resume|overwrite", default="resume"),
     "manifest": _flag(Path | None, "A csv that says what the rows are: subject,label,video,frame.", "FILE"),
     "columns": _flag(
         str | None,

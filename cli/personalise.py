@@ -83,7 +83,7 @@ def personalise(
     gain = method.expected_gain(source, model.model, rows[-1] if other else target.embeddings[:0])
     shown = [*together(seen[: len(clips)]), *seen[len(clips) :]]
     page = PersonPage(name, source, method.name, shown, gain, method.source_gain(source), model.warnings)
-    metadata = export_metadata(source, subject=name, method=method.name, network=None)
+    metadata = export_metadata(source, subject=name, method=method.name)
     report = export_model(model.model, out, wanted, metadata, embeddings=target.embeddings)
     html, summary = out.with_suffix(".html"), page.summary()
     page.write(html, typed_command())

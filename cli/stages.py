@@ -173,28 +173,28 @@ def adapt(
         _adapt_many(session, opened, model, folder, people, force)
         return
     (subject,) = people
-    done = adapt_subject(model, folder, opened.table, opened.extractor, subject, opened.config, force=force)
     rows = opened.table.rows_of(subject)
-    scores = before_and_after(model, rows, done.model.model, opened.config.protocol.gap)
+    adapted, done = adapt_subject(model, folder, rows, opened.extractor, subject, opened.config, force=force)
+    scores = before_and_after(model, rows, adapted.model, opened.config.protocol.gap)
     facts = {
         "method": done.method,
         "frames": done.frames,
         "videos": done.videos,
-        "iterations": done.model.iterations,
+        "iterations": adapted.iterations,
         "seconds": round(done.seconds, 3),
-        "parameters": done.model.trainable,
+        "parameters": adapted.trainable,
         "folder": done.folder,
-        "expected_gain": asdict(done.gain) if done.gain else None,
+        "expected_gain": asdict(done.expected_gain) if done.expected_gain else None,
     }
     said = {"frames": f"{done.frames} neutral frames of {', '.join(done.videos)}", "videos": None}
-    if done.gain:
-        said["expected_gain"] = done.gain.sentence()
+    if done.expected_gain:
+        said["expected_gain"] = done.expected_gain.sentence()
     if scores:
         said["macro F1"] = (
             f"{100 * scores[0]:.2f} before, {100 * scores[1]:.2f} after, on {scores[2]} other "
             "frames (labels used for this line only, never by adapt)"
         )
-    warnings = list(done.model.warnings)
+    warnings = list(done.warnings)
     if done.unlabelled:
         warnings.append(f"no row of {subject!r} has a label: all {done.frames} were taken to be neutral")
     before, after, tested = scores or (None, None, 0)
@@ -207,7 +207,7 @@ def adapt(
         macro_f1_before=before,
         macro_f1_after=after,
         test_rows=tested,
-        report=asdict(done.model.report) if done.model.report else None,
+        report=asdict(adapted.report) if adapted.report else None,
         warnings=warnings,
     )
     session.output.warn(*warnings)
@@ -221,7 +221,7 @@ def _adapt_many(
     session: Session, opened: Workspace, bundle: Bundle, folder: Path, people: Sequence[str], force: bool
 ) -> None:
     """Adapt to one person after the other; say of how many, and who was refused and why (exit code 3, or 2 for all)."""
-    from featlab.workspace.adapt import Stored, adapt_people
+    from featlab.workspace.adapt import Adapted, adapt_people
 
     output = session.output
     targets = targets_of(output, bundle, people)
@@ -233,8 +233,8 @@ def _adapt_many(
     # As they were named: they come as they finish.
     place = {name: number for number, name in enumerate(targets)}
     found.sort(key=lambda done: place[done.subject])
-    adapted = [done for done in found if isinstance(done, Stored)]
-    refused = [(done.subject, done.reason) for done in found if not isinstance(done, Stored)]
+    adapted = [done for done in found if isinstance(done, Adapted)]
+    refused = [(done.subject, done.reason) for done in found if not isinstance(done, Adapted)]
     stored = sum(done.reused for done in adapted)
     gains = [100 * done.expected_gain.expected for done in adapted if done.expected_gain]
     said: dict[str, Any] = {

@@ -48,17 +48,19 @@ def tune(
     fixed = [key.removeprefix(prefix) for key in parse_settings(session["settings"] or ()) if key.startswith(prefix)]
     sources = names_in(session["sources"])
     with output.progress() as bars:
-        side = open_sources(root, session.values(), sources=sources, device=session["device"], notify=output.note)
-        config = side.workspace.config
+        workspace, reported = open_sources(
+            root, session.values(), sources=sources, device=session["device"], notify=output.note
+        )
+        config = workspace.config
         refuse_unread(config, [method])
         searched = search_space(method, options=config.adapt.options.get(method), fixed=fixed, items=space or ())
-        plan = plan_tuning(side, searched, trials=trials, folds=folds)
+        plan = plan_tuning(workspace, reported, searched, trials=trials, folds=folds)
         if apply:
             # Refused now rather than after hours.
-            _edited(root, method, {**searched.fixed, **dict(plan.candidates[0].values)})
+            _edited(root, method, {**searched.fixed, **dict(plan.candidates[0])})
         reused, runs = count_finished(plan.tasks), len(plan.candidates) * len(plan.subjects)
         _tell_plan(plan, reused, runs, output)
-        rows = run_tuning(plan, **session.where(side.workspace, bars.of("tune")))
+        rows = run_tuning(plan, **session.where(workspace, bars.of("tune")))
     report = report_tuning(plan, rows, typed_command())
     applied = _apply(root, report, plan.subjects) if apply and report.chosen is not None else None
     output.show(f"{runs} runs: {reused} reused, {report.failed} failed")
@@ -72,17 +74,17 @@ def tune(
 
 
 def _tell_plan(plan: TuningPlan, reused: int, runs: int, output: Output) -> None:
-    side, space = plan.side, plan.space
+    space = plan.space
     sample = "" if space.size <= len(plan.candidates) else f", a sample of {space.size:,} points"
     output.note(
         f"tune {space.method}: {len(plan.candidates)} candidates{sample} on {len(plan.subjects)} source subjects in "
         f"{len(plan.folds)} folds; {reused} of {runs} runs are there already"
     )
-    output.note(f"{len(side.reported)} target subjects are left out: no row of theirs is loaded")
+    output.note(f"{len(plan.reported)} target subjects are left out: no row of theirs is loaded")
     if plan.bystanders:
         first = next(iter(plan.bystanders.values()))
         output.note(f"{len(plan.bystanders)} source subjects can't play a target and are trained on only: {first}")
-    seen = set(plan.subjects) & set(side.workspace.extractor.trained_on)
+    seen = set(plan.subjects) & set(plan.workspace.extractor.trained_on)
     if seen:
         output.warn(
             f"the backbone was trained on images of {len(seen)} of the {len(plan.subjects)} subjects who play targets: "

@@ -7,7 +7,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +144,10 @@ def small_bundle() -> Callable[..., Bundle]:
 def make_result(method: str, subject: str, score: float, **changes: Any) -> EvaluationRow:
     """A finished run whose scores are all the same."""
     selection = "oracle" if method == "oracle" else "source-free"
-    blank = EvaluationRow.failure(method, subject, 0, 0, selection=selection, error="")
+    who = {"method": method, "subject": subject, "draw": 0, "seed": 0, "selection": selection}
     names = ("macro_f1", "macro_f1_all", "accuracy", "balanced_accuracy", "neutral_recall")
     counts = {"histogram": (1, 1), "frames": 2, "adapt_frames": 1, "iterations": 135, "trainable": 1024}
-    return replace(blank, **(dict.fromkeys(names, score) | counts | {"error": "", "seconds": 0.9512} | changes))
+    return EvaluationRow(**(who | dict.fromkeys(names, score) | counts | {"seconds": 0.9512} | changes))
 
 
 @pytest.fixture(scope="session")

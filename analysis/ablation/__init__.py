@@ -36,7 +36,7 @@ class Grid:
     settings: Sequence[Setting]
     reference: str  # Label of the setting that the others are compared with.
     caption: str
-    figure: str = "lines"  # Or bars, dots, surface, modes.
+    figure: str = "lines"  # Or bars, surface.
     notes: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("source-only", "neutral-shift", "referenced", "pft")
     base: Values = field(default_factory=dict)  # What every setting sets that does not set it itself.
@@ -135,8 +135,8 @@ def _losses(workspace: Workspace) -> Grid:
             *(setting(f"{name} alone", [other for other in _STAGE[name] if other != name]) for name in terms),
         ],
         reference="all",
-        caption="Macro F1 with loss terms on (filled) and off: the first three train T, the others adapt it.",
-        figure="dots",
+        caption="Macro F1 with loss terms on and off: the first three train T, the others adapt it.",
+        figure="bars",
         notes=(
             f"Alone: the other terms of its stage are off. Weights: {said}.",
             "The first three are losses of the MLP part; the linear part learns by cross-entropy alone. The offset is "
@@ -190,8 +190,8 @@ def _layers(workspace: Workspace) -> Grid:
         axis="What adapts",
         settings=settings,
         reference="offset",
-        caption="Macro F1 by which of T's layers adapt; in brackets the parameters that were fitted to a person.",
-        figure="dots",
+        caption="Macro F1 by which of T's layers adapt.",
+        figure="bars",
         notes=("All minimise, by L-BFGS, how far means are from the style bank's at embedding and bottleneck.",),
         methods=("pft",),
         retrains=True,
@@ -284,7 +284,7 @@ def _bn(workspace: Workspace) -> Grid:
         settings=settings,
         reference=settings[0].label,
         caption="What BatchNorm's mode while adapting does to macro F1, and to the recall of neutral.",
-        figure="modes",
+        figure="bars",
         notes=("train: batch statistics of the target while adapting, as published; eval: those of the source.",),
         methods=methods,
     )

@@ -9,14 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from featlab.analysis.ablation import figures
-from featlab.analysis.ablation.run import AblationReport, Difference, Point
-from featlab.analysis.evaluation import competes
+from featlab.analysis.ablation.run import AblationReport, Point
 from featlab.analysis.evaluation.summary import LEVEL
 from featlab.analysis.inside.faces import find_faces
 from featlab.analysis.inside.pairs import example_pairs, known_strategies, pairs_figure
 from featlab.analysis.page import DrawnFigure, Result
-from featlab.analysis.table import MISSING, Table, p_words
-from featlab.config.analysis import LOSS_TERMS
+from featlab.analysis.table import (
+    MISSING,
+    Column,
+    Table,
+    count_text,
+    interval_text,
+    make_table,
+    number_text,
+    p_words,
+    score_text,
+)
+from featlab.evaluation.statistics import compare_scores
 from featlab.evaluation.summary import MethodSummary
 from featlab.workspace.workspace import Workspace
 
@@ -24,7 +33,7 @@ _WEIGHTS = {
     "source": ("λ of the style loss", "λ of the KL expression loss"),
     "target": ("λ of the style alignment", "λ of KL to the source model"),
 }
-_MEASURED = "neutral_recall", "non_neutral_recall", "negative_transfer", "trainable", "iterations", "subjects"
+_MEASURED = "neutral_recall", "negative_transfer", "trainable", "iterations", "subjects"
 _LONGEST = 30  # Lines up to which a table is printed; the files have it always.
 
 
@@ -51,19 +60,17 @@ def ablation_result(report: AblationReport, examples: Sequence[DrawnFigure] = ()
 def draw_ablation(report: AblationReport) -> DrawnFigure:
     """Return the figure of an ablation."""
     grid, data = report.grid, ablation_data(report)
-    match grid.figure:
-        case "bars":
-            drawn = figures.plot_bars(data)
-        case "dots":
-            drawn = figures.plot_dots(data, terms=LOSS_TERMS if grid.name == "losses" else ())
-        case "surface":
-            drawn = figures.plot_surface(data, weights=_WEIGHTS)
-        case "modes":
-            drawn = figures.plot_modes(data)
-        case _:
+    caption = f"{grid.caption} Means over target subjects"
+    if grid.figure == "surface":
+        drawn = figures.plot_surface(data, weights=_WEIGHTS)
+    else:
+        caption += ", thin lines are 95 % bootstrap intervals"
+        if grid.figure == "bars":
+            recall = {"neutral_recall": "Neutral frames called neutral (%)"} if grid.name == "bn" else {}
+            drawn = figures.plot_bars(data, {"macro_f1": "Macro F1 (%)"} | recall)
+        else:
             drawn = figures.plot_lines(data, axis=grid.axis)
-    lines = "" if grid.figure in ("surface", "modes") else ", lines are 95 % bootstrap intervals"
-    return DrawnFigure(grid.name, grid.title, f"{grid.caption} Means over target subjects{lines}.", drawn, data)
+    return DrawnFigure(grid.name, grid.title, f"{caption}.", drawn, data)
 
 
 def example_figures(workspace: Workspace, images: Path | None, notify: Callable[[str], None]) -> list[DrawnFigure]:
@@ -80,7 +87,7 @@ def example_figures(workspace: Workspace, images: Path | None, notify: Callable[
 
 def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
     """Return the numbers of every figure and table, an entry a (data set, setting, method); scores are fractions."""
-    none = Difference(math.nan, (math.nan, math.nan), math.nan, 0)
+    none = compare_scores(())
     lines = []
     for point in report.points:
         for item in point.summaries:
@@ -96,7 +103,7 @@ def ablation_data(report: AblationReport) -> dict[str, list[Any]]:
                     "macro_f1": item.macro_f1,
                     "low": item.ci95[0],
                     "high": item.ci95[1],
-                    "difference": other.value,
+                    "difference": other.difference,
                     "difference_low": other.ci95[0],
                     "difference_high": other.ci95[1],
                     "p": other.p,
@@ -113,16 +120,22 @@ def ablation_tables(report: AblationReport) -> dict[str, Table]:
         "scores": _table(
             report,
             f"{title}: macro F1",
-            lambda point, item: _interval_text(item.macro_f1, item.ci95),
+            lambda point, item: f"{score_text(item.macro_f1)} {interval_text(item.ci95)}",
             ("Mean over target subjects and its 95 % bootstrap interval.", *report.notes),
-            best=True,
         )
     }
     if report.differences:
+
+        def difference(point: Point, item: MethodSummary) -> str:
+            found = report.difference(point, item.method)
+            if found is None or math.isnan(found.difference):
+                return MISSING
+            return f"{_signed(found.difference)} {interval_text(found.ci95, _signed)} {p_words(found.p)}"
+
         tables["differences"] = _table(
             report,
             f"{title}: difference to {', '.join(dict.fromkeys(report.references.values()))}",
-            lambda point, item: _difference_text(report.difference(point, item.method)),
+            difference,
             (
                 "Macro F1 against the reference setting, over the same subjects: mean, 95 % bootstrap interval, and p "
                 "of Wilcoxon's test, Holm-adjusted over the settings.",
@@ -132,96 +145,69 @@ def ablation_tables(report: AblationReport) -> dict[str, Table]:
         tables["neutral"] = _table(
             report,
             "Neutral test frames that are called neutral",
-            lambda point, item: MISSING if math.isnan(item.neutral_recall) else f"{100 * item.neutral_recall:.1f}",
+            lambda point, item: number_text(100 * item.neutral_recall, 1),
             ("Mean over target subjects, in %.",),
         )
     return tables
 
 
+def _signed(value: float) -> str:
+    return f"{100 * value:+.2f}"
+
+
 def ablation_sentences(report: AblationReport) -> list[str]:
     """Return what the numbers say of pft, or without it of every method, data set by data set and group by group."""
     about = ["pft"] if "pft" in report.grid.methods else list(report.grid.methods)
-    sentences = []
-    for data in report.data_sets:
-        for group, points in report.groups(data).items():
-            where = ", ".join(part for part in (data, group) if part)
-            for method in about:
-                scored = [
-                    (item.macro_f1, point)
-                    for point in points
-                    for item in point.summaries
-                    if item.method == method and not math.isnan(item.macro_f1)
-                ]
-                if scored:
-                    sentences.append(f"{where}: {_sentence(report, method, scored)}")
-    return sentences
+    return [
+        f"{', '.join(filter(None, (data, group)))}: {_sentence(report, method, points)}"
+        for data in report.data_sets
+        for group, points in report.groups(data).items()
+        for method in about
+    ]
 
 
-def _sentence(report: AblationReport, method: str, scored: Sequence[tuple[float, Point]]) -> str:
-    (lowest, worst), (highest, best) = (choose(scored, key=lambda entry: entry[0]) for choose in (min, max))
-    low, high = f"{100 * lowest:.1f}", f"{100 * highest:.1f}"
-    said = f"{method} reaches a macro F1 between {low} ({worst.setting.label}) and {high} ({best.setting.label})."
-    if low == high:
-        said = f"{method} reaches a macro F1 of {low} in every setting."
-    differences = {
-        point.setting.label: difference for _, point in scored if (difference := report.difference(point, method))
-    }
+def _sentence(report: AblationReport, method: str, points: Sequence[Point]) -> str:
+    scored = [
+        (item.macro_f1, point.setting.label)
+        for point in points
+        for item in point.summaries
+        if item.method == method and not math.isnan(item.macro_f1)
+    ]
+    if not scored:
+        return f"every run of {method} failed."
+    score, label = max(scored, key=lambda entry: entry[0])
+    said = f"{method} reaches a macro F1 of {100 * score:.1f} at best ({label})"
+    found = {point.setting.label: report.difference(point, method) for point in points}
+    differences = {name: difference for name, difference in found.items() if difference and difference.subjects}
     if not differences:
-        return said
+        return f"{said}."
     clear = [
-        f"{label} ({100 * difference.value:+.1f}, {p_words(difference.p)})"
-        for label, difference in differences.items()
+        f"{name} ({100 * difference.difference:+.1f}, {p_words(difference.p)})"
+        for name, difference in differences.items()
         if difference.p < LEVEL
     ]
-    people = max(difference.subjects for difference in differences.values())
-    reference = report.references[worst.data]
+    people = count_text(max(difference.subjects for difference in differences.values()), "subject")
+    reference = report.references[points[0].data]
     if not clear:
-        return f"{said} None differs from {reference} on these {people} people (p ≥ {LEVEL:g} after Holm)."
-    return f"{said} Different from {reference} on these {people} people (p < {LEVEL:g} after Holm): {', '.join(clear)}."
+        return f"{said}; over {people} no setting differs from {reference} (p ≥ {LEVEL:g} after Holm)."
+    return f"{said}; over {people} different from {reference} (p < {LEVEL:g} after Holm): {', '.join(clear)}."
 
 
 def _table(
-    report: AblationReport,
-    title: str,
-    text: Callable[[Point, MethodSummary], str],
-    notes: Sequence[str],
-    *,
-    best: bool = False,
+    report: AblationReport, title: str, text: Callable[[Point, MethodSummary], str], notes: Sequence[str]
 ) -> Table:
     """Return one line a setting, one column a method."""
-    several = len(report.data_sets) > 1
-    grouped = any(point.setting.group for point in report.points)
-    heads = [*(["Data"] if several else []), *(["Group"] if grouped else []), report.grid.axis]
-    cells, bold = [], []
-    for point in report.points:
-        by_name = {item.method: item for item in point.summaries}
-        words = [*([point.data] if several else []), *([point.setting.group] if grouped else []), point.setting.label]
-        items = [by_name.get(name) for name in report.grid.methods]
-        cells.append((*words, *(MISSING if item is None else text(point, item) for item in items)))
-        # Compared as they are shown, so that what looks equal is equal. Oracles don't compete.
-        means = [round(100 * item.macro_f1, 2) if item and competes(item.selection) else math.nan for item in items]
-        top = max((value for value in means if not math.isnan(value)), default=None)
-        bold.append((*[False] * len(words), *(best and len(items) > 1 and value == top for value in means)))
-    return Table(
-        title=title,
-        columns=(*heads, *report.grid.methods),
-        rows=tuple(cells),
-        bold=tuple(bold),
-        notes=tuple(notes),
-        text_columns=len(heads),
-        grouped=len(heads) > 1,
-    )
 
+    def of(method: str) -> Column[Point]:
+        def cell(point: Point) -> str:
+            return next((text(point, item) for item in point.summaries if item.method == method), MISSING)
 
-def _interval_text(value: float, ci95: tuple[float, float], sign: str = "") -> str:
-    if math.isnan(value):
-        return MISSING
-    low, high = ci95
-    interval = "" if math.isnan(low) else f" [{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
-    return f"{100 * value:{sign}.2f}{interval}"
+        return Column(method, cell)
 
-
-def _difference_text(difference: Difference | None) -> str:
-    if difference is None or math.isnan(difference.value):
-        return MISSING
-    return f"{_interval_text(difference.value, difference.ci95, '+')} {p_words(difference.p)}"
+    heads = [Column[Point](report.grid.axis, lambda point: point.setting.label, text=True)]
+    if any(point.setting.group for point in report.points):
+        heads.insert(0, Column("Group", lambda point: point.setting.group, text=True))
+    if len(report.data_sets) > 1:
+        heads.insert(0, Column("Data", lambda point: point.data, text=True))
+    columns = [*heads, *map(of, report.grid.methods)]
+    return make_table(title, columns, report.points, notes=notes, grouped=len(heads) > 1)

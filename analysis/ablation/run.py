@@ -14,23 +14,13 @@ from featlab.config.load import flat_values
 from featlab.errors import ConfigError, closest
 from featlab.evaluation.results import EvaluationRow, common_subject_means, run_facts
 from featlab.evaluation.runner import Task, Where, plan, refuse_unfinished, run_tasks
-from featlab.evaluation.statistics import bootstrap_interval, holm, mean, paired_wilcoxon
+from featlab.evaluation.statistics import Comparison, compare_scores, holm
 from featlab.evaluation.summary import MethodSummary, summarise
 from featlab.methods.registry import refuse_unread
 from featlab.workspace.stages import train_stage
 from featlab.workspace.workspace import Workspace
 
 CACHE_METADATA = ("cache_digest", "extractor")  # Metadata of a run that differ from data set to data set.
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A setting against the reference setting of its group, one method, over the subjects that both have."""
-
-    value: float  # Mean difference of the macro F1.
-    ci95: tuple[float, float]  # Bootstrap over subjects.
-    p: float  # Wilcoxon, Holm-adjusted over the settings of the group.
-    subjects: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +58,7 @@ class AblationReport:
         return found
 
     @cached_property
-    def differences(self) -> dict[tuple[str, str, str, str], Difference]:
+    def differences(self) -> dict[tuple[str, str, str, str], Comparison]:
         """(data set, group, setting, method) to the difference from the group's reference; a group without has none."""
         return {
             (data, group, label, method): difference
@@ -78,7 +68,7 @@ class AblationReport:
             for label, difference in _differences(points, self.references[data], method).items()
         }
 
-    def difference(self, point: Point, method: str) -> Difference | None:
+    def difference(self, point: Point, method: str) -> Comparison | None:
         """Return that of one setting; ``None`` for a reference."""
         return self.differences.get((point.data, point.setting.group, point.setting.label, method))
 
@@ -98,19 +88,18 @@ class AblationReport:
         }
 
 
-def _differences(points: Sequence[Point], label: str, method: str) -> dict[str, Difference]:
+def _differences(points: Sequence[Point], label: str, method: str) -> dict[str, Comparison]:
     """Return label to difference, for one method and every setting of a group but its reference."""
     reference = next((point for point in points if point.setting.label == label), None)
     others = [point for point in points if point is not reference]
     if reference is None or not others:
         return {}
-    pairs = [list(common_subject_means(_of(point, method), _of(reference, method)).values()) for point in others]
-    adjusted = holm([paired_wilcoxon([a for a, _ in both], [b for _, b in both]) for both in pairs])
-    found = {}
-    for point, both, p in zip(others, pairs, adjusted, strict=True):
-        change = [a - b for a, b in both]
-        found[point.setting.label] = Difference(mean(change), bootstrap_interval(change), p, len(change))
-    return found
+    found = {
+        point.setting.label: compare_scores(common_subject_means(_of(point, method), _of(reference, method)).values())
+        for point in others
+    }
+    adjusted = holm([difference.p for difference in found.values()])
+    return {label: replace(found[label], p=p) for label, p in zip(found, adjusted, strict=True)}
 
 
 def _of(point: Point, method: str) -> list[EvaluationRow]:

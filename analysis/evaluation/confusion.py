@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -19,7 +16,7 @@ from featlab.analysis.evaluation import failure_notes, figure_name, method_name,
 from featlab.analysis.evaluation.stored import StoredResults, class_names
 from featlab.analysis.page import DrawnFigure, Result
 from featlab.analysis.style import folded
-from featlab.analysis.table import Column, Table, columns_of, make_table, score_text, share_text
+from featlab.analysis.table import Column, Table, columns_of, make_table, number_text, score_text, share_text
 from featlab.errors import InputError, closest
 from featlab.evaluation.results import EvaluationRow, subject_means
 
@@ -91,7 +88,7 @@ def confusion_columns(confusions: Sequence[Confusion], classes: Sequence[str]) -
 
 
 def confusion_table(rows: Sequence[EvaluationRow], confusions: Sequence[Confusion], classes: Sequence[str]) -> Table:
-    """Return true classes down, method by method, predicted classes across, in percent; right ones are bold."""
+    """Return true classes down, method by method, predicted classes across, in percent."""
 
     def share(predicted: int) -> Callable[[tuple[Confusion, int]], str]:
         return lambda line: score_text(float(line[0].share[line[1], predicted]))
@@ -105,15 +102,13 @@ def confusion_table(rows: Sequence[EvaluationRow], confusions: Sequence[Confusio
     lines = [(item, code) for item in confusions for code in range(len(classes))]
     shown = [item.method for item in confusions]
     groups = {method: group for method, group in rows_by_method(rows).items() if method in shown}
-    table = make_table(
+    return make_table(
         "Share of the frames of each true class (%), by predicted class, mean over target subjects",
         columns,
         lines,
         notes=("Subjects: those with test frames of the class; each weighs the same.", *failure_notes(groups)),
         grouped=True,
     )
-    right = tuple(tuple(place == 2 + code for place in range(len(columns))) for _, code in lines)
-    return replace(table, bold=right)
 
 
 def confusion_result(stored: StoredResults, methods: Sequence[str]) -> Result:
@@ -149,83 +144,43 @@ def _shares(row: EvaluationRow, count: int) -> NDArray[np.float64]:
     return counts / np.where(totals > 0, totals, np.nan)
 
 
-_COLOURS = colormaps["Blues"]  # White is 0, and dark blue 100 %.
 _EVEN = 0.715  # Share on whose blue black and white letters have the same contrast, by WCAG 2.1.
-_SMALLEST_CELL, _COLUMN_CELL, _LARGEST_CELL = 0.2, 0.25, 0.85
-"""Side of a cell, inches: three digits go into the smallest; a column is wide enough for the second."""
-_TITLED = 0.85  # Width of a panel, inches, above which a title has room.
-_ROOM_FOR_DECIMALS = 0.32
-_LARGEST_PANEL = 2.5
+_SMALL, _MOST = 7, 28  # Classes side by side that go into a paper's column, and onto a page.
 _LETTER, _TITLE_LETTER = 0.055, 0.07  # Width of a letter, inches, of a class's name and of a title.
 _NAME_LETTERS = 14  # Longest line of a class's name.
+_ROOM_FOR_DECIMALS = 0.32  # Side of a cell, inches.
 
 
 def plot_confusion(confusions: Sequence[Confusion], classes: Sequence[str]) -> Figure:
     """Draw one panel a method: true classes down, predicted ones across, shares of the true class in percent."""
     shown = [folded(name, _NAME_LETTERS) for name in classes]
-    count, longest = len(shown), _LETTER * max(len(line) for name in shown for line in name.split("\n"))
-    width, across, cell = _sizes(len(confusions), count, longest)
-    down, side = math.ceil(len(confusions) / across), cell * count
+    panels, count = len(confusions), len(classes)
+    longest = _LETTER * max(len(line) for name in shown for line in name.split("\n"))
+    width = style.COLUMN if panels < 3 and panels * count <= _SMALL else style.FULL
+    across = panels if panels * count <= _MOST else 2
+    side = (width - longest - 0.9) / across
     # Names that are too long to lie side by side beneath a panel are tilted.
-    tilted = longest > cell
-    below = 0.3 + (0.75 * longest if tilted else 0.13 * max(1 + name.count("\n") for name in shown))
-    letters = max(15, int(side / _TITLE_LETTER))
-    titles = [folded(figure_name(item.method, item.selection), letters) for item in confusions]
-    above = 0.13 * max(1 + title.count("\n") for title in titles)
+    tilt: dict[str, Any] = {}
+    if longest > side / count:
+        tilt = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     selections = [item.selection for item in confusions]
     with style.house_style():
-        drawn = style.figure(width, down * (side + above + 0.12) + below + 0.12 * ("source-access" in selections))
-        panels = style.panels(drawn, len(confusions), across)
-        for place, (panel, item, title) in enumerate(zip(panels, confusions, titles, strict=True)):
-            mesh = _matrix(panel, item, decimals=1 if cell > _ROOM_FOR_DECIMALS else 0)
+        drawn = style.figure(width, math.ceil(panels / across) * (side + 0.35) + 0.6 + 0.75 * longest * bool(tilt))
+        for place, (panel, item) in enumerate(zip(style.panels(drawn, panels, across), confusions, strict=True)):
+            panel.imshow(item.share, cmap="Blues", vmin=0, vmax=1)
+            for (label, predicted), value in np.ndenumerate(item.share):
+                number = number_text(100 * value, int(side / count > _ROOM_FOR_DECIMALS))
+                colour, weight = "white" if value > _EVEN else "black", "bold" if label == predicted else "normal"
+                look: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": colour, "weight": weight}
+                panel.text(predicted, label, number, fontsize=6.5, **look)
+            title = folded(figure_name(item.method, item.selection), max(15, int(side / _TITLE_LETTER)))
             panel.set_title(title, fontweight="bold", fontsize=7.5)
-            panel.set_xticks(np.arange(count) + 0.5, shown)
-            panel.set_yticks(np.arange(count) + 0.5, shown)
-            if tilted:
-                for name in panel.get_xticklabels():
-                    name.set(rotation=45, ha="right", rotation_mode="anchor")
             # The names stand where no other panel follows to the left or beneath.
-            first, last = place % across == 0, place + across >= len(confusions)
-            panel.tick_params(labelleft=first, labelbottom=last)
-            panel.set(xlabel="Predicted class" if last else "", ylabel="True class" if first else "")
+            first, last = place % across == 0, place + across >= panels
+            panel.set_xticks(range(count), shown if last else [""] * count, **tilt)
+            panel.set_yticks(range(count), shown if first else [""] * count)
+            panel.set(xlabel="Predicted class" if last else "", ylabel="True class (100 %)" if first else "")
+            panel.spines[:].set_visible(False)
+            panel.tick_params(length=0)
         note_access(drawn, selections)
-        # Inside the layout of a panel, so that it is as high as that.
-        beside = panels[across - 1].inset_axes((1 + 0.12 / side, 0, 0.09 / side, 1))
-        bar = drawn.colorbar(mesh, cax=beside, ticks=[0, 25, 50, 75, 100])
-        bar.set_label("Share of the true class (%)" if side > 1.5 else "Share of the\ntrue class (%)")
-        bar.outline.set_visible(False)
     return drawn
-
-
-def _sizes(panels: int, count: int, longest: float) -> tuple[float, int, float]:
-    """Return the figure's width, how many panels stand side by side, and the side of a cell; widths are in inches."""
-    taken = longest + 0.95
-    width = style.COLUMN if style.COLUMN - taken >= panels * max(_COLUMN_CELL * count, _TITLED) else style.FULL
-    across = panels
-    while across > 1 and (width - taken) / across / count < _SMALLEST_CELL:
-        across = math.ceil(across / 2)
-    return width, across, min((width - taken) / across / count, _LARGEST_CELL, _LARGEST_PANEL / count)
-
-
-def _matrix(axes: Axes, item: Confusion, decimals: int) -> QuadMesh:
-    count = len(item.share)
-    percent = 100 * item.share
-    edges = np.arange(count + 1)
-    mesh = axes.pcolormesh(edges, edges, percent, cmap=_COLOURS, vmin=0, vmax=100, edgecolor="#D8D8D8", linewidth=0.4)
-    for label, predicted in np.ndindex(percent.shape):
-        value = float(percent[label, predicted])
-        axes.text(
-            predicted + 0.5,
-            label + 0.5,
-            "–" if math.isnan(value) else f"{value:.{decimals}f}",
-            ha="center",
-            va="center_baseline",
-            fontsize=6.5,
-            color="white" if value > 100 * _EVEN else "black",
-            fontweight="bold" if label == predicted else "normal",
-        )
-    axes.set_aspect("equal")
-    axes.set_ylim(count, 0)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    return mesh

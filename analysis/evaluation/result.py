@@ -19,7 +19,6 @@ from featlab.analysis.table import (
     count_text,
     interval_text,
     make_table,
-    number_text,
     p_text,
     score_text,
 )
@@ -28,7 +27,7 @@ from featlab.config.options import value_text
 from featlab.evaluation.results import EvaluationRow, shared_scores
 from featlab.evaluation.statistics import RankComparison, compare_ranks
 from featlab.evaluation.summary import MethodSummary, summarise
-from featlab.evaluation.tuning_report import Trial, TuningReport, best_first, choose
+from featlab.evaluation.tuning_report import Trial, TuningReport
 
 _COLUMN_METHODS = 12  # Methods up to which a figure of the means stands in one column of a page.
 
@@ -115,7 +114,7 @@ def _figures(
 
 def tuning_result(report: TuningReport) -> Result:
     """Return the table ``trials``; the files ``chosen.toml`` (if one was chosen), ``trials.jsonl`` and ``run.json``."""
-    title, metadata, chosen = f"Tuning of {report.method} on source subjects", report.facts(), report.chosen
+    metadata, table, chosen = report.facts(), trials_table(report), report.chosen
     words = [report.verdict]
     if chosen is not None:
         against = "" if chosen.number == 1 else f", the default {100 * report.default.macro_f1:.2f}"
@@ -123,9 +122,9 @@ def tuning_result(report: TuningReport) -> Result:
         words = [choice, *words, shlex.join(report.flags)]
     return Result(
         kind="tune",
-        title=title,
+        title=table.title,
         summary=words,
-        tables={"trials": trials_table(report.trials, title=title)},
+        tables={"trials": table},
         metadata=metadata,
         data=report.to_dict(),
         files={
@@ -138,7 +137,7 @@ def tuning_result(report: TuningReport) -> Result:
 
 def chosen_text(report: TuningReport) -> str:
     """Return a section for ``featlab.toml``, with comments that say where it comes from and what it is worth."""
-    comments = [report.command, f"Cache {report.plan.side.workspace.cache_digest}", report.verdict]
+    comments = [report.command, f"Cache {report.plan.workspace.cache_digest}", report.verdict]
     if report.chosen is not None:
         score, default = 100 * report.chosen.macro_f1, 100 * report.default.macro_f1
         subjects = f"{report.chosen.subjects} source subjects"
@@ -148,8 +147,9 @@ def chosen_text(report: TuningReport) -> str:
     return "".join(lines) + section_text(("adapt", report.method), report.options)
 
 
-def trials_table(trials: Sequence[Trial], *, title: str = "Candidates on source subjects") -> Table:
+def trials_table(report: TuningReport) -> Table:
     """Return one line a candidate, the best first and those that failed last."""
+    trials = report.trials
     subjects = max(trial.subjects for trial in trials)
     notes = [
         f"Macro F1: mean over {subjects} source subjects, each a target once, with its bootstrap interval. p: Wilcoxon "
@@ -157,11 +157,12 @@ def trials_table(trials: Sequence[Trial], *, title: str = "Candidates on source 
     ]
     failed = [trial for trial in trials if trial.failed]
     notes += [f"Candidate {item.number}: {item.failed} runs failed: {'; '.join(item.reasons)}" for item in failed]
-    return make_table(title, _columns(trials), best_first(trials), notes=notes, competes=lambda trial: trial.complete)
+    title = f"Tuning of {report.method} on source subjects"
+    return make_table(title, _columns(report), trials, notes=notes, competes=lambda trial: trial.complete)
 
 
-def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
-    chosen = choose(trials)
+def _columns(report: TuningReport) -> list[Column[Trial]]:
+    trials, chosen = report.trials, report.chosen
 
     def name(trial: Trial) -> str:
         marks = ["default"] if trial.number == 1 else []
@@ -170,9 +171,6 @@ def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
 
     def option(key: str) -> Column[Trial]:
         return Column(key, lambda trial: value_text(trial.options[key]))
-
-    def fold(place: int) -> Column[Trial]:
-        return Column(f"Fold {place + 1}", lambda trial: score_text(trial.folds[place]), wide=True)
 
     def compared(show: Callable[[Trial], str]) -> Callable[[Trial], str]:
         return lambda trial: MISSING if trial.number == 1 or not trial.subjects else show(trial)
@@ -186,7 +184,5 @@ def _columns(trials: Sequence[Trial]) -> list[Column[Trial]]:
         Column("Difference to default", compared(lambda trial: score_text(trial.difference))),
         Column("Win/tie/loss", compared(lambda trial: f"{trial.wins}/{trial.ties}/{trial.losses}"), wide=True),
         Column("p vs default", lambda trial: p_text(trial.p_holm)),
-        *map(fold, range(len(trials[0].folds))),
-        Column("Seconds", lambda trial: number_text(trial.seconds, 2), wide=True),
         Column("Failed", lambda trial: str(trial.failed), wide=not any(trial.failed for trial in trials)),
     ]

@@ -210,7 +210,6 @@ def _summary_columns() -> list[Column[MethodSummary]]:
         Column("Smoothed", score("macro_f1_smoothed"), best=True, wide=True),
         Column("95 % interval, smoothed", interval("ci95_smoothed"), wide=True),
         Column("SD", score("sd"), wide=True),
-        Column("SD over seeds", score("seed_sd"), wide=True),
         Column("Macro F1, all classes", score("macro_f1_all"), best=True, wide=True),
         Column("Accuracy", score("accuracy"), best=True, wide=True),
         Column("Balanced accuracy", score("balanced_accuracy"), best=True, wide=True),
@@ -251,7 +250,9 @@ def cost_table(summaries: Sequence[MethodSummary]) -> Table:
 def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table:
     """Return one line a method, the best first: its average rank and the groups that it belongs to."""
     columns = [
-        Column[tuple[str, float, range]]("Method", lambda line: method_name(line[0], selections[line[0]]), text=True),
+        Column[tuple[str, float, list[int]]](
+            "Method", lambda line: method_name(line[0], selections[line[0]]), text=True
+        ),
         Column("Rank", lambda line: number_text(line[1], 2)),
         Column("Groups", lambda line: _group_text(line[2])),
     ]
@@ -262,18 +263,13 @@ def rank_table(compared: RankComparison, selections: Mapping[str, str]) -> Table
         f"{compared.critical_difference:.2f} (Nemenyi, {compared.level:g}).",
     ]
     if not math.isnan(compared.friedman_p):
-        notes.append(f"Friedman: {friedman_text(compared)}.")
+        alike = "" if compared.friedman_p < compared.level else ", no evidence that any two methods differ"
+        notes.append(f"Friedman: {p_words(compared.friedman_p)}{alike}.")
     return make_table("Average rank of the macro F1", columns, lines, notes=notes)
 
 
-def _group_text(group: range) -> str:
+def _group_text(group: list[int]) -> str:
     """Return ``2–4`` for the groups 2, 3 and 4."""
     if not group:
         return MISSING
     return f"{group[0]}–{group[-1]}" if len(group) > 1 else str(group[0])
-
-
-def friedman_text(compared: RankComparison) -> str:
-    """Return the p value of Friedman's test, and that it does not speak for any difference where it does not."""
-    shown = p_words(compared.friedman_p)
-    return shown if compared.friedman_p < compared.level else f"{shown}, no evidence that any two methods differ"

@@ -191,9 +191,7 @@ def _identity_encoder(adapted: AdaptedPeople, source: Tensor) -> torch.nn.Module
     person = SourceRows.of(table, source).row_subject.to(source.device)
     rows = torch.nonzero((person >= 0) & (labels >= 0)).squeeze(1)
     with torch.enable_grad():
-        networks = train_disentangler(
-            source[rows], labels[rows], person[rows], bundle.head, classes=len(bundle.classes), seed=bundle.seed
-        )
+        networks = train_disentangler(source[rows], labels[rows], person[rows], bundle.head, seed=bundle.seed)
     return networks.identity_encoder
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featlab.analysis.inside.faces import Faces, Image, plot_pairs
 from featlab.analysis.page import DrawnFigure, Result
-from featlab.analysis.table import Column, Table, columns_of, make_table, number_text
+from featlab.analysis.table import Column, Table, columns_of, make_table, number_text, share_text
 from featlab.cache.table import FeatureTable
 from featlab.config.sections import STRATEGIES
 from featlab.errors import ConfigError, closest
@@ -193,11 +193,8 @@ def agreement_table(agreements: Sequence[Agreement]) -> Table:
 
 def agreement_sentence(agreements: Sequence[Agreement], label_rule: str) -> str:
     """Return how many pairs of each strategy show the same label, under the rule that all were made by."""
-    parts = [
-        f"{100 * item.same_label:.1f} % of {item.strategy}" for item in agreements if not math.isnan(item.same_label)
-    ]
-    said = f"the same label in {', '.join(parts)} pairs" if parts else "no labels to compare"
-    return f"Label rule {label_rule}: {said}."
+    parts = [f"{share_text(item.same_label)} of {item.strategy}" for item in agreements]
+    return f"Label rule {label_rule}: the same label in {', '.join(parts)} pairs."
 
 
 def example_columns(examples: ExamplePairs) -> dict[str, list[Any]]:
@@ -220,21 +217,17 @@ def example_columns(examples: ExamplePairs) -> dict[str, list[Any]]:
 
 def draw_pairs(examples: ExamplePairs, picture: Callable[[int], Image | None]) -> Figure:
     """Draw the examples on top, and beneath them the reference that each strategy chose, with its similarity."""
-    table, data = examples.source, example_columns(examples)
-    rows = examples.rows.tolist()
-    strips = [[picture(row) for row in rows]]
-    captions, titles = [[_who(table, row) for row in rows]], ["row"]
-    numbers = iter(zip(data["cosine"], data["disparity"], strict=True))
+    table, data, rows = examples.source, example_columns(examples), examples.rows.tolist()
+    strips, titles = [[picture(row) for row in rows]], ["row"]
+    captions = [[_who(table, row) for row in rows]]
     for strategy, references in examples.references.items():
-        by_shape = strategy == "landmark"
-        measure = "disparity" if by_shape else "cosine"
+        measure = "disparity" if strategy == "landmark" else "cosine"
+        numbers = iter(v for name, v in zip(data["strategy"], data[measure], strict=True) if name == strategy)
         titles.append(strategy if strategy == measure else f"{strategy}\n({measure})")
         strips.append([None if row < 0 else picture(row) for row in references.tolist()])
-        captions.append([])
-        for row in references.tolist():
-            cosine, shape = next(numbers) if row >= 0 else (math.nan, math.nan)
-            number = number_text(shape, 4) if by_shape else number_text(cosine, 3)
-            captions[-1].append(f"{_who(table, row)}\n{number}" if row >= 0 else "")
+        captions.append(
+            ["" if row < 0 else f"{_who(table, row)}\n{number_text(next(numbers), 4)}" for row in references.tolist()]
+        )
     return plot_pairs(strips, titles, captions)
 
 
@@ -250,6 +243,5 @@ def _label(table: FeatureTable, code: int) -> str:
 
 
 def _mean(values: NDArray[Any]) -> float:
-    values = np.asarray(values, dtype=np.float64)
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else math.nan

@@ -9,11 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,6 +27,7 @@ from featlab.model.networks import PersonalModel, SourceHead, Translator, as_ten
 STATISTICS = {"mean": "mean", "std": "standard deviation"}
 SPREAD = 95.0  # Percentile of the source people's distances up to which someone is within the source's spread.
 
+_GROUPS = ("adapted rows", "other rows")  # Of a target.
 _SMALLEST_UNIT = 1e-6  # Source people who are less apart than this do not differ.
 
 Key = tuple[str, str]  # Layer and statistic.
@@ -85,7 +82,7 @@ def style_shift(people: AdaptedPeople, method: str) -> StyleShift:
     for person in people.people:
         table, split, model = person.table, person.split, person.models[method].model
         others = split.test[table.label[split.test] == table.neutral_code]
-        for who, rows in (("adapted rows", split.adapt), ("other rows", others)):
+        for who, rows in zip(_GROUPS, (split.adapt, others), strict=True):
             if len(rows):
                 sides = [_layers(part, table.embeddings[rows], through) for part in (plain, model)]
                 measured.append((who, person.subject, sides))
@@ -129,24 +126,12 @@ def _layers(model: PersonalModel, embeddings: NDArray[np.float32], through: bool
     return layers
 
 
-_SAME = 0.005
-"""A change that is too small to see is none: an offset leaves standard deviations as they are, but for rounding."""
-_STARTS = {"adapted rows": 0.0, "other rows": 2.6}  # Where on the x axis the slopes of a group begin; they are 1 wide.
-_BAND = "#DDDDDD"
-_SLOPE: dict[str, Any] = {"linewidth": 0.8, "marker": "o", "markersize": 2}
-_LOOKS: Mapping[str, dict[str, Any]] = {
-    "a target, nearer after": {"color": style.GAIN, "linestyle": "-"},
-    "a target, farther after": {"color": style.LOSS, "linestyle": "--"},
-    "a target, as before": {"color": "#666666", "linestyle": ":"},
-}
-
-
 def style_result(shifts: Sequence[StyleShift]) -> Result:
     """Return a figure a method, the table and what it says."""
     caption = (
         "Distance of each target's neutral style (mean; standard deviation) from the source's centre, before and after "
-        "{}; 1 is a typical source person. Left in a panel the rows that were adapted on, right the other neutral "
-        "rows. Grey: 90 % of the source people."
+        "{}; 1 is a typical source person. Dot: the median of the people; bar: half of them; "
+        "thin line: 90 %."
     )
     return Result(
         kind="plot",
@@ -211,61 +196,28 @@ def style_table(shifts: Sequence[StyleShift]) -> Table:
 
 
 def plot_style(shift: StyleShift) -> Figure:
-    """Draw a column of panels a layer, a row a statistic; in each every target before and after."""
+    """Draw a column of panels a layer, a row a statistic; in each the spread of source people and of targets."""
     statistics = [name for name in STATISTICS if any((layer, name) in shift.units for layer in shift.layers)]
+    lines = {"source people": ("source", "before")}
+    lines |= {f"{group} {side}": (group, side) for group in _GROUPS for side in ("before", "after")}
     with style.house_style():
-        drawn = style.figure(style.FULL, 0.75 + 1.75 * len(statistics))
-        grid = drawn.subplots(len(statistics), len(shift.layers), sharey="row", squeeze=False)
+        drawn = style.figure(style.FULL, 0.5 + 1.25 * len(statistics))
+        grid = drawn.subplots(len(statistics), len(shift.layers), sharey=True, squeeze=False)
         for panels, statistic in zip(grid, statistics, strict=True):
             for panel, layer in zip(panels, shift.layers, strict=True):
                 if (layer, statistic) in shift.units:
-                    _draw_panel(panel, shift, (layer, statistic))
+                    for place, (group, side) in enumerate(lines.values()):
+                        values = shift.values((layer, statistic), group, side)
+                        if len(values):
+                            ends = np.percentile(values, (100 - SPREAD, 25, 50, 75, SPREAD))
+                            colour = style.GAIN if side == "after" else style.MUTED
+                            panel.hlines(place, ends[0], ends[4], color=colour, linewidth=1)
+                            panel.hlines(place, ends[1], ends[3], color=colour, linewidth=5)
+                            panel.plot(ends[2], place, "o", color="black", markersize=3)
                 else:
                     panel.text(0.5, 0.5, "no difference\nto measure by", transform=panel.transAxes, ha="center")
-                    panel.set(xticks=[])
-            label = style.folded(f"Distance of the {STATISTICS[statistic]}", 20)
-            panels[0].set_ylabel(f"{label}\n(source person = 1)")
-            # The limits are one for the row: only now does it know of all its panels.
-            panels[0].set_ylim(bottom=0.0)
-        for panel, layer in zip(grid[0], shift.layers, strict=True):
-            panel.set_title(layer, fontweight="bold")
-        pairs = zip(*(shift.columns[name] for name in ("group", "before", "after")), strict=True)
-        kinds = {_kind(before, after) for group, before, after in pairs if group in _STARTS}
-        handles = [
-            *(Line2D([], [], **_SLOPE, **look, label=kind) for kind, look in _LOOKS.items() if kind in kinds),
-            Line2D([], [], color="black", marker="o", linewidth=1.8, label="median target"),
-            Patch(facecolor=_BAND, label="source people (90 %)"),
-        ]
-        drawn.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.8)
+                style.names_down(panel, list(lines))
+                panel.set_xlim(left=0.0)
+                panel.set_title(f"{layer}, {STATISTICS[statistic]}", fontweight="bold", fontsize=7)
+        drawn.supxlabel("Distance from the source's centre (a typical source person = 1)", fontsize=7.5)
     return drawn
-
-
-def _draw_panel(panel: Axes, shift: StyleShift, key: Key) -> None:
-    low, high = np.percentile(shift.values(key, "source", "before"), [100 - SPREAD, SPREAD])
-    panel.axhspan(low, high, color=_BAND, alpha=0.6, linewidth=0, zorder=0, label="_band")
-    panel.axhline(1.0, color=style.MUTED, linestyle="--", linewidth=0.8, zorder=1, label="_unit")
-    for group, start in _STARTS.items():
-        before, after = (shift.values(key, group, side) for side in ("before", "after"))
-        places = [start, start + 1]
-        # A group's name, beneath the ticks.
-        across = panel.get_xaxis_transform()
-        beneath: dict[str, Any] = {"xycoords": across, "textcoords": "offset points", "ha": "center", "va": "top"}
-        panel.annotate(group, (start + 0.5, 0), (0, -13), fontsize=7, **beneath)
-        if not len(before):
-            panel.text(start + 0.5, 0.5, "no rows", transform=across, ha="center", fontsize=6.5)
-            continue
-        for pair in zip(before, after, strict=True):
-            panel.plot(places, pair, alpha=0.6, zorder=2, label=f"_{group}", **_SLOPE, **_LOOKS[_kind(*pair)])
-        medians = [float(np.median(before)), float(np.median(after))]
-        panel.plot(places, medians, color="black", linewidth=1.8, marker="o", zorder=4, clip_on=False, label="_median")
-        for place, value, away, side in zip(places, medians, (-3, 3), ("right", "left"), strict=True):
-            look: dict[str, Any] = {"ha": side, "va": "bottom", "fontsize": 6.5, "fontweight": "bold", "zorder": 5}
-            panel.annotate(f"{value:.2f}", (place, value), (away, -1), textcoords="offset points", **look)
-    panel.set_xlim(-0.75, max(_STARTS.values()) + 1.75)
-    panel.set_xticks([place for start in _STARTS.values() for place in (start, start + 1)], ["before", "after"] * 2)
-    panel.yaxis.set_major_locator(MaxNLocator(5))
-
-
-def _kind(before: float, after: float) -> str:
-    nearer, farther, same = _LOOKS
-    return same if abs(after - before) < _SAME else farther if after > before else nearer

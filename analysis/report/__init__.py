@@ -48,17 +48,14 @@ def write_report(path: Path, report: collect.Report) -> int:
 def render_report(report: collect.Report) -> str:
     """Return a report as HTML."""
     pages = [item.page for item in report.pages]
-    found = [collect.Origin.of(page) for page in pages]
     top = report.evaluation
     views = []
-    for number, (item, origin) in enumerate(zip(report.pages, found, strict=True), start=1):
+    for number, item in enumerate(report.pages, start=1):
         # The same command on two data sets gives two pages of one title.
         alike = [page.title for page in pages].count(item.page.title) > 1
         view: View = {
             "id": f"page-{number}",
             "title": f"{item.page.title} ({item.folder.name})" if alike else item.page.title,
-            # Where all come from one place, the end of the report says so once.
-            "origin": origin.short() if len(set(found)) > 1 else "",
             "summary": item.page.summary,
             "tables": [_table_view(item.folder, key, table) for key, table in item.tables.items()],
             "figures": [_figure_view(item.folder, figure) for figure in item.figures],
@@ -70,12 +67,12 @@ def render_report(report: collect.Report) -> str:
     resources = [files("featlab.analysis.report") / name for name in ("report.css", "report.js", "template.html")]
     style, script, template = (resource.read_text(encoding="utf-8") for resource in resources)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"breakable": _breakable, "kept": _kept, "sections": _sections_text, "numbers": _numbers}
+    environment.filters |= {"breakable": _breakable, "kept": _kept, "numbers": _numbers}
     return environment.from_string(template).render(
         report=report,
         top=None if top is None else views[top],
         views=views,
-        sources=collect.sources_of(pages),
+        sources=collect.places_of([collect.facts_of(page) for page in pages]),
         changed=collect.changed_settings(pages),
         configurations=configurations(pages),
         protocol=collect.protocol_summary(pages[top or 0]),
@@ -149,19 +146,9 @@ def _kept(text: str) -> str:
     return _TOGETHER.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
-def _sections_text(places: Sequence[int]) -> str:
-    """Return ``sections 1–3, 5`` for the pages 0, 1, 2 and 4."""
-    return f"section{'' if len(places) == 1 else 's'} {_numbers(places)}"
-
-
 def _numbers(places: Sequence[int]) -> str:
-    runs: list[list[int]] = []
-    for number in (place + 1 for place in places):
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+    """Return ``1, 2, 5`` for the pages 0, 1 and 4."""
+    return ", ".join(str(place + 1) for place in places)
 
 
 def _policy(style: str, script: str) -> str:

@@ -30,7 +30,6 @@ SVG = "image/svg+xml"
 LARGEST_FILE = 450_000
 """Bytes of a file up to which it can be saved from the report."""
 _SIZE = re.compile(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"')
-_UNKNOWN = "nobody knows where"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,16 +69,10 @@ class Report:
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a reader has to know before comparing the pages, a sentence each."""
-        found = [Origin.of(item.page) for item in self.pages]
-        lines = []
-        for what, values in (
-            ("caches", {origin.digest for origin in found}),
-            ("extractors", {origin.fingerprint for origin in found}),
-            ("sets of versions of featlab and what it needs", {origin.versions for origin in found}),
-        ):
-            several = len(values - {"", ()})
-            if several > 1:
-                lines.append(f"The sections come from {several} different {what}; each says from which.")
+        several = len(places_of([facts_of(item.page) for item in self.pages])) > 1
+        lines = (
+            ["The sections come from different caches, extractors or versions; the end says which."] if several else []
+        )
         return (*lines, *(f"{folder.name} is left out: {reason}" for folder, reason in self.skipped))
 
 
@@ -164,55 +157,22 @@ def jpeg_of(png: Path) -> bytes:
         return data.getvalue()
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What results come from."""
-
-    digest: str  # Of the cache; empty where nobody knows, as below.
-    extractor: str  # What made its embeddings.
-    fingerprint: str  # Of the extractor.
-    versions: tuple[tuple[str, str], ...]  # Package and version.
-
-    @classmethod
-    def of(cls, page: Page) -> Origin:
-        """Return what a page says of itself."""
-        versions = tuple((name, str(version)) for name, version in _part(page.metadata, "versions").items())
-        # An ablation may have been run on several caches.
-        sets = _part(page.metadata, "data_sets")
-        several = {name: _part(sets, name) for name in sets}
-        if several:
-            digests = ", ".join(f"{name} {str(facts.get('cache_digest', ''))[:12]}" for name, facts in several.items())
-            extractors = dict.fromkeys(str(_part(facts, "extractor").get("id", "")) for facts in several.values())
-            return cls(digests, ", ".join(extractors), "", versions)
-        made_by = {name: str(_part(page.metadata, "extractor").get(name, "")) for name in ("id", "fingerprint")}
-        return cls(str(page.metadata.get("cache_digest", "")), made_by["id"], made_by["fingerprint"], versions)
-
-    def cache(self) -> dict[str, str]:
-        """Return which cache, for people: name to value."""
-        extractor = f"{self.extractor} ({self.fingerprint})" if self.fingerprint else self.extractor
-        known = {"cache digest": self.digest, "extractor": extractor}
-        return {name: value for name, value in known.items() if value} or {"cache": _UNKNOWN}
-
-    def short(self) -> str:
-        """Return it in a few words, enough to tell it from another."""
-        versions = dict(self.versions)
-        digest = self.digest if "," in self.digest else self.digest[:12]
-        parts = [f"cache {digest}" if digest else "", self.extractor]
-        parts += [f"{name} {versions[name]}" for name in ("featlab", "torch") if name in versions]
-        return ", ".join(filter(None, parts)) or _UNKNOWN
-
-
 def places_of(values: Sequence[T]) -> list[tuple[T, list[int]]]:
     """Return each value once, with the places where it stands, counted from 0; in the order of the first ones."""
     first = [value for place, value in enumerate(values) if value not in values[:place]]
     return [(value, [place for place, other in enumerate(values) if other == value]) for value in first]
 
 
-def sources_of(pages: Sequence[Page]) -> list[tuple[dict[str, str], list[int]]]:
-    """Return each cache and the pages that come from it, then each set of versions and its pages: name to value."""
-    found = [Origin.of(page) for page in pages]
-    versions = [dict(origin.versions) or {"versions": _UNKNOWN} for origin in found]
-    return places_of([origin.cache() for origin in found]) + places_of(versions)
+def facts_of(page: Page) -> dict[str, str]:
+    """Return what a page comes from, for people: cache digest, extractor and versions, name to value."""
+    facts = {}
+    # An ablation may have been run on several caches.
+    for name, part in (_part(page.metadata, "data_sets") or {"": page.metadata}).items():
+        made = _part(part, "extractor")
+        facts[f"{name} cache digest".strip()] = str(part.get("cache_digest", ""))
+        facts[f"{name} extractor".strip()] = " ".join(str(made[key]) for key in ("id", "fingerprint") if key in made)
+    facts |= {name: str(version) for name, version in _part(page.metadata, "versions").items()}
+    return {name: value for name, value in facts.items() if value} or {"cache": "nobody knows which"}
 
 
 def settings_of(page: Page) -> dict[str, str]:
@@ -223,14 +183,9 @@ def settings_of(page: Page) -> dict[str, str]:
 def changed_settings(pages: Sequence[Page]) -> list[tuple[str, str, str, list[int]]]:
     """Return the settings that differ from the default: key, default (a method's has none here), value, and whose."""
     defaults, settings = _as_text(Config().to_dict()), [settings_of(page) for page in pages]
-    sections, order = list(Config().to_dict()), list(defaults)
-
-    def rank(key: str) -> tuple[int, int, str]:
-        return _index(sections, key.partition(".")[0]), _index(order, key), key
-
     return [
         (key, defaults.get(key, ""), value, places)
-        for key in sorted({key for part in settings for key in part}, key=rank)
+        for key in dict.fromkeys(key for part in settings for key in part)
         for value, places in places_of([part.get(key) for part in settings])
         if value is not None and value != defaults.get(key)
     ]
@@ -242,18 +197,12 @@ def protocol_summary(page: Page) -> tuple[str, ...]:
     if not protocol:
         return ()
     said = {**vars(Config().protocol), **protocol}
-    targets, seeds = str(said["targets"]).strip(), count_text(int(said["seeds"]), "seed")
-    who = f"Target subjects that were named ({targets})"
-    if targets.isdecimal():
-        drawn = f"{count_text(int(targets), 'target subject')} drawn at random{' among a pool' if said['pool'] else ''}"
-        who = f"{drawn}, {count_text(int(said['draws']), 'draw')}"
-    if said["scope"] == "dataset":
-        what = "all target subjects together: half of their videos of every class, without labels; the other half"
-    else:
-        what = "each target subject alone, on half of their neutral videos, without labels; every other video"
+    runs = ", ".join(count_text(int(said[name]), name[:-1]) for name in ("draws", "seeds"))
+    adapted = "all of them together" if said["scope"] == "dataset" else "each of them alone"
     return (
-        f"{who}, {seeds}; the root of every seed is {said['seed']}. Source and target have nobody in common.",
-        f"Adapted to {what} is tested.",
+        f"Target subjects: {said['targets']}{' of a pool' if said['pool'] else ''}, {runs}; the root of every seed is "
+        f"{said['seed']}. Source and target have nobody in common.",
+        f"Adapted to {adapted}, on half of their videos, without labels; every other video is tested.",
         *_SCORING,
     )
 

@@ -18,7 +18,7 @@ from london_film import FRAMES
 from make_clips import make_clips
 from PIL import Image
 
-from featlab.extraction.faces.detect import make_detector
+from featlab.extraction.faces.detectors import make_mesh_detector
 
 PEOPLE = (1, 2, 3, 6, 8, 11)
 
@@ -50,7 +50,7 @@ def rows(folder: Path) -> list[tuple[int, dict[str, str]]]:
 
 def check_people(clips: Path, photographs: Path, made: Path) -> None:
     """Make six people again: named and placed alike, and as sharp; neutral clips look like those of the same person."""
-    detector = make_detector("mediapipe", points=478)
+    detector = make_mesh_detector(None, whole=True)
     assert make_clips(photographs, made, detector.detect, detector.info, set(PEOPLE), 0, 96) == []
     ours, given = ([{**row, "intensity": ""} for _, row in rows(folder)] for folder in (made, clips))
     assert ours == given

@@ -31,7 +31,7 @@ from featlab.cache.atomic import atomic_path, atomic_write_text
 from featlab.compute import generator
 from featlab.errors import FeatlabError, InputError
 from featlab.extraction.decode import decode_image
-from featlab.extraction.faces.detect import make_detector
+from featlab.extraction.faces.detectors import make_mesh_detector
 
 Mesh = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 """From an RGB image, uint8 (H, W, 3), to a face mesh (478, 2) in its pixels, all NaN when there is no face."""
@@ -153,7 +153,7 @@ def main() -> int:
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--out", type=Path, default=Path("london-morph"))
     parser.add_argument("--people", default="morph", help="morph (the 62 of the README's table), all, or 1,2,11")
-    parser.add_argument("--detector", default="mediapipe", help="mediapipe or mediapipe:FILE.task")
+    parser.add_argument("--task", type=Path, help="mediapipe's bundle, where its wheel has no models inside")
     parser.add_argument("--size", type=int, default=SIDE, help="side of a frame, pixels")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -161,7 +161,7 @@ def main() -> int:
     numbers = named[given.people] if given.people in named else {int(part) for part in given.people.split(",")}
     try:
         find_photographs(given.photographs)
-        detector = make_detector(given.detector, points=478)
+        detector = make_mesh_detector(given.task, whole=True)
         left_out = make_clips(
             given.photographs, given.out, detector.detect, detector.info, numbers, given.seed, given.size
         )

@@ -22,10 +22,10 @@ from torch import Tensor
 from featlab.bundle.files import read_json, read_tensors, write_json, write_tensors
 from featlab.cache.atomic import atomic_folder, atomic_write_text, check_sum
 from featlab.cache.schema import ExtractorInfo, as_markdown, one_form
-from featlab.compute import blank, stable_hash
+from featlab.compute import stable_hash
 from featlab.config.load import Config, flat_values
 from featlab.errors import BundleError, one_line
-from featlab.model.networks import Projection, SourceHead, Translator, head_from_state, head_map
+from featlab.model.networks import Projection, SourceHead, Translator, head_from_state, head_map, translator_from_state
 from featlab.model.style_bank import LAYERS, CarriedShare, StyleBank, membership_sentence
 from featlab.protocol.splits import check_disjoint
 
@@ -118,10 +118,10 @@ class Bundle:
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> Path:
-    """Write a bundle into a folder, whole or not at all (a BundleError); return it. One that is there is replaced."""
+    """Write a bundle into a folder, whole or not at all; return it. One that is there is replaced."""
     if folder.exists() and not (folder / _META).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: can't be written, what is there is no model bundle; choose another name")
-    with atomic_folder(folder, error=BundleError) as draft:
+    with atomic_folder(folder) as draft:
         write_bundle(draft, bundle)
     return folder
 
@@ -168,8 +168,6 @@ def _tensors(bundle: Bundle) -> dict[str, Tensor]:
     if bundle.bank is not None:
         for layer, (mean, std) in bundle.bank.layers.items():
             tensors |= {f"bank.{layer}.mean": mean, f"bank.{layer}.std": std}
-        if bundle.bank.people is not None:
-            tensors["bank.people"] = bundle.bank.people
     for method, extra in bundle.extras.items():
         tensors |= {f"extras.{method}.{name}": tensor for name, tensor in extra.items()}
     return tensors
@@ -204,26 +202,25 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
     def under(prefix: str) -> dict[str, Tensor]:
         return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
-    dim = tensors["projection.components"].shape[1]
     projection = Projection(tensors["projection.mean"], tensors["projection.components"])
     head = head_from_state(under("head.")).to(device)
-    hidden, residual = int(meta["translator"]["hidden"]), bool(meta["translator"]["residual"])
-    translator = blank(lambda: Translator(dim, hidden, residual=residual))
-    translator.to(device).load_state_dict(under("translator."))
+    translator = translator_from_state(under("translator."), residual=bool(meta["translator"]["residual"]))
     bank = None
     if meta["bank"] is not None:
         layers = {name: (tensors[f"bank.{name}.mean"], tensors[f"bank.{name}.std"]) for name in LAYERS}
-        bank = StyleBank(layers, int(meta["bank"]["people"]), tensors.get("bank.people"))
+        bank = StyleBank(layers, int(meta["bank"]["people"]))
     share, people = meta["carried_share"], meta["source_subjects"]
+    # An option of 0.2.0 that nothing reads any more.
+    config = {key: value for key, value in flat_values(meta["config"]).items() if key != "pretrain.bank_rows"}
     bundle = Bundle(
         projection=projection,
         head=head,
-        translator=translator.eval().requires_grad_(False),
+        translator=translator.to(device),
         classes=tuple(meta["classes"]),
         neutral=str(meta["neutral"]),
         extractor=ExtractorInfo.from_dict(meta["extractor"]),
         source_subjects=KeyedNames(str(people["key"]), tuple(sorted(map(str, people["hashes"])))),
-        config=Config().with_values(flat_values(meta["config"]), _META),
+        config=Config().with_values(config, _META),
         seed=int(meta["seed"]),
         share=CarriedShare(float(share["value"]), int(share["people"]), tuple(map(float, share["losses"]))),
         bank=bank,
@@ -242,6 +239,8 @@ def _check_consistent(bundle: Bundle) -> None:
     dim, width = projection.components.shape[1], head.linear.out_features
     if (head.linear.in_features, len(head.classifier.bias)) != (dim, len(bundle.classes)):
         raise ValueError(f"the head doesn't fit {dim} features and {len(bundle.classes)} classes")
+    if len(bundle.translator.offset) != dim:
+        raise ValueError(f"the translator doesn't fit {dim} features")
     if bundle.neutral not in bundle.classes:
         raise ValueError(f"neutral {bundle.neutral!r} is not one of the classes")
     if projection.mean.shape != projection.components.shape[:1]:
@@ -252,8 +251,6 @@ def _check_consistent(bundle: Bundle) -> None:
         for statistic in bank.layers[layer]:
             if statistic.shape != (columns,):
                 raise ValueError(f"style bank: {layer} has shape {tuple(statistic.shape)}")
-    if bank.people is not None and (bank.people.ndim != 2 or bank.people.shape[1] != dim or not len(bank.people)):
-        raise ValueError(f"style bank: people has shape {tuple(bank.people.shape)}")
 
 
 def bundle_card(bundle: Bundle) -> str:

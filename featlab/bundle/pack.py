@@ -43,7 +43,7 @@ def unpack_bundle(file: Path, out: Path) -> None:
             plain = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
             if sorted(part.filename for part in parts) != sorted(BUNDLE_FILES) or not plain:
                 raise BundleError(f"{file}: not what featlab bundle pack writes")
-            with atomic_folder(out, error=BundleError) as draft:
+            with atomic_folder(out) as draft:
                 for name in BUNDLE_FILES:
                     with archive.open(name) as part, (draft / name).open("wb") as to:
                         copyfileobj(part, to)

@@ -58,58 +58,40 @@ class AblateConfig(Options):
     methods: tuple[str, ...] = option((), "Registry names; empty takes those that the ablation is about.")
     validation: bool = option(False, "Whether each bundle is validated on source people, see `pretrain.validation`.")
     dims: tuple[int, ...] = option(
-        (64, 128, 256, 512, 0),
-        "`dims`: dimensions of the features; 0 is the embedding as it is.",
-        minimum=0,
-        required=True,
+        (64, 128, 256, 512, 0), "`dims`: dimensions of the features; 0 is the embedding as it is.", minimum=0
     )
     reductions: tuple[str, ...] = option(
         (), "`dims`: how they are reduced, a panel for each; empty takes `features.reduce`.", choices=REDUCTIONS
     )
     strategies: tuple[str, ...] = option(
-        ("random", "cosine", "landmark"),
-        "`pairing`: how rows find their references.",
-        choices=STRATEGIES,
-        required=True,
+        ("random", "cosine", "landmark"), "`pairing`: how rows find their references.", choices=STRATEGIES
     )
-    terms: tuple[str, ...] = option(
-        LOSS_TERMS, "`losses`: which are switched off, and on alone.", choices=LOSS_TERMS, required=True
-    )
-    style: tuple[float, ...] = option(
-        _WEIGHTS, "`lambda`: weights of the style loss, at the source.", minimum=0, required=True
-    )
+    terms: tuple[str, ...] = option(LOSS_TERMS, "`losses`: which are switched off, and on alone.", choices=LOSS_TERMS)
+    style: tuple[float, ...] = option(_WEIGHTS, "`lambda`: weights of the style loss, at the source.", minimum=0)
     expression: tuple[float, ...] = option(
-        _WEIGHTS, "`lambda`: weights of the KL expression loss, at the source.", minimum=0, required=True
+        _WEIGHTS, "`lambda`: weights of the KL expression loss, at the source.", minimum=0
     )
     alignment: tuple[float, ...] = option(
-        _WEIGHTS, "`lambda`: weights of the style alignment, at the target.", minimum=0, required=True
+        _WEIGHTS, "`lambda`: weights of the style alignment, at the target.", minimum=0
     )
     anchor: tuple[float, ...] = option(
-        _WEIGHTS, "`lambda`: weights of KL to the source model's prediction, at the target.", minimum=0, required=True
+        _WEIGHTS, "`lambda`: weights of KL to the source model's prediction, at the target.", minimum=0
     )
-    updates: tuple[str, ...] = option(UPDATES, "`layers`: which of T's layers adapt.", choices=UPDATES, required=True)
+    updates: tuple[str, ...] = option(UPDATES, "`layers`: which of T's layers adapt.", choices=UPDATES)
     carried: tuple[float, ...] = option(
         (0.0, 0.25, 0.5, 0.7, 0.9, 0.95, 1.0),
         "`share`: fractions of a person's offset at rest that are taken, beside the learned one.",
         minimum=0,
         maximum=1,
-        required=True,
     )
     frames: tuple[int, ...] = option(
-        (1, 2, 4, 8, 0), "`neutral`: frames of the neutral clip; 0 is all of it.", minimum=0, required=True
+        (1, 2, 4, 8, 0), "`neutral`: frames of the neutral clip; 0 is all of it.", minimum=0
     )
-    counts: tuple[int, ...] = option(
-        (5, 10, 20, 40, 0), "`sources`: source subjects; 0 is all of them.", minimum=0, required=True
-    )
+    counts: tuple[int, ...] = option((5, 10, 20, 40, 0), "`sources`: source subjects; 0 is all of them.", minimum=0)
     shares: tuple[float, ...] = option(
-        (0.0, 0.1, 0.2, 0.3, 0.5),
-        "`contamination`: fractions of the clip that show other classes.",
-        minimum=0,
-        required=True,
+        (0.0, 0.1, 0.2, 0.3, 0.5), "`contamination`: fractions of the clip that show other classes.", minimum=0
     )
-    modes: tuple[str, ...] = option(
-        BN_MODES, "`bn`: BatchNorm's mode while a method adapts.", choices=BN_MODES, required=True
-    )
+    modes: tuple[str, ...] = option(BN_MODES, "`bn`: BatchNorm's mode while a method adapts.", choices=BN_MODES)
 
 
 @dataclass(frozen=True)
@@ -126,8 +108,7 @@ class EngineConfig(Options):
         choices=ENGINES,
     )
     address: str = option(
-        "",
-        "`dask`: the scheduler, such as tcp://node1:8786; empty starts a cluster on this machine for the command.",
+        "", "`dask`: the scheduler, such as tcp://node1:8786; empty starts a cluster on this machine for the command."
     )
     partition: str = option("", "`submitit`: SLURM's partition; empty takes the cluster's own.")
     minutes: int = option(60, "`submitit`: time that a job of the array may take.", minimum=1)

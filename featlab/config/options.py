@@ -36,7 +36,7 @@ class Option:
     minimum: float | None = None  # Smallest value, or smallest item of a list.
     maximum: float | None = None  # Largest one.
     choices: Sequence[str] | None = None  # The values, or items of a list, that there are.
-    required: bool | None = None  # Whether a list may not be empty.
+    required: bool | None = None  # Whether a list may not be empty: where its default isn't.
     search: tuple[Any, ...] | None = None  # Values that `featlab tune` tries.
     # With which other options of the section it is read, e.g. ``form = mlp or objective = poster``; always where it
     # is empty. ``and`` binds closer than ``or``.
@@ -81,7 +81,8 @@ def option(default: Any, help: str | None = None, **declared: Any) -> Any:
 class Options:
     """Base of a frozen dataclass of options: every field is checked when one is made.
 
-    ``where`` is the section that it is read from, such as ``adapt.pft``; messages then name ``adapt.pft.lr``.
+    ``where`` is the section that it is read from, such as ``adapt.pft``; messages then name ``adapt.pft.lr``. A plain
+    class attribute is a value that can't be set, and is refused under its name.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
@@ -119,7 +120,8 @@ def options_of(config_type: type[Any]) -> Mapping[str, Option]:
     """Return what is declared of each option of a dataclass; a field that says nothing takes the base class's word."""
     if config_type in _KNOWN:  # It is asked for whenever one is made.
         return _KNOWN[config_type]
-    found = {item.name: Option() for item in fields(config_type)}
+    listed = [item.name for item in fields(config_type) if isinstance(item.default, tuple) and item.default]
+    found = {item.name: Option(required=item.name in listed) for item in fields(config_type)}
     for kind in reversed(config_type.__mro__):
         for item in getattr(kind, "__dataclass_fields__", {}).values():
             declared = item.metadata.get("option")
@@ -171,6 +173,9 @@ def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
             gone = getattr(config, "removed", {}).get(key)
             if gone is not None:
                 raise ConfigError(f"{where}.{key} is no more: {gone}")
+            fixed = getattr(type(config), key, None)
+            if isinstance(fixed, str | int | float) and not key.startswith("_"):
+                raise ConfigError(f"{where}.{key} can't be set: it is always {fixed}")
             raise ConfigError(f"unknown key {where}.{key}{closest(key, known)}; known: {', '.join(known) or 'none'}")
         if isinstance(value, bool) and options_of(type(config))[key].choices:
             # Some were switches once: the message then names what there is now.

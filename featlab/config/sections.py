@@ -15,7 +15,7 @@ LABEL_RULES = ("any", "same", "different")
 FORMS = ("joint", "linear", "mlp")
 LAYERS = ("embedding", "bottleneck")
 AXES = ("subject", "vector")
-STYLE_BANKS = ("centre", "people", "none")
+STYLE_BANKS = ("centre", "none")
 UPDATES = ("offset", "last", "all")
 SCOPES = ("person", "dataset")
 """What is adapted to: one person's neutral clip, or all target subjects together, every class among their rows."""
@@ -116,6 +116,7 @@ class PretrainConfig(Options):
         "weight_decay": "dropout and averaged weights do its work",
         "noise": "it made every set worse",
         "label_smoothing": "the temperature calibrates",
+        "bank_rows": "the style bank holds no single people",
     }
     form: str = option(
         "joint",
@@ -150,13 +151,9 @@ class PretrainConfig(Options):
     )
     style_bank: str = option(
         "centre",
-        "What the bundle keeps of how source people look at rest: the `centre` of them all; the means of single "
-        "`people` too, without names (for `adapt.pft.bank`; who has another clip of them can tell who was in it); or "
-        "`none`, with which `pft`, `neutral-shift` and `coral` can't be run.",
+        "What the bundle keeps of how source people look at rest: the `centre` of them all, or `none`, with which "
+        "`pft`, `neutral-shift` and `coral` can't be run.",
         choices=STYLE_BANKS,
-    )
-    bank_rows: int = option(
-        20, "Neutral rows that a single person in the style bank needs.", minimum=2, only="style_bank = people"
     )
     validation: bool = option(
         True,
@@ -182,7 +179,6 @@ class PretrainConfig(Options):
         LAYERS,
         "Where style is compared: the translated `embedding`, the `bottleneck`, or both.",
         choices=LAYERS,
-        required=True,
         only=ON_PAIRS,
     )
     axis: str = option(
@@ -202,11 +198,6 @@ class PretrainConfig(Options):
     batch: int = option(128, "Pairs in a step.", minimum=2, only=ON_PAIRS)
     lr: float = option(1e-3, "Peak learning rate (Adam, one cycle).", minimum=0, only=ON_PAIRS)
     dropout: float = option(0.5, "Of the hidden layer in training.", minimum=0, maximum=1, only=ON_PAIRS)
-
-    @property
-    def single_people(self) -> int | None:
-        """Neutral rows with which a single person is in the style bank; ``None`` where nobody is."""
-        return self.bank_rows if self.style_bank == "people" else None
 
     @property
     def paired(self) -> bool:

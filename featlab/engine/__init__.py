@@ -101,7 +101,7 @@ def _on_joblib(
 
     how: dict[str, Any] = {}
     if backend:
-        how = {"backend": "loky", "inner_max_num_threads": 1, "initializer": _start, "initargs": (os.getpid(),)}
+        how = {"backend": "loky", "inner_max_num_threads": 1, "initializer": _be_worker, "initargs": (os.getpid(),)}
     # Joblib's dask backend gives its results at the end alone.
     streams = backend is not None or get_active_backend()[0].supports_return_generator
     try:
@@ -132,26 +132,22 @@ def without_interrupts() -> Iterator[None]:
             mask(signal.SIG_SETMASK, before)
 
 
-def be_worker(until_alone: Callable[[], object]) -> None:
+def _be_worker(parent: int) -> None:
     """Make this process a worker: Ctrl-C is its parent's, and it ends with its parent, which nobody else would tell it.
 
-    ``until_alone`` returns when the parent is gone.
+    As many workers as cores, so one thread each.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    threadpool_limits(limits=1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_parent() -> None:
-        until_alone()
+        while os.getppid() == parent:
+            time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _start(parent: int) -> None:
-    def until_alone() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-
-    be_worker(until_alone)
 
 
 def _callers_backend() -> tuple[str | None, int | None] | None:
@@ -193,7 +189,7 @@ def run_in_order(
         return
     # "spawn": the parent may have started threads (torch, faiss, HDF5), and a fork of those can deadlock.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(work,))
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(os.getpid(), work))
     under_way: deque[tuple[Item, Future[Any]]] = deque()
 
     def finish_next() -> tuple[Item, Result]:
@@ -229,16 +225,10 @@ def died_near(name: str, doing: str = "") -> str:
 _work: Callable[[Any], Any] | None = None
 
 
-def _start_worker(work: Callable[[Any], Any]) -> None:
+def _start(parent: int, work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
-    # As many workers as cores, so one thread each.
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    threadpool_limits(limits=1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # it was spawned
-    be_worker(parent.join)
+    _be_worker(parent)
 
 
 def _run_in_worker(piece: Any) -> Any:

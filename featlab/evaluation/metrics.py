@@ -9,7 +9,6 @@ fear is not marked down for a class that can not be right. Predictions of an abs
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,69 +19,68 @@ from featlab.config.sections import check_window
 from featlab.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SubjectMetrics:
-    """Scores of one subject's labelled test rows, all in [0, 1]."""
+    """Scores of one subject's labelled test rows, all in [0, 1]; NaN and nothing where there are none."""
 
-    macro_f1: float  # Mean F1 over the classes present in the test labels. The main number.
-    macro_f1_all: float  # Mean F1 over all K classes; a class that is neither shown nor predicted counts as 0.
-    accuracy: float  # Fraction of rows predicted right.
-    balanced_accuracy: float  # Mean recall over the classes present in the test labels.
-    neutral_recall: float  # Recall of the neutral class; NaN when the subject has no neutral test row.
-    non_neutral_recall: float  # Mean recall over the other classes present; NaN when there is none.
-    histogram: tuple[int, ...]  # Predicted rows for each of the K classes.
-    frames: int  # Labelled rows that were scored.
-    class_recall: tuple[float, ...]  # Recall of each of the K classes, NaN for one that is not shown.
-    confusion: tuple[int, ...]  # K × K counts, row by row: label first, prediction second.
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether every row was predicted as one and the same class."""
-        return max(self.histogram) == self.frames
-
-
-def confusion_matrix(
-    labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]], count: int
-) -> NDArray[np.int64]:
-    """Return (K, K) counts of (n,) codes in [0, K): row = label, column = prediction."""
-    flat = labels.astype(np.int64) * count + predictions.astype(np.int64)
-    return np.bincount(flat, minlength=count * count).reshape(count, count)
+    macro_f1: float = math.nan  # Mean F1 over the classes present in the test labels. The main number.
+    macro_f1_all: float = math.nan  # Mean F1 over all K classes; one that is neither shown nor predicted counts as 0.
+    accuracy: float = math.nan  # Fraction of rows predicted right.
+    balanced_accuracy: float = math.nan  # Mean recall over the classes present in the test labels.
+    neutral_recall: float = math.nan  # Recall of the neutral class; NaN when the subject has no neutral test row.
+    non_neutral_recall: float = math.nan  # Mean recall over the other classes present; NaN when there is none.
+    histogram: tuple[int, ...] = ()  # Predicted rows for each of the K classes.
+    frames: int = 0  # Labelled rows that were scored.
+    collapsed: bool = False  # Whether every row was predicted as one and the same class.
+    class_recall: tuple[float, ...] = ()  # Recall of each of the K classes, NaN for one that is not shown.
+    confusion: tuple[int, ...] = ()  # K × K counts, row by row: label first, prediction second.
 
 
 def subject_metrics(
-    labels: NDArray[np.integer[Any]], predicted: NDArray[Any], *, classes: Sequence[str], neutral_code: int
+    labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], neutral_code: int
 ) -> SubjectMetrics:
     """Score one subject's test rows.
 
-    ``labels`` are (n,) codes; rows with -1 (unknown) are ignored. ``predicted`` are (n, K) finite probabilities or
-    scores (the largest wins; of equals, the first), or (n,) codes.
+    ``labels`` are (n,) codes; rows with -1 (unknown) are ignored. Of (n, K) ``probabilities`` the largest is the
+    prediction; of equals, the first. Arrays that don't fit together or aren't finite are an InputError, and so is not
+    one label.
     """
-    count = len(classes)
-    labels = np.asarray(labels)
-    _check_codes("labels", labels, -1, count)
-    if not 0 <= neutral_code < count:
-        raise InputError(f"neutral code {neutral_code} is not one of the {count} classes")
-    scores = _as_scores(np.asarray(predicted), len(labels), count)
-    known = labels >= 0
-    if not known.any():
+    labels, probabilities = _labelled(labels, probabilities)
+    if not len(labels):
         raise InputError("no labelled test row for this subject: nothing to score; give its test videos labels")
-    labels, scores = labels[known], scores[known]
-    matrix = confusion_matrix(labels, scores.argmax(axis=1), count)
-    f1, recall, present = _f1(matrix), _recall(matrix), matrix.sum(axis=1) > 0
-    expressive = present.copy()
-    expressive[neutral_code] = False
+    count, predicted = probabilities.shape[1], probabilities.argmax(axis=1)
+    matrix = np.bincount(labels.astype(np.int64) * count + predicted, minlength=count * count).reshape(count, count)
+    shown, found, right = matrix.sum(axis=1), matrix.sum(axis=0), np.diag(matrix)
+    f1, recall = 2.0 * right / np.maximum(shown + found, 1), right / np.maximum(shown, 1)
+    present, others = shown > 0, np.arange(count) != neutral_code
     return SubjectMetrics(
         macro_f1=float(f1[present].mean()),
         macro_f1_all=float(f1.mean()),
-        accuracy=float(np.trace(matrix) / matrix.sum()),
+        accuracy=float(right.sum() / len(labels)),
         balanced_accuracy=float(recall[present].mean()),
-        neutral_recall=float(recall[neutral_code]) if present[neutral_code] else float("nan"),
-        non_neutral_recall=float(recall[expressive].mean()) if expressive.any() else float("nan"),
-        histogram=tuple(int(total) for total in matrix.sum(axis=0)),
-        frames=int(matrix.sum()),
-        class_recall=tuple(float(value) if shown else math.nan for value, shown in zip(recall, present, strict=True)),
-        confusion=tuple(int(total) for total in matrix.ravel()),
+        neutral_recall=float(recall[neutral_code]) if present[neutral_code] else math.nan,
+        non_neutral_recall=float(recall[present & others].mean()) if (present & others).any() else math.nan,
+        histogram=tuple(found.tolist()),
+        frames=len(labels),
+        collapsed=bool(found.max() == len(labels)),
+        class_recall=tuple(np.where(present, recall, math.nan).tolist()),
+        confusion=tuple(matrix.ravel().tolist()),
     )
+
+
+def _labelled(
+    labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.float64]]:
+    """Return the labels and probabilities of the rows that have a label, and check both."""
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
+        raise InputError(f"probabilities of shape {probabilities.shape} need a label a row, got {labels.shape}")
+    if labels.max(initial=-1) >= probabilities.shape[1]:
+        raise InputError(f"labels run up to {labels.max()}, and there are {probabilities.shape[1]} classes")
+    known = labels >= 0
+    scores = probabilities[known].astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise InputError("probabilities hold NaN or infinity; the adaptation diverged or the features are damaged")
+    return labels[known], scores
 
 
 def video_scores(
@@ -104,48 +102,8 @@ def video_scores(
     return votes[kept].argmax(axis=1), sums[kept] / np.bincount(place)[kept, None]
 
 
-def _as_scores(predicted: NDArray[Any], rows: int, count: int) -> NDArray[np.float64]:
-    """Return (n, K) scores; codes become one-hot rows, so that a mean over them counts votes."""
-    if predicted.ndim == 2:
-        if predicted.shape != (rows, count):
-            raise InputError(f"probabilities have shape {predicted.shape}, expected {(rows, count)}: (rows, classes)")
-        scores = predicted.astype(np.float64)
-        if not np.isfinite(scores).all():
-            raise InputError("probabilities hold NaN or infinity; the adaptation diverged or the features are damaged")
-        return scores
-    if predicted.shape != (rows,):
-        raise InputError(f"predictions have shape {predicted.shape}, expected {(rows,)} or {(rows, count)}")
-    _check_codes("predictions", predicted, 0, count)
-    votes: NDArray[np.float64] = np.eye(count)[predicted]
-    return votes
-
-
-def _check_codes(what: str, codes: NDArray[Any], lowest: int, count: int) -> None:
-    if codes.ndim != 1 or not np.issubdtype(codes.dtype, np.integer):
-        raise InputError(f"{what} must be a 1-d integer array, not {codes.dtype} of shape {codes.shape}")
-    if codes.size and (codes.min() < lowest or codes.max() >= count):
-        raise InputError(f"{what} run from {codes.min()} to {codes.max()}, outside {lowest}..{count - 1}")
-
-
-def _f1(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (K,) F1 = 2 tp / (shown + predicted); 0 for a class that is neither."""
-    total = matrix.sum(axis=0) + matrix.sum(axis=1)
-    f1: NDArray[np.float64] = 2.0 * np.diag(matrix) / np.maximum(total, 1)
-    return f1
-
-
-def _recall(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    recall: NDArray[np.float64] = np.diag(matrix) / np.maximum(matrix.sum(axis=1), 1)
-    return recall
-
-
 BINS = 15
-"""Bins of equal width, as in Guo et al. (2017)."""
-
-
-def bin_edges() -> NDArray[np.float64]:
-    """Return the 16 edges; a bin holds its upper one, and the first holds 0 too."""
-    return np.linspace(0.0, 1.0, BINS + 1)
+"""Bins of equal width, as in Guo et al. (2017); one holds its upper edge, and the first holds 0 too."""
 
 
 def reliability_counts(
@@ -156,16 +114,13 @@ def reliability_counts(
     Returns (15, 3) float64: rows in the bin, sum of their confidence, rows that are right. Counts of several subjects
     can be added.
     """
-    if probabilities.ndim != 2 or labels.shape != (len(probabilities),):
-        raise InputError(f"probabilities of shape {probabilities.shape} need a label a row, got {labels.shape}")
-    known = labels >= 0
-    scores = probabilities[known].astype(np.float64)
+    labels, scores = _labelled(labels, probabilities)
     confidence = scores.max(axis=1, initial=0.0)
     # A softmax in float32 may end a little above 1.
-    if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():
-        raise InputError("a calibration error takes probabilities, and these go beyond 1 or are not finite")
-    right = scores.argmax(axis=1) == labels[known]
-    place = np.clip(np.searchsorted(bin_edges(), confidence, side="left") - 1, 0, BINS - 1)
+    if (confidence > 1 + 1e-6).any():
+        raise InputError("a calibration error takes probabilities, and these go beyond 1")
+    right = scores.argmax(axis=1) == labels
+    place = np.clip(np.searchsorted(np.linspace(0.0, 1.0, BINS + 1), confidence) - 1, 0, BINS - 1)
     columns = [np.bincount(place, weights=values, minlength=BINS) for values in (None, confidence, right)]
     return np.column_stack(columns).astype(np.float64)
 
@@ -192,11 +147,6 @@ def smooth_probabilities(
     """
     check_window("smoothing", window)
     rows = len(probabilities)
-    if probabilities.ndim != 2 or video.shape != (rows,) or frame.shape != (rows,):
-        raise InputError(
-            f"probabilities of shape {probabilities.shape} need {rows} values of video and frame, got "
-            f"{video.shape} and {frame.shape}"
-        )
     if window <= 1 or not rows:
         return probabilities
     order = np.lexsort((frame, video))

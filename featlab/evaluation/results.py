@@ -5,7 +5,6 @@ They are stored as JSON lines.
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import re
@@ -13,17 +12,17 @@ import typing
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache.schema import parse_json
 from featlab.config.sections import SCOPES
-from featlab.errors import InputError, closest
-from featlab.evaluation.metrics import BINS
+from featlab.errors import InputError, closest, one_line
+from featlab.evaluation.metrics import BINS, SubjectMetrics
 
 if TYPE_CHECKING:
     from featlab.workspace.workspace import Workspace
@@ -32,43 +31,30 @@ SELECTIONS = ("source-free", "oracle", "source-access")
 """What a method was allowed to see: nothing of source or labels, the target's labels, or the source rows."""
 
 
-@dataclass(frozen=True)
-class EvaluationRow:
-    """What one run gave. Older files lack the fields from ``error`` on."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow(SubjectMetrics):
+    """What one run gave: its scores, and how it came about. Older files lack some of what has a default."""
 
     method: str  # Registry name, e.g. ``"source-only"``, ``"pft"``, ``"oracle"``.
     subject: str  # The target subject.
     draw: int  # Number of the random draw of target subjects.
     seed: int  # Number of the seed within the draw.
-    macro_f1: float = math.nan  # Over the classes present in the subject's test labels; see `SubjectMetrics`.
-    macro_f1_all: float = math.nan  # Over all K classes.
-    accuracy: float = math.nan  # Fraction of test rows predicted right.
-    balanced_accuracy: float = math.nan  # Mean recall over the classes present.
-    neutral_recall: float = math.nan  # NaN when there is no neutral test row.
-    non_neutral_recall: float = math.nan  # NaN when there is no other test row.
-    histogram: tuple[int, ...] = ()  # Predicted test rows for each of the K classes.
-    frames: int = 0  # Labelled test rows.
+    selection: str  # One of `SELECTIONS`.
+    scope: str = "person"  # One of `featlab.config.sections.SCOPES`.
+    error: str = ""  # Why the run failed, one line; empty when it did not.
     adapt_frames: int = 0  # Rows that the method adapted on.
     seconds: float = 0.0  # Wall time of the adaptation.
     iterations: int = 0  # Optimiser steps.
     trainable: int = 0  # Parameters that were updated.
-    collapsed: bool = False  # Whether all test rows were predicted as one class.
-    selection: str = field(kw_only=True)  # One of `SELECTIONS`.
-    error: str = ""  # Why the run failed, one line; empty when it did not.
-    # Recall of each of the K classes, NaN for one without test rows; empty in older files.
-    class_recall: tuple[float, ...] = ()
     # Floating-point operations of the adaptation, as torch counts those of matrix products; NaN where they were not
     # counted (they are counted once a method, see `featlab.evaluation.runner`).
     flops: float = math.nan
-    scope: str = "person"  # One of `featlab.config.sections.SCOPES`.
     # As ``macro_f1``, of probabilities averaged over neighbouring frames of a video (see
     # `featlab.evaluation.metrics`); NaN when that is switched off.
     macro_f1_smoothed: float = math.nan
     # For each of the 15 bins of `featlab.evaluation.metrics` the test rows in it, the sum of their confidence and
     # those that are right, 45 numbers in all; empty in older files.
     reliability: tuple[float, ...] = ()
-    # K × K counts of test rows, row by row: label first, prediction second; empty in older files.
-    confusion: tuple[int, ...] = ()
     # What the method gained on held-out source people, in macro F1; NaN where it can't tell.
     source_gain: float = math.nan
     # The source model's carried share, and how many held-out source people chose it; NaN where it isn't used.
@@ -93,14 +79,10 @@ class EvaluationRow:
         if len(self.confusion) not in (0, len(self.histogram) ** 2):
             raise InputError(f"confusion has {len(self.confusion)} counts, expected {len(self.histogram) ** 2} or none")
 
-    @classmethod
-    def failure(cls, method: str, subject: str, draw: int, seed: int, *, error: str, **more: Any) -> EvaluationRow:
-        """Return the row of a run that failed: every score NaN, every count 0; ``error`` says why, in one line."""
-        return cls(method, subject, draw, seed, error=error or "failed without a message", **more)
-
     def to_dict(self) -> dict[str, Any]:
-        """Return a dict that JSON can hold; NaN becomes ``None``."""
-        return {name: jsonable(value) for name, value in vars(self).items()}
+        """Return a dict that JSON can hold, of whom it is first; NaN becomes ``None``."""
+        names = dict.fromkeys(("method", "subject", "draw", "seed", *vars(self)))
+        return {name: jsonable(getattr(self, name)) for name in names}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EvaluationRow:
@@ -109,7 +91,7 @@ class EvaluationRow:
         for name in data:
             if name not in kinds:
                 raise InputError(f"unknown key {name!r}{closest(str(name), kinds)}")
-        missing = [name for name in takewhile("error".__ne__, kinds) if name not in data]
+        missing = [item.name for item in fields(cls) if item.default is MISSING and item.name not in data]
         if missing:
             raise InputError(f"missing {', '.join(missing)}")
         return cls(**{name: _read_value(name, kinds[name], value) for name, value in data.items()})
@@ -120,16 +102,18 @@ def read_results(path: Path) -> list[EvaluationRow]:
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{path}: cannot read the results: {reason}; give a .jsonl file of results") from error
+        raise InputError(f"{path}: can't be read ({one_line(error)}); give a .jsonl file of results") from error
     rows = []
     for number, line in enumerate(raw.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            rows.append(EvaluationRow.from_dict(_parsed(line)))
-        except InputError as error:
-            raise InputError(f"{path}, line {number}: {error}; remove the line or run the evaluation again") from error
+            if not isinstance(data := parse_json(line.decode("utf-8")), dict):
+                raise InputError("no JSON object")
+            rows.append(EvaluationRow.from_dict(data))
+        except ValueError as error:
+            why = one_line(error) if isinstance(error, InputError) else f"no JSON ({one_line(error)})"
+            raise InputError(f"{path}, line {number}: {why}; remove it, or run the evaluation again") from error
     return rows
 
 
@@ -169,22 +153,6 @@ def jsonable(value: Any) -> Any:
     return value
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("not a JSON object") from error
-    if not isinstance(data, dict):
-        raise InputError("not a JSON object")
-    return data
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise InputError(f"{name} is not JSON")
-
-
 def _read_value(name: str, kind: Any, value: Any) -> Any:
     """Return a JSON value as the field's type, or raise. A bool is no integer here, though Python says it is."""
     if typing.get_origin(kind) is tuple and isinstance(value, list):
@@ -215,17 +183,17 @@ def subject_means(
 
     Rows with an error and those where the field is NaN are left out. ``only`` keeps these (subject, draw).
     """
-    per_subject: dict[str, list[float]] = defaultdict(list)
-    for (subject, draw), values in values_by_draw(rows, field).items():
-        if only is None or (subject, draw) in only:
-            per_subject[subject].append(float(np.mean(values)))
-    return {subject: float(np.mean(values)) for subject, values in per_subject.items()}
+
+    def read(row: EvaluationRow) -> float:
+        return float(getattr(row, field) if isinstance(field, str) else field(row))
+
+    return {name: float(value) for name, value in _means(rows, read, only).items()}
 
 
 def common_subject_means(*methods: Sequence[EvaluationRow]) -> dict[str, tuple[float, ...]]:
     """Return each subject's macro F1 in every method given, over the (subject, draw) that all of them finished."""
-    common = set.intersection(*[set(values_by_draw(rows, "macro_f1")) for rows in methods])
-    means = [subject_means(rows, only=common) for rows in methods]
+    finished = [{(row.subject, row.draw) for row in rows if not row.error} for rows in methods]
+    means = [subject_means(rows, only=set.intersection(*finished)) for rows in methods]
     return {subject: tuple(scores[subject] for scores in means) for subject in means[0]}
 
 
@@ -248,27 +216,24 @@ def pooled_reliability(rows: Sequence[EvaluationRow]) -> NDArray[np.float64] | N
     (15, 3) fractions of the frames, see `featlab.evaluation.metrics.reliability_counts`; ``None`` without a row that
     has it.
     """
-    found: dict[SubjectDraw, list[NDArray[np.float64]]] = defaultdict(list)
-    for row in rows:
-        if row.reliability and not row.error:
-            found[row.subject, row.draw].append(np.array(row.reliability) / row.frames)
-    subjects: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
-    for (subject, _), shares in found.items():
-        subjects[subject].append(np.mean(shares, axis=0))
-    if not subjects:
-        return None
-    pooled: NDArray[np.float64] = np.mean([np.mean(shares, axis=0) for shares in subjects.values()], axis=0)
-    return pooled.reshape(-1, 3)
+    shares = _means([row for row in rows if row.reliability], lambda row: np.array(row.reliability) / row.frames)
+    return np.mean(list(shares.values()), axis=0).reshape(-1, 3) if shares else None
 
 
-def values_by_draw(rows: Sequence[EvaluationRow], field: Field) -> dict[SubjectDraw, list[float]]:
-    """Return the values of one field by (subject, draw), one a seed; errors and NaN are left out."""
-    found: dict[SubjectDraw, list[float]] = defaultdict(list)
+def _means(
+    rows: Sequence[EvaluationRow], read: Callable[[EvaluationRow], Any], only: Collection[SubjectDraw] | None = None
+) -> dict[str, Any]:
+    """Return each subject's mean of what is read from rows, a number or an array, as `subject_means` does."""
+    by_draw: dict[SubjectDraw, list[Any]] = defaultdict(list)
     for row in rows:
-        value = float(getattr(row, field) if isinstance(field, str) else field(row))
-        if not row.error and not np.isnan(value):
-            found[row.subject, row.draw].append(value)
-    return dict(found)
+        if not row.error and (only is None or (row.subject, row.draw) in only):
+            value = read(row)
+            if not np.isnan(value).any():
+                by_draw[row.subject, row.draw].append(value)
+    by_subject: dict[str, list[Any]] = defaultdict(list)
+    for (subject, _), values in by_draw.items():
+        by_subject[subject].append(np.mean(values, axis=0))
+    return {subject: np.mean(values, axis=0) for subject, values in by_subject.items()}
 
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

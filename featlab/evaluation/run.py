@@ -16,13 +16,7 @@ from featlab.bundle.bundle import Bundle
 from featlab.cache.table import FeatureTable
 from featlab.compute import run_seed
 from featlab.errors import FeatlabError, InputError
-from featlab.evaluation.metrics import (
-    SubjectMetrics,
-    reliability_counts,
-    smooth_probabilities,
-    subject_metrics,
-    video_scores,
-)
+from featlab.evaluation.metrics import reliability_counts, smooth_probabilities, subject_metrics, video_scores
 from featlab.evaluation.results import EvaluationRow
 from featlab.methods.base import Method, SourceFeatures
 from featlab.model.networks import AdaptedModel
@@ -196,20 +190,14 @@ def failed_rows(
     seconds: float = 0.0,
 ) -> list[EvaluationRow]:
     """Return a row for each subject on whom a method failed, with the first line of the reason."""
-    reason = next(iter(str(error).splitlines()), "")
-    return [
-        EvaluationRow.failure(
-            method.name,
-            subject,
-            numbers.draw,
-            numbers.seed,
-            selection=method.selection,
-            error=reason,
-            seconds=seconds,
-            scope=numbers.scope,
-        )
-        for subject in subjects
-    ]
+    reason = next(iter(str(error).splitlines()), "failed without a message")
+    return [EvaluationRow(**_whose(method, subject, numbers), error=reason, seconds=seconds) for subject in subjects]
+
+
+def _whose(method: Method, subject: str, numbers: RunNumbers) -> dict[str, Any]:
+    """Return the fields of a row that say what was run on whom."""
+    who = {"method": method.name, "subject": subject, "selection": method.selection}
+    return who | {"draw": numbers.draw, "seed": numbers.seed, "scope": numbers.scope}
 
 
 def _row(
@@ -222,34 +210,23 @@ def _row(
     cost: Mapping[str, Any],
 ) -> EvaluationRow:
     """Score one subject's test rows, as they are, smoothed, and video by video."""
-    scores = _scores(table.label[test], probabilities, table)
-    videos = _scores(*video_scores(table.label[test], probabilities, table.video[test]), table)
+    labels, video, neutral = table.label[test], table.video[test], table.neutral_code
+    videos = subject_metrics(*video_scores(labels, probabilities, video), neutral)
     smoothed = math.nan
     if numbers.smoothing > 1:
-        window = numbers.smoothing
-        averaged = smooth_probabilities(probabilities, table.video[test], table.frame[test], window)
-        smoothed = _scores(table.label[test], averaged, table).macro_f1
+        averaged = smooth_probabilities(probabilities, video, table.frame[test], numbers.smoothing)
+        smoothed = subject_metrics(labels, averaged, neutral).macro_f1
     return EvaluationRow(
-        method=method.name,
-        subject=subject,
-        draw=numbers.draw,
-        seed=numbers.seed,
-        selection=method.selection,
-        scope=numbers.scope,
+        **_whose(method, subject, numbers),
         macro_f1_smoothed=smoothed,
         videos=videos.frames,
         video_macro_f1=videos.macro_f1,
         video_accuracy=videos.accuracy,
         video_balanced_accuracy=videos.balanced_accuracy,
-        reliability=tuple(reliability_counts(probabilities, table.label[test]).ravel().tolist()),
-        collapsed=scores.collapsed,
-        **vars(scores),
+        reliability=tuple(reliability_counts(probabilities, labels).ravel().tolist()),
+        **vars(subject_metrics(labels, probabilities, neutral)),
         **cost,
     )
-
-
-def _scores(labels: NDArray[Any], probabilities: NDArray[Any], table: FeatureTable) -> SubjectMetrics:
-    return subject_metrics(labels, probabilities, classes=table.classes, neutral_code=table.neutral_code)
 
 
 def count_flops(run: Callable[[], object]) -> float:

@@ -19,7 +19,7 @@ from featlab.cache.atomic import folders_synced_last
 from featlab.compute import stable_hash
 from featlab.config.analysis import EngineConfig
 from featlab.engine import LOCAL, run_all
-from featlab.errors import ConfigError, FeatlabError, InputError, UnfinishedError
+from featlab.errors import ConfigError, FeatlabError, UnfinishedError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.run import RunNumbers, evaluate_subject, failed_rows
 from featlab.methods.base import Method, SourceFeatures
@@ -161,8 +161,6 @@ def run_tasks(
     the work, for n machines that share the folder; ``collect`` runs nothing. Both read other runs where they are there.
     A failed run is a row with its error, and is tried again; one that another share or a later call fills has no row.
     """
-    for task in tasks:
-        _refuse_old_folder(task)
     done = [_finished({run: task.path(run) for run in task.runs}, task.workspace.notify) for task in tasks]
     work = [] if collect else list(enumerate(tasks))
     pieces = [piece for place, task in work for piece in _pieces(place, task, done[place], share)]
@@ -200,14 +198,6 @@ def refuse_unfinished(tasks: Sequence[Task], done: Sequence[Mapping[Run, Evaluat
         raise UnfinishedError(
             f"{there} of {runs} runs are there; when all shares have run, the same command with --collect goes on"
         )
-
-
-def _refuse_old_folder(task: Task) -> None:
-    """Raise an InputError where an earlier version left its runs under another name: they would be run again."""
-    results = task.workspace.root / "results"
-    old = results / task.folder.replace("runs", "cells")
-    if old.is_dir():
-        raise InputError(f"{old}: runs are kept in {results / task.folder} now; rename the folder, or delete it")
 
 
 @dataclass(frozen=True)

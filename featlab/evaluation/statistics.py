@@ -7,7 +7,7 @@ Friedman's test, then Nemenyi's critical difference.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,53 +18,76 @@ from featlab.errors import InputError
 TOLERANCE = 1e-9
 """Two scores nearer than this are equal: sums of the same terms in another order differ in the last bits."""
 
-_EXACT_UP_TO = 200
+_EXACT_UP_TO, _RESAMPLES = 200, 2000
+Floats = Sequence[float] | NDArray[np.float64]
 
 
-def bootstrap_interval(
-    values: Sequence[float], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of one score a subject; (NaN, NaN) for fewer than two."""
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of the same subjects compared, a pair each; a number that can't be had is NaN."""
+
+    subjects: int
+    difference: float  # Mean over subjects.
+    ci95: tuple[float, float]  # Its bootstrap interval.
+    p: float  # Wilcoxon.
+    wins: int  # Subjects above the other by more than `TOLERANCE`.
+    ties: int  # Subjects equal to it.
+    losses: int  # Subjects below it.
+
+
+def compare_scores(pairs: Iterable[Sequence[float]]) -> Comparison:
+    """Compare two scores of each subject, ours and the other; values that are not finite are an InputError."""
+    scores = _finite([one - other for one, other in pairs])
+    wins, losses = int((scores > TOLERANCE).sum()), int((scores < -TOLERANCE).sum())
+    return Comparison(
+        subjects=len(scores),
+        difference=mean(scores),
+        ci95=bootstrap_interval(scores),
+        p=wilcoxon(scores),
+        wins=wins,
+        ties=len(scores) - wins - losses,
+        losses=losses,
+    )
+
+
+def bootstrap_interval(values: Floats) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the mean of one score a subject; NaN for fewer than two."""
     scores = _finite(values)
-    if not 0.0 < level < 1.0:
-        raise InputError(f"the level of an interval lies between 0 and 1, not {level}")
-    if resamples < 1:
-        raise InputError(f"a bootstrap needs at least one resample, not {resamples}")
     if len(scores) < 2:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    means = scores[rng.integers(0, len(scores), size=(resamples, len(scores)))].mean(axis=1)
-    tail = 50.0 * (1.0 - level)
-    low, high = np.percentile(means, [tail, 100.0 - tail])
+        return math.nan, math.nan
+    rng = np.random.default_rng(0)
+    means = scores[rng.integers(0, len(scores), size=(_RESAMPLES, len(scores)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
-def paired_wilcoxon(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the two-sided p value of the Wilcoxon signed-rank test of ``a`` against ``b``, one score a subject each.
+def wilcoxon(differences: Floats) -> float:
+    """Return the two-sided p value of the Wilcoxon signed-rank test of one difference a subject.
 
     Zero differences are dropped and equal ones share their mean rank (Wilcoxon 1945). The p value is exact up to
     200 subjects, ties included: subjects' scores are often equal, and SciPy's exact table does not hold then. Beyond,
     SciPy's normal approximation. The smallest p that n subjects can give is 2 / 2**n: five can never reach .05. It is
-    1.0 when all differences are zero, and NaN for no subjects.
-
-    Raises:
-        InputError: Different lengths or non-finite values.
+    1.0 when all differences are zero, and NaN for no subjects. Values that are not finite are an InputError.
     """
-    difference = _paired(a, b)
-    if difference.size == 0:
-        return float("nan")
-    difference = difference[np.abs(difference) > TOLERANCE]
-    if difference.size == 0:
-        return 1.0
+    given = _finite(differences)
+    difference = given[np.abs(given) > TOLERANCE]
+    if not len(difference):
+        return 1.0 if len(given) else math.nan
     # Differences that are equal but for rounding must tie, or the last bit decides their ranks.
     difference = np.round(difference, 9)
     if difference.size > _EXACT_UP_TO:
-        from scipy.stats import wilcoxon
+        from scipy.stats import wilcoxon as approximate
 
-        return float(wilcoxon(difference, method="approx").pvalue)
+        return float(approximate(difference, method="approx").pvalue)
     doubled = np.round(2 * _places(np.abs(difference))).astype(np.int64)
     observed = int(doubled[difference > 0].sum())
-    chance = _rank_sum_distribution(doubled)
+    # The chance of each sum of ranks when every sign is a fair coin: a rank at a time shifts and mixes it. Ranks are
+    # doubled, for a mean rank may end in .5.
+    chance = np.zeros(int(doubled.sum()) + 1)
+    chance[0] = 1.0
+    for rank in doubled:
+        chance[rank:] = chance[rank:] + chance[:-rank]
+        chance /= 2
     tail = min(float(chance[: observed + 1].sum()), float(chance[observed:].sum()))
     return min(1.0, 2.0 * tail)
 
@@ -74,7 +97,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     NaN, for a hypothesis that could not be tested, counts for nothing and stays NaN.
     """
-    adjusted = [float("nan")] * len(p_values)
+    adjusted = [math.nan] * len(p_values)
     tested = sorted((p, place) for place, p in enumerate(p_values) if p == p)
     largest = 0.0
     for rank, (p, place) in enumerate(tested):
@@ -83,14 +106,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def mean(values: Sequence[float]) -> float:
+def mean(values: Floats) -> float:
     """Return the mean; NaN without a value."""
-    return float(np.mean(values)) if values else float("nan")
+    return float(np.mean(values)) if len(values) else math.nan
 
 
-def deviation(values: Sequence[float]) -> float:
+def deviation(values: Floats) -> float:
     """Return the standard deviation of a sample; NaN for fewer than two values."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def gap_closed(score: float, source: float, oracle: float) -> float:
@@ -99,40 +122,11 @@ def gap_closed(score: float, source: float, oracle: float) -> float:
     NaN when the oracle is not above source-only (there is no gap) or when any of the three is NaN.
     """
     if not oracle - source > TOLERANCE:
-        return float("nan")
+        return math.nan
     return (score - source) / (oracle - source)
 
 
-def win_tie_loss(scores: Sequence[float], reference: Sequence[float]) -> tuple[int, int, int]:
-    """Return on how many subjects ``scores`` are above, equal to (within `TOLERANCE`) and below ``reference``."""
-    difference = _paired(scores, reference)
-    wins = int((difference > TOLERANCE).sum())
-    losses = int((difference < -TOLERANCE).sum())
-    return wins, len(difference) - wins - losses, losses
-
-
-def _rank_sum_distribution(doubled_ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the chance of each sum of ranks, doubled for a mean rank may end in .5, when every sign is a fair coin."""
-    # A rank at a time shifts and mixes the distribution: all 2**n sign patterns without listing them.
-    chance = np.zeros(int(doubled_ranks.sum()) + 1)
-    chance[0] = 1.0
-    for rank in doubled_ranks:
-        shifted = np.zeros_like(chance)
-        shifted[rank:] = chance[:-rank]
-        chance = 0.5 * (chance + shifted)
-    return chance
-
-
-def _paired(a: Sequence[float], b: Sequence[float]) -> NDArray[np.float64]:
-    first, second = _finite(a), _finite(b)
-    if len(first) != len(second):
-        raise InputError(
-            f"a paired comparison needs the same subjects on both sides, not {len(first)} and {len(second)}"
-        )
-    return first - second
-
-
-def _finite(values: Sequence[float]) -> NDArray[np.float64]:
+def _finite(values: Floats) -> NDArray[np.float64]:
     scores = np.asarray(values, dtype=np.float64)
     if scores.ndim != 1 or not np.isfinite(scores).all():
         raise InputError(f"scores must be a list of finite numbers, one a subject; got shape {scores.shape}")
@@ -157,13 +151,11 @@ class RankComparison:
     # (first, last) places in ``methods`` of the largest groups that do not differ.
     cliques: tuple[tuple[int, int], ...]
 
-    def groups(self) -> tuple[range, ...]:
+    def groups(self) -> tuple[list[int], ...]:
         """Return for each method the numbers of its cliques, from 1: two methods with one in common do not differ."""
-        # Cliques ascend at both ends, so that those of a method follow each other.
+        cliques = list(enumerate(self.cliques, start=1))
         return tuple(
-            range(
-                1 + sum(last < place for _, last in self.cliques), 1 + sum(first <= place for first, _ in self.cliques)
-            )
+            [number for number, (first, last) in cliques if first <= place <= last]
             for place in range(len(self.methods))
         )
 
@@ -228,10 +220,6 @@ def critical_difference(methods: int, subjects: int, *, level: float = 0.05) -> 
 
     q is the upper quantile of the studentised range of k means with infinite degrees of freedom, divided by √2.
     """
-    if methods < 2 or subjects < 1:
-        raise InputError(f"a critical difference needs two methods and a subject, got {methods} and {subjects}")
-    if not 0.0 < level < 1.0:
-        raise InputError(f"the level of a test lies between 0 and 1, not {level}")
     q = _range_quantile(1.0 - level, methods) / math.sqrt(2.0)
     return q * math.sqrt(methods * (methods + 1) / (6.0 * subjects))
 

@@ -5,7 +5,8 @@ Pooling frames or runs instead would let a subject with a long video, or with mo
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,17 +21,15 @@ from featlab.evaluation.results import (
     pooled_reliability,
     shared_scores,
     subject_means,
-    values_by_draw,
 )
 from featlab.evaluation.statistics import (
     bootstrap_interval,
     compare_ranks,
+    compare_scores,
     deviation,
     gap_closed,
     holm,
     mean,
-    paired_wilcoxon,
-    win_tie_loss,
 )
 
 
@@ -78,7 +77,6 @@ class MethodSummary:
     iterations: float  # Mean optimiser steps.
     trainable: float  # Parameters updated, mean over subjects.
     flops: float  # Mean floating-point operations of an adaptation, over the runs where they were counted.
-    seed_sd: float  # Standard deviation over seeds within a subject and draw, averaged; NaN with one seed.
     runs: int  # Finished runs (subject x draw x seed).
     collapsed: int  # Finished runs that predicted one single class.
     failed: int  # Runs that ended in an error; they are in no mean.
@@ -89,20 +87,19 @@ class MethodSummary:
         return {name: jsonable(value) for name, value in vars(self).items()}
 
 
-_SOURCE, _ORACLE = "source-only", "oracle"  # What is compared with, and what marks the top of the gap.
+_SOURCE, _PFT, _ORACLE = "source-only", "pft", "oracle"  # Two that are compared with, and what ends the gap.
 _MEANS = (
     *("macro_f1_all", "accuracy", "balanced_accuracy", "neutral_recall", "non_neutral_recall"),
     *("video_macro_f1", "video_accuracy", "video_balanced_accuracy", "seconds", "iterations", "trainable", "flops"),
 )
 
 
-def summarise(rows: Sequence[EvaluationRow], *, reference: str = "pft") -> list[MethodSummary]:
+def summarise(rows: Sequence[EvaluationRow]) -> list[MethodSummary]:
     """Summarise every method, in the order in which the methods first appear.
 
     Args:
         rows: Results of any number of methods, subjects, draws and seeds. Methods may have different subjects: means
             are over each method's own, every comparison over the (subject, draw) that both have.
-        reference: Name of the second method to compare with, beside source-only.
 
     Returns:
         One summary a method; a method of which every run failed has zero subjects and NaN scores.
@@ -116,44 +113,38 @@ def summarise(rows: Sequence[EvaluationRow], *, reference: str = "pft") -> list[
     finished = {method: [row for row in group if not row.error] for method, group in by_method.items()}
     for method, group in by_method.items():
         _check(method, group)
-    summaries = [_summary(group, finished, reference) for group in by_method.values()]
-    against_source = _family(summaries, "p_vs_source", _SOURCE)
-    against_reference = _family(summaries, "p_vs_pft", reference)
+    summaries = [_summary(group, finished) for group in by_method.values()]
     scores = shared_scores(rows)
     shared = min(map(len, scores.values()), default=0)
     ranks: dict[str, float] = {}
     if len(scores) > 1 and shared:
         compared = compare_ranks(scores)
         ranks = dict(zip(compared.methods, compared.ranks, strict=True))
+    adjusted = zip(
+        summaries, _family(summaries, "p_vs_source", _SOURCE), _family(summaries, "p_vs_pft", _PFT), strict=True
+    )
     return [
         replace(
             item,
             p_vs_source=p_source,
             p_vs_pft=p_reference,
-            rank=ranks.get(item.method, float("nan")),
+            rank=ranks.get(item.method, math.nan),
             rank_subjects=shared if item.method in ranks else 0,
         )
-        for item, p_source, p_reference in zip(summaries, against_source, against_reference, strict=True)
+        for item, p_source, p_reference in adjusted
     ]
 
 
-def _summary(
-    group: Sequence[EvaluationRow], finished: Mapping[str, Sequence[EvaluationRow]], reference: str
-) -> MethodSummary:
-    method = group[0].method
-    rows = finished[method]
-    scores = list(subject_means(rows).values())
-    smoothed = list(subject_means(rows, "macro_f1_smoothed").values())
+def _summary(group: Sequence[EvaluationRow], finished: Mapping[str, Sequence[EvaluationRow]]) -> MethodSummary:
+    rows = finished[group[0].method]
+    scores, smoothed = (list(subject_means(rows, name).values()) for name in ("macro_f1", "macro_f1_smoothed"))
     reliability = pooled_reliability(rows)
-    baseline, top = finished.get(_SOURCE, ()), finished.get(_ORACLE, ())
-    ours, theirs = _pairs(rows, baseline)
+    baseline, top, second = (finished.get(name, ()) for name in (_SOURCE, _ORACLE, _PFT))
     triples = common_subject_means(rows, baseline, top).values()
-    difference = [a - b for a, b in zip(ours, theirs, strict=True)]
-    ours_again, references = _pairs(rows, finished.get(reference, ()))
-    wins, ties, losses = win_tie_loss(ours, theirs)
+    against, again = (compare_scores(common_subject_means(rows, other).values()) for other in (baseline, second))
     means: dict[str, Any] = {name: mean(list(subject_means(rows, name).values())) for name in _MEANS}
     return MethodSummary(
-        method=method,
+        method=group[0].method,
         selection=group[0].selection,
         scope=group[0].scope,
         subjects=len(scores),
@@ -163,20 +154,19 @@ def _summary(
         macro_f1_smoothed=mean(smoothed),
         ci95_smoothed=bootstrap_interval(smoothed),
         **means,
-        ece=float("nan") if reliability is None else calibration_error(reliability),
+        ece=math.nan if reliability is None else calibration_error(reliability),
         gap_closed=gap_closed(*(mean([triple[place] for triple in triples]) for place in range(3))),
-        negative_transfer=losses if theirs else None,
-        difference_vs_source=mean(difference),
-        difference_ci95=bootstrap_interval(difference),
-        p_vs_source=paired_wilcoxon(ours, theirs),
-        wins=wins,
-        ties=ties,
-        losses=losses,
-        difference_vs_pft=mean([a - b for a, b in zip(ours_again, references, strict=True)]),
-        p_vs_pft=paired_wilcoxon(ours_again, references),
-        rank=float("nan"),
+        negative_transfer=against.losses if against.subjects else None,
+        difference_vs_source=against.difference,
+        difference_ci95=against.ci95,
+        p_vs_source=against.p,
+        wins=against.wins,
+        ties=against.ties,
+        losses=against.losses,
+        difference_vs_pft=again.difference,
+        p_vs_pft=again.p,
+        rank=math.nan,
         rank_subjects=0,
-        seed_sd=mean([deviation(values) for values in values_by_draw(rows, "macro_f1").values() if len(values) > 1]),
         runs=len(rows),
         collapsed=sum(row.collapsed for row in rows),
         failed=len(group) - len(rows),
@@ -184,17 +174,11 @@ def _summary(
     )
 
 
-def _pairs(rows: Sequence[EvaluationRow], others: Sequence[EvaluationRow]) -> tuple[list[float], list[float]]:
-    """Return the macro F1 of two methods on their common subjects."""
-    common = common_subject_means(rows, others).values()
-    return [pair[0] for pair in common], [pair[1] for pair in common]
-
-
 def _family(summaries: Sequence[MethodSummary], field: str, reference: str) -> list[float]:
     """Return the p values of one field adjusted over all methods but the reference and oracles; NaN for those."""
     return holm(
         [
-            float("nan") if item.method == reference or item.selection == "oracle" else float(getattr(item, field))
+            math.nan if item.method == reference or item.selection == "oracle" else float(getattr(item, field))
             for item in summaries
         ]
     )
@@ -206,13 +190,10 @@ def _check(method: str, rows: Sequence[EvaluationRow]) -> None:
         kinds = sorted({getattr(row, what) for row in rows})
         if len(kinds) > 1:
             raise InputError(f"{method} has rows of {what} {' and '.join(kinds)}; give each its own method name")
-    seen: set[tuple[str, int, int]] = set()
-    for row in rows:
-        key = (row.subject, row.draw, row.seed)
-        if key in seen and not row.error:
+    runs = Counter((row.subject, row.draw, row.seed) for row in rows if not row.error)
+    for (subject, draw, seed), times in runs.items():
+        if times > 1:
             raise InputError(
-                f"{method} finished twice on subject {row.subject}, draw {row.draw}, seed {row.seed}; "
+                f"{method} finished twice on subject {subject}, draw {draw}, seed {seed}; "
                 "the same results were probably given twice"
             )
-        if not row.error:
-            seen.add(key)

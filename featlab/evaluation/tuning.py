@@ -17,6 +17,7 @@ from typing import Any, Unpack
 from featlab.cache.table import FeatureTable
 from featlab.compute import generator, run_seed
 from featlab.config.options import convert, options_of
+from featlab.config.sections import ProtocolConfig
 from featlab.errors import ConfigError, InputError, closest
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.runner import Run, Task, Where, refuse_unfinished, run_tasks
@@ -49,15 +50,6 @@ class SearchSpace:
     def make(self, values: Values | Mapping[str, Any] = ()) -> Method:
         """Return the method with these values and what is kept."""
         return make_method(self.method, {self.method: {**self.kept, **dict(values)}})
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One configuration."""
-
-    number: int  # From 1; 1 is the default.
-    values: Values  # Of the searched options.
-    changed: int  # How many of them differ from the default.
 
 
 def search_space(
@@ -121,7 +113,7 @@ def _typed(method: type[Method], name: str, values: Sequence[Any]) -> tuple[Any,
     return tuple(dict.fromkeys(convert(f"--space {name}", hint, value) for value in values))
 
 
-def choose_candidates(space: SearchSpace, trials: int, seed: int) -> tuple[Candidate, ...]:
+def choose_candidates(space: SearchSpace, trials: int, seed: int) -> tuple[Values, ...]:
     """Return the configurations to try: the full grid if it is small enough, else a random sample of it.
 
     The default, and what the file sets, are always among them. Points whose values don't go together are left out. A
@@ -132,7 +124,6 @@ def choose_candidates(space: SearchSpace, trials: int, seed: int) -> tuple[Candi
     names, values_of = zip(*space.options, strict=True)
     configs = [space.make(given).config for given in ({}, space.current)]
     found: dict[Values, None] = {tuple((name, getattr(config, name)) for name in names): None for config in configs}
-    base = dict(next(iter(found)))
     whole = space.size <= trials
     points: Iterable[tuple[Any, ...]] = itertools.product(*values_of)
     if not whole:
@@ -149,34 +140,19 @@ def choose_candidates(space: SearchSpace, trials: int, seed: int) -> tuple[Candi
                 found[values] = None
     if len(found) < 2:
         raise ConfigError(f"the space of {space.method} holds nothing but the default; give --space other values")
-    return tuple(
-        Candidate(number, values, sum(value != base[name] for name, value in values))
-        for number, values in enumerate(found, start=1)
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class SourceSide:
-    """A workspace that holds source subjects and nobody else."""
-
-    workspace: Workspace  # Its table has the rows of the source subjects alone; names are those of the whole cache.
-    # Names of everyone who is a target in one of the draws, or in the pool that they are drawn from; their rows were
-    # not read.
-    reported: tuple[str, ...]
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Names of the source subjects."""
-        return self.workspace.table.subject_names_present()
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
 class TuningPlan:
     """What is run."""
 
-    side: SourceSide  # The source subjects.
+    workspace: Workspace  # Its table has the rows of the source subjects alone; names are those of the whole cache.
+    # Names of everyone who is a target in one of the draws, or in the pool that they are drawn from; their rows were
+    # not read.
+    reported: tuple[str, ...]
     space: SearchSpace  # What is searched.
-    candidates: tuple[Candidate, ...]  # The configurations that are tried, the default first.
+    candidates: tuple[Values, ...]  # The configurations that are tried, numbered from 1, which is the default.
     folds: Mapping[int, tuple[str, ...]]  # Number of a fold to the source subjects who play targets for the others.
     # Source subjects who can't play a target, each with the reason; they are trained on in every fold.
     bystanders: Mapping[str, str]
@@ -189,18 +165,16 @@ class TuningPlan:
     @property
     def tasks(self) -> list[Task]:
         """A task for each fold; in its runs a candidate goes by its number."""
-        config = self.side.workspace.config
+        config = self.workspace.config
         # Options are chosen on whole clips: how a table of results is made is nothing to the choice.
         whole = replace(config.protocol, frames=0, contamination=0.0, smoothing=0)
-        workspace = replace(self.side.workspace, config=replace(config, protocol=whole))
-        source = workspace.source(())
-        methods = {str(candidate.number): self.space.make(candidate.values) for candidate in self.candidates}
-
-        def task(playing: tuple[str, ...]) -> Task:
+        source = replace(self.workspace, config=replace(config, protocol=whole)).source(())
+        methods = {str(number): self.space.make(values) for number, values in enumerate(self.candidates, start=1)}
+        tasks = []
+        for playing in self.folds.values():
             others = tuple(name for name in source.subjects if name not in playing)
-            return Task(replace(source, subjects=others), playing, methods, folder="tune-runs")
-
-        return [task(playing) for playing in self.folds.values()]
+            tasks.append(Task(replace(source, subjects=others), playing, methods, folder="tune-runs"))
+        return tasks
 
 
 def open_sources(
@@ -210,8 +184,8 @@ def open_sources(
     sources: Sequence[str] = (),
     device: str = "cpu",
     notify: Notify | None = None,
-) -> SourceSide:
-    """Read the configuration, and from the cache the rows of everyone who is a target in no draw.
+) -> tuple[Workspace, tuple[str, ...]]:
+    """Return a workspace with the rows of those who are a target in no draw, and who is reported: see `TuningPlan`.
 
     ``protocol.targets``, ``draws`` and ``pool`` say who is reported; ``sources`` narrows who is left.
     """
@@ -231,21 +205,22 @@ def open_sources(
             f"all {len(everyone)} subjects are targets in one of the {protocol.draws} draws, and nobody is left to "
             "tune on; choose fewer --targets or --draws"
         )
-    return SourceSide(Workspace.open(root, overrides, subjects=left, device=device, notify=notify), reported)
+    return Workspace.open(root, overrides, subjects=left, device=device, notify=notify), reported
 
 
-def plan_tuning(side: SourceSide, space: SearchSpace, *, trials: int = 24, folds: int = 4) -> TuningPlan:
+def plan_tuning(
+    workspace: Workspace, reported: tuple[str, ...], space: SearchSpace, *, trials: int, folds: int
+) -> TuningPlan:
     """Deal the folds and choose the candidates; the configuration's ``protocol`` has scope, gap and seed."""
-    protocol = side.workspace.config.protocol
+    protocol = workspace.config.protocol
     if protocol.scope == "dataset" and get_method(space.method).needs_neutral:
         raise ConfigError(
             f"{space.method} takes one person's neutral clip, and a data set of people and classes is none; "
             "leave out --scope dataset"
         )
-    bystanders = cannot_play(side.workspace.table, protocol.scope, protocol.gap)
-    players = [name for name in side.subjects if name not in bystanders]
-    dealt = deal_folds(side.subjects, players, folds, protocol.seed)
-    return TuningPlan(side, space, choose_candidates(space, trials, protocol.seed), dealt, bystanders)
+    bystanders, subjects = cannot_play(workspace.table, protocol), workspace.table.subject_names_present()
+    dealt = deal_folds(subjects, [name for name in subjects if name not in bystanders], folds, protocol.seed)
+    return TuningPlan(workspace, reported, space, choose_candidates(space, trials, protocol.seed), dealt, bystanders)
 
 
 def run_tuning(plan: TuningPlan, **where: Unpack[Where]) -> Rows:
@@ -258,18 +233,18 @@ def run_tuning(plan: TuningPlan, **where: Unpack[Where]) -> Rows:
     refuse_unfinished(plan.tasks, done)
     rows = {run: row for part in done for run, row in part.items()}
     return {
-        candidate.number: {name: rows[Run(name, 0, 0, str(candidate.number))] for name in plan.subjects}
-        for candidate in plan.candidates
+        number: {name: rows[Run(name, 0, 0, str(number))] for name in plan.subjects}
+        for number in range(1, len(plan.candidates) + 1)
     }
 
 
-def cannot_play(table: FeatureTable, scope: str, gap: int) -> dict[str, str]:
+def cannot_play(table: FeatureTable, protocol: ProtocolConfig) -> dict[str, str]:
     """Return the subjects who can't play a target, each with the reason; they stay sources in every fold."""
     reasons = {}
     for name in table.subject_names_present():
         rows = table.rows_of(name)
         try:
-            tested = rows.label[split_target(rows, gap).test] if scope == "person" else rows.label
+            tested = rows.label[split_target(rows, protocol.gap).test] if protocol.scope == "person" else rows.label
             if (tested < 0).all():
                 reasons[name] = f"subject {name!r} has no labelled rows to test on"
         except InputError as error:

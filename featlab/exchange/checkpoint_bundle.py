@@ -92,7 +92,7 @@ def save_imported(folder: Path, imported: ImportedBundle) -> Path:
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder}: exists; choose another name for the bundle, or delete it")
-    with atomic_folder(folder, error=BundleError) as draft:
+    with atomic_folder(folder) as draft:
         write_bundle(draft, imported.bundle)
         atomic_write_text(draft / FILES, json.dumps(imported.files, indent=2, ensure_ascii=False) + "\n")
         atomic_write_text(draft / "card.md", _card(imported))

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from featlab.cache.schema import ExtractorInfo, parse_json
-from featlab.compute import blank
 from featlab.errors import InputError, listed
 from featlab.extraction.backbones.weights import file_sha256, read_state_dict
 from featlab.extraction.items import natural_key
-from featlab.model.networks import SourceHead, Translator, head_from_state
+from featlab.model.networks import SourceHead, Translator, head_from_state, translator_from_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +25,6 @@ class Checkpoint:
     path: Path  # The file.
     sha256: str  # Of the file.
     tensors: Mapping[str, Tensor]  # Key to tensor on the CPU, float32 where it was any float; no ``module.`` in front.
-    ordered: bool  # Whether the file keeps the order in which the module's tensors were defined.
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +96,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tensors[name] = tensor
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return Checkpoint(path, file_sha256(path), tensors, ordered=path.suffix.lower() != ".safetensors")
+    return Checkpoint(path, file_sha256(path), tensors)
 
 
 _BATCH_NORM = ("bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
@@ -144,14 +142,12 @@ def translator_of(checkpoint: Checkpoint, dim: int) -> Translator:
         )
     first, last = _in_order(checkpoint, layers, dim)
     hidden = len(tensors[f"{first}.weight"])
-    translator = blank(lambda: Translator(dim, hidden, residual=False))
     content = {"offset": torch.zeros(dim)}
     for name, layer, width in (("first", first, hidden), ("last", last, dim)):
         content[f"{name}.weight"] = tensors[f"{layer}.weight"]
         content[f"{name}.bias"] = tensors.get(f"{layer}.bias", torch.zeros(width))
     with _fitting(str(path)):
-        translator.load_state_dict(content)
-    return translator.eval().requires_grad_(False)
+        return translator_from_state(content, residual=False)
 
 
 @contextmanager
@@ -166,27 +162,19 @@ def _fitting(where: str) -> Iterator[None]:
 
 def _bottleneck_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     tensors = checkpoint.tensors
-    with_norm = any(name.startswith("bn.") for name in tensors)
-    _check_keys(
-        checkpoint, "netB", ("bottleneck.weight", "bottleneck.bias", *(_BATCH_NORM if with_norm else ())), (_SEEN,)
-    )
+    norm = _BATCH_NORM if any(name.startswith("bn.") for name in tensors) else ()
+    _check_keys(checkpoint, "netB", ("bottleneck.weight", "bottleneck.bias", *norm), (_SEEN,))
     weight = _matrix(checkpoint, "bottleneck.weight")
-    width = len(weight)
     content = {"linear.weight": weight, "linear.bias": tensors["bottleneck.bias"]}
-    if with_norm and (_SEEN not in tensors or int(tensors[_SEEN]) > 0):
-        content |= {f"norm.{name.removeprefix('bn.')}": tensors[name] for name in _BATCH_NORM}
-    else:
-        # sqrt(variance + ε) is 1: the BatchNorm of type "ori" does nothing.
-        epsilon = torch.nn.BatchNorm1d(1).eps
-        ones, zeros = torch.ones(width), torch.zeros(width)
-        content |= {
-            "norm.weight": ones,
-            "norm.bias": zeros,
-            "norm.running_mean": zeros,
-            "norm.running_var": ones - epsilon,
-        }
     content["norm.num_batches_tracked"] = tensors.get(_SEEN, torch.tensor(0))
-    return content
+    values = [tensors[name] for name in norm]
+    if not norm or int(tensors.get(_SEEN, 1)) <= 0:
+        # sqrt(variance + ε) is 1: the BatchNorm of type "ori" does nothing.
+        ones, zeros = torch.ones(len(weight)), torch.zeros(len(weight))
+        values = [ones, zeros, zeros, ones - torch.nn.BatchNorm1d(1).eps]
+    return content | {
+        f"norm.{name.removeprefix('bn.')}": value for name, value in zip(_BATCH_NORM, values, strict=True)
+    }
 
 
 def _classifier_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -211,14 +199,13 @@ def _check_keys(checkpoint: Checkpoint, part: str, required: Sequence[str], opti
     tensors = checkpoint.tensors
     missing = [name for name in required if name not in tensors]
     unexpected = [name for name in tensors if name not in (*required, *optional)]
-    if not missing and not unexpected:
-        return
-    parts = [
+    wrong = [
         f"{what} {listed(names, 4)}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names
     ]
-    looks = _looks_like(tensors)
-    hint = f"; it looks like {looks}" if looks and not looks.startswith(part) else ""
-    raise InputError(f"{checkpoint.path}: isn't a {part} of the SHOT family: {', '.join(parts)}{hint}")
+    if wrong:
+        looks = _looks_like(tensors)
+        hint = f"; it looks like {looks}" if looks and not looks.startswith(part) else ""
+        raise InputError(f"{checkpoint.path}: isn't a {part} of the SHOT family: {', '.join(wrong)}{hint}")
 
 
 def _looks_like(tensors: Mapping[str, Tensor]) -> str:
@@ -245,7 +232,8 @@ def _matrix(checkpoint: Checkpoint, name: str) -> Tensor:
 def _in_order(checkpoint: Checkpoint, layers: list[str], dim: int) -> tuple[str, str]:
     """Return the names of the first and the last layer, as the file orders them, or by number where it keeps none."""
     path, tensors = checkpoint.path, checkpoint.tensors
-    one, two = layers if checkpoint.ordered else sorted(layers, key=natural_key)
+    ordered = path.suffix.lower() != ".safetensors"  # Which sorts its tensors
+    one, two = layers if ordered else sorted(layers, key=natural_key)
     shapes = {layer: tuple(tensors[f"{layer}.weight"].shape) for layer in (one, two)}
     fits = [
         (first, last)
@@ -255,7 +243,7 @@ def _in_order(checkpoint: Checkpoint, layers: list[str], dim: int) -> tuple[str,
     if not fits:
         widths = ", ".join(f"{layer} {shape[1]} to {shape[0]}" for layer, shape in shapes.items())
         raise InputError(f"{path}: a translator of {dim} values to {dim} is needed, and its layers are {widths}")
-    if len(fits) == 2 and not checkpoint.ordered and not all(re.search(r"\d", layer) for layer in layers):
+    if len(fits) == 2 and not ordered and not all(re.search(r"\d", layer) for layer in layers):
         raise InputError(
             f"{path}: which of {one} and {two} comes first can't be told from a safetensors file; number them, or save "
             "a .pt"

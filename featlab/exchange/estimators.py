@@ -79,21 +79,10 @@ class SourceEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             if self.neutral not in classes:
                 raise InputError(f"neutral = {self.neutral!r} is none of the classes {classes[:8]}")
             neutral = names[classes.index(self.neutral)]
-        subjects, subject_code = codes_of(row_names(EVERYONE if subject is None else subject, len(X), "subject"))
-        videos, video_code = codes_of(
-            [names[code] for code in codes] if video is None else row_names(video, len(X), "video")
-        )
-        return FeatureTable(
-            embeddings=X,
-            label=codes.astype(np.int16),
-            subject=subject_code,
-            video=video_code,
-            frame=np.arange(len(X), dtype=np.int32),
-            subjects=subjects,
-            videos=videos,
-            classes=names,
-            neutral=neutral,
-        )
+        labels = [names[code] for code in codes]
+        subjects = row_names(EVERYONE if subject is None else subject, len(X), "subject")
+        videos = labels if video is None else row_names(video, len(X), "video")
+        return FeatureTable.named(X, labels, subjects, videos, np.arange(len(X)), classes=names, neutral=neutral)
 
     def _rows(self, X: Any) -> NDArray[np.float32]:
         """Validate rows against the features of `fit`."""

@@ -1,10 +1,10 @@
-"""From a backbone of the extraction to a network that can be exported in front of a head."""
+"""A person's model as a file for other programs, which is run against ours before it counts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,55 +17,27 @@ from featlab.cache.atomic import SIDECAR, atomic_path, atomic_write_text, sum_of
 from featlab.cache.schema import ExtractorInfo
 from featlab.config.options import check_choice
 from featlab.errors import ConfigError, FeatlabError, InputError
-from featlab.exchange import formats
-from featlab.exchange.formats import ImageNetwork, NetworkWithHead, fold, metadata_text
+from featlab.exchange.formats import FORMATS, NetworkWithHead, fold, metadata_text
 from featlab.extraction.backbones import Backbone
-from featlab.extraction.backbones.network import NetworkBackbone
-from featlab.extraction.training.export import check_onnx
+from featlab.extraction.backbones.network import ModuleNetwork, NetworkBackbone
+from featlab.extraction.training.export import Run, check_onnx
 from featlab.model.networks import PersonalModel, Projection, as_tensor
 from featlab.workspace.predict_images import check_backbone
 
 
-class _Embedder(nn.Module):
-    """A backbone's network as a module."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.module = network.module
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        embedding: Tensor = self.network.vectors(images)
-        return embedding
-
-
-def exportable_network(backbone: Backbone, wanted: ExtractorInfo) -> ImageNetwork:
-    """Return a backbone as a network to export.
-
-    What is done to an image before the network (an alignment) stays outside of the file: it is in the metadata, as a
-    part of the extractor's line. ``wanted`` is the extractor that the bundle was made for.
-    """
-    module = getattr(backbone.network, "module", None) if isinstance(backbone, NetworkBackbone) else None
-    if not isinstance(backbone, NetworkBackbone) or not isinstance(module, nn.Module):
+def exportable_network(backbone: Backbone, wanted: ExtractorInfo) -> NetworkBackbone:
+    """Return a backbone whose network can be exported; ``wanted`` is the extractor that the bundle was made for."""
+    if not isinstance(backbone, NetworkBackbone) or not isinstance(backbone.network, ModuleNetwork):
         raise InputError(
             f"the backbone {backbone.name!r} is no torch network, so it can't be exported; leave --backbone out, and "
             "the file takes embeddings"
         )
     made = backbone.info()
-    before, same, _ = wanted.preprocessing.partition(made.preprocessing)
-    if same and wanted.preprocessing == before + made.preprocessing:
-        made = ExtractorInfo(made.id, made.weights, wanted.preprocessing, made.layers)
+    if wanted.preprocessing.endswith(made.preprocessing):
+        # An alignment may come before.
+        made = replace(made, preprocessing=wanted.preprocessing)
     check_backbone(wanted, made)
-    spec = backbone.spec
-    return ImageNetwork(
-        name=backbone.name,
-        # It is in evaluation mode already, and a module of torch.export's refuses to be told so.
-        module=_Embedder(backbone.network),
-        size=spec.size,
-        mean=spec.mean,
-        std=spec.std,
-        preprocessing=wanted.preprocessing,
-    )
+    return backbone
 
 
 TOLERANCE = 1e-4
@@ -97,11 +69,11 @@ def format_of(path: Path, name: str | None = None, *, images: bool = False) -> s
     One that can't be written is refused here, before there is a model: without its libraries, or tensors alone where
     ``images`` are to go in.
     """
+    wanted = name or path.suffix.lower().removeprefix(".")
     if name is not None:
-        check_choice("--format", name, formats.FORMATS)
-    elif path.suffix.lower() not in formats.SUFFIXES:
-        raise ConfigError(f"{path}: which format? end the name in {', '.join(formats.SUFFIXES)}, or say --format")
-    wanted = name or formats.SUFFIXES[path.suffix.lower()]
+        check_choice("--format", name, tuple(FORMATS))
+    elif wanted not in FORMATS:
+        raise ConfigError(f"{path}: which format? end the name in .{', .'.join(FORMATS)}, or say --format")
     if wanted == "onnx":
         check_onnx()
     if wanted == "safetensors" and images:
@@ -116,7 +88,7 @@ def export_model(
     metadata: Mapping[str, Any],  # From `export_metadata`.
     *,
     embeddings: NDArray[np.float32] | None = None,  # (n, D0) rows of the person to compare on; the first 4,096 are.
-    network: ImageNetwork | None = None,  # The backbone, to take images; ``None``: a head that takes embeddings.
+    network: NetworkBackbone | None = None,  # From `exportable_network`, to take images; ``None``: a head alone.
 ) -> ExportReport:
     """Export a model, re-load the file with its own runtime, and compare.
 
@@ -124,40 +96,37 @@ def export_model(
     lies its digest, as ``sha256sum -c`` reads it.
     """
     format_of(out, format, images=network is not None)
-    head = fold(model)
-    module: nn.Module = head if network is None else NetworkWithHead(network.module, head)
-    random = torch.Generator().manual_seed(0)
-    rows = _rows(model, embeddings)
-    if network is None:
-        inputs = torch.cat([rows, _random_embeddings(model.projection, random)])
-        example = torch.zeros(2, inputs.shape[1])
-    else:
-        inputs = torch.randn(3, 3, network.size, network.size, generator=random)
-        example = torch.zeros(2, 3, network.size, network.size)
-        rows = rows[:0]
+    head, random = fold(model), torch.Generator().manual_seed(0)
+    module: nn.Module = head
+    rows = _rows(model, embeddings if network is None else None)
     with torch.no_grad():
-        ours = model(inputs if network is None else network.embed(inputs))
-    write = {"safetensors": formats.write_safetensors, "onnx": formats.write_onnx, "pt2": formats.write_pt2}[format]
+        if network is None:
+            inputs = embedded = torch.cat([rows, _random_embeddings(model.projection, random)])
+        else:
+            inputs = torch.randn(3, 3, network.prepare.size, network.prepare.size, generator=random)
+            module = NetworkWithHead(network.network, head)
+            embedded = module.network.vectors(inputs)
+        ours = model(embedded)
+    write, load = FORMATS[format]
     with atomic_path(out) as partial:
         try:
-            write(partial, module, example, metadata_text(metadata))
+            write(partial, module, torch.zeros(2, *inputs.shape[1:]), metadata_text(metadata))
         except RuntimeError as error:
             if network is None:
                 raise
             # torch.export raises RuntimeErrors of many classes where a network does what can't be traced.
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"the backbone {network.name!r} can't be exported as {format} ({reason[:200]})") from error
-        difference = _difference(partial, format, inputs, ours, metadata)
+        difference = _difference(format, *load(partial), inputs, ours, metadata)
         size = partial.stat().st_size
         atomic_write_text(out.with_name(out.name + SIDECAR), f"{sum_of(partial)}  {out.name}\n")
     return ExportReport(out, format, size, len(rows), len(inputs) - len(rows), difference, metadata)
 
 
-def _difference(path: Path, format: str, inputs: Tensor, ours: Tensor, metadata: Mapping[str, Any]) -> float:
-    """Return how far the file's logits are from ours, run all at once and the first row alone."""
-    run, text = {"safetensors": formats.run_safetensors, "onnx": formats.run_onnx, "pt2": formats.run_pt2}[format](path)
+def _difference(format: str, run: Run, text: str, inputs: Tensor, ours: Tensor, metadata: Mapping[str, Any]) -> float:
+    """Return how far a file's logits are from ours, run all at once and the first row alone."""
     with torch.no_grad():
-        theirs, alone = run(inputs), run(inputs[:1])
+        theirs, alone = run(inputs)["logits"], run(inputs[:1])["logits"]
     shapes = theirs.shape == ours.shape and alone.shape == ours[:1].shape
     if not shapes or json.loads(text) != json.loads(metadata_text(metadata)):
         raise ExportMismatch(f"the {format} file does not read back as it was written; nothing was kept")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,50 +38,39 @@ _BLOCK_ROWS = 256
 
 
 def read_pixels(items: Sequence[Item]) -> Generator[Pixels, None, None]:
-    """Read the pixels of items, one after the other."""
-    with closing(_whole_images(items)) as images:
-        for item, image in zip(items, images, strict=True):
-            yield image if item.box is None or isinstance(image, InputError) else _cut(image, item.box)
-
-
-def _whole_images(items: Sequence[Item]) -> Generator[Pixels, None, None]:
-    start = 0
-    while start < len(items):
-        if not is_video(items[start].path):
-            yield _read_one(items[start])
-            start += 1
-            continue
-        path = items[start].path
-        stamps = _stamps(items[start:])
-        if not stamps:
-            yield InputError("a whole video, not one frame of it; expand_videos turns it into frames")
-            start += 1
-            continue
-        # Closed here, so that a caller who stops early leaves no open file behind.
-        with closing(decode_frames(path, stamps)) as frames:
-            yield from frames
-        start += len(stamps)
-
-
-def _stamps(items: Sequence[Item]) -> list[int]:
-    """Return the time stamps of the first item's video that ascend from there; none for a whole video."""
-    stamps: list[int] = []
+    """Read the pixels of items, one after the other; frames that ascend in one video in one pass."""
+    runs: list[list[Item]] = []
     for item in items:
-        if item.path != items[0].path or item.at is None or (stamps and item.at <= stamps[-1]):
-            break
-        stamps.append(item.at)
-    return stamps
+        before = runs[-1][-1] if runs else item
+        in_order = before.at is not None and item.at is not None and before.at < item.at
+        if in_order and before.path == item.path and is_video(item.path):
+            runs[-1].append(item)
+        else:
+            runs.append([item])
+    for run in runs:
+        # Closed here, so that a caller who stops early leaves no open file behind.
+        with closing(_read(run)) as images:
+            for item, image in zip(run, images, strict=True):
+                yield image if item.box is None or isinstance(image, InputError) else _cut(image, item.box)
 
 
-def _read_one(item: Item) -> Pixels:
+def _read(items: Sequence[Item]) -> Generator[Pixels, None, None]:
+    """Read the frames of one video, or one picture."""
+    path, at = items[0].path, items[0].at
+    kind = "video" if is_video(path) else path.suffix.lower()
     try:
-        if item.path.suffix.lower() != ".csv":
-            return decode_image(item.path)
-        if item.at is None:
-            return InputError("a whole csv, not one image of it")
-        return decode_csv_pixels(item.path, item.at)
+        if kind == "video" and at is not None:
+            yield from decode_frames(path, [item.at for item in items if item.at is not None])
+        elif kind == "video":
+            yield InputError("a whole video, not one frame of it; expand_videos turns it into frames")
+        elif kind != ".csv":
+            yield decode_image(path)
+        elif at is None:
+            yield InputError("a whole csv, not one image of it")
+        else:
+            yield decode_csv_pixels(path, at)
     except InputError as error:
-        return error
+        yield error
 
 
 def _cut(image: NDArray[np.uint8], box: tuple[int, int, int, int]) -> Pixels:
@@ -130,14 +119,10 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
 
 def picture_size(item: Item) -> tuple[int, int]:
     """Return the width and height of an item's picture, upright; 0 and 0 when it can't be read."""
-    if item.at is None and item.box is None and item.path.suffix.lower() != ".csv":
+    if item.at is None and item.box is None:
         # The head of a file is enough.
-        try:
-            with _open(item.path) as image:
-                size = image.size
-                return size[::-1] if image.getexif().get(_TURNED) in (5, 6, 7, 8) else size
-        except Exception:
-            return 0, 0
+        with suppress(Exception), _open(item.path) as image:
+            return image.size[::-1] if image.getexif().get(_TURNED) in (5, 6, 7, 8) else image.size
     (pixels,) = read_pixels([item])
     return (0, 0) if isinstance(pixels, InputError) else (pixels.shape[1], pixels.shape[0])
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections.abc import Callable
 from contextlib import closing
@@ -24,26 +22,15 @@ from featlab.extraction.drawn_people import EXPRESSIONS, RECIPES, UNITS, FloatAr
 
 @dataclass(frozen=True)
 class FacesConfig(Options):
-    """How many faces, and how much people and clips differ."""
+    """How many faces."""
 
     people: int = option(48, "Number of subjects, s001 onwards.", minimum=1, maximum=100_000)
-    expressions: int = option(
-        2, "Number of classes, the first so many of `EXPRESSIONS`.", minimum=2, maximum=len(EXPRESSIONS)
-    )
+    expressions: int = option(2, "Number of classes, the first of `EXPRESSIONS`.", minimum=2, maximum=len(EXPRESSIONS))
     clips: int = option(2, "Clips per person and expression, a to z.", minimum=1, maximum=26)
     frames: int = option(10, "Frames per clip.", minimum=1, maximum=10_000)
     size: int = option(96, "Side of a picture, pixels.", minimum=32, maximum=1024)
     # A person depends on the seed and the person's number only, a clip on the expression and its letter too.
     seed: int = option(0, "Of everything that is drawn.", minimum=0)
-    identity_strength: float = option(
-        1.0,
-        "Scale of how shapes and resting expressions differ; 0: all faces are the same.",
-        minimum=0,
-        maximum=2,
-    )
-    capture_strength: float = option(
-        1.0, "Scale of light, tint, noise and head movement; 0: a studio and a still head.", minimum=0, maximum=2
-    )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -58,27 +45,26 @@ def write_faces(
 
     The same config gives the same bytes, for any number of processes.
     """
-    manifest, landmarks, text = folder / "manifest.csv", [], io.StringIO()
+    manifest, landmarks = folder / "manifest.csv", []
     clips = list(itertools.product(range(config.people), config.classes, range(config.clips)))
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("path", "subject", "label", "video", "frame", "intensity"))
+    lines = ["path,subject,label,video,frame,intensity\n"]
     died = f"{folder}: a worker process died (out of memory?); draw again with fewer jobs"
     try:
         (folder / "frames").mkdir(parents=True, exist_ok=True)
         manifest.unlink(missing_ok=True)
         write = partial(_write_clip, folder, config)
         with closing(run_in_order(write, clips, jobs=worker_count(jobs, len(clips)), died=lambda _: died)) as drawn:
-            for done, ((person, label, clip), (points, intensity)) in enumerate(drawn, start=1):
+            for done, (clip, (points, intensity)) in enumerate(drawn, start=1):
                 landmarks.append(points)
-                video = _video(person, label, clip)
+                video = _video(*clip)
                 for frame, value in enumerate(intensity):
                     path = f"frames/{video}-{frame:02d}.jpg"
-                    rows.writerow((path, video[:4], label, video, frame, f"{value:.3f}"))
+                    lines.append(f"{path},{video[:4]},{clip[1]},{video},{frame},{value:.3f}\n")
                 if on_progress is not None:
                     on_progress(done, len(clips))
         with atomic_path(folder / "landmarks.npy") as partial_file, partial_file.open("wb") as file:
             np.save(file, np.concatenate(landmarks))
-        atomic_write_text(manifest, text.getvalue())
+        atomic_write_text(manifest, "".join(lines))
     except OSError as error:
         why = error.strerror or error
         raise InputError(f"{folder}: can't write faces there ({why}); choose another folder") from error
@@ -103,7 +89,7 @@ def render_person(
     config: FacesConfig, person: int, expression: str, clip: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
     """Draw one clip of one person; no other clip is needed for it."""
-    who, size = Person(_stream(config, 0, person), config.identity_strength), config.size
+    who, size = Person(_stream(config, 0, person)), config.size
     rng = _stream(config, 1, person, EXPRESSIONS.index(expression), clip)
     wander = partial(_wander, rng, config.frames)
     neutral = expression == EXPRESSIONS[0]
@@ -117,12 +103,11 @@ def render_person(
     levels = who.rest * (1 - 0.6 * intensity[:, None]) + who.gain * levels
     levels[:, -1] = np.where(rng.random(config.frames) < 0.05, 0.9, levels[:, -1])  # a blink
     twitch, gaze = wander(68 * 2, 0.006).reshape(-1, 68, 2), wander(2, 0.02)
-    strength = config.capture_strength
-    head = wander(6, 1.0).clip(-2.2, 2.2) * strength * (0.004, 0.004, 0.003, 0.014, 0.06, 0.045)
-    tint = np.exp(strength * (rng.normal(-0.03, 0.08) + rng.normal(0, 0.025, 3)))
-    bias, noise = np.float32(strength * rng.normal(0, 5)), np.float32(strength * rng.uniform(0.5, 3))
+    head = wander(6, 1.0).clip(-2.2, 2.2) * (0.004, 0.004, 0.003, 0.014, 0.06, 0.045)
+    tint = np.exp(rng.normal(-0.03, 0.08) + rng.normal(0, 0.025, 3))
+    bias, noise = np.float32(rng.normal(0, 5)), np.float32(rng.uniform(0.5, 3))
     ramp, angle = np.linspace(-0.5, 0.5, size), rng.uniform(0, 2 * np.pi)
-    light = strength * rng.uniform(0, 0.25) * (np.cos(angle) * ramp[None, :] + np.sin(angle) * ramp[:, None])
+    light = rng.uniform(0, 0.25) * (np.cos(angle) * ramp[None, :] + np.sin(angle) * ramp[:, None])
     exposure = ((1 + light[:, :, None]) * tint).astype(np.float32)
     frames = np.empty((config.frames, size, size, 3), dtype=np.uint8)
     landmarks = np.empty((config.frames, 68, 2), dtype=np.float32)

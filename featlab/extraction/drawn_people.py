@@ -51,13 +51,13 @@ _MOVES = np.stack([_both_halves(action) for action in _DATA["landmarks"]["moved"
 class Person:
     """A face at rest, the person's resting levels and gains of the action units, colours, hair and glasses."""
 
-    def __init__(self, rng: np.random.Generator, strength: float) -> None:
+    def __init__(self, rng: np.random.Generator) -> None:
         def pick(name: str, most: int | None = None) -> Colour:
             colours = _COLOURS[name][:most]
             return colours[int(rng.integers(len(colours)))]
 
-        self.shape = _draw_shape(rng, strength)
-        spread = strength * np.array([0.08 if unit in (25, 26, 43) else 0.20 for unit in UNITS])
+        self.shape = _draw_shape(rng)
+        spread = np.array([0.08 if unit in (25, 26, 43) else 0.20 for unit in UNITS])
         self.rest = spread * np.clip(rng.standard_normal(len(UNITS)), -1.8, 1.8)
         self.gain = rng.uniform(0.85, 1.2) * rng.uniform(0.8, 1.25, len(UNITS))
         skin, styles = _COLOURS["skin"], _DATA["hair_styles"]
@@ -80,9 +80,9 @@ class Person:
         return points
 
 
-def _draw_shape(rng: np.random.Generator, strength: float) -> FloatArray:
+def _draw_shape(rng: np.random.Generator) -> FloatArray:
     def draw(spread: float) -> float:
-        return strength * spread * float(np.clip(rng.standard_normal(), -2, 2))
+        return spread * float(np.clip(rng.standard_normal(), -2, 2))
 
     shape = _AVERAGE.copy()
     jaw, brows, nose, eyes, mouth = np.split(shape, [17, 27, 36, 48])
@@ -94,7 +94,7 @@ def _draw_shape(rng: np.random.Generator, strength: float) -> FloatArray:
     height = mouth[:, 1] - 0.95
     mouth[:, 1] += height * np.where(height < 0, draw(0.22), draw(0.22)) + draw(0.035)
     mouth[:, 0] *= 1 + draw(0.10)
-    bumps = rng.standard_normal((68, 2)) * 0.012 * strength
+    bumps = rng.standard_normal((68, 2)) * 0.012
     return shape + (bumps + bumps[_MIRROR] * (-1, 1)) / 2
 
 

@@ -21,25 +21,16 @@ from featlab.config.analysis import EngineConfig
 from featlab.engine import died_near, run_all, run_in_order
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation, make_backbone
-from featlab.extraction.decode import read_pixels
+from featlab.extraction.decode import Pixels, read_pixels
 from featlab.extraction.faces import lies_outside
 from featlab.extraction.faces.align import AlignConfig, with_alignment
-from featlab.extraction.items import Failure, Item
-from featlab.extraction.shards import Shard, StorageError, of_items, storage_error
+from featlab.extraction.items import Failure
+from featlab.extraction.shards import Shard, float16_error
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Items of one shard that are handled together, with their landmarks float32 (n, P, 2) if there are any."""
-
-    shard: int
-    items: tuple[Item, ...]
-    landmarks: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchResult:
-    """What became of a batch."""
+    """What became of a batch, which is a part of a shard."""
 
     kept: list[int]  # Places in the batch that didn't fail, ascending
     failed: dict[int, str]  # Places of the others, each with the reason
@@ -49,7 +40,7 @@ class BatchResult:
     embed_seconds: float  # Spent in the backbone
 
 
-Elsewhere = Callable[[Iterable[Batch]], Generator[tuple[Batch, BatchResult], None, None]]
+Elsewhere = Callable[[Iterable[Shard]], Generator[tuple[Shard, BatchResult], None, None]]
 """Embeds batches, and gives those of a shard after each other."""
 
 
@@ -58,86 +49,130 @@ def embed_shards(
     backbone: Backbone,
     builder: CacheBuilder,
     *,
-    landmarks: NDArray[np.float32] | None,
-    faces: NDArray[np.uint8] | None,
     batch_size: int,
-    dtype: str,
     jobs: int,
     progress: Progress,
     on_progress: OnProgress | None,
     elsewhere: Elsewhere | None = None,
-) -> StorageError:
-    """Embed (``elsewhere``, or in processes of this machine) and write the shards, one after the other."""
+) -> float:
+    """Embed (``elsewhere``, or in processes of this machine) and write the shards, one after the other.
+
+    Returns the largest relative error of a stored row.
+    """
     tell = on_progress or (lambda now: None)
     dim: int | None = None
-    lost: list[NDArray[np.float64]] = []
-    batches = _batches(shards, landmarks, batch_size)
+    worst = 0.0
+    header, by_key = builder.header, {shard.key: shard for shard in shards}
     embed = elsewhere or partial(
-        run_in_order, task_of(backbone), jobs=jobs, died=lambda batch: died_near(batch.items[0].name)
+        run_in_order, _task(backbone), jobs=jobs, died=lambda batch: died_near(batch.items[0].name)
     )
-    with closing(embed(batches)) as results:
-        for index, group in groupby(results, key=lambda pair: pair[0].shard):
-            kept: list[Item] = []
+    with closing(embed(_batches(shards, batch_size))) as results:
+        for key, group in groupby(results, key=lambda pair: pair[0].key):
+            shard, size = by_key[key], 0
+            kept: list[int] = []
             parts: list[NDArray[np.float32]] = []
-            failed: list[Failure] = []
+            failed: dict[int, str] = {}
             for batch, result in group:
-                result = with_embeddings(batch, result, backbone)
+                result = _embedded(backbone, batch, result)
                 progress.busy("read", len(batch.items), result.read_seconds)
                 progress.busy("embed", len(result.kept), result.embed_seconds)
                 bad = result.failed
                 if result.embeddings is not None:
-                    embeddings, unusable = _usable(result.embeddings, result.kept, backbone, dtype, dim)
+                    embeddings, unusable = _usable(result.embeddings, result.kept, backbone, header.dtype, dim)
                     dim = embeddings.shape[1]
                     bad |= unusable
                     parts.append(embeddings)
-                    if dtype != "float32":
-                        lost.append(storage_error(embeddings, dtype))
-                kept += [item for place, item in enumerate(batch.items) if place not in bad]
-                failed += [Failure(batch.items[place].name, bad[place]) for place in sorted(bad)]
+                    if header.dtype == "float16":
+                        worst = max(worst, float16_error(embeddings))
+                kept += [size + place for place in result.kept if place not in bad]
+                failed |= {size + place: reason for place, reason in sorted(bad.items())}
+                size += len(batch.items)
                 progress.done += len(batch.items)
                 progress.failed += len(bad)
                 tell(progress)
             start = time.perf_counter()
+            items = [shard.items[place] for place in kept]
             rows = FeatureTable.named(
                 embeddings=np.concatenate([*parts, np.empty((0, dim or 0))], dtype=np.float32),
-                labels=[item.label for item in kept],
-                subjects=[item.subject for item in kept],
-                videos=[item.video for item in kept],
-                frames=[item.frame for item in kept],
-                classes=builder.header.classes,
-                neutral=builder.header.neutral,
-                landmarks=of_items(kept, landmarks),
-                paths=tuple(item.name for item in kept),
-                faces=of_items(kept, faces),
+                labels=[item.label for item in items],
+                subjects=[item.subject for item in items],
+                videos=[item.video for item in items],
+                frames=[item.frame for item in items],
+                classes=header.classes,
+                neutral=header.neutral,
+                landmarks=None if shard.landmarks is None else shard.landmarks[kept],
+                paths=tuple(item.name for item in items),
+                faces=None if shard.faces is None else shard.faces[kept],
             )
-            builder.write_shard(shards[index].key, rows, [failure._asdict() for failure in failed])
-            progress.busy("write", len(shards[index].items), time.perf_counter() - start)
+            failures = [Failure(shard.items[place].name, why)._asdict() for place, why in failed.items()]
+            builder.write_shard(shard.key, rows, failures)
+            progress.busy("write", size, time.perf_counter() - start)
             tell(progress)
-    return StorageError.of(lost)
+    return worst
 
 
-def task_of(backbone: Backbone) -> Callable[[Batch], BatchResult]:
+def _batches(shards: Sequence[Shard], size: int) -> Iterator[Shard]:
+    for shard in shards:
+        for start in range(0, len(shard.items), size):
+            part = slice(start, start + size)
+            points = None if shard.landmarks is None else shard.landmarks[part]
+            yield Shard(shard.key, shard.items[part], points)
+
+
+def _task(backbone: Backbone) -> Callable[[Shard], BatchResult]:
     """Return what a worker does with every batch; a backbone of the main process stays there."""
-    inside = backbone if backbone.in_worker else None
-    return partial(process_batch, backbone.needs_images, backbone.needs_landmarks, backbone.prepare, inside)
+    inside = backbone if backbone.in_worker and backbone.needs_images else None
+    return partial(_read, backbone.needs_images, backbone.needs_landmarks, backbone.prepare, inside)
 
 
-def with_embeddings(batch: Batch, result: BatchResult, backbone: Backbone) -> BatchResult:
-    """Return the result of a batch with its embeddings, made now if no worker made them, and without its images."""
+def _read(
+    decode: bool, need_landmarks: bool, prepare: Preparation | None, backbone: Backbone | None, batch: Shard
+) -> BatchResult:
+    """Decode and prepare the images of a batch; with a backbone embed them, and have one in memory at a time."""
+    start = time.perf_counter()
+    places = range(len(batch.items))
+    missing = np.ones(len(places), dtype=np.bool_)
+    if batch.landmarks is not None:
+        missing = np.asarray(np.isnan(batch.landmarks).any(axis=(1, 2)))
+    failed = {place: "no landmarks" for place in places if need_landmarks and missing[place]}
+    images: list[Image] = []
+    rows: list[NDArray[np.float32]] = []
+    embed_seconds = 0.0
+    usable = [place for place in places if place not in failed] if decode else []
+    for place, pixels in zip(usable, read_pixels([batch.items[place] for place in usable]), strict=True):
+        points = None if batch.landmarks is None else batch.landmarks[place]
+        try:
+            image = _prepared(pixels, points, prepare)
+        except InputError as error:
+            failed[place] = str(error)
+            continue
+        if backbone is None:
+            images.append(image)
+        else:
+            begin = time.perf_counter()
+            rows.append(backbone.embed([image], None if points is None else points[None]))
+            embed_seconds += time.perf_counter() - begin
+    kept = [place for place in places if place not in failed]
+    read_seconds = time.perf_counter() - start - embed_seconds
+    return BatchResult(kept, failed, images, np.concatenate(rows) if rows else None, read_seconds, embed_seconds)
+
+
+def _prepared(pixels: Pixels, points: NDArray[np.float32] | None, prepare: Preparation | None) -> Image:
+    if isinstance(pixels, InputError):
+        raise pixels
+    if points is not None and lies_outside(points, pixels.shape[1::-1]):
+        raise InputError("its landmarks lie outside of the picture")
+    return pixels if prepare is None else prepare(pixels, points)
+
+
+def _embedded(backbone: Backbone, batch: Shard, result: BatchResult) -> BatchResult:
+    """Return the result of a batch with its embeddings, made now if they weren't, and without its images."""
     if result.embeddings is not None or not result.kept:
         return result
     start = time.perf_counter()
     points = None if batch.landmarks is None else batch.landmarks[result.kept]
     embeddings = backbone.embed(result.images, points)
-    seconds = result.embed_seconds + time.perf_counter() - start
-    return replace(result, images=[], embeddings=embeddings, embed_seconds=seconds)
-
-
-def _batches(shards: Sequence[Shard], landmarks: NDArray[np.float32] | None, size: int) -> Iterator[Batch]:
-    for index, shard in enumerate(shards):
-        for start in range(0, len(shard.items), size):
-            items = shard.items[start : start + size]
-            yield Batch(index, items, of_items(items, landmarks))
+    return replace(result, images=[], embeddings=embeddings, embed_seconds=time.perf_counter() - start)
 
 
 def _usable(
@@ -182,52 +217,6 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-def process_batch(
-    decode: bool, need_landmarks: bool, prepare: Preparation | None, backbone: Backbone | None, batch: Batch
-) -> BatchResult:
-    """Decode, prepare and, with a backbone, embed the items of a batch."""
-    places = range(len(batch.items))
-    missing = np.ones(len(batch.items), dtype=np.bool_)
-    if batch.landmarks is not None:
-        missing = np.asarray(np.isnan(batch.landmarks).any(axis=(1, 2)))
-    failed = {place: "no landmarks" for place in places if need_landmarks and missing[place]}
-    usable = [place for place in places if place not in failed]
-    if not decode:
-        start = time.perf_counter()
-        points = None if batch.landmarks is None else batch.landmarks[usable]
-        embeddings = backbone.embed([], points) if backbone is not None and usable else None
-        return BatchResult(usable, failed, [], embeddings, 0.0, time.perf_counter() - start)
-    kept: list[int] = []
-    images: list[Image] = []
-    rows: list[NDArray[np.float32]] = []
-    read_seconds = embed_seconds = 0.0
-    pixels = read_pixels([batch.items[place] for place in usable])
-    for place in usable:
-        points = None if batch.landmarks is None else batch.landmarks[place]
-        start = time.perf_counter()
-        image = next(pixels)
-        if points is not None and not isinstance(image, InputError) and lies_outside(points, image.shape[1::-1]):
-            image = InputError("its landmarks lie outside of the picture")
-        if prepare is not None and not isinstance(image, InputError):
-            try:
-                image = prepare(image, points)
-            except InputError as error:
-                image = error
-        read_seconds += time.perf_counter() - start
-        if isinstance(image, InputError):
-            failed[place] = str(image)
-            continue
-        kept.append(place)
-        if backbone is None:
-            images.append(image)
-        else:
-            start = time.perf_counter()
-            rows.append(backbone.embed([image], None if points is None else points[None]))
-            embed_seconds += time.perf_counter() - start
-    embeddings = np.concatenate(rows) if rows else None
-    return BatchResult(kept, failed, images, embeddings, read_seconds, embed_seconds)
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How a backbone is made: what goes to another process, where a network itself can't go."""
@@ -236,7 +225,6 @@ class Recipe:
     options: tuple[tuple[str, Any], ...] = ()  # Of the backbone.
     mirror: bool = False  # Whether the embedding of the mirror image is averaged with it.
     align: AlignConfig | None = None  # How faces are cropped for it; None: not at all.
-    points: int | None = None  # Landmarks of a face, for the crop.
 
     def make(self) -> Backbone:
         """Return the backbone."""
@@ -244,7 +232,7 @@ class Recipe:
 
         made = make_backbone(self.name, **dict(self.options))
         made = with_mirror(made) if self.mirror else made
-        return made if self.align is None else with_alignment(made, self.align, points=self.points)
+        return made if self.align is None else with_alignment(made, self.align)
 
 
 @dataclass(frozen=True)
@@ -257,9 +245,9 @@ class Cluster:
     jobs: int  # Processes, where the engine starts them on this machine.
     logs: Path  # Folder for the logs of jobs.
 
-    def embed(self, batches: Iterable[Batch]) -> Generator[tuple[Batch, BatchResult], None, None]:
+    def embed(self, batches: Iterable[Shard]) -> Generator[tuple[Shard, BatchResult], None, None]:
         """Yield batches with their embeddings, those of a shard after each other, shards as they finish."""
-        shards = [list(group) for _, group in groupby(batches, key=lambda batch: batch.shard)]
+        shards = [list(group) for _, group in groupby(batches, key=lambda batch: batch.key)]
         # Names of files may be relative: all machines see the same folders.
         work = partial(_embed_shard, self.recipe, self.fingerprint, Path.cwd())
         for shard in run_all(work, shards, jobs=self.jobs, engine=self.engine, folder=self.logs):
@@ -279,10 +267,10 @@ def _made(recipe: Recipe, fingerprint: str) -> Backbone:
 
 
 def _embed_shard(
-    recipe: Recipe, fingerprint: str, folder: Path, batches: list[Batch]
-) -> list[tuple[Batch, BatchResult]]:
+    recipe: Recipe, fingerprint: str, folder: Path, batches: list[Shard]
+) -> list[tuple[Shard, BatchResult]]:
     """Decode, prepare and embed the batches of a shard."""
     with chdir(folder):
         backbone = _made(recipe, fingerprint)
-        work = task_of(backbone)
-        return [(batch, with_embeddings(batch, work(batch), backbone)) for batch in batches]
+        read = _task(backbone)
+        return [(batch, _embedded(backbone, batch, read(batch))) for batch in batches]

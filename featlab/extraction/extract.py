@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import Elsewhere, OnProgress, Progress, embed_shards
 from featlab.extraction.items import Failure, IfExists, Item, Pseudonyms, class_names, item_order, stays
-from featlab.extraction.shards import StorageError, difference, plan_shards, read_failures, write_list
+from featlab.extraction.shards import difference, plan_shards, read_failures, write_list
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class ExtractionReport:
     resumed_rows: int  # Rows that an earlier run had embedded.
     extractor: ExtractorInfo  # Who embedded.
     equal_rows: tuple[str, ...]  # A line for each way in which pictures are there twice, or under two people or labels.
-    # What float16 cost the rows of this run; of no rows with float32, and in a cache that was there.
-    storage_error: StorageError = field(default_factory=lambda: StorageError(0, 0.0, 0.0))
+    # The largest distance of a row of this run from its float32, relative to the row's length; None with float32.
+    storage_error: float | None = None
 
 
 DEFAULTS = ExtractConfig()
@@ -87,15 +87,11 @@ def extract(
     # Pictures of one person come without labels, and nothing reads texts then.
     prompts = class_prompts(backbone, classes) if len(classes) > 1 else None
     how: dict[str, Any] = {"dtype": config.dtype, "with_files": backbone.needs_images}
-    if stays(out, if_exists, get_args(IfExists)):
+    if stays(out, if_exists):
         kept = read_failures(out)
-        if if_exists != "skip":
-            why = difference(out, ordered, landmarks, kept, extractor, classes, prompts, failed_before=failures, **how)
-            if why is not None:
-                raise InputError(
-                    f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it, skip "
-                    "keeps it"
-                )
+        why = difference(out, ordered, landmarks, kept, extractor, classes, prompts, failed_before=failures, **how)
+        if why is not None:
+            raise InputError(f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it")
         return _report(out, kept, start)
 
     shards = plan_shards(ordered, landmarks, faces, extractor, shard_rows=config.shard_rows, **how)
@@ -115,14 +111,11 @@ def extract(
         # Landmarks alone: starting processes would take longer than the work.
         jobs = worker_count(config.jobs, -(-(len(ordered) - done) // config.batch)) if backbone.needs_images else 1
         processes = {"read": jobs, "embed": jobs if backbone.in_worker else 1, "write": 1}
-        lost = embed_shards(
+        worst = embed_shards(
             todo,
             backbone,
             builder,
-            landmarks=landmarks,
-            faces=faces,
             batch_size=config.batch,
-            dtype=config.dtype,
             jobs=jobs,
             progress=Progress(len(ordered), done, failed, processes),
             on_progress=on_progress,
@@ -135,6 +128,7 @@ def extract(
         # The list goes first: a cache without its list would look like one made from other inputs.
         write_list(out, listed)
         builder.assemble(keys, repeats := Repeats())
+    lost = worst if config.dtype == "float16" else None
     return replace(_report(out, listed, start, repeats, done - failed), storage_error=lost)
 
 

@@ -16,9 +16,9 @@ from featlab.config.options import check_choice
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.backbones import Backbone
 from featlab.extraction.decode import picture_size
-from featlab.extraction.faces import lies_outside, order_problem, unit_problem
+from featlab.extraction.faces import check_eyes, lies_outside, order_problem, unit_problem
 from featlab.extraction.faces.align import AlignConfig, with_alignment
-from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector, without_face
+from featlab.extraction.faces.detect import detect_landmarks, is_detector, make_detector
 from featlab.extraction.faces.landmarks import find_landmarks, landmarks_for
 from featlab.extraction.faces.track import Choice, Faces, Found, choose_faces
 from featlab.extraction.items import SPELLINGS, STILLS, Failure, Item, Pseudonyms, refuse_equal, with_one_name_each
@@ -91,48 +91,41 @@ def read_inputs(
         say(f"reading {root}")
     items = layout.read(root, config.layout_options)
     whole = layout.name in _WHOLE_FOLDERS and root.is_dir()
-    warnings, lost = _unread(root, items, called) if whole else ((), ())
+    warnings, failures = _unread(root, items, called) if whole else ([], [])
     stills = sum(item.video == item.name and not is_video(item.path) for item in items)
     if stills > 1 and layout.name in (*_WHOLE_FOLDERS, "manifest"):
         say(STILLS.format(stills))
     items, names = with_one_name_each(items, merge=config.merge_names)
-    alike = SPELLINGS if secret and names.warning else names.warning
-    failures: tuple[Failure, ...] = ()
     if any(is_video(item.path) for item in items):
         report = partial(on_progress, "videos") if on_progress else None
-        sampling = config.sampling if config.sampling is not None else layout.sampling
-        expanded = expand_videos(items, sampling, jobs=jobs, on_progress=report)
-        items, failures = expanded.items, expanded.failures
+        expanded = expand_videos(items, config.sampling or layout.sampling, jobs=jobs, on_progress=report)
+        items, failures = expanded.items, [*failures, *expanded.failures]
         if expanded.jumping:
             which = f"{len(expanded.jumping)} videos jumps (first {called(expanded.jumping[0])})"
             joined = "as in recordings that were joined: their parts are taken one after the other"
-            warnings = (*warnings, f"the clock of {which}, {joined}")
+            warnings.append(f"the clock of {which}, {joined}")
         if not items:
-            raise InputError(
-                f"{source}: no frame could be taken from any of its {len(failures)} videos "
-                f"({failures[0].path}: {failures[0].reason})"
-            )
+            path, reason = expanded.failures[0]
+            videos = f"any of its {len(expanded.failures)} videos ({path}: {reason})"
+            raise InputError(f"{source}: no frame could be taken from {videos}")
     elif config.sampling is not None:
         raise refuse_sampling(source)
+    if names.warning:
+        warnings.append(SPELLINGS if secret else names.warning)
     neutral = names.neutral(layout.neutral if config.neutral is None else config.neutral)
-    failures = (*lost, *failures)
     found, origin = _faces(root, items, config, beside, jobs, on_progress)
     if secret:
         # Not sooner: videos and landmarks are found by the names of files.
-        real, items, failures = items, secret.items(items), secret.failures(failures)
+        real, items, failures = items, secret.items(items), [*secret.failures(failures)]
         refuse_equal(*({item.subject for item in each} for each in (real, items)))
-    if found is None:
+    chosen = choose_faces(items, found, config.face) if found else None
+    # An earlier run's lists, left where nothing is to be listed, would speak of other landmarks.
+    write_list(beside, chosen.missing if chosen else (), NO_FACE)
+    write_list(beside, chosen.doubtful if chosen else (), DOUBT)
+    if found is None or chosen is None:
         say(f"landmarks: {'none' if config.landmarks == 'none' else 'none beside the source'}")
-        # Lists that an earlier run left would speak of other landmarks.
-        for what in (NO_FACE, DOUBT):
-            write_list(beside, (), what)
-        return Inputs(items, None, neutral, failures, warnings=(*warnings, *filter(None, [alike])))
+        return Inputs(items, None, neutral, tuple(failures), warnings=tuple(warnings))
     say(f"landmarks: {', '.join(filter(None, [origin, found.matched]))}")
-    chosen = choose_faces(items, found.faces, config.face)
-    readable = [item for item in items if item.row not in found.unreadable]
-    missing = without_face(readable, chosen.landmarks, chosen.counts)
-    write_list(beside, missing, NO_FACE)
-    write_list(beside, chosen.doubtful, DOUBT)
     refused = {failure.path for failure in chosen.refused}
     in_doubt = found.warning if layout.name != "manifest" else ""
     return Inputs(
@@ -140,9 +133,9 @@ def read_inputs(
         chosen.landmarks,
         neutral,
         (*failures, *chosen.refused),
-        missing,
+        chosen.missing,
         origin,
-        (*warnings, *filter(None, [alike, in_doubt, chosen.sentence])),
+        (*warnings, *filter(None, [in_doubt, chosen.sentence])),
         chosen.counts if is_detector(config.landmarks) or chosen.sentence else None,
         chosen.doubtful,
     )
@@ -152,13 +145,11 @@ _WHOLE_FOLDERS = ("folders", "loose", "sfda-pft")
 """Layouts that take every picture of a folder."""
 
 
-def _unread(
-    root: Path, items: Sequence[Item], called: Callable[[str], str]
-) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
+def _unread(root: Path, items: Sequence[Item], called: Callable[[str], str]) -> tuple[list[str], list[Failure]]:
     """Name the pictures in a folder that are no items, and the folders in it that have no others."""
     unread = list(left_out(root, {item.path for item in items}))
     if not unread:
-        return (), ()
+        return [], []
     first = called(relative(unread[0], root))
     line = f"left out: {kinds(unread)} (first {first}); save them as .png or .jpg to have them read"
     kept = {item.path.relative_to(root).parts[0] for item in items}
@@ -167,7 +158,7 @@ def _unread(
         first, *below = path.relative_to(root).parts
         if below and first not in kept:
             lost[first].append(path)
-    return (line,), tuple(Failure(name, f"has no pictures but {kinds(paths)}") for name, paths in lost.items())
+    return [line], [Failure(name, f"has no pictures but {kinds(paths)}") for name, paths in lost.items()]
 
 
 def with_face_crop(backbone: Backbone, config: InputConfig, inputs: Inputs) -> Backbone:
@@ -178,7 +169,8 @@ def with_face_crop(backbone: Backbone, config: InputConfig, inputs: Inputs) -> B
         raise InputError(
             "--align needs landmarks: name a file with --landmarks, or find them with --landmarks mediapipe"
         )
-    return with_alignment(backbone, config.align, points=inputs.landmarks.shape[1])
+    check_eyes(inputs.landmarks.shape[1])
+    return with_alignment(backbone, config.align)
 
 
 def _faces(
@@ -223,11 +215,9 @@ def _in_pixels(faces: Faces, items: Sequence[Item]) -> Faces:
 
 def _sizes(items: Sequence[Item]) -> list[tuple[int, int]]:
     """Return the width and height of each picture; those of one file are of one size."""
-    known: dict[tuple[Path, Any], tuple[int, int]] = {}
-    for item in items:
-        if (item.path, item.box) not in known:
-            known[item.path, item.box] = picture_size(item)
-    return [known[item.path, item.box] for item in items]
+    known = {(item.path, item.box): item for item in items}
+    sizes = {key: picture_size(item) for key, item in known.items()}
+    return [sizes[item.path, item.box] for item in items]
 
 
 def _check_place(faces: Faces, items: Sequence[Item], where: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from featlab.cache.names import Names, one_name_each
 from featlab.config.options import check_choice
@@ -84,20 +84,15 @@ def with_one_name_each(items: Sequence[Item], *, merge: bool = False) -> tuple[l
     return sorted(named, key=item_order), names
 
 
-IfExists = Literal["resume", "skip", "error", "overwrite"]
+IfExists = Literal["resume", "overwrite"]
 
 
-def stays(out: Path, if_exists: str, known: Sequence[str]) -> bool:
-    """Whether a file that is there is not to be replaced; refuses an unknown ``--if-exists``, a folder, and "error"."""
-    check_choice("--if-exists", if_exists, known)
+def stays(out: Path, if_exists: IfExists) -> bool:
+    """Whether a file that is there is not to be replaced; refuses an unknown ``--if-exists``, and a folder."""
+    check_choice("--if-exists", if_exists, get_args(IfExists))
     if out.is_dir():
         raise InputError(f"{out} is a folder; name a file")
-    if not out.exists() or if_exists == "overwrite":
-        return False
-    if if_exists == "error":
-        others = ", ".join(name for name in known if name != "error")
-        raise InputError(f"{out} exists; choose another name or --if-exists {others}")
-    return True
+    return out.exists() and if_exists != "overwrite"
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -119,12 +119,14 @@ def _same(block: FeatureTable, row: int, item: Item, landmarks: NDArray[np.float
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shard:
     """A run of items that is embedded and written as one; ``key`` changes with anything that could change its rows."""
 
     key: str
     items: tuple[Item, ...]
+    landmarks: NDArray[np.float32] | None = None  # float32 (n, P, 2)
+    faces: NDArray[np.uint8] | None = None  # uint8 (n,): how many are in the picture
 
 
 def plan_shards(
@@ -160,7 +162,7 @@ def plan_shards(
             digest.update(np.ascontiguousarray(points, dtype="<f4").tobytes())
         if counts is not None:
             digest.update(counts.tobytes())
-        shards.append(Shard(digest.hexdigest(), part))
+        shards.append(Shard(digest.hexdigest(), part, points, counts))
     return shards
 
 
@@ -178,31 +180,10 @@ def file_stamp(path: Path) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-@dataclass(frozen=True)
-class StorageError:
-    """Relative error of stored rows: the length of what rounding changed, as a fraction of the row's length."""
-
-    rows: int  # How many were looked at
-    median: float  # Over rows; 0 without any
-    max: float  # Likewise
-
-    @classmethod
-    def of(cls, errors: Iterable[NDArray[np.float64]]) -> StorageError:
-        """Summarise the errors of some blocks of rows, each as `storage_error` returns them."""
-        parts = list(errors)
-        every = np.concatenate(parts) if parts else np.empty(0)
-        if every.size == 0:
-            return cls(0, 0.0, 0.0)
-        return cls(int(every.size), float(np.median(every)), float(every.max()))
-
-
-def storage_error(embeddings: NDArray[np.float32], dtype: str = "float16") -> NDArray[np.float64]:
-    """Return ‖stored − row‖ / ‖row‖ of each row."""
+def float16_error(embeddings: NDArray[np.float32]) -> float:
+    """Return the largest ‖stored − row‖ / ‖row‖ of the rows as float16; 0 without any."""
     rows = embeddings.astype(np.float64)
-    with np.errstate(over="ignore"):
-        stored = embeddings.astype(dtype).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        lost = np.linalg.norm(stored - rows, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lost = np.linalg.norm(embeddings.astype(np.float16).astype(np.float64) - rows, axis=1)
     length = np.linalg.norm(rows, axis=1)
-    errors: NDArray[np.float64] = np.where(length > 0, lost / np.where(length > 0, length, 1.0), 0.0)
-    return errors
+    return float(np.divide(lost, length, out=np.zeros_like(lost), where=length > 0).max(initial=0.0))

@@ -69,20 +69,28 @@ def _likely_mark(line: str) -> str:
 
 
 def read_columns(
-    path: Path, required: Sequence[str], wanted: Sequence[str] = (), *, neutral: str = "none", remedy: str = ""
+    path: Path, required: Sequence[str], wanted: Sequence[str], *, filled: bool = False, neutral: str = "none"
 ) -> tuple[dict[str, list[str]], Callable[[int], str]]:
     """Read a list's columns (the wanted ones that are there), apart by tabs, semicolons or commas, and where rows are.
 
-    Names of columns are in lower case. What is missing is empty; a label "none" is one, for it may be the neutral one.
+    Names of columns are in lower case. What is missing is empty, and refused in required columns that must be
+    ``filled``; a label "none" is one where it may be the neutral one.
     """
-    from featlab.extraction.columns import read_names
+    from featlab.extraction.columns import names
 
     table = open_delimited(path, _likely_mark(first_line(path)))
-    check_columns([name.lower() for name in table.header], required, str(path), remedy)
-    read = [name for name in table.header if not wanted or name.lower() in wanted]
-    columns = {name.lower(): cells for name, cells in read_names(table, read, neutral).items()}
+    check_columns([name.lower() for name in table.header], required, str(path))
+    places = {name.lower(): place for place, name in enumerate(table.header) if name.lower() in wanted}
+    columns: dict[str, list[str]] = {name: [] for name in places}
+    for batch in table.batches([*places.values()]):
+        for name, cells in zip(columns, batch, strict=True):
+            columns[name] += names(cells, neutral if name == "label" else "")
     if not columns[required[0]]:
         raise InputError(f"{path} has a header and no rows")
+    for name in required if filled else ():
+        if "" in columns[name]:
+            empty = f"{table.where(columns[name].index(''))}: the {name} is empty"
+            raise InputError(f"{empty}, or a word for nothing (NA, None, nan, …); write it otherwise")
     return columns, table.where
 
 
@@ -101,7 +109,7 @@ class _Scan:
     @property
     def block(self) -> int:
         """Bytes to read at a time: few, to stay in the processor's cache, but some hundred rows, a call a column."""
-        return max(min(512 * self.longest, 64 << 20), 2 * self.longest, (8 if self.quotes else 1) << 20)
+        return max(min(2048 * self.longest, 64 << 20), 2 * self.longest, (8 if self.quotes else 1) << 20)
 
 
 def open_delimited(path: Path, mark: str | None = None) -> Columns:

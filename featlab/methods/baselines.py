@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from featlab.model.linear import fit_classifier
 from featlab.model.losses import classification_loss
 from featlab.model.networks import AdaptedModel, Affine, PersonalModel, Translator, linear_head
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Adam, Phase, shuffled_batches, train
+from featlab.model.training import Adam, Phase, endless_batches, train
 from featlab.protocol.splits import Target
 
 
@@ -72,11 +72,8 @@ class AdaBN(Method):
         head = copy.deepcopy(bundle.head)
         with torch.no_grad():
             values = head.linear(target_features(bundle, target))
-            mean, variance = head.norm.running_mean, head.norm.running_var
-            assert mean is not None  # BatchNorm1d tracks statistics unless told not to
-            assert variance is not None
-            mean.copy_(values.mean(dim=0))
-            variance.copy_(values.var(dim=0, correction=0))
+        own = {"running_mean": values.mean(dim=0), "running_var": values.var(dim=0, correction=0)}
+        head.norm.load_state_dict(head.norm.state_dict() | own)
         return AdaptedModel(PersonalModel(bundle.projection, None, head), trainable=2 * values.shape[1])
 
 
@@ -186,10 +183,7 @@ class ReferencedMLP(Method):
         batch = min(BATCH, len(rows))
         total = EPOCHS * (len(rows) // batch)
 
-        def batches() -> Iterator[Tensor]:
-            for _ in range(EPOCHS):
-                for picked in shuffled_batches(len(rows), batch, batch, random):
-                    yield rows[picked]
+        batches = islice(endless_batches(len(rows), batch, batch, random), total)
 
         def losses(picked: Tensor) -> dict[str, Tensor]:
             referenced = source.features[picked] - source.episode_mean(picked, random)
@@ -199,7 +193,7 @@ class ReferencedMLP(Method):
         with seeded(bundle.seed, cls.name, "dropout"):
             train(
                 [Phase(Adam(trained, lr=RATE), losses)],
-                batches(),
+                (rows[picked] for picked in batches),
                 name=cls.name,
                 advice="check the embeddings for outliers",
                 rate=lambda step: one_cycle(step, total),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,16 +21,19 @@ from featlab.methods.fit import Student, new_adapter
 from featlab.methods.losses.self_supervision import DeepCluster, Objective, SwAV, Views, make_views
 from featlab.methods.losses.target import cluster_rows, label_clusters, purest_rows
 from featlab.model.networks import AdaptedModel, SourceHead
-from featlab.model.training import Phase, shuffled_batches, train
+from featlab.model.training import Phase, Terms, shuffled_batches, train
 from featlab.protocol.splits import Target
-
-SCORES = ("purity", "confidence")
-STARTS = ("fresh", "source")
 
 
 @dataclass(frozen=True)
 class CluPConfig(Options):
     """The three stages of CluP."""
+
+    momentum = 0.9
+    weight_decay = 5e-4
+    mixup = 0.2  # Both parameters of the Beta distribution that says how two rows are mixed.
+    ssl_prototypes = 64  # Most prototypes of self-supervision; at most a quarter of the rows.
+    window = 5  # Frames before and after a row that can be its second view.
 
     epochs: int = option(
         50,
@@ -46,11 +49,6 @@ class CluPConfig(Options):
         minimum=0,
         search=(0.01, 0.03, 0.1),
     )
-    momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)
-    weight_decay: float = option(5e-4, "L2 penalty, inside the gradient.", minimum=0)
-    mixup: float = option(
-        0.2, "Both parameters of the Beta distribution that says how two rows are mixed; 0 mixes none.", minimum=0
-    )
     prototypes: int = option(250, "Most clusters that rows are labelled by; at most a quarter of the rows.", minimum=2)
     keep: float = option(
         0.3,
@@ -63,13 +61,13 @@ class CluPConfig(Options):
         "purity",
         "What makes a row pure: the `purity` of its cluster, which also labels it, or (the paper's "
         "ablation) the `confidence` of the source model, with its own prediction as the label.",
-        choices=SCORES,
+        choices=("purity", "confidence"),
     )
     start: str = option(
         "fresh",
         "The encoder before self-supervision: `fresh`, or the `source` model's B (the paper's ablation, "
         "with `ssl_iterations = 0`).",
-        choices=STARTS,
+        choices=("fresh", "source"),
     )
     ssl_iterations: int = option(
         200,
@@ -78,49 +76,51 @@ class CluPConfig(Options):
         search=(100, 200),
     )
     ssl_batch: int = option(256, "Rows in a step of self-supervision.", minimum=2)
-    ssl_prototypes: int = option(64, "Most prototypes of self-supervision; at most a quarter of the rows.", minimum=2)
-    window: int = option(5, "Frames before and after a row that can be its second view.", minimum=0)
 
 
 class CluP(Method):
     """Cluster-level pseudo-labels (Conti, Rota, Wang & Ricci, 2022); what is left open is the self-supervision."""
 
     config_type = CluPConfig
+    supervision: ClassVar[type[Objective]]
+    """The self-supervision of bottleneck outputs."""
 
     @classmethod
     def minimum_rows(cls, classes: int) -> int:
         """Return four rows a cluster and one cluster more than classes."""
         return 4 * (classes + 1)
 
-    @abstractmethod
-    def objective(self, width: int, prototypes: int, rows: int, seed: int) -> Objective:
-        """Return the self-supervision of (n, H) bottleneck outputs; initial weights from the global generator."""
-
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C'(B'(A(f))): adapter, B and C are all learnt on the target."""
         self.check(bundle, target)
+        config: CluPConfig = self.config
         features = ordered_features(bundle, target)
-        if not self.config.epochs:
+        if not config.epochs:
             return AdaptedModel(base_model(bundle))
-        rows, labels = _pseudo_labels(bundle, features, self.config, seed)
-        warnings = _warnings(bundle, len(features), labels, self.config)
+        rows, labels = _pseudo_labels(bundle, features, config, seed)
         if len(rows) < 2:
-            return AdaptedModel(base_model(bundle), warnings=warnings)
-        student = _new_student(bundle, self.config.start, seed)
+            kept = f"{len(rows)} of {len(features)} rows were kept"
+            warning = f"{kept}: nothing was learnt; raise {config.key('keep')}"
+            return AdaptedModel(base_model(bundle), warnings=(warning,))
+        missing = [name for code, name in enumerate(bundle.classes) if code not in labels.tolist()]
+        warning = f"no row was kept of {', '.join(missing)}: the new classifier does not know them"
+        student = _new_student(bundle, config.start, seed)
         encoder = [*student.parameters_of("trunk"), *student.parameters_of("bottleneck")]
         trained = [*encoder, *student.parameters_of("classifier")]
         trainable = sum(parameter.numel() for parameter in trained)
         history: list[Mapping[str, float]] = []
-        if self.config.ssl_iterations:
+        if config.ssl_iterations:
             with seeded(seed, "projector"):
-                prototypes = min(self.config.ssl_prototypes, len(features) // 4)
-                objective = self.objective(student.head.linear.out_features, prototypes, len(features), seed)
+                prototypes = min(config.ssl_prototypes, len(features) // 4)
+                random = torch_generator(seed, "centres")
+                objective = self.supervision(student.head.linear.out_features, prototypes, len(features), random)
             objective.to(features.device)
             # The rows come in the order of their videos.
-            views = make_views(features, np.sort(target.video), window=self.config.window)
+            views = make_views(features, np.sort(target.video), window=config.window)
             trainable += sum(parameter.numel() for parameter in objective.parameters())
-            history += _self_supervise(student, encoder, objective, views, self.config, seed)
-        history += _fine_tune(student, trained, features[torch.from_numpy(rows)], labels, self.config, seed)
+            history += _self_supervise(student, encoder, objective, views, config, seed)
+        history += _fine_tune(student, trained, features[torch.from_numpy(rows)], labels, config, seed)
+        warnings = (warning,) if missing else ()
         return AdaptedModel(student.model(bundle), len(history), trainable, tuple(history), warnings)
 
 
@@ -148,10 +148,7 @@ class CluPSwAV(CluP):
         own="Temperature, Sinkhorn and the prototypes that rest in the first epoch are SwAV's; its queue is left out.",
         prototypes="5000",
     )
-
-    def objective(self, width: int, prototypes: int, rows: int, seed: int) -> Objective:
-        """Return SwAV."""
-        return SwAV(width, prototypes)
+    supervision = SwAV
 
 
 class CluPDeepCluster(CluP):
@@ -164,10 +161,7 @@ class CluPDeepCluster(CluP):
         "first epoch without labels are DeepClusterV2's.",
         prototypes="3000 a clustering",
     )
-
-    def objective(self, width: int, prototypes: int, rows: int, seed: int) -> Objective:
-        """Return DeepClusterV2."""
-        return DeepCluster(width, prototypes, rows, torch_generator(seed, "centres"))
+    supervision = DeepCluster
 
 
 def _pseudo_labels(bundle: Bundle, features: Tensor, config: CluPConfig, seed: int) -> tuple[NDArray[np.intp], Tensor]:
@@ -185,14 +179,6 @@ def _pseudo_labels(bundle: Bundle, features: Tensor, config: CluPConfig, seed: i
     return rows, torch.from_numpy(label[rows]).to(features.device)
 
 
-def _warnings(bundle: Bundle, count: int, labels: Tensor, config: CluPConfig) -> tuple[str, ...]:
-    if len(labels) < 2:
-        return (f"{len(labels)} of {count} rows were kept: nothing was learnt; raise {config.key('keep')}",)
-    present = set(labels.tolist())
-    missing = [name for code, name in enumerate(bundle.classes) if code not in present]
-    return (f"no row was kept of {', '.join(missing)}: the new classifier does not know them",) if missing else ()
-
-
 def _new_student(bundle: Bundle, start: str, seed: int) -> Student:
     """Return the target model before any stage: an adapter that changes nothing, B fresh or the source's, C fresh."""
     source = bundle.head
@@ -208,65 +194,63 @@ def _self_supervise(
     student: Student, encoder: list[nn.Parameter], objective: Objective, views: Views, config: CluPConfig, seed: int
 ) -> tuple[Mapping[str, float], ...]:
     """Train the encoder without labels (stage 2)."""
-    random = torch_generator(seed, "self-supervision")
+    random, count = torch_generator(seed, "self-supervision"), len(views.features)
+    epochs = math.ceil(config.ssl_iterations / math.ceil(count / config.ssl_batch))
 
-    def loss(rows: Tensor) -> Tensor:
+    def losses(rows: Tensor) -> Terms:
         codes = student.bottleneck(torch.cat(views.pair(rows, random)))
         first, second = objective.directions(codes).chunk(2)
-        return objective.loss(first, second, rows)
+        return {"self-supervision": objective.loss(first, second, rows)}
 
-    epochs = math.ceil(config.ssl_iterations / math.ceil(len(views.features) / config.ssl_batch))
-    trained, rows = [*encoder, *objective.parameters()], len(views.features)
-    how = ("self-supervision", epochs, config.ssl_batch, random, objective.start_epoch)
-    return _descend(student, trained, rows, loss, config, *how)
+    def batches(epoch: int) -> Iterator[Tensor]:
+        objective.start_epoch(epoch)
+        return shuffled_batches(count, config.ssl_batch, 2, random)
+
+    return _descend(student, [*encoder, *objective.parameters()], losses, batches, epochs, config)
 
 
 def _fine_tune(
     student: Student, trained: list[nn.Parameter], features: Tensor, labels: Tensor, config: CluPConfig, seed: int
 ) -> tuple[Mapping[str, float], ...]:
     """Train encoder and classifier on (m, D) rows and their labels, mixed two by two (stage 3)."""
-    random = torch_generator(seed, "fine-tuning")
-    shares = generator(seed, "mixup")
+    random, shares = torch_generator(seed, "fine-tuning"), generator(seed, "mixup")
 
-    def loss(rows: Tensor) -> Tensor:
-        share = float(shares.beta(config.mixup, config.mixup)) if config.mixup else 1.0
+    def losses(rows: Tensor) -> Terms:
+        share = float(shares.beta(config.mixup, config.mixup))
         other = rows[torch.randperm(len(rows), generator=random)]
         logits = student.logits(share * features[rows] + (1.0 - share) * features[other])
-        return share * F.cross_entropy(logits, labels[rows]) + (1.0 - share) * F.cross_entropy(logits, labels[other])
+        one, two = (F.cross_entropy(logits, labels[picked]) for picked in (rows, other))
+        return {"classification": share * one + (1.0 - share) * two}
 
-    how = ("classification", config.epochs, config.batch, random)
-    return _descend(student, trained, len(features), loss, config, *how)
+    def batches(epoch: int) -> Iterator[Tensor]:
+        return shuffled_batches(len(features), config.batch, 2, random)
+
+    return _descend(student, trained, losses, batches, config.epochs, config)
 
 
 def _descend(
     student: Student,
     trained: list[nn.Parameter],
-    rows: int,
-    loss_of: Callable[[Tensor], Tensor],
-    config: CluPConfig,
-    term: str,
+    losses: Callable[[Tensor], Terms],
+    batches: Callable[[int], Iterator[Tensor]],
     epochs: int,
-    batch: int,
-    random: torch.Generator,
-    start_epoch: Callable[[int], None] = lambda epoch: None,
+    config: CluPConfig,
 ) -> tuple[Mapping[str, float], ...]:
-    """Minimise a loss of row numbers by SGD, BatchNorm in training mode, the rate falling epoch by epoch."""
+    """Minimise by SGD over an epoch's ``batches``, BatchNorm in training mode, the rate falling epoch by epoch."""
     optimiser = torch.optim.SGD(
-        trained, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.momentum > 0
+        trained, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
     )
     student.set_mode("train")
     epoch = 0
 
-    def batches() -> Iterator[Tensor]:
+    def all_batches() -> Iterator[Tensor]:
         nonlocal epoch
         for epoch in range(epochs):
-            start_epoch(epoch)
-            yield from shuffled_batches(rows, batch, 2, random)
+            yield from batches(epoch)
 
     fit = train(
-        [Phase(optimiser, lambda picked: {term: loss_of(picked)})],
-        batches(),
-        name=term,
+        [Phase(optimiser, losses)],
+        all_batches(),
         advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: half_cosine(epoch, epochs),
     )

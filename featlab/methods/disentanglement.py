@@ -4,24 +4,21 @@ After DSFDA (Sharafi et al. 2025), whose networks are those of TDGAN (Xie et al.
 identity and another's expression should be classified as both, and swapping back should give the rows again. The
 discriminators and the generator (encoders and decoder) learn in turn. There images are generated; here features.
 
-Shapes: features (n, D); expression codes (n, H), made by the caller's encoder; identity codes (n, 128); noise (n, 256).
+Shapes: features (n, D); expression codes (n, H), of B; identity codes (n, 128); noise (n, 256).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featlab.compute import seeded
+from featlab.model.networks import SourceHead
 from featlab.model.training import Adam, Fit, Phase, Terms, train
-
-if TYPE_CHECKING:
-    from featlab.methods.dsfda import DSFDAConfig
 
 IDENTITY, NOISE, HIDDEN = 128, 256, 128
 """Widths: of an identity code, of the decoder's noise (as published), of every hidden layer."""
@@ -47,23 +44,6 @@ class Discriminator(nn.Module):
         return logits
 
 
-class Disentangler(nn.Module):
-    """Identity encoder, decoder and the two discriminators; the expression encoder is the caller's."""
-
-    def __init__(self, dim: int, code: int, classes: int, identities: int) -> None:
-        super().__init__()
-        self.identity_encoder = _mlp(dim, IDENTITY)
-        self.decoder = _mlp(code + IDENTITY + NOISE, dim)
-        self.identity_discriminator = Discriminator(dim, identities + 1)
-        self.expression_discriminator = Discriminator(dim, classes)
-
-    def generate(self, rows: Tensor, code: Tensor, random: torch.Generator) -> Tensor:
-        """Return (n, D) rows with the identity of (n, D) ``rows`` and the expression of (n, H) ``code``."""
-        noise = torch.randn(len(rows), NOISE, generator=random).to(rows.device)
-        generated: Tensor = self.decoder(torch.cat([code, self.identity_encoder(rows), noise], dim=1))
-        return generated
-
-
 @dataclass(frozen=True, eq=False)
 class Swap:
     """Rows that were generated, from what, and what is read from them."""
@@ -78,16 +58,37 @@ class Swap:
     recovered: Tensor  # (n, H), the expression codes of the generated rows.
 
 
-def new_disentangler(dim: int, code: int, classes: int, identities: int, *, seed: int) -> Disentangler:
-    """Return fresh networks (see `Disentangler`); the global random state is left alone."""
+class Disentangler(nn.Module):
+    """Identity encoder, decoder and the two discriminators; the expression encoder is B."""
+
+    def __init__(self, dim: int, code: int, classes: int, identities: int) -> None:
+        super().__init__()
+        self.identity_encoder = _mlp(dim, IDENTITY)
+        self.decoder = _mlp(code + IDENTITY + NOISE, dim)
+        # The last identity is that of generated rows.
+        self.identity_discriminator = Discriminator(dim, identities + 1)
+        self.expression_discriminator = Discriminator(dim, classes)
+
+    def generate(self, rows: Tensor, code: Tensor, random: torch.Generator) -> Tensor:
+        """Return (n, D) rows with the identity of (n, D) ``rows`` and the expression of (n, H) ``code``."""
+        noise = torch.randn(len(rows), NOISE, generator=random).to(rows.device)
+        generated: Tensor = self.decoder(torch.cat([code, self.identity_encoder(rows), noise], dim=1))
+        return generated
+
+
+def _mlp(dim: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, width))
+
+
+def new_disentangler(head: SourceHead, identities: int, seed: int) -> Disentangler:
+    """Return fresh networks for the features and classes of a source model; the global random state is left alone."""
+    linear, classes = head.linear, len(head.classifier.bias)
     with seeded(seed, "disentangler"):
-        return Disentangler(dim, code, classes, identities)
+        return Disentangler(linear.in_features, linear.out_features, classes, identities)
 
 
-def generator_losses(
-    networks: Disentangler, swap: Swap, weights: DSFDAConfig, random: torch.Generator
-) -> dict[str, Tensor]:
-    """Return what the encoders and the decoder minimise, weights included (TDGAN's losses with DSFDA's weights).
+def generator_losses(networks: Disentangler, swap: Swap, random: torch.Generator) -> dict[str, Tensor]:
+    """Return what the encoders and the decoder minimise (TDGAN's losses with DSFDA's weights).
 
     Identity cycle: x_a from the identity of x_f and its own expression. Expression cycle: x_b from its own identity and
     the expression of x_f; a code that was drawn belongs to no row, so there the code itself must come back.
@@ -101,50 +102,68 @@ def generator_losses(
     else:
         cycle = F.l1_loss(networks.generate(swap.reference, swap.recovered, random), swap.reference)
     return {
-        "identity": weights.identity * F.cross_entropy(discriminator(swap.generated), swap.identity),
-        "expression": weights.expression * expression,
-        "feature matching": weights.feature_matching * matching,
-        "identity cycle": weights.cycle * F.l1_loss(back, swap.rows),
-        "expression cycle": weights.cycle * cycle,
+        "identity": 0.2 * F.cross_entropy(discriminator(swap.generated), swap.identity),
+        "expression": 0.8 * expression,
+        "feature matching": matching,
+        "identity cycle": 5 * F.l1_loss(back, swap.rows),
+        "expression cycle": 5 * cycle,
     }
 
 
-def identity_discriminator_loss(
-    discriminator: Discriminator, rows: Tensor, identity: Tensor, generated: Tensor
-) -> Tensor:
+def identity_discriminator_loss(discriminator: Discriminator, swap: Swap) -> Tensor:
     """Return the cross-entropy of real rows with their people plus that of generated rows with the last class."""
-    fake = torch.full((len(generated),), discriminator.last.out_features - 1, device=generated.device)
-    return F.cross_entropy(discriminator(rows), identity) + F.cross_entropy(discriminator(generated.detach()), fake)
+    fake = torch.full_like(swap.identity, discriminator.last.out_features - 1)
+    return F.cross_entropy(discriminator(swap.rows), swap.identity) + F.cross_entropy(
+        discriminator(swap.generated.detach()), fake
+    )
 
 
 def adam(lr: float, known: Sequence[nn.Module] = (), fresh: Sequence[nn.Module] = ()) -> Adam:
     """Return the optimiser of one side of the game; modules that start fresh learn ten times as fast."""
-    groups: list[dict[str, Any]] = [
+    return Adam(
         {"params": [value for module in modules for value in module.parameters()], "lr": rate}
         for modules, rate in ((known, lr), (fresh, FRESH * lr))
-    ]
-    return Adam(groups)
+    )
 
 
 def take_turns(
     networks: Disentangler,
-    swaps: Iterable[tuple[Tensor, Swap]],
-    discriminator_losses: Callable[[Tensor, Swap], Terms],
+    batches: Iterable[Tensor],
+    features: Tensor,
+    labels: Tensor,
+    identity: Tensor,
     *,
+    encode: Callable[[Tensor], Tensor],
+    draw: Callable[[int], tuple[Tensor, Tensor]] | None = None,
+    terms: Callable[[Tensor, Swap], Terms],
     discriminators: Adam,
     generator: Adam,
-    weights: DSFDAConfig,
     random: torch.Generator,
     advice: str,
 ) -> Fit:
-    """Let discriminators and generator take a step each on every swap."""
+    """Let discriminators and generator take a step each on every batch of rows, given by their numbers.
+
+    ``encode`` gives expression codes; ``draw`` as many codes and their classes, where those of another row of the batch
+    are not taken; ``terms`` what discriminators minimise beside the loss of the identity.
+    """
+
+    def swapped(rows: Tensor) -> Swap:
+        person, own = features[rows], encode(features[rows])
+        if draw is None:
+            other = torch.randperm(len(rows), generator=random)
+            code, expression, reference = own[other], labels[rows][other], person[other]
+        else:
+            (code, expression), reference = draw(len(rows)), None
+        generated = networks.generate(person, code, random)
+        return Swap(person, own, identity[rows], code, expression, reference, generated, encode(generated))
+
+    def discriminator_losses(made: tuple[Tensor, Swap]) -> Terms:
+        judge = identity_discriminator_loss(networks.identity_discriminator, made[1])
+        return {"identity discriminator": judge, **terms(*made)}
+
     # The generator's loss leaves gradients in the discriminators on its way: `train` drops them before their own.
     phases = [
-        Phase(discriminators, lambda batch: discriminator_losses(*batch)),
-        Phase(generator, lambda batch: generator_losses(networks, batch[1], weights, random)),
+        Phase(discriminators, discriminator_losses),
+        Phase(generator, lambda made: generator_losses(networks, made[1], random)),
     ]
-    return train(phases, swaps, name="the generator", advice=advice)
-
-
-def _mlp(dim: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, width))
+    return train(phases, ((rows, swapped(rows)) for rows in batches), name="the generator", advice=advice)

@@ -15,14 +15,7 @@ from featlab.compute import torch_generator
 from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import Method, ordered_features
-from featlab.methods.disentanglement import (
-    Disentangler,
-    Swap,
-    adam,
-    identity_discriminator_loss,
-    new_disentangler,
-    take_turns,
-)
+from featlab.methods.disentanglement import Disentangler, Swap, adam, new_disentangler, take_turns
 from featlab.methods.fit import bn_option, make_student
 from featlab.model.losses import group_statistics
 from featlab.model.networks import AdaptedModel, SourceHead
@@ -30,7 +23,6 @@ from featlab.model.style_bank import SourceRows
 from featlab.model.training import Terms, endless_batches
 from featlab.protocol.splits import Target
 
-GAUSSIANS = ("class", "none")
 CARRIED = ("decoder.", "expression_discriminator.")
 """What of the networks leaves the source site; identity encoder and identity discriminator start anew at the target."""
 SOURCE_EPOCHS, SOURCE_BATCH, SOURCE_LR = 10, 64, 1e-3
@@ -42,7 +34,7 @@ LEAST_ROWS, LEAST_PEOPLE = 2, 3
 class DSFDAConfig(Options):
     """Adaptation with generated expressions: Adam, a fixed number of steps, the last iterate."""
 
-    renamed = {"likeness": "feature_matching"}  # noqa: RUF012
+    removed = dict.fromkeys(("identity", "expression", "feature_matching", "cycle"), "weights are the published ones")
 
     iterations: int = option(500, "Steps; 0 leaves the source model as it is.", minimum=0, search=(200, 500))
     batch: int = option(20, "Rows in a step.", minimum=2)
@@ -57,15 +49,9 @@ class DSFDAConfig(Options):
         "class",
         "Where missing expressions come from: `class` Gaussians of the source's expression codes, or "
         "`none`: only the expressions in the clip.",
-        choices=GAUSSIANS,
+        choices=("class", "none"),
     )
     known_label: bool = option(False, "Take every row to be neutral; else the source model labels them.")
-    identity: float = option(0.2, "Weight of being judged as the person.", minimum=0)
-    expression: float = option(0.8, "Weight of being judged as the expression.", minimum=0)
-    feature_matching: float = option(
-        1.0, "Weight of having the hidden values of the person's row in the identity discriminator.", minimum=0
-    )
-    cycle: float = option(5.0, "Weight of both cycles.", minimum=0)
 
 
 class DSFDA(Method):
@@ -96,8 +82,7 @@ class DSFDA(Method):
     def prepare(cls, source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
         """Return the decoder, the expression discriminator and the class Gaussians of the expression codes."""
         rows = source.seen_rows()
-        labels, classes = source.labels[rows], len(bundle.classes)
-        subjects = source.row_subject[rows]
+        labels, subjects, classes = source.labels[rows], source.row_subject[rows], len(bundle.classes)
         shown = torch.bincount(torch.unique(subjects * classes + labels) % classes, minlength=classes)
         # What few people show would be theirs, and not a class's.
         enough_people = shown >= min(LEAST_PEOPLE, len(source.subjects))
@@ -105,13 +90,12 @@ class DSFDA(Method):
         if not known.any():
             raise InputError("dsfda needs labelled rows of source subjects with neutral ones; label the source rows")
         features = source.features[rows]
-        networks = train_disentangler(features, labels, subjects, bundle.head, classes=classes, seed=bundle.seed)
+        networks = train_disentangler(features, labels, subjects, bundle.head, seed=bundle.seed)
         carried = {name: tensor for name, tensor in networks.state_dict().items() if name.startswith(CARRIED)}
         with torch.no_grad():
             codes = bundle.head.bottleneck(features)
-        mean, std = codes.new_zeros(classes, codes.shape[1]), codes.new_zeros(classes, codes.shape[1])
-        place = known.cumsum(dim=0) - 1
-        enough = known[labels]
+        mean, std = codes.new_zeros(2, classes, codes.shape[1])
+        place, enough = known.cumsum(dim=0) - 1, known[labels]
         mean[known], std[known] = group_statistics(codes[enough], place[labels[enough]], int(known.sum()))
         return carried | {"gaussians.mean": mean, "gaussians.std": std, "gaussians.known": known}
 
@@ -127,126 +111,85 @@ class DSFDA(Method):
         labels = torch.full((len(features),), bundle.neutral_code, device=features.device)
         if not config.known_label:
             labels = student.logits(features).argmax(dim=1)
-        networks = _at_the_target(extras, bundle, seed)
+        networks = new_disentangler(bundle.head, 1, seed).to(features.device).requires_grad_(False)
+        carried = {name: tensor for name, tensor in extras.items() if name.startswith(CARRIED)}
+        networks.load_state_dict(networks.state_dict() | carried)
         random = torch_generator(seed, "dsfda")
         drawing = config.gaussians == "class"
 
-        def swapped(rows: Tensor) -> Swap:
-            person = features[rows]
-            own = student.bottleneck(person)
-            if drawing:
-                code, expression = _drawn(extras, len(rows), random)
-                reference = None
-            else:
-                order = torch.randperm(len(rows), generator=random)
-                code, expression, reference = own[order], labels[rows][order], person[order]
-            generated = networks.generate(person, code, random)
-            identity = torch.zeros_like(labels[rows])
-            return Swap(person, own, identity, code, expression, reference, generated, student.bottleneck(generated))
-
-        def discriminator_losses(rows: Tensor, swap: Swap) -> Terms:
-            terms = {"identity discriminator": _identity_loss(networks, swap)}
-            codes, known = swap.own, labels[rows]
-            if drawing:
-                codes, known = torch.cat([codes, swap.recovered]), torch.cat([known, swap.expression])
-            else:
-                terms["expression discriminator"] = F.cross_entropy(networks.expression_discriminator(swap.rows), known)
+        def terms(rows: Tensor, swap: Swap) -> Terms:
             # As published, B learns from the generator's losses alone, and C from the labels.
-            terms["classification"] = F.cross_entropy(student.head.classify(codes.detach()), known)
-            return terms
+            classify = student.head.classify
+            if drawing:
+                codes, known = torch.cat([swap.own, swap.recovered]), torch.cat([labels[rows], swap.expression])
+                return {"classification": F.cross_entropy(classify(codes.detach()), known)}
+            return {
+                "expression discriminator": F.cross_entropy(networks.expression_discriminator(swap.rows), labels[rows]),
+                "classification": F.cross_entropy(classify(swap.own.detach()), labels[rows]),
+            }
 
         # As the source left it, or the clip's classes would be all that it knows.
         expressions = [] if drawing else [networks.expression_discriminator]
         least = 2 if config.bn_mode == "train" else 1
         batches = endless_batches(len(features), min(config.batch, len(features)), least, random)
+        bottleneck = [student.head.linear, student.head.norm]
         student.set_mode(config.bn_mode)
         fit = take_turns(
             networks,
-            ((rows, swapped(rows)) for rows in islice(batches, config.iterations)),
-            discriminator_losses,
+            islice(batches, config.iterations),
+            features,
+            labels,
+            torch.zeros_like(labels),
+            encode=student.bottleneck,
+            draw=(lambda count: draw_codes(extras, count, random)) if drawing else None,
+            terms=terms,
             discriminators=adam(config.lr, [student.head.classifier, *expressions], [networks.identity_discriminator]),
-            generator=adam(
-                config.lr, [student.head.linear, student.head.norm, networks.decoder], [networks.identity_encoder]
-            ),
-            weights=config,
+            generator=adam(config.lr, [*bottleneck, networks.decoder], [networks.identity_encoder]),
             random=random,
             advice=f"lower {config.key('lr')} ({config.lr})",
         )
         student.set_mode("eval")
-        warnings = _warnings(bundle, labels) if fit.iterations and not drawing else ()
-        return AdaptedModel(student.model(bundle), **replace(fit, warnings=warnings).summary())
+        found = {bundle.classes[code] for code in labels.tolist()}
+        if fit.iterations and not drawing and len(found) == 1:
+            warning = (
+                f"every row counts as {found.pop()!r} and gaussians = none shows no other class: the result drifts to "
+                "that one answer"
+            )
+            fit = replace(fit, warnings=(warning,))
+        return AdaptedModel(student.model(bundle), **fit.summary())
 
 
 def train_disentangler(
-    features: Tensor, labels: Tensor, identity: Tensor, head: SourceHead, *, classes: int, seed: int
+    features: Tensor, labels: Tensor, identity: Tensor, head: SourceHead, *, seed: int
 ) -> Disentangler:
     """Train the networks on labelled source rows; B and C stay as they are."""
-    people = int(identity.max()) + 1
-    networks = new_disentangler(features.shape[1], head.linear.out_features, classes, people, seed=seed)
+    networks = new_disentangler(head, int(identity.max()) + 1, seed)
     random = torch_generator(seed, "dsfda source")
-    with torch.no_grad():
-        codes = head.bottleneck(features)
 
-    def swapped(rows: Tensor) -> Swap:
-        other = rows[torch.randperm(len(rows), generator=random)]
-        generated = networks.generate(features[rows], codes[other], random)
-        return Swap(
-            features[rows],
-            codes[rows],
-            identity[rows],
-            codes[other],
-            labels[other],
-            features[other],
-            generated,
-            head.bottleneck(generated),
-        )
-
-    def discriminator_losses(rows: Tensor, swap: Swap) -> Terms:
-        expression = F.cross_entropy(networks.expression_discriminator(swap.rows), labels[rows])
-        return {"identity discriminator": _identity_loss(networks, swap), "expression discriminator": expression}
+    def terms(rows: Tensor, swap: Swap) -> Terms:
+        return {"expression discriminator": F.cross_entropy(networks.expression_discriminator(swap.rows), labels[rows])}
 
     steps = SOURCE_EPOCHS * -(-len(features) // SOURCE_BATCH)
-    batches = islice(endless_batches(len(features), SOURCE_BATCH, 1, random), steps)
     take_turns(
         networks,
-        ((rows, swapped(rows)) for rows in batches),
-        discriminator_losses,
+        islice(endless_batches(len(features), SOURCE_BATCH, 1, random), steps),
+        features,
+        labels,
+        identity,
+        encode=head.bottleneck,
+        terms=terms,
         discriminators=adam(SOURCE_LR, [networks.identity_discriminator, networks.expression_discriminator]),
         generator=adam(SOURCE_LR, [networks.identity_encoder, networks.decoder]),
-        weights=DSFDAConfig(),
         random=random,
         advice="check the source's features for outliers",
     )
     return networks.requires_grad_(False)
 
 
-def _at_the_target(extras: Mapping[str, Tensor], bundle: Bundle, seed: int) -> Disentangler:
-    """Return the networks for one person: what was carried, and the rest anew. Frozen."""
-    linear = bundle.head.linear
-    networks = new_disentangler(linear.in_features, linear.out_features, len(bundle.classes), 1, seed=seed)
-    carried = {name: tensor for name, tensor in extras.items() if name.startswith(CARRIED)}
-    networks.load_state_dict(networks.state_dict() | carried)
-    return networks.to(bundle.projection.mean.device).requires_grad_(False)
-
-
-def _drawn(extras: Mapping[str, Tensor], count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_codes(extras: Mapping[str, Tensor], count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return (count, H) codes and their (count,) int64 classes; every class that has a Gaussian is as likely."""
     mean, std = extras["gaussians.mean"], extras["gaussians.std"]
     known = torch.nonzero(extras["gaussians.known"]).squeeze(1)
     expression = known[torch.randint(len(known), (count,), generator=random)]
     noise = torch.randn(count, mean.shape[1], generator=random).to(mean.device)
     return mean[expression] + std[expression] * noise, expression
-
-
-def _identity_loss(networks: Disentangler, swap: Swap) -> Tensor:
-    return identity_discriminator_loss(networks.identity_discriminator, swap.rows, swap.identity, swap.generated)
-
-
-def _warnings(bundle: Bundle, labels: Tensor) -> tuple[str, ...]:
-    found = set(labels.tolist())
-    if len(found) > 1:
-        return ()
-    return (
-        f"every row counts as {bundle.classes[found.pop()]!r} and gaussians = none shows no other class: the result "
-        "drifts to that one answer",
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -27,7 +27,6 @@ from featlab.protocol.splits import Target
 
 BN_MODES = ("train", "eval")
 """``train``: statistics of the batch, running statistics follow the target; ``eval``: those of the source stay."""
-TRUNKS = ("none", "adapter")
 
 
 def bn_option(where: str, train: str = "as published") -> Any:
@@ -66,14 +65,10 @@ class Student:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Within the block: evaluation mode, no gradients; afterwards as before."""
-        mode = self.head.norm.training
+        """Within the block there are no gradients; the student is left in evaluation mode."""
         self.head.norm.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.head.norm.train(mode)
+        with torch.no_grad():
+            yield
 
     def parameters_of(self, part: str) -> list[nn.Parameter]:
         """Return the parameters of ``trunk``, ``bottleneck`` or ``classifier``."""
@@ -92,27 +87,28 @@ class Student:
 def make_student(bundle: Bundle, trunk: str, seed: int) -> Student:
     """Return a copy of the bundle's source model with everything frozen; `fit_sgd` frees what it trains.
 
-    ``trunk`` is one of `TRUNKS`; the seed is that of an adapter's initial weights.
+    ``trunk`` is ``none`` or ``adapter``; the seed is that of an adapter's initial weights.
     """
     head = copy.deepcopy(bundle.head).eval().requires_grad_(False)
     adapter = new_adapter(bundle, seed) if trunk == "adapter" else None
     return Student(adapter, head)
 
 
-def new_adapter(bundle: Bundle, seed: int, hidden: int = 0) -> Translator:
-    """Return a residual MLP on the bundle's features with a zero start: the identity, bitwise. Frozen.
-
-    The seed is that of its hidden layer, of the width ``hidden``; 0 takes D.
-    """
+def new_adapter(bundle: Bundle, seed: int) -> Translator:
+    """Return a residual MLP on the bundle's features, as wide as they are, that is the identity, bitwise. Frozen."""
     dim = bundle.head.linear.in_features
     with seeded(seed, "adapter"):
-        adapter = Translator(dim, hidden or dim)
+        adapter = Translator(dim, dim)
     return adapter.to(bundle.projection.mean.device).eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
 class SGDConfig(Options):
     """Optimisation of one adaptation: SGD with Nesterov momentum, a fixed number of epochs, the last iterate."""
+
+    momentum = 0.9
+    weight_decay = 1e-3
+    decay = True  # Whether the rate falls as (1 + 10 t/T)^−¾; else it is constant.
 
     epochs: int = option(
         15, "Passes over the target rows; 0 leaves the source model as it is.", minimum=0, search=(5, 15)
@@ -121,29 +117,16 @@ class SGDConfig(Options):
         64, "Rows in a step; a last batch of one row is skipped, because BatchNorm needs two.", minimum=2
     )
     lr: float = option(1e-2, "Learning rate of B at the start.", minimum=0, search=(1e-3, 3e-3, 1e-2))
-    momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)
-    weight_decay: float = option(1e-3, "L2 penalty, inside the gradient.", minimum=0)
-    decay: bool = option(True, "Let the rate fall as (1 + 10 t/T)^−¾; else it is constant.")
     bn_mode: str = bn_option("in adaptation")
     trunk: str = option(
         "none",
         "What stands in the backbone's place: `none`, or an `adapter` trained at a tenth of the rate.",
-        choices=TRUNKS,
+        choices=("none", "adapter"),
     )
 
 
-@dataclass(frozen=True)
-class Rates:
-    """Learning rates as multiples of `SGDConfig.lr`; a part with 0 stays frozen."""
-
-    trunk: float = 0.1
-    bottleneck: float = 1.0
-    classifier: float = 0.0
-
-
-def shot_decay(step: int, total: int) -> float:
-    """Return the factor of the first learning rate at a step: (1 + 10 t/T)^−¾ (SHOT, Liang et al. 2020)."""
-    return float((1.0 + 10.0 * step / max(1, total)) ** -0.75)
+RATES = {"trunk": 0.1, "bottleneck": 1.0}
+"""Learning rates of a student's parts as multiples of `SGDConfig.lr`; a part without one stays frozen."""
 
 
 def fit_sgd(
@@ -153,22 +136,22 @@ def fit_sgd(
     losses: Callable[[Tensor], Terms],
     *,
     seed: int,
-    rates: Rates = Rates(),
+    rates: Mapping[str, float] = RATES,
     on_epoch: Callable[[int], None] | None = None,
+    rate_option: str = "lr",
 ) -> Fit:
     """Minimise a loss over batches of ``rows`` target rows, given by their numbers; the seed is that of their order.
 
-    Parts with a rate of 0 stay frozen. ``on_epoch`` is called with the epoch's number before its first step: there
-    pseudo-labels are renewed (within ``student.evaluating()``). BatchNorm is left in evaluation mode, all is frozen.
+    ``on_epoch`` is called with the epoch's number before its first step: there pseudo-labels are renewed (within
+    ``student.evaluating()``). ``rate_option`` is what the user calls the learning rate. BatchNorm is left in evaluation
+    mode, all is frozen.
     """
     groups = [
         {"params": parameters, "lr": rate * config.lr}
-        for part in ("trunk", "bottleneck", "classifier")
-        if (rate := float(getattr(rates, part))) and (parameters := student.parameters_of(part))
+        for part, rate in rates.items()
+        if (parameters := student.parameters_of(part))
     ]
-    optimiser = torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.momentum > 0
-    )
+    optimiser = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True)
     random = torch_generator(seed, "batches")
     minimum = 2 if config.bn_mode == "train" else 1
     batch = min(config.batch, rows)
@@ -181,9 +164,9 @@ def fit_sgd(
             student.set_mode(config.bn_mode)
             yield from shuffled_batches(rows, batch, minimum, random)
 
-    # The official code counts the step before it sets the rate: t goes from 1 to T.
-    decay = (lambda step: shot_decay(step + 1, total)) if config.decay else None
-    advice = f"lower {config.key('lr')} ({config.lr})"
+    # As SHOT. The official code counts the step before it sets the rate: t goes from 1 to T.
+    decay = (lambda step: float((1 + 10 * (step + 1) / total) ** -0.75)) if config.decay else None
+    advice = f"lower {config.key(rate_option)} ({config.lr})"
     fit = train([Phase(optimiser, losses)], batches(), advice=advice, rate=decay)
     student.set_mode("eval")
     if config.epochs and not total:
@@ -200,17 +183,21 @@ class SGDMethod(Method):
 
     setting = "SFDA (model-based)"
     supports_single_class = False
-    rates: ClassVar[Rates] = Rates()
+    rates: ClassVar[Mapping[str, float]] = RATES
+    neighbours_teach: ClassVar[bool] = False
+    """Whether a row learns from other rows: from a single one nothing is learnt then."""
 
     @abstractmethod
     def objective(self, student: Student, features: Tensor) -> TargetObjective:
         """Return what is learnt by, of a copy of the source model and (n, D) target rows."""
 
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C'(B'(f)); C as it was where its rate is 0."""
+        """Return C'(B'(f)); C as it was where it has no rate."""
         self.check(bundle, target)
         features = ordered_features(bundle, target)
         student = make_student(bundle, self.config.trunk, seed)
+        if self.neighbours_teach and len(features) == 1:
+            return AdaptedModel(student.model(bundle), warnings=("one row has no neighbour: nothing was learnt",))
         losses, renew = self.objective(student, features)
         fit = fit_sgd(student, len(features), self.config, losses, seed=seed, rates=self.rates, on_epoch=renew)
         return AdaptedModel(student.model(bundle), **fit.summary())

@@ -16,7 +16,7 @@ from featlab.config.options import Options, option
 from featlab.errors import InputError
 from featlab.methods.base import SourceAccess, SourceFeatures, ordered_features
 from featlab.methods.fit import Student, bn_option, make_student
-from featlab.model.networks import AdaptedModel, PersonalModel
+from featlab.model.networks import AdaptedModel, PersonalModel, SourceHead
 from featlab.model.training import Fit, Phase, Terms, endless_batches, train
 from featlab.protocol.splits import Target
 
@@ -30,19 +30,19 @@ NEW_RATE = 10.0
 class JointConfig(Options):
     """Optimisation with source access: SGD with momentum, a fixed number of steps, the last iterate."""
 
+    momentum = 0.9
+    weight_decay = 5e-4
+
     iterations: int = option(
         500, "Steps; the rate falls to a tenth after each third. 0 leaves the source model as it is.", minimum=0
     )
     batch: int = option(32, "Rows of each domain in a step.", minimum=2)
     lr: float = option(
         1e-3,
-        "Learning rate of B and C, that of heads in the benchmark that the published table comes from; "
-        "parts that start from nothing learn ten times as fast.",
+        "Learning rate of B and C; parts that start from nothing learn ten times as fast.",
         minimum=0,
         search=(1e-4, 1e-3, 1e-2),
     )
-    momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)
-    weight_decay: float = option(5e-4, "L2 penalty, inside the gradient.", minimum=0)
     bn_mode: str = bn_option("in training", "statistics of the joint batch")
 
 
@@ -58,26 +58,44 @@ class JointBatch:
     total: int  # Number of steps.
 
 
+Losses = Callable[[JointBatch], Terms]
+"""Called with BatchNorm in ``bn_mode``; weights included."""
+
+
 @dataclass(frozen=True, eq=False)
 class JointObjective:
     """What a method learns by, and what it trains beside B and C."""
 
-    losses: Callable[[JointBatch], Terms]  # Called with BatchNorm in ``bn_mode``; weights included.
+    losses: Losses  # Changes all that is trained.
     copies: Sequence[nn.Parameter] = ()  # Parameters of the method's own that start from the source model.
     extra: Sequence[nn.Parameter] = ()  # Those that start from nothing, and learn ten times as fast.
-    on_step: Callable[[int], None] | None = None  # Given the step's number before it, for what is renewed at times.
-    # Makes what predicts in the place of B and C, once they are trained; ``None`` where they do.
-    head: Callable[[], nn.Module] | None = None
+    more: Sequence[tuple[Losses, Sequence[nn.Parameter]]] = ()  # Updates after that in a step, and what each changes.
+    renew: Callable[[], None] = lambda: None  # Called before the first step, and …
+    renewals: int = 1  # … so often in all, at equal intervals.
+    head: nn.Module | None = None  # Predicts in the place of B and C; ``None`` where they do.
     warnings: tuple[str, ...] = ()  # What the user should know, a line each.
 
 
+class CombinedHead(nn.Module):
+    """B and C with parts of a method's own: ``predict`` makes (n, K) logits of (n, H) outputs of B."""
+
+    def __init__(self, head: SourceHead, predict: Callable[[Tensor], Tensor], **parts: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+        self.predict = predict
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (n, K) logits of (n, D) features."""
+        return self.predict(self.head.bottleneck(features))
+
+
 class JointMethod(SourceAccess):
-    """Base of the methods that train B and C with one update a step.
+    """Base of the methods that train B and C on rows of both domains.
 
     They implement `losses`; or `objective`, where something has to be prepared, renewed or trained besides.
     """
-
-    updates = ("bottleneck", "classifier")
 
     def losses(self, student: Student, batch: JointBatch) -> Terms:
         """Return the loss terms of a step, weights included."""
@@ -92,19 +110,8 @@ class JointMethod(SourceAccess):
         student = make_student(bundle, "none", seed)
         features = ordered_features(bundle, target)
         goal = self.objective(student, source, features, seed)
-        trained = [*student.head.parameters(), *goal.copies, *goal.extra]
-        fit = fit_updates(
-            student,
-            source,
-            features,
-            self.config,
-            [(goal.losses, trained)],
-            seed=seed,
-            extra=goal.extra,
-            on_step=goal.on_step,
-        )
-        head = student.head if goal.head is None else goal.head()
-        model = PersonalModel(bundle.projection, None, head.requires_grad_(False))
+        fit = fit_jointly(student, source, features, self.config, goal, seed=seed)
+        model = PersonalModel(bundle.projection, None, (goal.head or student.head).requires_grad_(False))
         return AdaptedModel(model, **replace(fit, warnings=goal.warnings).summary())
 
 
@@ -117,46 +124,26 @@ def both_domains(network: Callable[[Tensor], Tensor], batch: JointBatch) -> tupl
     return values[: len(batch.source)], values[len(batch.source) :]
 
 
-def is_due(step: int, total: int, times: int) -> bool:
-    """Return whether what is renewed ``times`` times in ``total`` steps, from the first on, is renewed at this one."""
-    return times * step // total > times * (step - 1) // total
-
-
 def new_part(build: Callable[[], M], device: torch.device, *seed: object) -> M:
     """Return a module of a method's own with seeded initial weights; the global random state is left alone."""
     with seeded(*seed):
         return build().to(device)
 
 
-def fit_updates(
-    student: Student,
-    source: SourceFeatures,
-    target: Tensor,
-    config: JointConfig,
-    updates: Sequence[tuple[Callable[[JointBatch], Terms], Sequence[nn.Parameter]]],
-    *,
-    seed: int,
-    extra: Sequence[nn.Parameter] = (),
-    on_step: Callable[[int], None] | None = None,
+def fit_jointly(
+    student: Student, source: SourceFeatures, target: Tensor, config: JointConfig, goal: JointObjective, *, seed: int
 ) -> Fit:
-    """Make updates on pairs of a source and a target batch, one or several a step, with one optimiser.
+    """Make an objective's updates on pairs of a source and a target batch, with one optimiser.
 
-    ``updates`` are in order: a loss, and the parameters that it changes. B and C are trained in place; parameters of
-    ``extra`` learn ten times as fast. The seed is that of the order of the rows. BatchNorm is left in evaluation mode,
+    B and C are trained in place. The seed is that of the order of the rows. BatchNorm is left in evaluation mode,
     everything frozen.
     """
     if len(source.labels) < 2:
         raise InputError(f"source access needs 2 labelled source rows or more, got {len(source.labels)}; label them")
-    new = {id(parameter) for parameter in extra}
-    # A parameter may be in several updates, and is in the optimiser once.
-    trained = list({id(parameter): parameter for _, changed in updates for parameter in changed}.values())
-    groups = [
-        {"params": [parameter for parameter in trained if (id(parameter) in new) == fresh], "lr": scale * config.lr}
-        for fresh, scale in ((False, 1.0), (True, NEW_RATE))
-    ]
+    known, new = [*student.head.parameters(), *goal.copies], list(goal.extra)
+    groups = [{"params": known, "lr": config.lr}, {"params": new, "lr": NEW_RATE * config.lr}]
     optimiser = torch.optim.SGD(
         groups,
-        lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         # One pass over the parameters in place of three: half of a small step's time is the update.
@@ -170,8 +157,8 @@ def fit_updates(
 
     def batches() -> Iterator[JointBatch]:
         for step in range(config.iterations):
-            if on_step is not None:
-                on_step(step)
+            if goal.renewals * step // config.iterations > goal.renewals * (step - 1) // config.iterations:
+                goal.renew()
             student.set_mode(config.bn_mode)
             rows, own_rows = next(source_rows), next(target_rows)
             yield JointBatch(
@@ -179,7 +166,7 @@ def fit_updates(
             )
 
     fit = train(
-        [Phase(optimiser, losses, changed) for losses, changed in updates],
+        [Phase(optimiser, losses, changed) for losses, changed in ((goal.losses, [*known, *new]), *goal.more)],
         batches(),
         advice=f"lower {config.key('lr')} ({config.lr})",
         rate=lambda step: 0.1 ** (3 * step // config.iterations),

@@ -11,29 +11,18 @@ from torch import Tensor
 from featlab.config.options import option
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import Student
-from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObjective, both_domains, is_due
-from featlab.methods.losses.domains import (
-    class_weights,
-    exponential_kernel,
-    joint_kernel,
-    marginal_weights,
-    maximum_mean_discrepancy,
-)
+from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObjective, both_domains
+from featlab.methods.losses.domains import class_weights, exponential_kernel, marginal_weights, maximum_mean_discrepancy
 from featlab.methods.losses.target import mean_entropy
 from featlab.model.training import Terms
 
 
-def mean_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return ‖mean of x − mean of y‖² of (n, H) and (m, H) rows."""
-    return (x.mean(dim=0) - y.mean(dim=0)).square().sum()
-
-
-def discriminative_loss(z: Tensor, labels: Tensor, bandwidth: float) -> Tensor:
+def discriminative_loss(z: Tensor, labels: Tensor) -> Tensor:
     """Return half the mean distance of pairs of one class minus half that of pairs of two.
 
-    A pair's distance is 1 − exp(−‖z_i − z_j‖ / bandwidth), in [0, 1]: there is an end to how far classes are pushed.
+    A pair's distance is 1 − exp(−‖z_i − z_j‖ / mean), in [0, 1]: there is an end to how far classes are pushed.
     """
-    distance = 1.0 - exponential_kernel(z, z, bandwidth)
+    distance = 1.0 - exponential_kernel(z)
     same = (labels.unsqueeze(1) == labels).to(z.dtype)
     other = 1.0 - same
     # The diagonal adds nothing to the sum of distances within a class, and is not counted.
@@ -46,9 +35,10 @@ def discriminative_loss(z: Tensor, labels: Tensor, bandwidth: float) -> Tensor:
 class DFAConfig(JointConfig):
     """Discriminative feature adaptation."""
 
+    removed = {"bandwidth": "it is the mean distance of pairs"}  # noqa: RUF012
+
     align: float = option(1.0, "Weight of the squared distance of the domains' means.", minimum=0, search=(0.1, 1.0))
     discriminate: float = option(1.0, "Weight of the discriminative term on source rows.", minimum=0, search=(0.1, 1.0))
-    bandwidth: float = option(0.0, "Of the distance of pairs; 0 takes their mean distance.", minimum=0)
 
 
 class DFA(JointMethod):
@@ -69,8 +59,8 @@ class DFA(JointMethod):
         ours, theirs = both_domains(student.bottleneck, batch)
         return {
             "classification": F.cross_entropy(student.head.classify(ours), batch.labels),
-            "alignment": config.align * mean_distance(ours, theirs),
-            "discrimination": config.discriminate * discriminative_loss(ours, batch.labels, config.bandwidth),
+            "alignment": config.align * (ours.mean(dim=0) - theirs.mean(dim=0)).square().sum(),
+            "discrimination": config.discriminate * discriminative_loss(ours, batch.labels),
         }
 
 
@@ -84,12 +74,11 @@ def class_ratios(source: Tensor, target: Tensor, classes: int) -> Tensor:
 class DETNConfig(JointConfig):
     """Alignment by reweighted discrepancy."""
 
+    renewals = 3  # How often pseudo-labels and weights are made anew, at equal intervals from the first step.
+
     align: float = option(1.0, "Γ, weight of the discrepancy of the domains.", minimum=0, search=(0.1, 1.0, 10.0))
     conditional: float = option(
         0.0, "Λ, weight of the mean discrepancy of a class's source rows and target rows.", minimum=0
-    )
-    renewals: int = option(
-        3, "How often pseudo-labels and weights are made anew, at equal intervals from the first step.", minimum=1
     )
     bandwidth: float = option(
         0.0, "Of the kernel exp(−‖x − y‖ / bandwidth); 0 takes the batch's mean distance.", minimum=0, search=(0.0, 2.0)
@@ -116,15 +105,14 @@ class DETN(JointMethod):
         pseudo = torch.zeros(len(features), dtype=torch.int64, device=features.device)
         ratios = torch.ones(classes, device=features.device)
 
-        def renew(step: int) -> None:
-            if is_due(step, config.iterations, config.renewals):
-                with student.evaluating():
-                    pseudo.copy_(student.logits(features).argmax(dim=1))
-                ratios.copy_(class_ratios(source.labels, pseudo, classes))
+        def renew() -> None:
+            with student.evaluating():
+                pseudo.copy_(student.logits(features).argmax(dim=1))
+            ratios.copy_(class_ratios(source.labels, pseudo, classes))
 
         def losses(batch: JointBatch) -> Terms:
             ours, theirs = both_domains(student.bottleneck, batch)
-            kernel = joint_kernel(ours, theirs, config.bandwidth)
+            kernel = exponential_kernel(torch.cat([ours, theirs]), config.bandwidth)
             weights = marginal_weights(ratios[batch.labels], len(theirs))
             terms = {
                 "classification": F.cross_entropy(student.head.classify(ours), batch.labels),
@@ -136,7 +124,7 @@ class DETN(JointMethod):
                 terms["alignment by class"] = config.conditional * mean
             return terms
 
-        return JointObjective(losses, on_step=renew)
+        return JointObjective(losses, renew=renew, renewals=config.renewals)
 
 
 @dataclass(frozen=True)
@@ -158,13 +146,13 @@ class ECAN(DETN):
     config_type = ECANConfig
 
 
-def norm_growth_loss(z: Tensor, step: float) -> Tensor:
-    """Return the mean over rows of (‖z_i‖ − (‖z_i‖ without a gradient + step))² (Xu et al., 2019).
+def norm_growth_loss(z: Tensor) -> Tensor:
+    """Return the mean over rows of (‖z_i‖ − (‖z_i‖ without a gradient + 1))² (Xu et al., 2019, Δr = 1).
 
-    Its value is step², always; what matters is the gradient, −2 · step along z_i / ‖z_i‖, and 0 at z_i = 0.
+    Its value is 1, always; what matters is the gradient, −2 along z_i / ‖z_i‖, and 0 at z_i = 0.
     """
     norms = torch.linalg.vector_norm(z, dim=1)
-    loss: Tensor = (norms - (norms.detach() + step)).square().mean()
+    loss: Tensor = (norms - (norms.detach() + 1.0)).square().mean()
     return loss
 
 
@@ -172,14 +160,12 @@ def norm_growth_loss(z: Tensor, step: float) -> Tensor:
 class SAFNConfig(JointConfig):
     """Stepwise adaptive feature norm."""
 
+    removed = {"norm_step": "norms grow by 1, as published"}  # noqa: RUF012
+
     lr: float = option(1e-3, search=(1e-4, 3e-4, 1e-3))
     norm: float = option(0.05, "Weight of the growth of norms, per domain.", minimum=0, search=(0.01, 0.05, 0.1))
-    norm_step: float = option(1.0, "Δr, by how much a norm is to grow.", minimum=0)
     entropy: float = option(
-        0.0,
-        "Weight of the entropy of target predictions; 0.1 in the paper's variant with entropy.",
-        minimum=0,
-        search=(0.0, 0.1),
+        0.0, "Weight of the entropy of target predictions; 0.1 in the paper's variant.", minimum=0, search=(0.0, 0.1)
     )
 
 
@@ -201,8 +187,8 @@ class SAFN(JointMethod):
         ours, theirs = both_domains(student.bottleneck, batch)
         terms = {
             "classification": F.cross_entropy(student.head.classify(ours), batch.labels),
-            "source norm": config.norm * norm_growth_loss(ours, config.norm_step),
-            "target norm": config.norm * norm_growth_loss(theirs, config.norm_step),
+            "source norm": config.norm * norm_growth_loss(ours),
+            "target norm": config.norm * norm_growth_loss(theirs),
         }
         if config.entropy:
             p = torch.softmax(student.head.classify(theirs), dim=1)

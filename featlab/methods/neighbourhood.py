@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.bundle.bundle import Bundle
 from featlab.config.options import option
-from featlab.methods.fit import Rates, SGDConfig, SGDMethod, Student, TargetObjective, make_student
+from featlab.methods.fit import RATES, SGDConfig, SGDMethod, Student, TargetObjective
 from featlab.methods.losses.target import (
     centre_labels,
     entropies,
@@ -19,26 +18,11 @@ from featlab.methods.losses.target import (
     marginal_entropy,
     neighbour_agreement,
 )
-from featlab.model.networks import AdaptedModel
 from featlab.model.training import Terms
 from featlab.pairing.search import search
-from featlab.protocol.splits import Target
 
 WEAK_AFFINITY = 0.1
 """Of a neighbour that is not a mutual one, and of the neighbours of neighbours; a mutual neighbour's is 1."""
-
-_BLOCK = 1 << 22
-"""Similarities held at once."""
-
-
-@dataclass(frozen=True, eq=False)
-class Neighbourhood:
-    """Neighbours of b rows, and the neighbours' neighbours."""
-
-    near: Tensor  # (b, K) int64, row numbers, most similar first; never the row itself.
-    # (b, K, M) int64, the neighbours of each of ``near``. The row itself and duplicates may be among them.
-    expanded: Tensor
-    affinity: Tensor  # (b, K), 1 where the row is one of its neighbour's M neighbours, else `WEAK_AFFINITY`.
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,57 +49,41 @@ class NeighbourBank:
         and the first of several equal rows need not be the row itself.
         """
         rows = rows.to(self.directions.device)
-        found = []
-        for part in torch.split(rows, max(1, _BLOCK // len(self.directions))):
-            similarity = self.directions[part] @ self.directions.T
-            similarity.scatter_(1, part[:, None], -torch.inf)
-            found.append(similarity.topk(count, dim=1).indices)
-        return torch.cat(found)
+        similarity = self.directions[rows] @ self.directions.T
+        similarity.scatter_(1, rows[:, None], -torch.inf)
+        return similarity.topk(min(count, len(self.directions) - 1), dim=1).indices
 
-    def neighbourhood(self, rows: Tensor, neighbours: int, expanded: int) -> Neighbourhood:
-        """Return neighbours, their neighbours and affinities of (b,) rows."""
-        most = len(self.directions) - 1
-        near = self.nearest(rows, min(neighbours, most))
+    def around(self, rows: Tensor, neighbours: int, expanded: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (b, K) neighbours of (b,) rows, best first, (b, K, M) neighbours of these, and (b, K) affinities.
+
+        The row itself and duplicates may be among the neighbours' neighbours. The affinity is 1 where the row is one of
+        its neighbour's neighbours, else `WEAK_AFFINITY`.
+        """
+        near = self.nearest(rows, neighbours)
         # A row is a neighbour of many: each is searched for once.
         distinct, place = torch.unique(near, return_inverse=True)
-        beyond = self.nearest(distinct, min(expanded, most))[place]
+        beyond = self.nearest(distinct, expanded)[place]
         mutual = (beyond == rows.to(near.device)[:, None, None]).any(dim=2)
-        affinity = torch.where(mutual, 1.0, WEAK_AFFINITY).to(self.scores.dtype)
-        return Neighbourhood(near, beyond, affinity)
-
-
-class NeighbourMethod(SGDMethod):
-    """Base of the methods in which a row learns from other rows: from a single one nothing is learnt."""
-
-    def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
-        """Return C'(B'(f))."""
-        if len(target) > 1:
-            return super().adapt(bundle, target, seed=seed)
-        self.check(bundle, target)
-        model = make_student(bundle, self.config.trunk, seed).model(bundle)
-        return AdaptedModel(model, warnings=("one row has no neighbour: nothing was learnt",))
+        return near, beyond, torch.where(mutual, 1.0, WEAK_AFFINITY).to(self.scores.dtype)
 
 
 @dataclass(frozen=True)
 class NRCConfig(SGDConfig):
     """Neighbourhood reciprocity clustering. No row has more neighbours than there are others."""
 
+    weight_decay = 5e-4
+    decay = False
+    # K and M in the second half of the epochs.
+    late_neighbours = 5
+    late_expanded = 4
+
     epochs: int = option(40, search=(15, 40))
     lr: float = option(1e-3, search=(3e-4, 1e-3, 3e-3))
-    weight_decay: float = 5e-4
-    decay: bool = False
     neighbours: int = option(3, "K, neighbours of a row, in the first half of the epochs.", minimum=1, search=(2, 3))
     expanded: int = option(2, "M, neighbours of a neighbour, in the first half.", minimum=1)
-    late_neighbours: int = option(5, "K in the second half.", minimum=1)
-    late_expanded: int = option(4, "M in the second half.", minimum=1)
-
-    def sizes(self, epoch: int) -> tuple[int, int]:
-        """Return K and M in an epoch, counted from 0."""
-        late = 2 * epoch >= self.epochs
-        return (self.late_neighbours, self.late_expanded) if late else (self.neighbours, self.expanded)
 
 
-class NRC(NeighbourMethod):
+class NRC(SGDMethod):
     """Neighbourhood reciprocity clustering (Yang, van de Weijer, Herranz & Jui, NeurIPS 2021)."""
 
     name = "nrc"
@@ -127,28 +95,30 @@ class NRC(NeighbourMethod):
         "(trunk = adapter puts a residual MLP on features in its place), without image augmentation."
     )
     config_type = NRCConfig
-    rates = Rates(classifier=1.0)
+    rates = RATES | {"classifier": 1.0}
+    neighbours_teach = True
 
     def objective(self, student: Student, features: Tensor) -> TargetObjective:
         """Return the agreement with neighbours and with theirs, and the size of the neighbourhood by epoch."""
         with student.evaluating():
             z = student.bottleneck(features)
             bank = NeighbourBank.of(z, torch.softmax(student.head.classify(z), dim=1))
-        sizes = self.config.sizes(0)
+        config: NRCConfig = self.config
+        sizes = config.neighbours, config.expanded
 
         def grow(epoch: int) -> None:
             nonlocal sizes
-            sizes = self.config.sizes(epoch)
+            if 2 * epoch >= config.epochs:
+                sizes = config.late_neighbours, config.late_expanded
 
         def losses(rows: Tensor) -> Terms:
             z = student.bottleneck(features[rows])
             p = torch.softmax(student.head.classify(z), dim=1)
             bank.renew(rows, z, p)
-            around = bank.neighbourhood(rows, *sizes)
-            near, beyond = bank.scores[around.near], bank.scores[around.expanded.flatten(1)]
+            near, beyond, affinity = bank.around(rows, *sizes)
             return {
-                "neighbours": neighbour_agreement(p, near, around.affinity),
-                "expanded neighbours": neighbour_agreement(p, beyond, WEAK_AFFINITY),
+                "neighbours": neighbour_agreement(p, bank.scores[near], affinity),
+                "expanded neighbours": neighbour_agreement(p, bank.scores[beyond.flatten(1)], WEAK_AFFINITY),
                 "diversity": -marginal_entropy(p),
             }
 
@@ -213,15 +183,11 @@ class TPDSConfig(SGDConfig):
     """Target prediction distribution searching; the rest in `SGDConfig`."""
 
     diversity: float = option(
-        1.0,
-        "Weight of the entropy of the mean prediction, which is made large: 1 for Office and DomainNet, "
-        "0.5 for Office-Home, 0 for VisDA.",
-        minimum=0,
-        search=(0.0, 0.5, 1.0),
+        1.0, "Weight of the entropy of the mean prediction, made large.", minimum=0, search=(0.0, 0.5, 1.0)
     )
 
 
-class TPDS(NeighbourMethod):
+class TPDS(SGDMethod):
     """Target prediction distribution searching (Tang et al., IJCV 2023)."""
 
     name = "tpds"
@@ -234,7 +200,8 @@ class TPDS(NeighbourMethod):
         "the adapter. No image augmentation."
     )
     config_type = TPDSConfig
-    rates = Rates(classifier=0.1)
+    rates = RATES | {"classifier": 0.1}
+    neighbours_teach = True
 
     def objective(self, student: Student, features: Tensor) -> TargetObjective:
         """Return the information that rows share with the ends of their walks, which are renewed every epoch."""

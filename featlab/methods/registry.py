@@ -64,9 +64,9 @@ _BUILT_IN = {
     ),
     "clup-swav": _sfda("clup:CluPSwAV", "CluP, SwAV (Conti et al., 2022)", updates=PARTS),
     "clup-deepcluster": _sfda("clup:CluPDeepCluster", "CluP, DeepClusterV2 (Conti et al., 2022)", updates=PARTS),
-    "sfit": _images("sfit:SFIT", "SFIT (Hou & Zheng, 2021b)", updates=_T),
-    "sfit-T": _images("sfit:RetrainedSFIT", "SFIT, retrained T", updates=_B),
-    "sfda-it": _images("sfda_it:SFDAIT", "SFDA-IT (Hou & Zheng, 2021a)", needs_extras=True, updates=_T),
+    "sfit": _images("translation:SFIT", "SFIT (Hou & Zheng, 2021b)", updates=_T),
+    "sfit-T": _images("translation:RetrainedSFIT", "SFIT, retrained T", updates=_B),
+    "sfda-it": _images("translation:SFDAIT", "SFDA-IT (Hou & Zheng, 2021a)", needs_extras=True, updates=_T),
     "pft-poster": _pft("pft.poster:PosterPFT", "SFDA-PFT (poster)", needs_extras=True, reads=PAIR_KEYS),
     "pft-linear": _pft("pft.method:LinearPFT", "SFDA-PFT, linear part", needs_style_bank=True),
     "pft-mlp": _pft("pft.method:MLPPFT", "SFDA-PFT, MLP part", needs_style_bank=True),
@@ -80,7 +80,7 @@ _BUILT_IN = {
     "cada": _uda("adversarial:CADA", "CADA (Long et al., 2018)", supports_single_class=False),
     "safn": _uda("moment_matching:SAFN", "SAFN (Xu et al., 2019)", supports_single_class=False),
     "swd": _uda("adversarial:SWD", "SWD (Lee et al., 2019)", supports_single_class=False),
-    "agra": _uda("agra:AGRA", "AGRA (Chen et al., 2021)", supports_single_class=False),
+    "agra": _uda("adversarial:AGRA", "AGRA (Chen et al., 2021)", supports_single_class=False),
     "oracle": Facts("baselines:Oracle", "Supervised fine-tuning", "Oracle", needs_labels=True, updates=PARTS),
 }
 METHODS: Registry[type[Method]] = Registry(

@@ -18,7 +18,7 @@ from featlab.methods.fit import Student, bn_option, make_student
 from featlab.methods.losses.domains import contrastive_discrepancy
 from featlab.methods.losses.self_supervision import spherical_kmeans
 from featlab.model.networks import AdaptedModel
-from featlab.model.training import Fit, History, Phase, Terms, train
+from featlab.model.training import History, Phase, Terms, train
 from featlab.protocol.splits import Target
 
 SHIFT = 1e-3
@@ -32,6 +32,9 @@ class SFDADEConfig(Options):
     """Distribution estimation: loops of clustering, each followed by steps of SGD with momentum; the last iterate."""
 
     removed = {"covariance": "surrogate rows have the diagonal one of the target's rows of their class"}  # noqa: RUF012
+    momentum = 0.9
+    weight_decay = 5e-4
+    norm_rate = 10.0  # Of B's BatchNorm, as a multiple of ``lr``.
 
     epochs: int = option(10, "Loops; 0 leaves the source model as it is.", minimum=0)
     steps: int = option(50, "Steps in a loop.", minimum=1)
@@ -42,9 +45,6 @@ class SFDADEConfig(Options):
         minimum=0,
         search=(1e-4, 1e-3, 1e-2),
     )
-    norm_rate: float = option(10.0, "Learning rate of B's BatchNorm, as a multiple of `lr`.", minimum=0)
-    momentum: float = option(0.9, "Of SGD.", minimum=0, maximum=1)
-    weight_decay: float = option(5e-4, "L2 penalty, inside the gradient.", minimum=0)
     threshold: float = option(
         0.5,
         "Rows further from their cluster's centre are left out; a cosine distance ½(1 − cos), from 0 to 1.",
@@ -55,11 +55,6 @@ class SFDADEConfig(Options):
     least: int = option(5, "Classes with fewer rows are left out.", minimum=1)
     spread: float = option(1.0, "Standard deviation of surrogate rows in units of the target's.", minimum=0)
     bn_mode: str = bn_option("in the steps")
-
-
-def inverse_decay(step: int) -> float:
-    """Return the factor of the first learning rate at a step, (1 + 5e-4 t)^−2.25."""
-    return float((1.0 + 5e-4 * step) ** -2.25)
 
 
 def classes_of_clusters(values: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,53 +119,48 @@ class SFDADE(Method):
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B'(f))."""
         self.check(bundle, target)
-        student = make_student(bundle, "none", seed)
-        fit = _fit(student, ordered_features(bundle, target), self.config, seed)
-        return AdaptedModel(student.model(bundle), **fit.summary())
+        config: SFDADEConfig = self.config
+        student, features = make_student(bundle, "none", seed), ordered_features(bundle, target)
+        anchors = student.head.classifier.weight.detach()
+        advice = f"lower {config.key('lr')} ({config.lr})"
+        groups = [
+            {"params": list(student.head.linear.parameters()), "lr": config.lr},
+            {"params": list(student.head.norm.parameters()), "lr": config.norm_rate * config.lr},
+        ]
+        optimiser = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+        random = torch_generator(seed, "surrogates")
+        history: History = []
+        warnings: list[str] = []
 
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for _ in range(config.epochs):
+                with student.evaluating():
+                    values = student.bottleneck(features)
+                if not bool(torch.isfinite(values).all()):
+                    raise InputError(f"adaptation diverged at step {len(history)}; {advice}")
+                surrogates = estimate_surrogates(values, anchors, config.threshold, config.least)
+                kept = len(surrogates.classes)
+                count = min(config.rows, int(surrogates.member.sum(dim=1).min())) if kept else 0
+                if kept * count < (2 if config.bn_mode == "train" else 1):
+                    least = f"{config.key('least')} = {config.least}"
+                    warnings.append(
+                        f"too few rows near the centre of a class ({least}): stopped after {len(history)} steps"
+                    )
+                    return
+                student.set_mode(config.bn_mode)
+                for _ in range(config.steps):
+                    rows = torch.multinomial(surrogates.member.cpu(), count, generator=random)
+                    yield surrogates.draw(count, config.spread, random), features[rows.flatten()]
 
-def _fit(student: Student, features: Tensor, config: SFDADEConfig, seed: int) -> Fit:
-    """Train B in loops: estimate the surrogates, then take steps on class-balanced batches; both in place."""
-    anchors = student.head.classifier.weight.detach()
-    advice = f"lower {config.key('lr')} ({config.lr})"
-    groups = [
-        {"params": list(student.head.linear.parameters()), "lr": config.lr},
-        {"params": list(student.head.norm.parameters()), "lr": config.norm_rate * config.lr},
-    ]
-    optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    random = torch_generator(seed, "surrogates")
-    history: History = []
-    warnings: list[str] = []
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for _ in range(config.epochs):
-            with student.evaluating():
-                values = student.bottleneck(features)
-            if not bool(torch.isfinite(values).all()):
-                raise InputError(f"adaptation diverged at step {len(history)}; {advice}")
-            surrogates = estimate_surrogates(values, anchors, config.threshold, config.least)
-            kept = len(surrogates.classes)
-            count = min(config.rows, int(surrogates.member.sum(dim=1).min())) if kept else 0
-            if kept * count < (2 if config.bn_mode == "train" else 1):
-                warnings.append(
-                    f"too few rows near the centre of a class ({config.key('least')} = {config.least}): stopped after "
-                    f"{len(history)} steps"
-                )
-                return
-            student.set_mode(config.bn_mode)
-            for _ in range(config.steps):
-                rows = torch.multinomial(surrogates.member.cpu(), count, generator=random)
-                yield surrogates.draw(count, config.spread, random), features[rows.flatten()]
-
-    fit = train(
-        [Phase(optimiser, lambda batch: discrepancy_terms(student, *batch))],
-        batches(),
-        advice=advice,
-        rate=inverse_decay,
-        history=history,
-    )
-    student.set_mode("eval")
-    return replace(fit, warnings=tuple(warnings))
+        fit = train(
+            [Phase(optimiser, lambda batch: discrepancy_terms(student, *batch))],
+            batches(),
+            advice=advice,
+            rate=lambda step: float((1.0 + 5e-4 * step) ** -2.25),
+            history=history,
+        )
+        student.set_mode("eval")
+        return AdaptedModel(student.model(bundle), **replace(fit, warnings=tuple(warnings)).summary())
 
 
 def discrepancy_terms(student: Student, drawn: Tensor, features: Tensor) -> Terms:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from featlab.config.options import option
 from featlab.methods.fit import SGDConfig, SGDMethod, Student, TargetObjective
-from featlab.methods.losses.target import centre_labels, marginal_entropy, mean_entropy
+from featlab.methods.losses.target import centre_labels, information_terms
 from featlab.model.training import Terms
 
 
@@ -21,16 +21,6 @@ class ShotIMConfig(SGDConfig):
     diversity: float = option(
         1.0, "Weight of the entropy of the mean prediction, made large; 0, as published, where classes lack.", minimum=0
     )
-
-
-def information_terms(logits: Tensor, diversity: float) -> dict[str, Tensor]:
-    """Return the two terms of information maximisation of (b, K) logits (Liang et al. 2020, equations 3 and 4).
-
-    Only predictions that are sure and balanced over the classes reach the minimum, −log K. Where all are sure of one
-    class, they score 0, like predictions that know nothing.
-    """
-    p = torch.softmax(logits, dim=1)
-    return {"entropy": mean_entropy(p), "diversity": -diversity * marginal_entropy(p)}
 
 
 class ShotIM(SGDMethod):

@@ -13,9 +13,8 @@ from featlab.compute import torch_generator
 from featlab.config.options import option
 from featlab.methods.base import SourceFeatures
 from featlab.methods.fit import Student
-from featlab.methods.joint import JointBatch, JointConfig, JointMethod, JointObjective, new_part
+from featlab.methods.joint import CombinedHead, JointBatch, JointConfig, JointMethod, JointObjective, new_part
 from featlab.methods.losses.domains import drop
-from featlab.model.networks import SourceHead
 from featlab.model.training import Terms
 
 
@@ -39,34 +38,15 @@ class Channel(nn.Module):
         return changed
 
 
-class FusedHead(nn.Module):
-    """B, the two channels on its output, and C on the mean of both."""
-
-    def __init__(self, head: SourceHead, common: Channel, distinct: Channel) -> None:
-        super().__init__()
-        self.head = head
-        self.common = common
-        self.distinct = distinct
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (n, K) logits of (n, D) features."""
-        z = self.head.bottleneck(features)
-        return self.head.classify(0.5 * self.common(z) + 0.5 * self.distinct(z))
-
-
 @dataclass(frozen=True)
 class ICIDConfig(JointConfig):
     """Fusion of two channels."""
 
+    removed = {"distinction": "both channels' own tasks weigh alike; see pairs"}  # noqa: RUF012
+    dropout = 0.6  # Of what the classifiers are given in training.
+
     pairs: float = option(
-        1.0,
-        "Weight of telling whether two rows are of one class, from the intra-category channel.",
-        minimum=0,
-        search=(0.1, 1.0),
-    )
-    distinction: float = option(1.0, "Weight of the inter-category channel's own classification.", minimum=0)
-    dropout: float = option(
-        0.6, "Of what the classifiers are given in training.", minimum=0, maximum=1, search=(0.0, 0.6)
+        1.0, "Weight of telling, by the intra-category channel, pairs of one class.", minimum=0, search=(0.1, 1.0)
     )
 
 
@@ -92,22 +72,25 @@ class ICID(JointMethod):
         own_classifier = copy.deepcopy(student.head.classifier)
         random = torch_generator(seed, "dropout")
 
+        def predict(z: Tensor) -> Tensor:
+            return student.head.classify(0.5 * common(z) + 0.5 * distinct(z))
+
         def losses(batch: JointBatch) -> Terms:
             z = student.bottleneck(batch.source)
             ours, theirs = common(z), distinct(z)
             fused = drop(0.5 * ours + 0.5 * theirs, config.dropout, random)
             differences = drop((ours - ours.roll(-1, dims=0)).abs(), config.dropout, random)
             pairs = F.binary_cross_entropy_with_logits(judge(differences).squeeze(1), pair_labels(batch.labels))
-            distinction = F.cross_entropy(own_classifier(drop(theirs, config.dropout, random)), batch.labels)
+            alone = own_classifier(drop(theirs, config.dropout, random))
             return {
                 "classification": F.cross_entropy(student.head.classify(fused), batch.labels),
                 "pairs": config.pairs * pairs,
-                "distinction": config.distinction * distinction,
+                "distinction": F.cross_entropy(alone, batch.labels),
             }
 
         new = [*common.parameters(), *distinct.parameters(), *judge.parameters()]
-        copies = list(own_classifier.parameters())
-        return JointObjective(losses, copies, new, head=lambda: FusedHead(student.head, common, distinct))
+        head = CombinedHead(student.head, predict, common=common, distinct=distinct)
+        return JointObjective(losses, list(own_classifier.parameters()), new, head=head)
 
 
 def locality_loss(z: Tensor, labels: Tensor, neighbours: int) -> Tensor:

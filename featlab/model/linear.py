@@ -26,10 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from featlab.compute import blank, torch_generator
+from featlab.compute import torch_generator
 from featlab.config.sections import PretrainConfig
 from featlab.errors import InputError
-from featlab.model.networks import SourceHead, Translator, head_map
+from featlab.model.networks import SourceHead, Translator, head_map, translator_from_state
 from featlab.model.style_bank import CarriedShare, SourceRows
 from featlab.model.training import History
 
@@ -176,16 +176,15 @@ def linear_translator(head: SourceHead, weight: Tensor, bias: Tensor) -> Transla
     change, constant = change - change.mean(dim=1, keepdim=True), constant - constant.mean()
     told_apart = source_weight - source_weight.mean(dim=1, keepdim=True)
     undo = torch.linalg.pinv(told_apart, rtol=RANK_TOLERANCE)
-    dim, classes = weight.shape
-    translator = blank(lambda: Translator(dim, 2 * classes))
+    zero = torch.zeros(len(weight))
     state = {
+        "offset": zero,
         "first.weight": torch.cat([change.T, -change.T]),
         "first.bias": torch.cat([constant, -constant]),
         "last.weight": torch.cat([undo.T, -undo.T], dim=1),
+        "last.bias": zero,
     }
-    for name, values in state.items():
-        translator.get_parameter(name).data.copy_(values)
-    return translator.eval().requires_grad_(False)
+    return translator_from_state(state)
 
 
 def person_folds(people: int, seed: int) -> list[Tensor]:

@@ -6,7 +6,7 @@ Shapes: an embedding f is (n, D0) float32; the projection gives features (n, D);
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from featlab.cache.table import LARGEST, usable
 from featlab.compute import blank
 from featlab.errors import InputError
 
-_ROWS = 65536  # of a table that are projected at once
+_ROWS = 65536  # of a table that are computed at once
 
 
 class Projection(nn.Module):
@@ -126,34 +126,13 @@ class Translator(nn.Module):
         other._parameters = self._parameters | {"offset": nn.Parameter(offset, requires_grad=False)}
         return other
 
-    @classmethod
-    def mean(cls, parts: Sequence[tuple[Translator, float]]) -> Translator:
-        """Return the mean of residual translators of zero offset, each with a weight, as one that holds their units."""
-        dim = len(parts[0][0].offset)
-        joined = blank(lambda: cls(dim, sum(part.first.out_features for part, _ in parts)))
-        state = {
-            "offset": torch.zeros(dim),
-            "first.weight": torch.cat([part.first.weight for part, _ in parts]),
-            "first.bias": torch.cat([part.first.bias for part, _ in parts]),
-            "last.weight": torch.cat([weight * part.last.weight for part, weight in parts], dim=1),
-            "last.bias": torch.stack([weight * part.last.bias for part, weight in parts]).sum(dim=0),
-        }
-        joined.load_state_dict(state)
-        return joined.eval().requires_grad_(False)
 
-    def part(self, units: slice, weight: float, *, bias: bool) -> Translator:
-        """Return the translator of some hidden units, which `mean` has given a weight; ``bias`` goes along if asked."""
-        width = len(range(*units.indices(self.first.out_features)))
-        part = blank(lambda: Translator(len(self.offset), width))
-        state = {
-            "offset": self.offset,
-            "first.weight": self.first.weight[units],
-            "first.bias": self.first.bias[units],
-            "last.weight": self.last.weight[:, units] / weight,
-            "last.bias": self.last.bias / weight if bias else torch.zeros_like(self.last.bias),
-        }
-        part.load_state_dict(state)
-        return part.eval().requires_grad_(False)
+def translator_from_state(state: Mapping[str, Tensor], *, residual: bool = True) -> Translator:
+    """Build T from its state dict, likewise."""
+    hidden, dim = state["first.weight"].shape
+    translator = blank(lambda: Translator(dim, hidden, residual=residual))
+    translator.load_state_dict(dict(state))
+    return translator.eval().requires_grad_(False)
 
 
 class PersonalModel(nn.Module):
@@ -194,13 +173,13 @@ def as_tensor(values: NDArray[np.float32], device: str | torch.device = "cpu") -
 class Affine(nn.Module):
     """A fixed affine map of features, f ↦ f A + b; what the light baselines put in the translator's place."""
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
-
-    weight: Tensor
-    bias: Tensor
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (n, D) mapped features."""
@@ -280,11 +259,10 @@ class AdaptedModel:
     warnings: tuple[str, ...] = ()  # What the user should know, one line each.
     report: ClipReport | None = None  # What the method says of this clip, where it can tell.
 
-    def predict_proba(self, embeddings: NDArray[np.float32], *, block: int = 65536) -> NDArray[np.float32]:
+    def predict_proba(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (n, K) float32 class probabilities of (n, D0) embeddings, computed block by block.
 
-        Raises:
-            InputError: A wrong width, or values that are not finite or above 1e15.
+        A wrong width, and values that are not finite or above 1e15, are an InputError.
         """
         width = len(self.model.projection.mean)
         if embeddings.ndim != 2 or embeddings.shape[1] != width:
@@ -294,8 +272,8 @@ class AdaptedModel:
         device = self.model.projection.mean.device
         with torch.no_grad():
             parts = [
-                torch.softmax(self.model(as_tensor(embeddings[start : start + block], device)), dim=1).cpu().numpy()
-                for start in range(0, max(1, len(embeddings)), block)
+                torch.softmax(self.model(as_tensor(embeddings[start : start + _ROWS], device)), dim=1).cpu().numpy()
+                for start in range(0, max(1, len(embeddings)), _ROWS)
             ]
         return np.concatenate(parts)
 

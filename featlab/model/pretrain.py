@@ -32,7 +32,7 @@ from featlab.model.losses import (
     statistics_along,
     style_loss,
 )
-from featlab.model.networks import SourceHead, Translator
+from featlab.model.networks import SourceHead, Translator, translator_from_state
 from featlab.model.style_bank import SourceRows, StyleBank
 from featlab.model.training import (
     Adam,
@@ -68,9 +68,7 @@ def pretrain_translators(
     if not config.epochs:
         dim = sources[0].features.shape[1]
         return [new_translator(dim, config, seed).eval().requires_grad_(False) for _ in sources], []
-    linear: list[Translator] = []
-    mlp: list[Translator] = []
-    history: History = []
+    linear, mlp, history = list[Translator](), list[Translator](), History()
     if config.form != "mlp":
         for source, head in zip(sources, heads, strict=True):
             translator, losses = fit_linear_translator(source, head, config, share=share, seed=seed)
@@ -79,11 +77,10 @@ def pretrain_translators(
         if on_epoch is not None:
             on_epoch(1, 1, history[-1]["loss"])
     if config.paired:
-        mlp, history = fit_mlp_translators(sources, heads, config, share=share, seed=seed, on_epoch=on_epoch)
+        mlp, history = _fit_mlps(sources, heads, config, share, seed, on_epoch)
     if not linear or not mlp:
         return linear or mlp, history
-    weight = config.balance
-    return [Translator.mean([(one, 1 - weight), (two, weight)]) for one, two in zip(linear, mlp, strict=True)], history
+    return [joined(*parts, config.balance) for parts in zip(linear, mlp, strict=True)], history
 
 
 def part_of(translator: Translator, part: str, config: PretrainConfig, classes: int) -> Translator:
@@ -101,22 +98,37 @@ def part_of(translator: Translator, part: str, config: PretrainConfig, classes: 
             f"pretrain with pretrain.form = joint or {part}"
         )
     units = slice(2 * classes) if part == "linear" else slice(2 * classes, None)
-    return translator.part(units, weight, bias=part == "mlp")
+    state = {
+        "offset": translator.offset,
+        "first.weight": translator.first.weight[units],
+        "first.bias": translator.first.bias[units],
+        "last.weight": translator.last.weight[:, units] / weight,
+        "last.bias": translator.last.bias * (part == "mlp") / weight,
+    }
+    return translator_from_state(state)
+
+
+def joined(linear: Translator, mlp: Translator, balance: float) -> Translator:
+    """Return the mean of both parts of T, ``balance`` the weight of the MLP, as one that holds the units of both."""
+    parts = ((linear, 1 - balance), (mlp, balance))
+    state = {
+        "offset": torch.zeros_like(linear.offset),
+        "first.weight": torch.cat([part.first.weight for part, _ in parts]),
+        "first.bias": torch.cat([part.first.bias for part, _ in parts]),
+        "last.weight": torch.cat([weight * part.last.weight for part, weight in parts], dim=1),
+        "last.bias": torch.stack([weight * part.last.bias for part, weight in parts]).sum(dim=0),
+    }
+    return translator_from_state(state)
 
 
 def weighed(translator: Translator, balance: float, config: PretrainConfig, classes: int) -> Translator:
     """Return a joint T with another weight of its MLP part."""
     linear, mlp = (part_of(translator, part, config, classes) for part in ("linear", "mlp"))
-    return Translator.mean([(linear, 1 - balance), (mlp, balance)])
+    return joined(linear, mlp, balance)
 
 
-def make_style_bank(
-    source: SourceRows, translator: Translator, head: SourceHead, share: float = 1.0, *, least_rows: int | None = None
-) -> StyleBank:
-    """Return the style bank of a pretrained T: source people translated with the share of their own offset.
-
-    Single people with ``least_rows`` neutral rows or more are kept too; ``None`` keeps nobody.
-    """
+def make_style_bank(source: SourceRows, translator: Translator, head: SourceHead, share: float = 1.0) -> StyleBank:
+    """Return the style bank of a pretrained T: source people translated with the share of their own offset."""
     if not source.subjects:
         raise InputError(
             "no source subject has neutral rows: there is no style to bank; set pretrain.style_bank = none"
@@ -127,34 +139,22 @@ def make_style_bank(
         features = source.features[neutral]
         translated = translator(features + share * (source.centre - means)[group])
         layers = {"features": features, "embedding": translated, "bottleneck": head.bottleneck(translated)}
-        statistics = {name: group_statistics(values, group, len(means)) for name, values in layers.items()}
-    people = None
-    if least_rows is not None:
-        people = statistics["features"][0][torch.bincount(group) >= least_rows]
-        if not len(people):
-            raise InputError(
-                f"no source person has {least_rows} neutral rows (pretrain.bank_rows), so pretrain.style_bank = people "
-                "would hold nobody; set it to centre"
-            )
-        # Their names are sorted: another order keeps the places from telling them.
-        people = people[people[:, 0].argsort()]
-    centres = {name: (mean.mean(dim=0), std.mean(dim=0)) for name, (mean, std) in statistics.items()}
-    return StyleBank(centres, len(means), people)
+    centres = {}
+    for name, values in layers.items():
+        mean, std = group_statistics(values, group, len(means))
+        centres[name] = mean.mean(dim=0), std.mean(dim=0)
+    return StyleBank(centres, len(means))
 
 
-def fit_mlp_translators(
+def _fit_mlps(
     sources: Sequence[SourceRows],
     heads: Sequence[SourceHead],
     config: PretrainConfig,
-    *,
-    share: float = 1.0,
+    share: float,
     seed: int,
-    on_epoch: OnEpoch | None = None,
+    on_epoch: OnEpoch | None,
 ) -> tuple[list[Translator], History]:
-    """Train residual Ts of one hidden layer: Adam, one learning-rate cycle, weights averaged over the second half.
-
-    As `pretrain_translators`; the losses are the mean terms of every epoch of the first T, summed over all.
-    """
+    """Train the MLP part of each T: Adam, one learning-rate cycle, weights averaged over the second half."""
     pairs = [episodic_pairs(source) for source in sources]
     translators = [new_translator(source.features.shape[1], config, seed) for source in sources]
     stack, frozen = Translators(translators), Heads(heads)
@@ -167,7 +167,7 @@ def fit_mlp_translators(
     epochs: History = []
     means = [torch.zeros_like(tensor) for tensor in trained]
     models = [
-        _steps(source, head, own, batch, config, share=share, random=torch_generator(seed, "mlp"))
+        _steps(source, head, own, batch, config, share, torch_generator(seed, "mlp"))
         for source, head, own in zip(sources, heads, pairs, strict=True)
     ]
 
@@ -223,7 +223,6 @@ def _steps(
     pairs: Tensor,
     batch: int,
     config: PretrainConfig,
-    *,
     share: float,
     random: torch.Generator,
 ) -> Iterator[tuple[Tensor, ...]]:

@@ -66,16 +66,10 @@ class StyleBank:
     # of that).
     layers: Mapping[str, tuple[Tensor, Tensor]]
     size: int  # S, how many people that is.
-    # (P, D) float32, means of single people at ``features``, in no order that tells who is who; ``None`` by default,
-    # see ``pretrain.style_bank``.
-    people: Tensor | None = None
 
     def sentence(self) -> str:
         """Return what it holds, for people."""
-        single = (
-            "" if self.people is None else f", and means of {len(self.people)} of them who have enough neutral rows"
-        )
-        return f"a mean and a standard deviation over {self.size} people{single}"
+        return f"a mean and a standard deviation over {self.size} people"
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,9 +214,8 @@ def membership_test(
     """Attack what a bundle with such a style bank and a head trained like that would hold.
 
     Returned are ``people``, how many were dealt, and the area under the curve of each attack: ``centre`` (inner product
-    of a person's neutral mean and the bank's centre, both from the others' mean), ``head`` (the loss of the person's
-    rows) and ``single`` (distance to the nearest of the bank's people). Nothing with fewer than `LEAST_PEOPLE` people
-    who have neutral rows in both halves.
+    of a person's neutral mean and the bank's centre, both from the others' mean) and ``head`` (the loss of the person's
+    rows). Nothing with fewer than `LEAST_PEOPLE` people who have neutral rows in both halves.
     """
     if len(source.subjects) < LEAST_PEOPLE:
         return {}
@@ -237,15 +230,13 @@ def membership_test(
     dealt = torch.nonzero(torch.isfinite(known[:, 0] + held[:, 0])).squeeze(1)
     if len(dealt) < LEAST_PEOPLE:
         return {}
-    random, found = torch_generator(seed, "membership"), dict[str, list[float]](centre=[], head=[], single=[])
+    random, found = torch_generator(seed, "membership"), dict[str, list[float]](centre=[], head=[])
     for split in range(SPLITS):
         inside, outside, others = dealt[torch.randperm(len(dealt), generator=random)].tensor_split(3)
         scores: dict[str, Tensor] = {}
         if bank is not None:
             base = held[others].mean(dim=0)
             scores["centre"] = (held - base) @ (known[inside].mean(dim=0) - base)
-        if bank is not None and bank.people is not None and split < HEADS:
-            scores["single"] = -torch.cdist(held, known[inside]).min(dim=1).values
         seen = torch.isin(person, inside) & ~other
         if config.classifier == "trained" and split < HEADS and len(torch.unique(labels[seen])) > 1:
             codes = labels[seen].numpy().astype(np.int16)
@@ -262,7 +253,7 @@ def membership_sentence(found: Mapping[str, float]) -> str:
     """Return what `membership_test` found, for people."""
     if not found:
         return "not measured: too few people, or nobody was held out (pretrain.validation)"
-    names = {"centre": "the style bank's centre", "head": "the source model", "single": "the bank's single people"}
+    names = {"centre": "the style bank's centre", "head": "the source model"}
     areas = ", ".join(f"{found[name]:.2f} from {words}" for name, words in names.items() if name in found)
     return f"{areas} (0.5 is a guess, 1 a certainty; a third of {found['people']:.0f} people in)"
 

@@ -1,6 +1,6 @@
 """Exact nearest neighbours: faiss proposes, float64 decides, and a bound proves that nothing better was left out.
 
-Each kind of score (cosine, distance, face shape) comes with float32 vectors whose inner product bounds it from above.
+Each kind of score (cosine, face shape) comes with float32 vectors whose inner product bounds it from above.
 faiss (Johnson, Douze & Jégou 2021) finds the base rows with the largest inner products; they are scored again in
 float64. Where the k-th of them is better than the bound allows for any row that was not proposed, the answer is proven.
 The other query rows, and all of them where faiss can't be used, are searched in full. So the answer is the same on
@@ -22,12 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import ConfigError, InputError, closest
-
-BACKENDS = ("auto", "faiss", "numpy")
+from featlab.errors import InputError
 
 TIE = 1e-13
-"""Scores nearer than this, relative to their scale, tie; float64 sums of equal rows may differ so."""
+"""Scores nearer than this tie; float64 sums of equal rows may differ so."""
 _PROPOSED = 32  # base rows that are proposed beyond k
 _BLOCK_ROWS = 1024  # queries a block: enough for a matrix product to run at full speed
 _BYTES = 64 << 20  # for one tile of vectors; results don't depend on it
@@ -57,8 +55,9 @@ class Neighbours(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """How well n queries match m base rows; a higher score is better."""
+    """How well n queries match m base rows; a higher score is better, and none is above 1."""
 
+    queries: int  # n.
     base: int  # m.
     width: int  # d, the length of a vector.
     left: Callable[[Rows], NDArray[np.float32]]  # query rows (r,) -> float32 (r, d) vectors.
@@ -69,8 +68,7 @@ class Space:
     quick: Callable[[slice], Callable[[Rows], NDArray[np.float32]]]
     # ((p,) query rows, (p,) base rows) -> float64 (p,) scores of those pairs.
     exact: Callable[[Rows, Rows], NDArray[np.float64]]
-    scale: NDArray[np.float64]  # float64 (n,), the size of the largest score that each query can have.
-    error: float  # How far `quick` may be from `exact`, relative to `scale`.
+    error: float  # How far `quick` may be from `exact`.
 
     def tiles(self, rows: int, each: int = 1) -> Iterator[slice]:
         """Yield slices of so many rows, each of as many as fit into a tile with ``each`` vectors a row."""
@@ -86,30 +84,20 @@ def product_error(length: int) -> float:
     return 16.0 * float(np.sqrt(length)) * 2.0**-24
 
 
-def nearest(space: Space, k: int, *, skip: Rows | None = None, backend: str = "auto") -> Neighbours:
-    """Find each query's k best base rows, exactly.
+def nearest(space: Space, k: int, ranges: Rows) -> Neighbours:
+    """Find each query's k best base rows, exactly; a k that is not between 1 and m is an InputError.
 
-    Args:
-        space: The n queries and m base rows.
-        k: Neighbours a query, 1 to m.
-        skip: (n, 2), a range [start, stop) of base rows that each query may not have. Fast when queries with the same
-            range follow one another and ranges ascend (rows sorted by subject); correct in any order.
-        backend: As in `load_faiss`.
-
-    Raises:
-        InputError: k is not between 1 and m.
-        ConfigError: An unknown backend, or faiss asked for by name and not to be had.
+    ``ranges`` are (n, 2), a range [start, stop) of base rows that each query may not have. It is fast when queries with
+    the same range follow one another and ranges ascend (rows sorted by subject), and correct in any order.
     """
-    n = len(space.scale)
     if not 1 <= k <= space.base:
         raise InputError(f"can't find {k} neighbours a row among {space.base} rows; ask for 1 to {space.base}")
-    faiss = load_faiss(backend)
-    ranges = np.zeros((n, 2), dtype=np.intp) if skip is None else skip
-    found = Neighbours.none(n, k)
-    unproven = np.arange(n)
+    faiss = load_faiss()
+    found = Neighbours.none(space.queries, k)
+    unproven = np.arange(space.queries)
     if faiss is not None:
         with one_thread(faiss):
-            parts = [_unproven(faiss, space, found, unproven[slab], ranges) for slab in space.tiles(n)]
+            parts = [_unproven(faiss, space, found, unproven[slab], ranges) for slab in space.tiles(space.queries)]
         unproven = np.concatenate([unproven[:0], *parts])
     search_in_full(space, found, unproven, ranges)
     return found._replace(searched_in_full=len(unproven))
@@ -120,19 +108,18 @@ def _unproven(faiss: Any, space: Space, found: Neighbours, rows: Rows, ranges: R
     columns, inner = _proposals(faiss, space, rows, ranges[rows], found.rows.shape[1] + _PROPOSED)
     keep_likely(found, space, rows, columns, inner)
     left_out = inner.min(axis=1)
-    near = found.score[rows, -1] <= space.limit(rows, left_out) + 2 * TIE * space.scale[rows]
+    near = found.score[rows, -1] <= space.limit(rows, left_out) + 2 * TIE
     return np.asarray(rows[near & (left_out > -np.inf)])
 
 
 def keep_likely(found: Neighbours, space: Space, rows: Rows, columns: Rows, inner: NDArray[np.float32]) -> None:
     """Put the best of (r, c) base rows, k at least, into `found`; inner products (-inf: none) tell which to score."""
     k = found.rows.shape[1]
-    tie = 2 * TIE * space.scale[rows]
     largest = np.zeros(inner.shape, dtype=np.bool_)
     np.put_along_axis(largest, np.argpartition(-inner, k - 1, axis=1)[:, :k], True, axis=1)
     for wanted in (largest, ~largest):
         # First the k with the largest bounds, then whatever may be better than the k-th of them.
-        wanted &= space.limit(rows[:, None], inner) >= (found.score[rows, -1] - tie)[:, None]
+        wanted &= space.limit(rows[:, None], inner) >= found.score[rows, -1, None] - 2 * TIE
         query, place = np.nonzero(wanted & (inner > -np.inf))
         _keep_best(found, space, rows[query], columns[query, place])
 
@@ -192,7 +179,7 @@ def search_in_full(space: Space, found: Neighbours, rows: Rows, ranges: Rows) ->
             if k <= width:
                 kth = np.maximum(kth, np.partition(scores, width - k, axis=1)[:, -k])
             # What rounding could have kept from the k best.
-            near = scores >= (kth - 2.0 * space.error * space.scale[part])[:, None]
+            near = scores >= (kth - 2.0 * space.error)[:, None]
             query, column = np.nonzero(near & (scores > -np.inf))
             _keep_best(found, space, part[query], column + tile.start)
 
@@ -214,7 +201,7 @@ def _keep_best(found: Neighbours, space: Space, rows: Rows, columns: Rows) -> No
     rows = np.concatenate([rows, np.repeat(touched, k)[kept.ravel()]])
     columns = np.concatenate([columns, found.rows[touched][kept]])
     exact = np.concatenate([exact, found.score[touched][kept]])
-    grade = np.rint(exact / (space.scale[rows] * TIE))
+    grade = np.rint(exact / TIE)
     order = np.lexsort((columns, -grade, rows))
     rows, columns, exact = rows[order], columns[order], exact[order]
     rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
@@ -223,25 +210,14 @@ def _keep_best(found: Neighbours, space: Space, rows: Rows, columns: Rows) -> No
     found.rows[rows[best], rank[best]] = columns[best]
 
 
-def load_faiss(backend: str) -> Any:
-    """Return the faiss module, or None for the numpy path.
-
-    Args:
-        backend: "faiss", "numpy", or "auto": faiss if it can be imported and FEATLAB_NO_FAISS is not set to 1.
-
-    Raises:
-        ConfigError: Another backend, or faiss asked for by name and not to be had.
-    """
-    if backend not in BACKENDS:
-        raise ConfigError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}{closest(backend, BACKENDS)}")
-    if backend == "numpy" or (backend == "auto" and os.environ.get("FEATLAB_NO_FAISS") == "1"):
+def load_faiss() -> Any:
+    """Return the faiss module; ``None`` where it can't be imported, or where FEATLAB_NO_FAISS is 1."""
+    if os.environ.get("FEATLAB_NO_FAISS") == "1":
         return None
     try:
         import faiss
-    except ImportError as error:
-        if backend == "auto":
-            return None
-        raise ConfigError(f"faiss can't be imported ({error}); install faiss-cpu or use backend 'numpy'") from error
+    except ImportError:
+        return None
     return faiss
 
 

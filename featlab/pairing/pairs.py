@@ -27,9 +27,6 @@ from featlab.pairing.nearest import Neighbours
 from featlab.pairing.procrustes import Shapes, search_shapes
 from featlab.pairing.search import SHORTEST, lengths, search
 
-PAIR_ARRAYS = ("row", "reference", "score")
-"""The fields of `Pairs` that are arrays."""
-
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -101,7 +98,11 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
         query, rank = np.nonzero(found.rows >= 0)
         parts.append((rows[query], base[found.rows[query, rank]], found.score[query, rank].astype(np.float32)))
     if not any(len(part[0]) for part in parts):
-        raise InputError(_nothing_admissible(strategy, config.label_rule))
+        hints = {"landmark": "check the landmarks, or use --strategy cosine", "cosine": "look for zero embeddings"}
+        remedies = [hints[strategy]] if strategy in hints else []
+        remedies += ["use label rule 'any'"] if config.label_rule != "any" else []
+        rule = f"strategy {strategy} with label rule {config.label_rule!r}"
+        raise InputError(f"no two source subjects have rows that {rule} may pair; {', or '.join(remedies)}")
     row = np.concatenate([part[0] for part in parts]).astype(np.int64)
     by_row = np.argsort(row, kind="stable")
     return Pairs(
@@ -152,10 +153,13 @@ def write_pairs_csv(path: str | os.PathLike[str], pairs: Pairs, table: FeatureTa
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    sides = ("row", "reference")
+    sides, classes = ("row", "reference"), (*table.classes, "")  # The last is the name of label -1.
     writer.writerow([f"{side}_{name}" for side in sides for name in ("subject", "video", "frame", "label")] + ["score"])
-    for row, reference, score in zip(pairs.row, pairs.reference, pairs.score, strict=True):
-        cells = _names(table, int(row)) + _names(table, int(reference))
+    for *pair, score in zip(pairs.row, pairs.reference, pairs.score, strict=True):
+        cells: list[object] = []
+        for at in pair:
+            cells += [table.subjects[table.subject[at]], table.videos[table.video[at]]]
+            cells += [table.frame[at], classes[table.label[at]]]
         writer.writerow([*map(as_cell, cells), "" if np.isnan(score) else f"{score:.6f}"])
     atomic_write_text(path, text.getvalue())
 
@@ -200,22 +204,3 @@ def _subsets(rng: np.random.Generator, n: int, size: int, k: int) -> NDArray[np.
         taken = (chosen == drawn[:, None]).any(axis=1)
         chosen[:, column] = np.where(taken, last, drawn)
     return chosen
-
-
-def _nothing_admissible(strategy: str, label_rule: str) -> str:
-    remedies = {"landmark": ["check the landmarks, or use --strategy cosine"], "cosine": ["look for zero embeddings"]}
-    hints = remedies.get(strategy, []) + (["use label rule 'any'"] if label_rule != "any" else [])
-    return f"no two source subjects have rows that strategy {strategy} with label rule {label_rule!r} may pair; " + (
-        ", or ".join(hints)
-    )
-
-
-def _names(table: FeatureTable, row: int) -> list[str | int]:
-    label = int(table.label[row])
-    video = table.videos[table.video[row]]
-    return [
-        table.subjects[table.subject[row]],
-        video,
-        int(table.frame[row]),
-        table.classes[label] if label >= 0 else "",
-    ]

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.pairing.nearest import Neighbours, Rows, Space, nearest, product_error
+from featlab.pairing.nearest import Neighbours, Rows, Space, product_error
 from featlab.pairing.search import find
 
 _FLAT = 1e-6  # float32 pixels can't tell points apart that are nearer than this part of their coordinates
@@ -89,7 +89,6 @@ def search_shapes(
     base: Shapes,
     k: int,
     *,
-    backend: str = "auto",
     skip: Rows | None = None,
     chosen: tuple[Rows, Rows] | None = None,
     index: str = "",
@@ -139,9 +138,8 @@ def search_shapes(
     def right(tile: slice | Rows) -> NDArray[np.float32]:
         return np.concatenate([_lifted(part, mean) for part in _parts(base, base_rows[tile])])
 
-    space = Space(len(base_rows), width, left, right, limit, quick, exact, np.ones(len(query_rows)), error)
-    how: dict[str, Any] = {"skip": skip, "backend": backend}
-    found = find(space, k, index=index, **how) if index else nearest(space, k, **how)
+    space = Space(len(query_rows), len(base_rows), width, left, right, limit, quick, exact, error)
+    found = find(space, k, skip=skip, index=index)
     return found._replace(score=1.0 - found.score)
 
 

@@ -1,4 +1,4 @@
-"""Nearest embeddings, by cosine similarity or by distance: exactly, or with an index of faiss that proposes.
+"""Nearest embeddings by cosine similarity: exactly, or with an index of faiss that proposes.
 
 An index is for more rows than can be compared one with the other. It proposes base rows, of which the exact scores
 choose. A row's own subject is left out while the index is searched. What it misses is not proven to be worse, as it is
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.errors import ConfigError, InputError, closest
+from featlab.errors import ConfigError, InputError
 from featlab.pairing.nearest import (
     TIE,
     Neighbours,
@@ -27,8 +27,6 @@ from featlab.pairing.nearest import (
     product_error,
     search_in_full,
 )
-
-METRICS = ("cosine", "l2")
 
 SHORTEST = 1e-30
 """A vector shorter than this has no direction: in float32 its inverse would overflow."""
@@ -44,32 +42,25 @@ def search(
     base: NDArray[np.float32],
     k: int,
     *,
-    backend: str = "auto",
-    metric: str = "cosine",
     skip: Rows | None = None,
     chosen: tuple[Rows, Rows] | None = None,
     index: str = "",
 ) -> Neighbours:
-    """Find each query's k nearest base rows; ties go to the lowest row, whatever the backend.
+    """Find each query's k most similar base rows by the cosine; ties go to the lowest row, with and without faiss.
 
     Args:
-        queries: float32 (n, D), finite.
+        queries: float32 (n, D), finite. A vector shorter than `SHORTEST` has similarity 0 to all others.
         base: float32 (m, D), finite.
         k: Neighbours a query, 1 to m.
-        backend: As in `featlab.pairing.nearest.load_faiss`.
-        metric: "cosine" (similarity, highest first; 0 for a vector shorter than `SHORTEST`) or "l2" (Euclidean
-            distance, lowest first).
-        skip: As in `featlab.pairing.nearest.nearest`.
+        skip: (n, 2), a range of base rows that each query may not have, as in `featlab.pairing.nearest.nearest`.
         chosen: Which rows of ``queries`` search and which rows of ``base`` may be found, without copies of them; what
             is found are places among the latter. All by default.
         index: As in `find`; exact by default.
 
     Raises:
         InputError: Arrays that don't fit together, values that are not finite, or a k that is not between 1 and m.
-        ConfigError: An unknown metric or backend, or faiss asked for by name and not to be had; a bad index.
+        ConfigError: A bad index.
     """
-    if metric not in METRICS:
-        raise ConfigError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}{closest(metric, METRICS)}")
     if queries.ndim != 2 or base.ndim != 2 or queries.shape[1] != base.shape[1]:
         raise InputError(f"queries and base must be (rows, D) with one D, not {queries.shape} and {base.shape}")
     norms = lengths(queries)
@@ -77,10 +68,7 @@ def search(
     if not all(np.isfinite(size).all() for size in sizes):
         raise InputError("neighbours need finite vectors; some rows hold NaN or infinity")
     rows = (np.arange(len(queries)), np.arange(len(base))) if chosen is None else chosen
-    sizes = (sizes[0][rows[0]], sizes[1][rows[1]])
-    make = _cosine_space if metric == "cosine" else _distance_space
-    found = find(make((queries, base), rows, sizes), k, skip=skip, backend=backend, index=index)
-    return found if metric == "cosine" else found._replace(score=np.sqrt(-found.score))
+    return find(_cosine_space((queries, base), rows, sizes), k, skip=skip, index=index)
 
 
 def _cosine_space(
@@ -88,9 +76,11 @@ def _cosine_space(
     chosen: tuple[Rows, Rows],
     sizes: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> Space:
+    """Return the space of the chosen rows of queries and base; ``sizes`` are the lengths of all of them."""
     (queries, base), (query_rows, base_rows) = vectors, chosen
     query_inverse, base_inverse = (
-        np.divide(1.0, size, out=np.zeros_like(size), where=size >= SHORTEST) for size in sizes
+        np.divide(1.0, size[rows], out=np.zeros(len(rows)), where=size[rows] >= SHORTEST)
+        for size, rows in zip(sizes, chosen, strict=True)
     )
     error = product_error(queries.shape[1])
 
@@ -115,40 +105,7 @@ def _cosine_space(
         taken = right(tile)
         return lambda rows: np.asarray(left(rows) @ taken.T)
 
-    return Space(len(base_rows), queries.shape[1], left, right, limit, quick, exact, np.ones(len(query_rows)), error)
-
-
-def _distance_space(
-    vectors: tuple[NDArray[np.float32], NDArray[np.float32]],
-    chosen: tuple[Rows, Rows],
-    sizes: tuple[NDArray[np.float64], NDArray[np.float64]],
-) -> Space:
-    """Return scores -|a - b|² = <(2a, 1), (b, -|b|²)> - |a|²."""
-    (queries, base), (query_rows, base_rows) = vectors, chosen
-    squares, base_squares = (np.square(size) for size in sizes)
-    width = queries.shape[1] + 1
-    scale = np.maximum((sizes[0] + sizes[1].max(initial=0.0)) ** 2, SHORTEST)
-    error = 2 * product_error(width)
-
-    def left(rows: Rows) -> NDArray[np.float32]:
-        return np.pad(2 * queries[query_rows[rows]], ((0, 0), (0, 1)), constant_values=1)
-
-    def right(tile: slice | Rows) -> NDArray[np.float32]:
-        last = -base_squares[tile, None].astype(np.float32)
-        return np.concatenate([base[base_rows[tile]], last], axis=1)
-
-    def limit(rows: Rows, inner: NDArray[np.float32]) -> NDArray[np.float64]:
-        return np.asarray(inner - squares[rows] + 2 * error * scale[rows])
-
-    def quick(tile: slice) -> Callable[[Rows], NDArray[np.float32]]:
-        taken = right(tile)
-        return lambda rows: np.asarray(left(rows) @ taken.T - squares[rows, None].astype(np.float32))
-
-    def exact(rows: Rows, columns: Rows) -> NDArray[np.float64]:
-        difference = queries[query_rows[rows]].astype(np.float64) - base[base_rows[columns]]
-        return np.asarray(-np.square(difference).sum(axis=1))
-
-    return Space(len(base_rows), width, left, right, limit, quick, exact, scale, error)
+    return Space(len(query_rows), len(base_rows), queries.shape[1], left, right, limit, quick, exact, error)
 
 
 SMALLEST = 10_000
@@ -160,18 +117,19 @@ _FEWEST = 16  # proposals beyond k
 _EFFORTS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
-def find(space: Space, k: int, *, skip: Rows | None = None, backend: str = "auto", index: str = "") -> Neighbours:
+def find(space: Space, k: int, *, skip: Rows | None, index: str) -> Neighbours:
     """Find each query's k best base rows: exactly, as `nearest` does, or among those that an index proposes.
 
+    ``skip`` are (n, 2) ranges of base rows that each query may not have.
     ``index`` is a factory string of faiss ("PCA64,IVF4096,SQfp16", "HNSW32"). Empty, or with fewer than
     `SMALLEST` base rows: exact. One that faiss can't make of these rows, or can't search with rules, is a ConfigError.
     """
+    ranges = np.zeros((space.queries, 2), dtype=np.intp) if skip is None else skip
     if not index or space.base < SMALLEST:
-        return nearest(space, k, skip=skip, backend=backend)
-    faiss = load_faiss(backend)
+        return nearest(space, k, ranges)
+    faiss = load_faiss()
     if faiss is None:
         raise ConfigError(f"pair.index = {index} needs faiss, which is switched off or can't be imported")
-    ranges = np.zeros((len(space.scale), 2), dtype=np.intp) if skip is None else skip
     try:
         with one_thread(faiss):
             return _find(faiss, space, k, ranges, index)
@@ -185,7 +143,7 @@ def find(space: Space, k: int, *, skip: Rows | None = None, backend: str = "auto
 
 def _find(faiss: Any, space: Space, k: int, ranges: Rows, factory: str) -> Neighbours:
     made = _filled(faiss, space, factory)
-    n = len(space.scale)
+    n = space.queries
     sample = np.unique(np.linspace(0, n - 1, _SAMPLE).astype(np.intp))
     true = Neighbours.none(n, k)
     search_in_full(space, true, sample, ranges)
@@ -279,5 +237,5 @@ def _search(faiss: Any, made: Any, vectors: NDArray[np.float32], ranges: Rows, e
 def _checked(space: Space, true: Neighbours, found: Neighbours, sample: Rows) -> tuple[int, int]:
     """Return how many of a sample's found neighbours are as good as true ones, and how many of those there are."""
     worst = np.where(true.rows[sample] >= 0, true.score[sample], np.inf).min(axis=1)
-    good = found.score[sample] >= (worst - 2 * TIE * space.scale[sample])[:, None]
+    good = found.score[sample] >= (worst - 2 * TIE)[:, None]
     return int((good & (found.rows[sample] >= 0)).sum()), int((true.rows[sample] >= 0).sum())

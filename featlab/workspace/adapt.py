@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.compute import run_seed
 from featlab.config.load import Config
-from featlab.errors import BundleError, FeatlabError, InputError, closest
+from featlab.errors import BundleError, FeatlabError, InputError
 from featlab.methods.base import Method, base_model
 from featlab.methods.registry import make_method, refuse_unread
 from featlab.model.networks import AdaptedModel, GainEstimate, PersonalModel
@@ -36,13 +35,12 @@ class Refused:
     reason: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Adapted:
-    """One person's adaptation."""
+    """What is told of one person's adaptation; the model is in the folder."""
 
-    model: AdaptedModel  # Predicts for the person.
-    folder: Path  # Where it was written.
-    subject: str  # The person.
+    subject: str
+    folder: Path
     method: str  # Registry name.
     frames: int  # Neutral rows that were adapted on.
     videos: tuple[str, ...]  # Where they come from.
@@ -50,7 +48,8 @@ class Adapted:
     seconds: float  # Wall time of the adaptation.
     # What adapting is expected to have done for the person, from their other rows without labels; ``None`` where the
     # method or the bundle can't tell.
-    gain: GainEstimate | None = None
+    expected_gain: GainEstimate | None
+    warnings: tuple[str, ...]
     reused: bool = False  # Whether it was stored already, of the same clip by the same method.
 
 
@@ -68,6 +67,14 @@ def adapt_rows(table: FeatureTable, gap: int) -> tuple[NDArray[np.intp], bool]:
     return split_target(table, gap).adapt, False
 
 
+def adapted_on(rows: FeatureTable, gap: int) -> NDArray[np.bool_]:
+    """Return (n,) which rows of one person are adapted on; none where they hold no neutral clip."""
+    taken = np.zeros(len(rows), dtype=np.bool_)
+    if (rows.label < 0).all() or (rows.label == rows.neutral_code).any():
+        taken[adapt_rows(rows, gap)[0]] = True
+    return taken
+
+
 def adapt_subject(
     bundle: Bundle,
     root: Path,
@@ -77,19 +84,17 @@ def adapt_subject(
     config: Config,
     *,
     force: bool = False,
-) -> Adapted:
+) -> tuple[AdaptedModel, Adapted]:
     """Adapt a bundle to one person and write what changed into ``subjects/<id>/`` of its folder, ``root``.
 
     ``table`` holds the person's rows, whose embeddings the extractor made. ``adapt`` and ``protocol`` of the
     configuration are read; ``force`` adapts to a clip that the method would refuse.
 
     Raises:
-        InputError: Unknown subject, a source subject, no neutral rows, or a clip that the method refuses: too short, or
-            not neutral.
+        InputError: A source subject, no neutral rows, or a clip that the method refuses: too short, or not neutral.
+        CacheError: Unknown subject.
         BundleError: Features of another extractor.
     """
-    if subject not in table.subjects:
-        raise InputError(f"unknown subject {subject!r}{closest(subject, table.subjects)}")
     bundle.check_new([subject])
     bundle.check_extractor(extractor, "cache")
     everything = table.rows_of(subject)
@@ -103,8 +108,7 @@ def adapt_subject(
     # From the person's rows of other videos than the adapted ones; their labels are not looked at.
     others = np.isin(everything.video, rows.video, invert=True)
     gain = method.expected_gain(bundle, model.model, everything.embeddings[others])
-    folder = adaptation_folder(root, subject)
-    videos = rows.video_names_present()
+    folder, videos = adaptation_folder(root, subject), rows.video_names_present()
     meta = {
         "subject": subject,
         "method": method.name,
@@ -119,7 +123,8 @@ def adapt_subject(
         "gain": asdict(gain) if gain is not None else None,
     }
     save_adaptation(folder, bundle, model, meta)
-    return Adapted(model, folder, subject, method.name, len(rows), videos, unlabelled, seconds, gain)
+    made = (subject, folder, method.name, len(rows), videos, unlabelled, seconds, gain, model.warnings)
+    return model, Adapted(*made)
 
 
 def adapt_to_clip(
@@ -160,22 +165,9 @@ def before_and_after(
     return before, after, len(test)
 
 
-@dataclass(frozen=True)
-class Stored:
-    """What is told of one of many people who were adapted to; the model is in the folder."""
-
-    subject: str
-    folder: Path
-    frames: int  # Neutral rows that were adapted on.
-    seconds: float
-    reused: bool  # Whether it was stored already, of the same clip by the same method.
-    expected_gain: GainEstimate | None  # See `Adapted`.
-    warnings: tuple[str, ...]
-
-
 def adapt_people(
     workspace: Workspace, root: Path, subjects: Sequence[str], *, force: bool = False, jobs: int = 1
-) -> Iterator[Stored | Refused]:
+) -> Iterator[Adapted | Refused]:
     """Adapt the bundle in ``root`` to many people, as `adapt_subject`; what is stored of the same clip is not redone.
 
     ``jobs`` and ``[engine]`` say where, see `featlab.engine.run_all`.
@@ -185,14 +177,14 @@ def adapt_people(
     """
     from featlab.engine import run_all
 
-    # Not relative: a worker process may have been started in another folder.
     # A worker of a cluster lives on, and a bundle may be replaced by another one.
     stamp = (root / "bundle.json").stat().st_mtime_ns
     logs = workspace.root / "engine"
+    # Not relative: a worker process may have been started in another folder.
     work = partial(_adapt_one, workspace, root.resolve(), stamp, force)
     with folders_synced_last():
         for done in run_all(work, subjects, jobs=jobs, engine=workspace.config.engine, folder=logs, light=True):
-            yield replace(done, folder=adaptation_folder(root, done.subject)) if isinstance(done, Stored) else done
+            yield replace(done, folder=adaptation_folder(root, done.subject)) if isinstance(done, Adapted) else done
 
 
 @lru_cache(maxsize=1)
@@ -201,52 +193,48 @@ def _loaded(root: Path, stamp: int, device: str) -> Bundle:
     return load_bundle(root, device=device)
 
 
-def _adapt_one(workspace: Workspace, root: Path, stamp: int, force: bool, subject: str) -> Stored | Refused:
-    table, extractor, config = workspace.table, workspace.extractor, workspace.config
+def _adapt_one(workspace: Workspace, root: Path, stamp: int, force: bool, subject: str) -> Adapted | Refused:
+    extractor, config = workspace.extractor, workspace.config
     try:
-        bundle, rows = _loaded(root, stamp, workspace.adapt_on), table.rows_of(subject)
-        stored = None if force else _stored_of(bundle, root, rows, extractor, subject, config)
-        done = stored or adapt_subject(bundle, root, rows, extractor, subject, config, force=force)
+        bundle, rows = _loaded(root, stamp, workspace.adapt_on), workspace.table.rows_of(subject)
+        stored, why = (None, "") if force else stored_adaptation(bundle, root, rows, subject, config)
+        if stored and not why:
+            return stored[1]
+        return adapt_subject(bundle, root, rows, extractor, subject, config, force=force)[1]
     except FeatlabError as error:
         return Refused(subject, str(error))
-    return Stored(subject, done.folder, done.frames, done.seconds, done.reused, done.gain, done.model.warnings)
 
 
 def stored_adaptation(
-    folder: Path, bundle: Bundle, subject: str, config: Config
-) -> tuple[AdaptedModel | None, dict[str, Any], str]:
-    """Return a person's stored adaptation and its metadata; ``None`` and why where it isn't what is asked for."""
+    bundle: Bundle, root: Path, rows: FeatureTable, subject: str, config: Config
+) -> tuple[tuple[AdaptedModel, Adapted] | None, str]:
+    """Return what is stored of a person, and why it isn't what `adapt_subject` would make of their rows.
+
+    Nothing is returned where it is of another method, options or seed; that of another clip is.
+    """
+    folder = adaptation_folder(root, subject)
+    if not has_adaptation(folder):
+        return None, f"{subject} is not adapted to yet"
     try:
         model, meta = load_adaptation(folder, bundle)
-        method, seed = str(meta["method"]), int(meta["seed"])
-        same = meta["subject"] == subject and method == config.adapt.method and seed == config.protocol.seed
-        options = {method: meta["options"]}
+        gain = None if meta["gain"] is None else GainEstimate(**meta["gain"])
+        made = (str(meta["method"]), int(meta["frames"]), tuple(meta["videos"]), bool(meta["unlabelled"]))
+        done = Adapted(subject, folder, *made, float(meta["seconds"]), gain, model.warnings, reused=True)
+        seed, options, clip = int(meta["seed"]), meta["options"], meta["clip"]
+        same = meta["subject"] == subject and done.method == config.adapt.method and seed == config.protocol.seed
     except (BundleError, KeyError, TypeError, ValueError):
-        return None, {}, f"what is stored in {folder} can't be used"
-    if same and make_method(method, options).config == make_method(method, config.adapt.options).config:
-        return model, meta, ""
-    return None, meta, f"the stored adaptation is {method} with seed {seed}, not what was asked for"
+        return None, f"what is stored in {folder} can't be used"
+    method = done.method
+    if not same or make_method(method, {method: options}).config != make_method(method, config.adapt.options).config:
+        return None, f"the stored adaptation is {method} with seed {seed}, not what was asked for"
+    if clip != clip_digest(rows.take(adapted_on(rows, config.protocol.gap))):
+        return (model, done), f"the stored adaptation of {subject} was made from another clip"
+    return (model, done), ""
 
 
 def clip_digest(rows: FeatureTable) -> str:
     """Return the sha256 of the embeddings that were adapted on, in their order."""
     return hashlib.sha256(np.ascontiguousarray(rows.embeddings, dtype="<f4").data).hexdigest()
-
-
-def _stored_of(
-    bundle: Bundle, root: Path, rows: FeatureTable, extractor: ExtractorInfo, subject: str, config: Config
-) -> Adapted | None:
-    folder = adaptation_folder(root, subject)
-    if not has_adaptation(folder):
-        return None
-    bundle.check_extractor(extractor, "cache")
-    model, meta, _ = stored_adaptation(folder, bundle, subject, config)
-    places, _ = adapt_rows(rows, config.protocol.gap)
-    if model is None or meta.get("clip") != clip_digest(rows.take(places)):
-        return None
-    gain = None if meta["gain"] is None else GainEstimate(**meta["gain"])
-    done = (subject, meta["method"], int(meta["frames"]), tuple(meta["videos"]), bool(meta["unlabelled"]))
-    return Adapted(model, folder, *done, float(meta["seconds"]), gain, reused=True)
 
 
 def bundle_for(

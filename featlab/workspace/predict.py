@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.bundle.bundle import Bundle
-from featlab.bundle.files import adaptation_folder, has_adaptation, load_adaptation
+from featlab.bundle.files import adaptation_folder, load_adaptation
 from featlab.cache.atomic import atomic_path
 from featlab.cache.schema import as_cell
 from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError, FeatlabError
 from featlab.model.networks import AdaptedModel
-from featlab.workspace.adapt import Refused, adapt_rows, adapt_subject, clip_digest, stored_adaptation
+from featlab.workspace.adapt import Refused, adapt_subject, adapted_on, stored_adaptation
 from featlab.workspace.workspace import Workspace
 
 _COLUMNS = ("path", "subject", "video", "frame", "adapted_on", "predicted")
@@ -58,15 +58,7 @@ def predict_one(workspace: Workspace, bundle: Bundle, folder: Path, subject: str
     model, reused = adaptation_of(workspace, bundle, folder, subject)
     rows = workspace.table.rows_of(subject)
     probabilities = model.predict_proba(rows.embeddings)
-    return Predicted(subject, rows, probabilities, reused, _adapted_on(rows, workspace.config.protocol.gap))
-
-
-def _adapted_on(rows: FeatureTable, gap: int) -> NDArray[np.bool_]:
-    """Return (n,) which rows of one person `adaptation_of` adapts on; none where they hold no neutral clip."""
-    taken = np.zeros(len(rows), dtype=np.bool_)
-    if (rows.label < 0).all() or (rows.label == rows.neutral_code).any():
-        taken[adapt_rows(rows, gap)[0]] = True
-    return taken
+    return Predicted(subject, rows, probabilities, reused, adapted_on(rows, workspace.config.protocol.gap))
 
 
 def adaptation_of(workspace: Workspace, bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, bool]:
@@ -75,25 +67,16 @@ def adaptation_of(workspace: Workspace, bundle: Bundle, bundle_folder: Path, sub
     Adapts now where there is none, one of other settings, or one of another clip than the cache's. Of rows that hold no
     neutral clip, or have no labels to tell, the stored one is taken. The workspace is told which it is, and why.
     """
-    config = workspace.config
-    bundle.check_extractor(workspace.extractor, "cache")
-    folder = adaptation_folder(bundle_folder, subject)
-    why = f"{subject} is not adapted to yet"
-    if has_adaptation(folder):
-        model, meta, why = stored_adaptation(folder, bundle, subject, config)
-        if model is not None:
-            rows = workspace.table.rows_of(subject)
-            taken = _adapted_on(rows, config.protocol.gap)
-            if taken.any() and meta.get("clip") in (None, clip_digest(rows.take(taken))):
-                return model, True
-            if not (rows.label == rows.neutral_code).any():
-                told = f"{meta['frames']} neutral frames of {', '.join(meta['videos'])}"
-                workspace.notify(f"adapt: the stored adaptation of {subject} is used; it was made from {told}")
-                return model, True
-            why = f"the stored adaptation of {subject} was made from another clip"
+    config, rows = workspace.config, workspace.table.rows_of(subject)
+    stored, why = stored_adaptation(bundle, bundle_folder, rows, subject, config)
+    if stored and why and not (rows.label == rows.neutral_code).any():
+        told = f"{stored[1].frames} neutral frames of {', '.join(stored[1].videos)}"
+        workspace.notify(f"adapt: the stored adaptation of {subject} is used; it was made from {told}")
+        why = ""
+    if stored and not why:
+        return stored[0], True
     workspace.notify(f"adapt: {why}; running {config.adapt.method}")
-    done = adapt_subject(bundle, bundle_folder, workspace.table, workspace.extractor, subject, config)
-    return done.model, False
+    return adapt_subject(bundle, bundle_folder, rows, workspace.extractor, subject, config)[0], False
 
 
 def stored_model(bundle: Bundle, bundle_folder: Path, subject: str) -> tuple[AdaptedModel, str]:

@@ -39,7 +39,7 @@ from featlab.model.linear import learn_share
 from featlab.model.networks import Projection, SourceHead, head_from_state
 from featlab.model.pretrain import make_style_bank, pretrain_translators
 from featlab.model.style_bank import CarriedShare, SourceRows, membership_test
-from featlab.pairing.pairs import PAIR_ARRAYS, Pairs, make_pairs, pairs_summary, write_pairs_csv
+from featlab.pairing.pairs import Pairs, make_pairs, pairs_summary, write_pairs_csv
 from featlab.workspace.workspace import OnEpoch, Source, bundle_folder, load_made_bundle
 
 LEASE = 60.0  # Seconds without a sign of life after which a process on another machine counts as dead.
@@ -105,7 +105,7 @@ def pretrain_bundle(
     (translator,), history = pretrain_translators([source], [head], learnt, share=share, seed=seed, on_epoch=report)
     bank = None
     if how.style_bank != "none":
-        bank = make_style_bank(source, translator, head, share, least_rows=how.single_people)
+        bank = make_style_bank(source, translator, head, share)
     bundle = Bundle(
         projection=projection,
         head=head,
@@ -209,7 +209,7 @@ def train_stage(source: Source) -> tuple[TrainedHead, StageOutput]:
             workspace.notify(f"train: {len(table):,} rows of {len(source.subjects)} source subjects")
             device, report = choose_device(workspace.device).type, workspace.on_epoch
             trained = train_source_head(table, source.config, seed=source.seed, device=device, on_epoch=report)
-            with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
+            with atomic_folder(folder, keep=path.name) as draft:
                 write_tensors(draft / path.name, _head_tensors(trained), {"share": asdict(trained.share)})
     return _load_head(path), StageOutput(folder, not missing)
 
@@ -224,7 +224,7 @@ def pair_stage(source: Source) -> tuple[Pairs, StageOutput]:
         if missing:
             source.workspace.notify(f"pair: {strategy}, {config.label_rule} label, {len(table):,} rows")
             pairs = make_pairs(table, config, seed=source.seed)
-            with atomic_folder(folder, keep=path.name, error=BundleError) as draft:
+            with atomic_folder(folder, keep=path.name) as draft:
                 _write_pairs(draft, pairs, table)
     return _load_pairs(path), StageOutput(folder, not missing)
 
@@ -235,7 +235,7 @@ def bundle_stage(source: Source, methods: Sequence[str]) -> tuple[Bundle, StageO
     with _to_be_made(folder / "bundle.json", source) as missing:
         if missing:
             bundle = _make_bundle(source, preparers(methods))
-            with atomic_folder(folder, keep="bundle.json", error=BundleError) as draft:
+            with atomic_folder(folder, keep="bundle.json") as draft:
                 write_bundle(draft, bundle)
     return load_made_bundle(folder, source.workspace.adapt_on), StageOutput(folder, not missing)
 
@@ -273,7 +273,7 @@ def _load_head(path: Path) -> TrainedHead:
 
 
 def _write_pairs(folder: Path, pairs: Pairs, table: FeatureTable) -> None:
-    arrays = {name: torch.from_numpy(getattr(pairs, name)) for name in PAIR_ARRAYS}
+    arrays = {name: torch.from_numpy(getattr(pairs, name)) for name in ("row", "reference", "score")}
     # JSON has no NaN: nothing is said of an exact search.
     about = {name: value for name, value in vars(pairs).items() if name not in arrays and value == value}
     write_tensors(folder / "pairs.safetensors", arrays, about)

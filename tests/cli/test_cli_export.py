@@ -48,13 +48,13 @@ def test_a_bundle_with_an_adaptation_in_it_needs_no_cache(bundle, run_json, refu
 
 
 def test_a_file_that_computes_something_else_exits_with_1_and_is_gone(trained, run, monkeypatch):
-    write = formats.write_safetensors
+    write, load = formats.FORMATS["safetensors"]
 
     def spoilt(path, module, example, text):
         module.mean += 1
         write(path, module, example, text)
 
-    monkeypatch.setattr(formats, "write_safetensors", spoilt)
+    monkeypatch.setitem(formats.FORMATS, "safetensors", (spoilt, load))
     result = run("export --targets s041 --out a.safetensors -q")
     (line,) = result.stderr.splitlines()
     assert (result.exit_code, "differ from the model's" in line, Path("a.safetensors").exists()) == (1, True, False)

@@ -22,7 +22,7 @@ PICTURES = {
     ),
     "plot neighbours --subject s041": ("plot-neighbours-s041", ["neighbours-s041"], "spread", "s041"),
     "plot style --targets s040,s041 --methods pft": ("plot-style", ["style-pft"], "style", "features"),
-    "branches --targets 4 --name mine": ("mine", ["branches"], "branches", "chance 25.0 %"),
+    "branches --targets 4 --name mine": ("mine", ["branches"], "branches", "Features before T"),
     "complexity --methods source-only,pft --targets 2 --repeat 1 --batch 8": (
         *("complexity", ["complexity"], "complexity", "Computational complexity"),
     ),

@@ -16,7 +16,7 @@ from featlab.analysis.inside.faces import find_faces
 from featlab.analysis.inside.person import PersonPage
 from featlab.bundle.bundle import load_bundle
 from featlab.compute import run_seed
-from featlab.exchange.formats import run_safetensors
+from featlab.exchange.formats import load_safetensors
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.layouts import read_layout
@@ -156,9 +156,9 @@ def test_a_clip_of_a_new_person_becomes_a_checked_model_and_a_page(workspace, ru
     taken = [path in {f"s3/neutral/img{frame}.png" for frame in range(3)} for path in rows.paths]
     seed = run_seed(bundle.seed, "pft", "new")
     expected = make_method("pft").adapt(bundle, target_of(rows.take(np.flatnonzero(taken))), seed=seed).model
-    model, _ = run_safetensors(Path("new.safetensors"))
+    model, _ = load_safetensors(Path("new.safetensors"))
     embeddings = torch.from_numpy(rows.embeddings)
-    torch.testing.assert_close(model(embeddings), expected(embeddings), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model(embeddings)["logits"], expected(embeddings), rtol=1e-4, atol=1e-4)
     assert (done["subject"], done["method"], done["frames"]) == ("new", "pft", 3)
     assert any(line.startswith("clip: ") and "of 6 frames" in line for line in done["words"])
     page = Path("new.html").read_text(encoding="utf-8")

@@ -62,7 +62,7 @@ def test_it_prints_what_the_files_and_json_say_leaves_the_config_and_reuses_ever
     for part in ("# featlab tune shot-im --targets 2", data["cache_digest"], "6 source subjects", data["verdict"]):
         assert part in text
     lines = lines_of(MADE / "table_trials.csv")
-    assert {"epochs", "lr", "95 % interval", "p vs default", "Fold 1", "Seconds"} <= set(lines[0])
+    assert {"epochs", "lr", "95 % interval", "p vs default", "SD"} <= set(lines[0])
     assert lines[0]["Candidate"].startswith(str(chosen["number"]))
 
     evaluated = run_json("evaluate --targets 2 --methods shot-im --no-plots --jobs 1", *chosen["flags"])

@@ -18,7 +18,7 @@ class Base(Options):
     lr: float = option(0.1, "Rate.", minimum=0, search=(0.1, 0.2))
     share: float = option(0.5, "Of it.", minimum=0, maximum=1)
     form: str = option("linear", "Which.", choices=("linear", "mlp"))
-    names: tuple[str, ...] = option(("a",), "Some.", choices=("a", "b"), required=True)
+    names: tuple[str, ...] = option(("a",), "Some.", choices=("a", "b"))
     rate: float | None = option(None, "Another.", minimum=1)
     width: int = option(8, "Of the MLP.", minimum=1, search=(4, 8), only="form = mlp and lr = 0.1 or form = none")
     plain: int = 3
@@ -96,7 +96,7 @@ def test_an_option_that_others_make_inert_is_refused_if_it_was_given(refused):
     [
         ({"lr": 0.1}, "lr", "adapt.pft.optimiser = adam"),
         ({"batch": 4, "optimiser": "lbfgs"}, "batch", "adapt.pft.optimiser = adam"),
-        ({"bank": "nearest", "optimiser": "adam"}, "bank", "adapt.pft.optimiser = closed"),
+        ({"weighting": "mean", "optimiser": "adam"}, "weighting", "adapt.pft.optimiser = closed"),
         ({"style": 2}, "style", "adapt.pft.optimiser = lbfgs or adapt.pft.optimiser = adam"),
     ],
 )

@@ -65,7 +65,7 @@ def scores_of(row):
 
 
 def expected_scores(table, rows, probabilities):
-    return subject_metrics(table.label[rows], probabilities, classes=table.classes, neutral_code=table.neutral_code)
+    return subject_metrics(table.label[rows], probabilities, table.neutral_code)
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_the_smoothed_score_is_that_of_smoothed_probabilities_of_every_method(bu
         (rows[-1], oracle_probabilities(bundle, mine, split, *methods("oracle"))[0]),
     ):
         labels, means = video_scores(mine.label[split.test], given, mine.video[split.test])
-        videos = subject_metrics(labels, means, classes=mine.classes, neutral_code=mine.neutral_code)
+        videos = subject_metrics(labels, means, mine.neutral_code)
         assert (row.videos, row.video_macro_f1) == (len(labels), videos.macro_f1)
         assert (row.video_accuracy, row.video_balanced_accuracy) == (videos.accuracy, videos.balanced_accuracy)
         smoothed = smooth_probabilities(given, mine.video[split.test], mine.frame[split.test], 3)

@@ -210,12 +210,6 @@ def test_a_setting_makes_stale_the_runs_that_read_it(open_workspace, ran):
     assert [row.frames for row in rows["protocol.contamination"]] == [row.frames - 1 for row in first]
 
 
-def test_runs_that_an_older_version_kept_are_not_silently_made_again(open_workspace, tmp_path, refused):
-    (tmp_path / "results" / "cells").mkdir(parents=True)
-    with refused(InputError, "cells", "results/runs", "rename"):
-        run(open_workspace())
-
-
 def test_a_damaged_run_another_ones_file_and_one_without_a_digest_are_told_and_run_again(
     first, open_workspace, tmp_path
 ):

@@ -1,15 +1,14 @@
 """Tuning on source subjects: who plays, what is tried, what is kept, what is chosen."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from featlab import FeatureTable, write_table
+from featlab.config.sections import ProtocolConfig
 from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.tuning import cannot_play, deal_folds, open_sources, plan_tuning, run_tuning, search_space
-from featlab.evaluation.tuning_report import best_first, choose, report_tuning, score_trials, unscored_subjects, verdict
+from featlab.evaluation.tuning_report import report_tuning
 from featlab.methods import get_method
 from featlab.methods.base import SourceFeatures
 from featlab.workspace.workspace import Workspace
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("planted")
 
 @pytest.fixture
 def opened(tmp_path, people, small, extractor):
-    """Opens the source side of a workspace with 12 people, 3 of whom are targets."""
+    """Opens the source side of a workspace with 12 people, 3 of whom are targets: it, and who is reported."""
 
     def open_side(values=None, *, table=None, root=tmp_path, **options):
         root.mkdir(exist_ok=True)
@@ -32,7 +31,11 @@ def opened(tmp_path, people, small, extractor):
 
 def plan(side, *items, method="planted", trials=24, folds=3, fixed=(), options=None):
     space = search_space(method, items=items, fixed=fixed, options=options)
-    return plan_tuning(side, space, trials=trials, folds=folds)
+    return plan_tuning(*side, space, trials=trials, folds=folds)
+
+
+def names_in(workspace):
+    return workspace.table.subject_names_present()
 
 
 def flat(rows):
@@ -58,39 +61,40 @@ def test_no_row_of_a_target_of_any_draw_is_ever_in_a_table(scope, opened, people
     table = people(subjects=12)
     opened(table=table)
     tables.clear()
-    side = opened({"protocol.draws": 3, "protocol.scope": scope})
-    run_tuning(plan(side, folds=2))
-    assert len(side.reported) > 3
-    assert tables == set(table.subjects) - set(side.reported) == set(side.subjects)
+    sources, reported = opened({"protocol.draws": 3, "protocol.scope": scope})
+    run_tuning(plan((sources, reported), folds=2))
+    assert len(reported) > 3
+    assert tables == set(table.subjects) - set(reported) == set(names_in(sources))
     # They are those that evaluate would draw; and the spy would see one.
-    workspace = Workspace.open(side.workspace.root, {"protocol.targets": "3"})
-    assert set(side.reported) == {name for draw in range(3) for name in workspace.targets(draw)}
-    assert tables > set(side.subjects)
+    workspace = Workspace.open(sources.root, {"protocol.targets": "3"})
+    assert set(reported) == {name for draw in range(3) for name in workspace.targets(draw)}
+    assert tables > set(names_in(sources))
 
 
 def test_sources_narrow_and_those_of_the_protocol_are_the_only_ones(opened):
-    everyone = opened().subjects
-    assert opened(sources=everyone[2:7]).subjects == everyone[2:7]
-    assert opened().reported == opened(sources=everyone[2:7]).reported
+    workspace, reported = opened()
+    some = names_in(workspace)[2:7]
+    fewer, again = opened(sources=some)
+    assert (names_in(fewer), again) == (some, reported)
     # A pool is kept for reporting, drawn or not.
-    assert opened({"protocol.pool": "s00,s01,s02,s03"}).reported == ("s00", "s01", "s02", "s03")
+    assert opened({"protocol.pool": "s00,s01,s02,s03"})[1] == ("s00", "s01", "s02", "s03")
     side = opened({"protocol.sources": "s00,s01,s02,s03,s04,s05"})
-    assert side.subjects == ("s00", "s01", "s02", "s03", "s04", "s05")
-    assert set(side.reported) < {f"s{number:02d}" for number in range(6, 12)}
+    assert names_in(side[0]) == ("s00", "s01", "s02", "s03", "s04", "s05")
+    assert set(side[1]) < {f"s{number:02d}" for number in range(6, 12)}
     assert not any(row.error for row in flat(run_tuning(plan(side))).values())
 
 
 def test_folds_are_disjoint_and_complete_and_each_is_trained_on_the_others(opened, ran):
     made = plan(opened())
     run_tuning(made)
-    side = made.side
+    everyone = names_in(made.workspace)
     assert len(set(made.subjects)) == len(made.subjects) == 9
-    assert sorted(made.subjects) == sorted(side.subjects)
+    assert sorted(made.subjects) == sorted(everyone)
     assert all(made.folds.values())
     fold_of = {name: set(names) for names in made.folds.values() for name in names}
-    assert {names for names, *_ in ran} == {(name,) for name in side.subjects}
+    assert {names for names, *_ in ran} == {(name,) for name in everyone}
     for (name,), source, _ in ran:
-        assert source == set(side.subjects) - fold_of[name]
+        assert source == set(everyone) - fold_of[name]
 
 
 def test_a_new_subject_moves_nobody_else_and_too_few_for_folds_is_refused(refused):
@@ -115,19 +119,19 @@ def test_a_new_subject_moves_nobody_else_and_too_few_for_folds_is_refused(refuse
 
 def test_who_has_no_neutral_clip_or_no_labels_is_trained_on_and_never_plays(opened, people):
     table = people(subjects=12)
-    bare = opened(table=table).subjects[0]
+    bare = names_in(opened(table=table)[0])[0]
     theirs = table.subject == table.subjects.index(bare)
     side = opened(table=table.take(~theirs | (table.label != table.neutral_code)))
     made = plan(side)
     assert list(made.bystanders) == [bare]
     assert "no 'neutral' rows" in made.bystanders[bare]
     assert bare not in made.subjects
-    assert bare in side.subjects
-    assert set(cannot_play(side.workspace.table, "dataset", 5)) == set()
+    assert bare in names_in(side[0])
+    assert cannot_play(side[0].table, ProtocolConfig(scope="dataset")) == {}
     table = people(subjects=3)
     table.label[table.subject == 1] = -1
     for scope in ("person", "dataset"):
-        assert list(cannot_play(table, scope, 5)) == ["s01"]
+        assert list(cannot_play(table, ProtocolConfig(scope=scope))) == ["s01"]
 
 
 def test_a_planted_value_is_found_and_a_trial_is_the_mean_over_subjects(opened, people):
@@ -137,22 +141,19 @@ def test_a_planted_value_is_found_and_a_trial_is_the_mean_over_subjects(opened, 
     # The source models of the two folds are steps too.
     assert (progress[0], progress[-1]) == ((0, 56), (56, 56))
     assert progress == sorted(progress)
-    trials = score_trials(made, rows)
-    for trial in trials:
+    report = report_tuning(made, rows)
+    for trial in report.trials:
         scores = {name: rows[trial.number][name].macro_f1 for name in made.subjects}
         assert trial.macro_f1 == pytest.approx(np.mean(list(scores.values())))
         assert trial.sd == pytest.approx(np.std(list(scores.values()), ddof=1))
-        means = [np.mean([scores[name] for name in names]) for names in made.folds.values()]
-        assert trial.folds == pytest.approx(means)
-    chosen = choose(trials)
+    chosen = report.chosen
     # idle does nothing: of the three that are equal, the one that changes least.
     assert chosen.options == {"spoil": 0.0, "idle": 0}
-    assert chosen.macro_f1 > trials[0].macro_f1 + 0.2
+    assert chosen.macro_f1 > report.default.macro_f1 + 0.2
     assert chosen.subjects == 9
     assert (chosen.wins, chosen.losses) == (9, 0)
-    assert chosen.p == pytest.approx(2 / 2**9)
-    assert chosen.p_holm == pytest.approx(5 * chosen.p)
-    assert "Better than the default on 9 validation subjects" in verdict(chosen, trials)
+    assert chosen.p_holm == pytest.approx(5 * 2 / 2**9)
+    assert "Better than the default on 9 validation subjects" in report.verdict
 
 
 def test_a_data_set_of_players_is_adapted_to_at_once_and_what_is_there_is_not_run_again(opened, ran):
@@ -162,7 +163,7 @@ def test_a_data_set_of_players_is_adapted_to_at_once_and_what_is_there_is_not_ru
         (names, 1) for names in made.folds.values() for _ in made.candidates
     )
     assert {row.scope for row in flat(rows).values()} == {"dataset"}
-    assert choose(score_trials(made, rows)).options == {"spoil": 0.0, "idle": 0}
+    assert report_tuning(made, rows).chosen.options == {"spoil": 0.0, "idle": 0}
     ran.clear()
     assert run_tuning(made) == rows
     assert ran == []
@@ -187,7 +188,7 @@ def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
     assert not any(row.error for row in flat(rows).values())
     assert all(present == trained for present, trained, _ in met)
     assert {frozenset(present) for present, _, _ in met} == {
-        frozenset(set(made.side.subjects) - set(names)) for names in made.folds.values()
+        frozenset(set(names_in(made.workspace)) - set(names)) for names in made.folds.values()
     }
     assert set(get_method("planted-source").seen) == {count for _, _, count in met}
 
@@ -195,29 +196,28 @@ def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
 def test_who_fails_somewhere_is_never_chosen_and_a_subject_on_whom_all_fail_is_in_nobodys_mean(opened, people):
     # One subject's clip has 2 rows; the others' have 6.
     table = people(subjects=12)
-    name = opened(table=table).subjects[3]
+    name = names_in(opened(table=table)[0])[3]
     clip = (table.subject == table.subjects.index(name)) & (table.video == table.videos.index("neutral-0"))
     side = opened(table=table.take(~clip | (table.frame < 2)))
     made = plan(side, "least=1,3", "idle=0")
     rows = run_tuning(made)
     assert {name for (_, name), row in flat(rows).items() if row.error} == {name}
-    trials = score_trials(made, rows)
-    failed = [trial for trial in trials if trial.failed]
+    report = report_tuning(made, rows)
+    failed = [trial for trial in report.trials if trial.failed]
     assert [trial.options["least"] for trial in failed] == [3, 3]
     assert {trial.reasons for trial in failed} == {("planted needs 3 rows, got 2",)}
-    assert choose(trials).options == {"spoil": 0.0, "idle": 0, "least": 1}
-    assert best_first(trials)[-2:] == sorted(failed, key=lambda trial: -trial.macro_f1)
+    assert report.chosen.options == {"spoil": 0.0, "idle": 0, "least": 1}
+    assert list(report.trials[-2:]) == sorted(failed, key=lambda trial: -trial.macro_f1)
     # The default may be among them.
     rows[1][name] = row_of(name, error="too dark")
-    trials = score_trials(made, rows)
-    assert choose(trials).number != 1
-    assert "The default failed" in verdict(choose(trials), trials)
+    report = report_tuning(made, rows)
+    assert report.chosen.number != 1
+    assert "The default failed" in report.verdict
     made = plan(side, options={"least": 3})
-    rows = run_tuning(made)
-    assert unscored_subjects(rows) == {name: "planted needs 3 rows, got 2"}
-    trials = score_trials(made, rows)
-    assert {(trial.subjects, trial.failed) for trial in trials} == {(8, 0)}
-    assert choose(trials).options == {"spoil": 0.0, "idle": 0}
+    report = report_tuning(made, run_tuning(made))
+    assert report.unscored == {name: "planted needs 3 rows, got 2"}
+    assert {(trial.subjects, trial.failed) for trial in report.trials} == {(8, 0)}
+    assert report.chosen.options == {"spoil": 0.0, "idle": 0}
     # Where all fail on everybody, nothing is chosen.
     made = plan(side, options={"least": 7})
     report = report_tuning(made, run_tuning(made))
@@ -227,25 +227,25 @@ def test_who_fails_somewhere_is_never_chosen_and_a_subject_on_whom_all_fail_is_i
 
 
 def row_of(subject, score=float("nan"), error=""):
-    row = EvaluationRow.failure("planted", subject, 0, 0, selection="source-free", error=error)
-    return row if error else replace(row, error="", macro_f1=score)
+    who = {"method": "planted", "subject": subject, "draw": 0, "seed": 0, "selection": "source-free"}
+    return EvaluationRow(**who, macro_f1=score, error=error)
 
 
 @pytest.fixture
 def scored(opened):
-    """Trials of candidates with given scores; candidate 1 is the default."""
+    """The report of candidates with given scores; candidate 1 is the default."""
 
     def make(*scores, items=("spoil=0", "idle=0,1,2"), count=9):
         made = plan(opened(), *items)
         names = made.subjects[:count]
         rows = {
-            item.number: {
+            number: {
                 name: row_of(name, score if np.isscalar(score) else score[place], "" if name in names else "dark")
                 for place, name in enumerate(made.subjects)
             }
-            for item, score in zip(made.candidates, scores, strict=True)
+            for number, score in enumerate(scores, start=1)
         }
-        return score_trials(made, rows)
+        return report_tuning(made, rows)
 
     return make
 
@@ -259,28 +259,25 @@ def test_the_highest_mean_wins_then_the_one_nearest_the_default_then_the_first(s
         ((0.7, 0.7, 0.7, 0.7), 1),
         ((0.5, 0.7, 0.7 + 1e-12, 0.7), 2),
     ):
-        assert choose(scored(*scores)).number == number
-    trials = scored(0.7, 0.4, 0.6, 0.5)
-    assert "No candidate scored higher than the default" in verdict(choose(trials), trials)
+        assert scored(*scores).chosen.number == number
+    assert "No candidate scored higher than the default" in scored(0.7, 0.4, 0.6, 0.5).verdict
 
 
 def test_a_choice_within_noise_says_so(scored):
     base = np.linspace(0.3, 0.7, 9)
-    trials = scored(base, base + 0.01 * np.array([3, -1, 1, -1, 1, -1, 1, -1, 1]), 0.1, 0.2)
-    said = verdict(choose(trials), trials)
-    assert choose(trials).p_holm > 0.05
-    assert said.startswith("Within noise: not shown to be better than the default")
-    assert "Holm over 3 comparisons" in said
+    report = scored(base, base + 0.01 * np.array([3, -1, 1, -1, 1, -1, 1, -1, 1]), 0.1, 0.2)
+    assert report.chosen.p_holm > 0.05
+    assert report.verdict.startswith("Within noise: not shown to be better than the default")
+    assert "Holm over 3 comparisons" in report.verdict
     # One subject's gain lifts the mean over eight losses: the test speaks for the others.
     better = 0.5 - 0.01 * np.arange(1, 10)
     better[0] = 1.0
-    trials = scored(np.full(9, 0.5), better, 0.1, 0.1)
-    assert choose(trials).number == 2
-    assert choose(trials).wins < choose(trials).losses
-    assert "not shown to be better" in verdict(choose(trials), trials)
+    report = scored(np.full(9, 0.5), better, 0.1, 0.1)
+    assert report.chosen.number == 2
+    assert report.chosen.wins < report.chosen.losses
+    assert "not shown to be better" in report.verdict
     # Five subjects show no difference, however large.
-    trials = scored(0.3, 0.9, 0.1, 0.2, count=5)
-    said = verdict(choose(trials), trials)
-    assert choose(trials).subjects == 5
-    assert said.startswith("Within noise")
-    assert "it takes 6 or more" in said
+    report = scored(0.3, 0.9, 0.1, 0.2, count=5)
+    assert report.chosen.subjects == 5
+    assert report.verdict.startswith("Within noise")
+    assert "it takes 6 or more" in report.verdict

@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab import open_cache, verify_cache
+from featlab import open_cache
 from featlab.cache.reader import inspect_cache
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import make_backbone
 from featlab.extraction.decode import decode_image
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.inputs import InputConfig, read_inputs
+from featlab.extraction.items import Failure
 from featlab.extraction.layouts import read_layout
-from featlab.extraction.shards import StorageError, storage_error
+from featlab.extraction.shards import float16_error
 
 HOG = make_backbone("hog", size=16)
 ONE = ExtractConfig(jobs=1, shard_rows=5, batch=2)
@@ -25,8 +26,16 @@ def means(images, landmarks=None):
     return np.array([image.mean(axis=(0, 1)) for image in images], dtype=np.float32)
 
 
+POINTS = np.arange(12, dtype=np.float32)[:, None, None] * np.ones((1, 3, 2), dtype=np.float32)
+
+
 def run(items, backbone, out, **more):
     return extract(items, backbone, out, **DEFAULTS | more)
+
+
+def read(path):
+    with open_cache(path, verify=True) as cache:
+        return cache.read()
 
 
 @pytest.fixture
@@ -35,20 +44,15 @@ def items(tmp_path, make_tree):
 
 
 def test_a_cache_holds_every_row_in_order_with_its_names(tmp_path, items):
-    report = run(items[::-1], HOG, tmp_path / "c.h5")
+    report, table = run(items[::-1], HOG, tmp_path / "c.h5"), read(tmp_path / "c.h5")
     assert (report.rows, report.dim, report.failures, report.resumed_rows) == (12, 36, (), 0)
-    assert verify_cache(tmp_path / "c.h5") == []
-    with open_cache(tmp_path / "c.h5", verify=True) as cache:
-        table = cache.read()
-        assert cache.digest == report.digest
-        assert cache.extractor == HOG.info()
-        assert (cache.classes, cache.neutral) == (("neutral", "smile"), "neutral")
-    assert table.paths == tuple(item.name for item in items)
-    assert [table.subjects[code] for code in table.subject] == [item.subject for item in items]
-    assert [table.videos[code] for code in table.video] == [item.video for item in items]
-    assert [table.classes[code] for code in table.label] == [item.label for item in items]
-    expected = HOG.embed([decode_image(item.path) for item in items], None)
-    np.testing.assert_array_equal(table.embeddings, expected)
+    assert (report.extractor, table.classes, table.neutral) == (HOG.info(), ("neutral", "smile"), "neutral")
+    rows = zip(table.paths, table.subject, table.video, table.label, table.frame, strict=True)
+    assert [
+        (path, table.subjects[who], table.videos[clip], table.classes[label], frame)
+        for path, who, clip, label, frame in rows
+    ] == [(item.name, item.subject, item.video, item.label, item.frame) for item in items]
+    np.testing.assert_array_equal(table.embeddings, HOG.embed([decode_image(item.path) for item in items], None))
     assert table.landmarks is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.h5", "faces"]
 
@@ -56,10 +60,8 @@ def test_a_cache_holds_every_row_in_order_with_its_names(tmp_path, items):
 def test_jobs_batches_and_shards_do_not_change_the_digest_and_progress_counts_to_the_total(tmp_path, items, stand_in):
     items[4].path.write_bytes(b"broken")
     seen, reports = [], []
-    for number, config in enumerate(
-        (ExtractConfig(jobs=2, shard_rows=4, batch=3), ExtractConfig(jobs=1, shard_rows=1), ONE)
-    ):
-        out = tmp_path / f"{number}.h5"
+    for config in (ExtractConfig(jobs=2, shard_rows=4, batch=3), ExtractConfig(jobs=1, shard_rows=1), ONE):
+        out = tmp_path / f"{len(reports)}.h5"
         reports.append(run(items, HOG, out, config=config, on_progress=lambda now: seen.append(deepcopy(now))))
     assert len({(report.digest, report.failures) for report in reports}) == 1
     last = seen[-7:]
@@ -73,12 +75,11 @@ def test_jobs_batches_and_shards_do_not_change_the_digest_and_progress_counts_to
     two = run(items[5:], backbone, tmp_path / "two.h5", config=replace(ONE, jobs=2))
     assert sizes == [2, 2, 1, 2]
     assert two.digest == run(items[5:], backbone, tmp_path / "one.h5").digest
-    with open_cache(tmp_path / "two.h5") as cache:
-        np.testing.assert_array_equal(cache.read().embeddings, means([decode_image(item.path) for item in items[5:]]))
+    expected = means([decode_image(item.path) for item in items[5:]])
+    np.testing.assert_array_equal(read(tmp_path / "two.h5").embeddings, expected)
 
 
 def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(tmp_path, items, stand_in):
-    points = np.arange(12, dtype=np.float32)[:, None, None] * np.ones((1, 3, 2), dtype=np.float32)
     calls, shapes, given = [], set(), []
 
     def crop(image, landmarks):
@@ -93,13 +94,11 @@ def test_images_are_prepared_with_their_own_landmarks_before_they_are_embedded(t
         given.append(landmarks)
         return means(images)
 
-    report = run(items, stand_in(embed, crop), tmp_path / "c.h5", landmarks=points)
+    report = run(items, stand_in(embed, crop), tmp_path / "c.h5", landmarks=POINTS)
     assert (calls, shapes) == (list(range(12)), {(5, 6, 3)})
     assert [(failure.path, failure.reason) for failure in report.failures] == [(items[4].name, "too small")]
-    kept = np.delete(points, 4, axis=0)
-    np.testing.assert_array_equal(np.concatenate(given), kept)
-    with open_cache(tmp_path / "c.h5") as cache:
-        np.testing.assert_array_equal(cache.read().landmarks, kept)
+    for seen in (np.concatenate(given), read(tmp_path / "c.h5").landmarks):
+        np.testing.assert_array_equal(seen, np.delete(POINTS, 4, axis=0))
 
 
 def test_geometry_reads_no_image_and_lists_rows_without_landmarks(tmp_path):
@@ -114,8 +113,7 @@ def test_geometry_reads_no_image_and_lists_rows_without_landmarks(tmp_path):
         ("none/2.jpg", "the embedding isn't finite as float32"),
         ("none/5.jpg", "no landmarks"),
     ]
-    with open_cache(tmp_path / "c.h5") as cache:
-        table = cache.read()
+    table = read(tmp_path / "c.h5")
     kept = [0, 4, 6, 1, 3, 7]
     np.testing.assert_array_equal(table.landmarks, points[kept])
     np.testing.assert_array_equal(table.embeddings, geometry.embed([], points[kept]))
@@ -125,15 +123,14 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path, items, refused, sta
     (items[1].path).write_bytes(b"")
     (items[11].path).unlink()
     report = run(items, HOG, tmp_path / "c.h5")
-    found = [{"path": failure.path, "reason": failure.reason} for failure in report.failures]
-    assert found == [
-        {"path": "s0/neutral/img1.png", "reason": "the file is empty"},
-        {"path": "s1/smile/img2.png", "reason": "No such file or directory"},
+    assert [tuple(failure) for failure in report.failures] == [
+        ("s0/neutral/img1.png", "the file is empty"),
+        ("s1/smile/img2.png", "No such file or directory"),
     ]
-    assert [json.loads(line) for line in (tmp_path / "c.failures.jsonl").read_text().splitlines()] == found
+    listed = [json.loads(line) for line in (tmp_path / "c.failures.jsonl").read_text().splitlines()]
+    assert listed == [failure._asdict() for failure in report.failures]
     assert report.rows == 10
-    again = run(items[2:11], HOG, tmp_path / "c.h5", if_exists="overwrite")
-    assert again.failures == ()
+    assert run(items[2:11], HOG, tmp_path / "c.h5", if_exists="overwrite").failures == ()
     assert not (tmp_path / "c.failures.jsonl").exists()
     # A whole shard may fail; when nothing is left it is an error with the first reasons.
     for item in items[5:10]:
@@ -155,24 +152,19 @@ def test_what_float16_costs_is_the_length_of_what_was_lost_and_what_it_can_not_h
     assert {failure.reason for failure in far.failures} == {"the embedding has values above 1e+15"}
     report = run(items, backbone, tmp_path / "half.h5", config=half)
     assert [failure.reason for failure in report.failures] == ["the embedding isn't finite as float16"]
-    assert (report.storage_error.rows, 0 < report.storage_error.max < 2**-11) == (11, True)
-    assert inspect_cache(tmp_path / "half.h5").dtype == "float16"
+    assert 0 < report.storage_error < 2**-11
+    assert (far.storage_error, inspect_cache(tmp_path / "half.h5").dtype) == (None, "float16")
     rows = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
-    exact, errors = rows.astype(np.float64), storage_error(rows)
+    exact = rows.astype(np.float64)
     lost = np.linalg.norm(exact - rows.astype(np.float16), axis=1) / np.linalg.norm(exact, axis=1)
-    np.testing.assert_allclose(errors, lost, rtol=1e-9)
-    assert 0 < errors.max() < 2**-11
+    assert float16_error(rows) == pytest.approx(lost.max(), rel=1e-9)
     # Exact values cost nothing, small numbers more, large ones everything.
-    assert (storage_error(rows, "float32") == 0).all()
-    few = np.array([[1.5, -2.0], [0.0, 0.0], [1e-7, 2e-7], [1e5, 1.0], [1e-30, 1e-30]], dtype=np.float32)
-    costs = storage_error(few)
-    assert costs[:2].tolist() == [0, 0]
-    assert 0.01 < costs[2] <= 1
-    assert np.isinf(costs[3])
-    assert costs[4] == pytest.approx(1)
-    whole = StorageError.of([errors])
-    assert StorageError.of([errors[:4], errors[4:]]) == whole == StorageError(50, np.median(errors), errors.max())
-    assert StorageError.of([]) == StorageError.of([errors[:0]]) == StorageError(0, 0.0, 0.0)
+    for row, low, high in (
+        *(([1.5, -2.0], 0, 0), ([0.0, 0.0], 0, 0), ([1e-7, 2e-7], 0.01, 1)),
+        *(([1e5, 1.0], np.inf, np.inf), ([1e-30, 1e-30], 1, 1)),
+    ):
+        assert low <= float16_error(np.array([[1, 1], row], dtype=np.float32)) <= high
+    assert float16_error(rows[:0]) == 0
 
 
 def test_a_worker_that_dies_is_one_line_and_finished_shards_stay(tmp_path, items, monkeypatch, refused, stand_in):
@@ -184,8 +176,7 @@ def test_a_worker_that_dies_is_one_line_and_finished_shards_stay(tmp_path, items
     monkeypatch.delitem(sys.modules, "deadly_preparation", raising=False)
     import deadly_preparation
 
-    points = np.arange(12, dtype=np.float32)[:, None, None] * np.ones((1, 3, 2), dtype=np.float32)
-    given = {"landmarks": points, "config": ExtractConfig(jobs=2, shard_rows=1, batch=1)}
+    given = {"landmarks": POINTS, "config": ExtractConfig(jobs=2, shard_rows=1, batch=1)}
     with refused(FeatlabError, "worker process died near s", ".png ", "run the same command again"):
         run(items, stand_in(means, deadly_preparation.prepare), tmp_path / "c.h5", **given)
     given["config"] = ExtractConfig(jobs=1, shard_rows=1, batch=1)
@@ -197,7 +188,8 @@ def test_a_worker_that_dies_is_one_line_and_finished_shards_stay(tmp_path, items
 def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, refused, stand_in):
     geometry = make_backbone("geometry")
     for given, backbone, more, says in (
-        ([], HOG, {}, "nothing to extract"),
+        ([], HOG, {}, "nothing to extract: the source has no items"),
+        ([], HOG, {"failures": [Failure("a.mp4", "empty")]}, "all of it failed (a.mp4: empty)"),
         ([*items, items[3]], HOG, {}, "can be there only once"),
         (items, geometry, {}, "needs landmarks"),
         (items, HOG, {"neutral": "calm"}, "--neutral NAME"),
@@ -217,20 +209,15 @@ def test_inputs_that_do_not_fit_are_refused_before_any_work(tmp_path, items, ref
 
 
 def test_folders_of_one_name_in_two_forms_are_one_person_and_spellings_are_joined_if_asked(tmp_path, make_image):
-    def read(**more):
-        return read_inputs(tmp_path / "faces", InputConfig(**more), beside=tmp_path / "c.h5")
-
     for clip in ("Zoë/neutral", "Zoe\u0308/neutral", "1/Smile", "01/smile", "01/neutral"):
         for frame in range(2):
             make_image(tmp_path / "faces" / clip / f"{frame}.png", seed=frame)
-    told = read()
-    assert {item.subject for item in told.items} == {"Zoë", "1", "01"}
-    videos = {item.video for item in told.items if item.subject == "Zoë"}
-    assert videos == {"Zoë/neutral", "Zoë/neutral (2)"}
-    assert told.warnings == (
-        "names that may be one: subject '01', '1'; label 'Smile', 'smile'; --merge-names joins them",
+    told, joined = (
+        read_inputs(tmp_path / "faces", InputConfig(**more), beside=tmp_path / "c.h5")
+        for more in ({}, {"merge_names": True, "neutral": "smile"})
     )
-    joined = read(merge_names=True, neutral="smile")
+    assert {item.subject for item in told.items} == {"Zoë", "1", "01"}
+    assert {item.video for item in told.items if item.subject == "Zoë"} == {"Zoë/neutral", "Zoë/neutral (2)"}
+    assert "subject '01', '1'; label 'Smile', 'smile'; --merge-names joins them" in told.warnings[0]
     assert ({item.subject for item in joined.items}, joined.neutral) == ({"Zoë", "01"}, "Smile")
-    assert len({(item.subject, item.video, item.frame) for item in joined.items}) == 10
     assert run(joined.items, HOG, tmp_path / "c.h5").rows == 10

@@ -10,30 +10,21 @@ import torch.nn.functional as F
 from scipy.spatial.distance import cdist
 from torch import nn
 
-from featlab.compute import seeded
 from featlab.config.sections import HeadConfig
 from featlab.errors import InputError
-from featlab.evaluation.run import evaluate_subject
 from featlab.methods import get_method, make_method
-from featlab.methods.disentanglement import (
-    Swap,
-    adam,
-    generator_losses,
-    identity_discriminator_loss,
-    new_disentangler,
-    take_turns,
-)
-from featlab.methods.dsfda import DSFDAConfig, _drawn, train_disentangler
+from featlab.methods.disentanglement import Swap, generator_losses, identity_discriminator_loss, new_disentangler
+from featlab.methods.dsfda import draw_codes, train_disentangler
 from featlab.model.head import train_heads
+from featlab.model.networks import SourceHead
 from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import target_of
 
 CLASSES = 3
-QUICK = {"iterations": 4}
 
 
-def adapted(bundle, rows, *, seed=0, **options):
-    return make_method("dsfda", {"dsfda": QUICK | options}).adapt(bundle, target_of(rows), seed=seed)
+def adapted(bundle, rows, **options):
+    return make_method("dsfda", {"dsfda": {"iterations": 4} | options}).adapt(bundle, target_of(rows))
 
 
 def prepare(table, bundle):
@@ -43,10 +34,8 @@ def prepare(table, bundle):
 
 
 def test_a_bundle_carries_what_is_declared_and_gaussians_of_the_source_codes_class_by_class(bundle, table):
-    source, extras, state = table.without("s05"), bundle.extras["dsfda"], torch.get_rng_state()
+    source, extras = table.without("s05"), bundle.extras["dsfda"]
     assert {name.partition(".")[0] for name in extras} == {"decoder", "expression_discriminator", "gaussians"}
-    for word in ("decoder", "expression discriminator", "mean and standard deviation", "which classes"):
-        assert word in bundle.declared["dsfda"]
     with torch.no_grad():
         codes = bundle.head.bottleneck(bundle.projection(torch.from_numpy(source.embeddings))).numpy()
     for code in range(CLASSES):
@@ -54,9 +43,7 @@ def test_a_bundle_carries_what_is_declared_and_gaussians_of_the_source_codes_cla
         np.testing.assert_allclose(extras["gaussians.mean"][code], mine.mean(axis=0), atol=1e-5)
         np.testing.assert_allclose(extras["gaussians.std"][code], np.sqrt(mine.var(axis=0) + 1e-6), rtol=1e-4)
     assert extras["gaussians.known"].tolist() == [True] * CLASSES
-    assert extras["gaussians.mean"].shape == (CLASSES, 6)
     assert all(torch.equal(value, extras[name]) for name, value in prepare(source, bundle).items())
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_class_of_a_single_row_has_no_gaussian_because_its_mean_would_be_the_row(bundle, table, rows, refused):
@@ -65,8 +52,7 @@ def test_a_class_of_a_single_row_has_no_gaussian_because_its_mean_would_be_the_r
     extras = prepare(source.take(np.setdiff1d(np.arange(len(source)), rare[1:])), bundle)
     assert extras["gaussians.known"].tolist() == [True, True, False]
     assert (extras["gaussians.mean"][2] == 0).all()
-    model = adapted(replace(bundle, extras={"dsfda": extras}), rows)
-    assert all(np.isfinite(list(entry.values())).all() for entry in model.history)
+    assert np.isfinite(adapted(replace(bundle, extras={"dsfda": extras}), rows).history[-1]["loss"])
     with refused(InputError, "dsfda", "label the source rows"):
         prepare(replace(source, label=np.full(len(source), -1, dtype=np.int16)), bundle)
 
@@ -82,9 +68,7 @@ def test_generated_rows_have_the_identity_of_one_row_and_the_expression_of_anoth
     latent = np.concatenate([who[identity], how[label]], axis=1) + 0.4 * rng.normal(size=(len(label), 12))
     features = torch.tensor(latent @ turn, dtype=torch.float32)
     (head,) = train_heads(features, [label.astype(np.int16)], classes, HeadConfig(bottleneck=8, epochs=20), seed=0)
-    networks = train_disentangler(
-        features, torch.from_numpy(label), torch.from_numpy(identity), head, classes=classes, seed=0
-    )
+    networks = train_disentangler(features, torch.from_numpy(label), torch.from_numpy(identity), head, seed=0)
     random = torch.Generator().manual_seed(0)
     other = torch.randperm(len(features), generator=random)
     with torch.no_grad():
@@ -100,7 +84,7 @@ def test_generated_rows_have_the_identity_of_one_row_and_the_expression_of_anoth
 
 def test_every_class_with_a_gaussian_is_drawn_and_codes_follow_it(bundle):
     extras = bundle.extras["dsfda"] | {"gaussians.known": torch.tensor([True, False, True])}
-    code, expression = _drawn(extras, 4000, torch.Generator().manual_seed(0))
+    code, expression = draw_codes(extras, 4000, torch.Generator().manual_seed(0))
     assert set(expression.tolist()) == {0, 2}
     assert abs((expression == 0).float().mean().item() - 0.5) < 0.05
     mine = code[expression == 2]
@@ -109,34 +93,11 @@ def test_every_class_with_a_gaussian_is_drawn_and_codes_follow_it(bundle):
     torch.testing.assert_close(mine.std(dim=0), spread, rtol=0.1, atol=0)
 
 
-@pytest.fixture(scope="module")
-def clear(people):
-    """People whom the source model gets right: it answers neutral to their neutral rows and not to others."""
-    return people(subjects=8, classes=CLASSES, clips=4, frames=10, dim=16, identity=0.5, resting=0.2)
-
-
-@pytest.fixture(scope="module")
-def clear_bundle(clear, small_bundle):
-    return small_bundle(clear.without("s07"), {"head.epochs": 15, "head.bottleneck": 16}, methods=["dsfda"])
-
-
-def test_a_neutral_clip_drifts_to_that_answer_and_gaussians_keep_the_other_classes(clear, clear_bundle):
-    def evaluated(**options):
-        # A hundred times the published rate: what the objective wants shows within seconds.
-        method = make_method("dsfda", {"dsfda": {"known_label": True, "lr": 1e-2, "iterations": 200} | options})
-        return evaluate_subject(clear_bundle, clear.rows_of("s07"), [method])[0]
-
-    before, drifted, kept = evaluated(iterations=0), evaluated(gaussians="none"), evaluated()
-    assert not before.collapsed
-    assert before.non_neutral_recall > 0.9
-    # Which of the other classes are lost, and after how many steps, is one training's luck; that many are is not.
-    assert drifted.neutral_recall == 1
-    assert drifted.non_neutral_recall < 0.5
-    assert not kept.collapsed
-    assert kept.non_neutral_recall > drifted.non_neutral_recall
-
-
-def test_rows_are_labelled_by_the_source_model_or_known_to_be_neutral_and_one_label_is_warned_of(clear, clear_bundle):
+def test_rows_are_labelled_by_the_source_model_or_known_to_be_neutral_and_one_label_is_warned_of(people, small_bundle):
+    # People whom the source model gets right.
+    clear = people(subjects=8, classes=CLASSES, clips=4, frames=10, dim=16, identity=0.5, resting=0.2)
+    values = {"head.epochs": 15, "head.bottleneck": 16}
+    clear_bundle = small_bundle(clear.without("s07"), values, methods=["dsfda"])
     mine = clear.rows_of("s07")
     others = mine.take(mine.label == 2)
     guessed = adapted(clear_bundle, others, gaussians="none")
@@ -150,8 +111,8 @@ def test_rows_are_labelled_by_the_source_model_or_known_to_be_neutral_and_one_la
     assert adapted(clear_bundle, mine, gaussians="none").warnings == ()
 
 
-HALF = 3
-"""Width of an expression code; a feature has twice as many values."""
+HEAD = SourceHead(6, 3, 4)
+"""Codes are half as wide as features."""
 
 
 def random(seed=0):
@@ -162,31 +123,16 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=random(seed))
 
 
-def swap_of(networks, rows, reference, encode, *, drawn=False, labels=None):
-    code = encode(reference)
+def swap_of(networks, rows, reference, *, drawn=False):
+    code, count = HEAD.linear(reference), torch.arange(len(rows))
     generated = networks.generate(rows, code, random(1))
-    count = len(rows)
-    return Swap(
-        rows=rows,
-        own=encode(rows),
-        identity=torch.arange(count) % 2,
-        code=code,
-        expression=torch.arange(count) % 4 if labels is None else labels,
-        reference=None if drawn else reference,
-        generated=generated,
-        recovered=encode(generated),
-    )
+    given = None if drawn else reference
+    return Swap(rows, HEAD.linear(rows), count % 2, code, count % 4, given, generated, HEAD.linear(generated))
 
 
-def by_hand(networks, swap, weights, seed):
+def by_hand(networks, swap, seed):
     """The five terms, from their definitions."""
     judge, noise = networks.identity_discriminator, random(seed)
-
-    def hidden(judge, values):
-        return F.leaky_relu(judge.first(values), 0.2)
-
-    def entropy(judge, values, codes):
-        return F.cross_entropy(judge.last(hidden(judge, values)), codes)
 
     def generate(rows, code):
         drawn = torch.randn(len(rows), 256, generator=noise)
@@ -197,72 +143,40 @@ def by_hand(networks, swap, weights, seed):
     again, wanted = swap.recovered, swap.code
     if swap.reference is not None:
         again, wanted = generate(swap.reference, swap.recovered), swap.reference
-    matching = hidden(judge, swap.generated) - hidden(judge, swap.rows)
+    matching = F.leaky_relu(judge.first(swap.generated), 0.2) - F.leaky_relu(judge.first(swap.rows), 0.2)
     return {
-        "identity cycle": weights.cycle * (back - swap.rows).abs().mean(),
-        "expression cycle": weights.cycle * (again - wanted).abs().mean(),
-        "identity": weights.identity * entropy(judge, swap.generated, swap.identity),
-        "expression": weights.expression * entropy(networks.expression_discriminator, swap.generated, swap.expression),
-        "feature matching": weights.feature_matching * matching.square().mean(),
+        "identity cycle": 5 * (back - swap.rows).abs().mean(),
+        "expression cycle": 5 * (again - wanted).abs().mean(),
+        "identity": 0.2 * F.cross_entropy(judge(swap.generated), swap.identity),
+        "expression": 0.8 * F.cross_entropy(networks.expression_discriminator(swap.generated), swap.expression),
+        "feature matching": matching.square().mean(),
     }
 
 
 @pytest.mark.parametrize("drawn", [False, True])
 def test_every_term_equals_its_definition_and_all_together_reach_every_tensor_of_encoders_and_decoder(drawn):
-    published = DSFDAConfig()
-    assert (published.identity, published.expression, published.feature_matching, published.cycle) == (0.2, 0.8, 1, 5)
-    networks, encode = new_disentangler(6, HALF, 4, 2, seed=0), nn.Linear(6, HALF)
-    swap = swap_of(networks, normal(9, 6), normal(9, 6, seed=1), encode, drawn=drawn)
-    weights = DSFDAConfig(identity=0.3, expression=0.7, feature_matching=1.5, cycle=4.0)
-    terms = generator_losses(networks, swap, weights, random(7))
-    expected = by_hand(networks, swap, weights, 7)
+    networks = new_disentangler(HEAD, 2, 0)
+    swap = swap_of(networks, normal(9, 6), normal(9, 6, seed=1), drawn=drawn)
+    terms, expected = generator_losses(networks, swap, random(7)), by_hand(networks, swap, 7)
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
     torch.stack(list(terms.values())).sum().backward()
-    for part in (networks.identity_encoder, networks.decoder, encode):
-        for name, value in part.named_parameters():
-            assert value.grad.abs().sum() > 0, name
+    for part in (networks.identity_encoder, networks.decoder, HEAD.linear):
+        assert all(value.grad.abs().sum() > 0 for value in part.parameters())
 
 
 def test_the_judge_of_one_person_tells_two_things_apart_and_the_last_is_generated():
-    judge = new_disentangler(6, HALF, 4, 1, seed=0).identity_discriminator
+    networks = new_disentangler(HEAD, 1, 0)
+    judge = networks.identity_discriminator
     assert judge.last.out_features == 2
     nn.init.zeros_(judge.last.weight)
     with torch.no_grad():
         judge.last.bias.copy_(torch.tensor([5.0, 0.0]))
-    rows, generated = normal(4, 6), normal(3, 6, seed=1).requires_grad_()
-    loss = identity_discriminator_loss(judge, rows, torch.zeros(4, dtype=torch.int64), generated)
+    swap = swap_of(networks, normal(4, 6), normal(4, 6, seed=1))
+    swap = replace(swap, identity=0 * swap.identity, generated=swap.generated.detach().requires_grad_())
+    loss = identity_discriminator_loss(judge, swap)
     # It calls everything real: right on the real ones, wrong by 5 on the generated ones.
     assert loss.item() == pytest.approx(2 * math.log1p(math.exp(-5)) + 5, rel=1e-5)
     loss.backward()
-    assert generated.grad is None
-
-
-def test_each_side_moves_its_own_tensors_and_nobody_elses():
-    networks = new_disentangler(6, HALF, 4, 2, seed=0).requires_grad_(False)
-    with seeded(0):
-        encode = nn.Linear(6, HALF).requires_grad_(False)
-    rows, judge = normal(16, 6), networks.identity_discriminator
-
-    def swapped(picked):
-        return swap_of(networks, rows[picked], rows[picked.flip(0)], encode, labels=picked % 4)
-
-    def discriminator_losses(picked, swap):
-        return {"judge": identity_discriminator_loss(judge, swap.rows, swap.identity, swap.generated)}
-
-    before = {name: value.clone() for name, value in networks.state_dict().items()}
-    code = {name: value.clone() for name, value in encode.state_dict().items()}
-    take_turns(
-        networks,
-        ((picked, swapped(picked)) for picked in (torch.arange(8), torch.arange(8, 16), torch.arange(4, 12))),
-        discriminator_losses,
-        discriminators=adam(1e-3, [judge]),
-        generator=adam(1e-3, [networks.decoder, encode], [networks.identity_encoder]),
-        weights=DSFDAConfig(identity=1.0, expression=1.0, feature_matching=1.0, cycle=1.0),
-        random=random(),
-        advice="lower x.lr",
-    )
-    for name, value in networks.state_dict().items():
-        assert torch.equal(value, before[name]) == name.startswith("expression_discriminator."), name
-    assert not any(torch.equal(value, code[name]) for name, value in encode.state_dict().items())
+    assert swap.generated.grad is None

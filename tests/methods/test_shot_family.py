@@ -1,6 +1,4 @@
-"""SHOT-IM, SHOT, NRC and TPDS: the optimiser, one step of each by hand, what they renew, neighbours and walks."""
-
-import copy
+"""SHOT, NRC and TPDS: the optimiser, what they renew, neighbours and walks."""
 
 import numpy as np
 import pytest
@@ -8,24 +6,13 @@ import torch
 import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
 
-from featlab.methods import make_method, neighbourhood, shot
-from featlab.methods import neighbourhood as nrc
+from featlab.compute import seeded
+from featlab.methods import make_method, shot
 from featlab.methods.base import ordered_features
-from featlab.methods.fit import Rates, SGDConfig, Student, fit_sgd, make_student
-from featlab.methods.losses.target import (
-    centre_labels,
-    entropies,
-    information_loss,
-    marginal_entropy,
-    mean_entropy,
-    neighbour_agreement,
-)
+from featlab.methods.fit import SGDConfig, Student, fit_sgd, make_student
 from featlab.methods.neighbourhood import HOPS, NeighbourBank, confident_rows, destinations, neighbour_walks
 from featlab.model.networks import SourceHead
 from featlab.protocol.splits import target_of
-
-FAMILY = ("shot-im", "shot", "nrc", "tpds")
-CLASSES = 4
 
 
 def run(name, bundle, target, **options):
@@ -33,129 +20,50 @@ def run(name, bundle, target, **options):
 
 
 @pytest.fixture(scope="module")
-def table(people):
-    return people(subjects=6, classes=CLASSES, landmarks=False)
+def target(mine):
+    """36 rows, of every class."""
+    return target_of(mine)
 
 
-@pytest.fixture(scope="module")
-def bundle(table, small_bundle):
-    return small_bundle(table.without("s05"), {"pretrain.epochs": 0}, methods=[])
-
-
-@pytest.fixture(scope="module")
-def rows(table):
-    """All of the target's 48 rows, of every class."""
-    return table.rows_of("s05")
-
-
-@pytest.fixture(scope="module")
-def target(rows):
-    return target_of(rows)
-
-
-def fresh_student(dim=5, bottleneck=5):
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        return Student(None, SourceHead(dim, bottleneck, 3).eval().requires_grad_(False))
+def fresh_student():
+    with seeded(0):
+        return Student(None, SourceHead(5, 5, 3).eval().requires_grad_(False))
 
 
 @pytest.mark.parametrize("decay", [True, False])
-def test_every_step_is_taken_at_its_own_rate_and_the_last_at_the_lowest(decay):
-    """A loss that is linear in two biases moves each by its learning rate."""
-    student = fresh_student()
-    config = SGDConfig(epochs=4, batch=5, lr=0.1, momentum=0.0, weight_decay=0.0, decay=decay, bn_mode="eval")
-    places = []
+def test_every_step_is_nesterovs_with_weight_decay_at_its_own_and_its_parts_rate(decay, monkeypatch):
+    """The rate falls from the first step on, to its lowest at the last."""
+    monkeypatch.setattr(SGDConfig, "decay", decay)
+    student, places = fresh_student(), []
 
     def losses(picked):
-        places.append((student.head.linear.bias[0].item(), student.head.classifier.bias[0].item()))
-        return {"linear": student.head.linear.bias[0] + student.head.classifier.bias[0]}
+        biases = torch.stack([student.head.linear.bias[0], student.head.classifier.bias[0]])
+        places.append(biases.tolist())
+        return {"linear": biases.sum()}
 
-    fit = fit_sgd(student, 10, config, losses, seed=0, rates=Rates(classifier=0.5))
-    places.append((student.head.linear.bias[0].item(), student.head.classifier.bias[0].item()))
-    t = np.arange(1, fit.iterations + 1)
-    rate = 0.1 * (1 + 10 * t / len(t)) ** -0.75 if decay else np.full(len(t), 0.1)
-    assert fit.iterations == 8
-    np.testing.assert_allclose(-np.diff(places, axis=0), np.stack([rate, 0.5 * rate], axis=1), rtol=1e-4)
-
-
-def test_weight_decay_acts_from_the_first_step_on_with_nesterov_momentum():
-    student = fresh_student()
-    weight = student.head.linear.weight.double().numpy().copy()
-    config = SGDConfig(epochs=3, lr=0.1, momentum=0.9, weight_decay=0.5, decay=False, bn_mode="eval")
-    fit_sgd(student, 4, config, lambda picked: {"none": 0.0 * student.head.linear.weight.sum()}, seed=0)
-    velocity = np.zeros_like(weight)
-    for step in range(3):
-        gradient = 0.5 * weight
-        velocity = gradient if step == 0 else 0.9 * velocity + gradient
-        weight = weight - 0.1 * (gradient + 0.9 * velocity)
-    np.testing.assert_allclose(student.head.linear.weight, weight, rtol=1e-5)
+    rates = {"bottleneck": 1.0, "classifier": 0.5}
+    fit_sgd(student, 10, SGDConfig(epochs=4, batch=5, lr=0.1, bn_mode="eval"), losses, seed=0, rates=rates)
+    losses(None)
+    place, velocity = np.array(places[0]), 0.0
+    for step, found in enumerate(places, 1):
+        np.testing.assert_allclose(found, place, rtol=1e-5)
+        gradient = 1 + 1e-3 * place
+        velocity = 0.9 * velocity + gradient
+        rate = 0.1 * ((1 + 10 * step / 8) ** -0.75 if decay else 1)
+        place = place - rate * np.array([1, 0.5]) * (gradient + 0.9 * velocity)
+    assert len(places) == 9
 
 
 def test_a_last_batch_of_one_row_is_skipped_where_batch_norm_needs_two():
     for rows, mode, steps in ((9, "train", 2), (9, "eval", 3), (8, "train", 2), (1, "train", 0)):
-        student, sizes = fresh_student(), []
+        student = fresh_student()
 
-        def losses(picked, student=student, sizes=sizes):
-            sizes.append(len(picked))
+        def losses(picked, student=student):
             return {"any": student.logits(torch.ones(len(picked), 5)).square().mean()}
 
         fit = fit_sgd(student, rows, SGDConfig(epochs=1, batch=4, bn_mode=mode), losses, seed=0)
-        assert (fit.iterations, len(sizes)) == (steps, steps)
+        assert fit.iterations == steps
         assert bool(fit.warnings) == (steps == 0)
-
-
-def hand_terms(name, head, features, bn_mode):
-    """The terms of the first step on all rows at once, of parts that have oracles of their own."""
-    with torch.no_grad():
-        z = head.bottleneck(features)
-        p = torch.softmax(head.classify(z), dim=1)
-    labels, _ = centre_labels(z, p)
-    confident = confident_rows(entropies(p), centre_labels(z, p, rounds=1)[1])
-    reached = destinations(neighbour_walks(features), confident)
-    head.norm.train(bn_mode == "train")
-    z = head.bottleneck(features)
-    p = torch.softmax(head.classify(z), dim=1)
-    terms = {"diversity": -marginal_entropy(p)}
-    if name == "tpds":
-        terms["information"] = information_loss(p, torch.softmax(head(features[reached]), dim=1))
-    elif name == "nrc":
-        # The first half of training: K = 3, M = 2.
-        bank = NeighbourBank.of(z, p)
-        around = bank.neighbourhood(torch.arange(len(p)), 3, 2)
-        terms["neighbours"] = neighbour_agreement(p, bank.scores[around.near], around.affinity)
-        terms["expanded neighbours"] = neighbour_agreement(p, bank.scores[around.expanded.flatten(1)], 0.1)
-    else:
-        terms["entropy"] = mean_entropy(p)
-        if name == "shot":
-            terms["pseudo-labels"] = 0.3 * F.cross_entropy(head.classify(z), labels)
-    return terms
-
-
-STEP = {"epochs": 1, "batch": 64, "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0, "decay": False}
-CLASSIFIER_RATE = {"shot-im": 0.0, "shot": 0.0, "nrc": 1.0, "tpds": 0.1}
-
-
-@pytest.mark.parametrize("bn_mode", ["train", "eval"])
-@pytest.mark.parametrize("name", FAMILY)
-def test_one_step_equals_the_step_by_hand(name, bn_mode, bundle, target):
-    """Loss terms, and every parameter of B and C after a step along their gradient at its part's rate."""
-    model = run(name, bundle, target, bn_mode=bn_mode, **STEP)
-    head = copy.deepcopy(bundle.head).requires_grad_(True)
-    terms = hand_terms(name, head, ordered_features(bundle, target), bn_mode)
-    torch.stack(list(terms.values())).sum().backward()
-    (entry,) = model.history
-    assert set(entry) == {*terms, "loss"}
-    for term, value in terms.items():
-        assert entry[term] == pytest.approx(value.item(), abs=1e-5), term
-    assert entry["loss"] == pytest.approx(sum(value.item() for value in terms.values()), abs=1e-5)
-    after = dict(model.model.head.named_parameters())
-    for key, parameter in head.named_parameters():
-        rate = CLASSIFIER_RATE[name] if key.startswith("classifier") else 1.0
-        expected = parameter.detach() - 0.05 * rate * parameter.grad
-        torch.testing.assert_close(after[key], expected, atol=2e-6, rtol=1e-5, msg=key)
-        # With batch statistics, what the linear layer adds to all rows is taken away again.
-        if rate and not (bn_mode == "train" and key == "linear.bias"):
-            assert float(parameter.grad.abs().max()) > 1e-5, key
 
 
 def test_shot_renews_pseudo_labels_every_epoch_in_evaluation_mode_on_all_rows(bundle, target, monkeypatch):
@@ -178,13 +86,13 @@ def test_shot_renews_pseudo_labels_every_epoch_in_evaluation_mode_on_all_rows(bu
 
 
 def test_nrc_writes_a_batch_into_its_memory_before_it_searches(bundle, target, monkeypatch):
-    seen, real = [], NeighbourBank.neighbourhood
+    seen, real = [], NeighbourBank.around
 
     def spy(bank, rows, *sizes):
         seen.append((rows, bank.directions.clone(), bank.scores.clone(), sizes))
         return real(bank, rows, *sizes)
 
-    monkeypatch.setattr(neighbourhood.NeighbourBank, "neighbourhood", spy)
+    monkeypatch.setattr(NeighbourBank, "around", spy)
     run("nrc", bundle, target, epochs=4, batch=16, bn_mode="train")
     features, student = ordered_features(bundle, target), make_student(bundle, "none", 0)
     first, directions, scores, _ = seen[0]
@@ -210,41 +118,27 @@ def probabilities(rows, classes):
     return torch.softmax(2 * drawn(rows, classes), dim=1)
 
 
-def test_a_bank_holds_no_gradient_and_what_it_was_given_stays_as_it_was():
-    z, p = drawn(4, 3).requires_grad_(), probabilities(4, 2)
-    before = p.clone()
-    bank = NeighbourBank.of(z, p)
-    bank.renew(torch.tensor([1, 3]), 2 * z[:2], p[:2].requires_grad_())
-    assert not bank.directions.requires_grad
-    assert not bank.scores.requires_grad
-    assert torch.equal(p, before)
-    torch.testing.assert_close(bank.directions.norm(dim=1), torch.ones(4))
-    assert torch.equal(bank.scores, before[[0, 0, 2, 1]])
-
-
-def test_neighbours_equal_scikit_learns_in_blocks_of_any_size(monkeypatch):
+def test_neighbours_equal_scikit_learns():
     z = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
     ranked = NearestNeighbors(n_neighbors=6, metric="cosine").fit(z).kneighbors(z, return_distance=False)
     rows = torch.tensor([7, 3, 39, 0])
-    for block in (1, 97, 1 << 22):
-        monkeypatch.setattr(nrc, "_BLOCK", block)
-        around = NeighbourBank.of(torch.from_numpy(z), probabilities(40, 3)).neighbourhood(rows, 5, 3)
-        assert np.array_equal(around.near, ranked[rows, 1:6])
-        assert np.array_equal(around.expanded, ranked[around.near, 1:4])
-        mutual = np.array([[row in ranked[k, 1:4] for k in near] for row, near in zip(rows, around.near, strict=True)])
-        np.testing.assert_allclose(around.affinity, np.where(mutual, 1, 0.1), rtol=1e-6)
-        assert 0 < mutual.sum() < mutual.size
+    near, beyond, affinity = NeighbourBank.of(torch.from_numpy(z), probabilities(40, 3)).around(rows, 5, 3)
+    assert np.array_equal(near, ranked[rows, 1:6])
+    assert np.array_equal(beyond, ranked[near, 1:4])
+    mutual = np.array([[row in ranked[k, 1:4] for k in own] for row, own in zip(rows, near, strict=True)])
+    np.testing.assert_allclose(affinity, np.where(mutual, 1, 0.1), rtol=1e-6)
+    assert 0 < mutual.sum() < mutual.size
 
 
 def test_a_row_is_never_its_own_neighbour_and_there_are_no_more_than_the_others():
     bank = NeighbourBank.of(tensor([[1.0, 2.0]] * 9 + [[0.0, 0.0]] * 3), probabilities(12, 3))
-    around = bank.neighbourhood(torch.arange(12), 4, 4)
-    assert not (around.near == torch.arange(12)[:, None]).any()
-    assert not (around.expanded == around.near[:, :, None]).any()
+    near, beyond, _ = bank.around(torch.arange(12), 4, 4)
+    assert not (near == torch.arange(12)[:, None]).any()
+    assert not (beyond == near[:, :, None]).any()
     for rows in (2, 3, 5):
-        around = NeighbourBank.of(drawn(rows, 3), probabilities(rows, 2)).neighbourhood(torch.arange(rows), 5, 4)
-        assert around.expanded.shape == (rows, rows - 1, min(4, rows - 1))
-        assert sorted(around.near[0].tolist()) == list(range(1, rows))
+        near, beyond, _ = NeighbourBank.of(drawn(rows, 3), probabilities(rows, 2)).around(torch.arange(rows), 5, 4)
+        assert beyond.shape == (rows, rows - 1, min(4, rows - 1))
+        assert sorted(near[0].tolist()) == list(range(1, rows))
 
 
 def walk_by_hand(features, start, hops):

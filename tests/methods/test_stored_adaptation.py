@@ -14,7 +14,7 @@ from featlab.bundle.files import (
     write_tensors,
 )
 from featlab.errors import BundleError, InputError
-from featlab.methods import AdaptedModel, Affine, make_method
+from featlab.methods import AdaptedModel, make_method
 from featlab.model.networks import PersonalModel
 from featlab.protocol.splits import target_of
 
@@ -24,55 +24,36 @@ def model(table, bundle):
     return make_method("coral").adapt(bundle, target_of(table.rows_of("s05")))
 
 
-@pytest.fixture
-def folder(tmp_path, bundle, model):
-    return save_adaptation(tmp_path / "s05", bundle, model, {"subject": "s05"})
-
-
-def edit(change):
+def edit(remove="", meta=(), **changes):
     """Write the file again, with the digests of its new content: only the change is wrong then."""
 
-    def changed(folder):
-        path = folder / "adaptation.safetensors"
+    def changed(path):
         about, tensors = open_tensors(path)
-        change(tensors, about)
-        write_tensors(path, tensors, about)
+        about.update(meta)
+        about.pop(remove, None)
+        write_tensors(path, tensors | changes, about)
 
     return changed
 
 
-def edit_meta(remove="", **changes):
-    return edit(lambda _, about: (about.update(changes), about.pop(remove, None)))
-
-
-def edit_tensors(**changes):
-    return edit(lambda tensors, _: tensors.update(changes))
-
-
-def truncate(name, fraction):
-    def edit(folder):
-        data = (folder / name).read_bytes()
-        (folder / name).write_bytes(data[: int(fraction * len(data))])
-
-    return edit
+def truncate(fraction):
+    return lambda path: path.write_bytes(path.read_bytes()[: int(fraction * path.stat().st_size)])
 
 
 FITS_NOT = ("does not fit its bundle", "featlab adapt again")
 KEYS = ("format_version", "translator", "iterations", "trainable", "history", "warnings")
 FILE = "adaptation.safetensors"
+SEVENS = torch.full((12,), 7.0)
 DAMAGES = [
-    *((truncate(FILE, fraction), (FILE,)) for fraction in (0.0, 0.3, 0.9)),
-    (lambda folder: (folder / FILE).write_bytes(b"[]"), (FILE, "damaged")),
-    (lambda folder: save_file({}, folder / FILE), (FILE, "damaged")),
-    *((edit_meta(remove=key), (FILE, "damaged", "featlab adapt")) for key in KEYS),
-    (edit_meta(format_version=ADAPTATION_FORMAT + 1), ("newer", "update featlab")),
-    *((edit_meta(translator=kind), FITS_NOT) for kind in ("nothing", "none", "translator")),
-    *(
-        (edit_tensors(**{name: torch.full((12,), 7.0)}), FITS_NOT[:1])
-        for name in ("other", "projection.mean", "head.linear.weight")
-    ),
-    (edit_tensors(**{"translator.bias": torch.full((8,), torch.nan)}), ("translator.bias", "NaN")),
-    (edit_tensors(**{"translator.weight": torch.eye(7), "translator.bias": torch.zeros(7)}), FITS_NOT[:1]),
+    *((truncate(fraction), (FILE,)) for fraction in (0.0, 0.3, 0.9)),
+    (lambda path: path.write_bytes(b"[]"), (FILE, "damaged")),
+    (lambda path: save_file({}, path), (FILE, "damaged")),
+    *((edit(remove=key), (FILE, "damaged", "featlab adapt")) for key in KEYS),
+    (edit(meta={"format_version": ADAPTATION_FORMAT + 1}), ("newer", "update featlab")),
+    *((edit(meta={"translator": kind}), FITS_NOT) for kind in ("nothing", "none", "translator")),
+    *((edit(**{name: SEVENS}), FITS_NOT[:1]) for name in ("other", "projection.mean", "head.linear.weight")),
+    (edit(**{"translator.bias": torch.full((8,), torch.nan)}), ("translator.bias", "NaN")),
+    (edit(**{"translator.weight": torch.eye(7), "translator.bias": torch.zeros(7)}), FITS_NOT[:1]),
 ]
 
 
@@ -80,13 +61,16 @@ def test_a_damaged_adaptation_is_refused_and_the_bundle_stays(tmp_path, bundle, 
     before = bundle.projection.mean.clone()
     for number, (damage, words) in enumerate(DAMAGES):
         folder = save_adaptation(tmp_path / str(number), bundle, model, {})
-        damage(folder)
+        damage(folder / FILE)
         with refused(BundleError, *words):
             load_adaptation(folder, bundle)
     assert torch.equal(bundle.projection.mean, before)
 
 
-def test_an_adaptation_that_is_not_there_or_of_another_bundle_is_refused(folder, table, bundle, small_bundle, refused):
+def test_an_adaptation_that_is_not_there_or_of_another_bundle_is_refused(
+    tmp_path, model, table, bundle, small_bundle, refused
+):
+    folder = save_adaptation(tmp_path / "s05", bundle, model, {})
     with refused(BundleError, "no adaptation there", "featlab adapt"):
         load_adaptation(folder / "nowhere", bundle)
     other = small_bundle(table.without("s05"), methods=["coral"], seed=1)
@@ -96,7 +80,7 @@ def test_an_adaptation_that_is_not_there_or_of_another_bundle_is_refused(folder,
 
 def test_a_model_that_can_not_be_read_back_is_not_written(tmp_path, bundle, refused):
     deep = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
-    for translator, head in ((deep, bundle.head), (Affine.shift(torch.zeros(8)), deep)):
+    for translator, head in ((deep, bundle.head), (None, deep)):
         adapted = AdaptedModel(PersonalModel(bundle.projection, translator, head))
         with refused(InputError, "Sequential", "can't be stored"):
             save_adaptation(tmp_path / "s05", bundle, adapted, {})

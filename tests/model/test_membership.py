@@ -17,28 +17,26 @@ from featlab.model.style_bank import (
 HEAD = HeadConfig(epochs=20, bottleneck=8, lr=0.02)
 
 
-def found(table, *, single=True, bank=True):
+def found(table, *, bank=True):
     source = SourceRows.of(table, torch.from_numpy(table.embeddings))
-    held = StyleBank({}, len(table.subjects), source.neutral_means() if single else None) if bank else None
+    held = StyleBank({}, len(table.subjects)) if bank else None
     return membership_test(source, held, HEAD, classes=2, seed=3)
 
 
 def test_people_who_look_like_themselves_are_found_and_people_who_look_like_nobody_are_not(people):
     areas = found(people(subjects=36, dim=40, identity=3.0, resting=0.0, noise=0.1))
     assert areas["people"] == 36
-    assert areas["single"] > 0.99
     assert areas["centre"] > 0.7
     # The same rows, dealt to people at random: who was in can only be guessed.
     nobody = found(people(subjects=36, dim=40, identity=0.0, resting=0.0))
-    assert all(abs(nobody[name] - 0.5) < 0.15 for name in ("centre", "head", "single"))
-    for number in ("36 people in", "the style bank's centre", "single people"):
+    assert all(abs(nobody[name] - 0.5) < 0.15 for name in ("centre", "head"))
+    for number in ("36 people in", "the style bank's centre"):
         assert number in membership_sentence(areas)
 
 
 def test_what_is_attacked_is_what_the_bundle_holds_and_too_few_people_are_not_measured(people):
     table = people(subjects=LEAST_PEOPLE)
-    assert set(found(table)) == {"people", "centre", "head", "single"}
-    assert set(found(table, single=False)) == {"people", "centre", "head"}
+    assert set(found(table)) == {"people", "centre", "head"}
     assert set(found(table, bank=False)) == {"people", "head"}
     assert found(table) == found(table)
     once = people(subjects=LEAST_PEOPLE, clips=1, frames=1)

@@ -1,9 +1,8 @@
-from types import SimpleNamespace
-
 import faiss
 import numpy as np
 import pytest
 
+import featlab.pairing.nearest as nearest_module
 import featlab.pairing.search as search_module
 from featlab.config.sections import PairConfig
 from featlab.errors import ConfigError
@@ -22,25 +21,15 @@ def table(people):
     return table
 
 
-def best_of_others(table, rule, k):
-    """Each row's k most similar admissible rows, one row at a time, in float64."""
-    rows = table.embeddings.astype(np.float64)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    for row in range(len(table)):
-        allowed = table.subject != table.subject[row]
-        if rule != "any":
-            same = table.label == table.label[row]
-            allowed &= (table.label >= 0) & (table.label[row] >= 0) & (same if rule == "same" else ~same)
-        others = np.flatnonzero(allowed)
-        yield {(row, other) for other in others[np.argsort(-(rows[others] @ rows[row]), kind="stable")[:k]].tolist()}
+def made_pairs(table, *config):
+    pairs = make_pairs(table, PairConfig(*config), seed=0)
+    return pairs, set(zip(pairs.row.tolist(), pairs.reference.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("rule", ["any", "same", "different"])
 @pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "HNSW8", "PCA8,IVF4,PQ4x4"])
 def test_an_index_keeps_the_rules_and_its_recall_is_that_of_an_exact_search(table, rule, factory):
-    pairs = make_pairs(table, PairConfig("cosine", rule, 3, factory), seed=0)
-    made = set(zip(pairs.row.tolist(), pairs.reference.tolist(), strict=True))
-    true = set().union(*best_of_others(table, rule, 3))
+    (pairs, made), (_, true) = (made_pairs(table, "cosine", rule, 3, name) for name in (factory, ""))
     assert len(made) == len(pairs) == len(true)
     assert (table.subject[pairs.row] != table.subject[pairs.reference]).all()
     if rule != "any":
@@ -87,7 +76,7 @@ def test_an_index_that_faiss_cannot_make_or_search_by_the_rules_is_refused(table
 
 def test_a_projection_keeps_inner_products_whatever_the_mean(table):
     rows = table.embeddings + 3.0
-    lengths = np.linalg.norm(rows, axis=1).astype(np.float64)
+    lengths = search_module.lengths(rows)
     space = search_module._cosine_space((rows, rows), (np.arange(len(rows)),) * 2, (lengths, lengths))
     made = search_module._filled(faiss, space, f"PCA{rows.shape[1]},Flat")
     products, found = made.search(space.left(np.arange(9)), 5)
@@ -101,32 +90,20 @@ def test_no_more_is_scored_again_than_finds_as_many(table, monkeypatch):
     monkeypatch.setattr(search_module, "_propose", lambda *given: asked.append(given[-1]) or proposed(*given))
     for factory, all_needed in (("Flat", False), ("PCA2,Flat", True)):
         make_pairs(table, PairConfig("cosine", "any", 3, factory), seed=0)
-        print(factory, asked)
         assert (asked[-1] == max(asked)) == all_needed
         asked.clear()
 
 
-def test_an_index_is_trained_on_a_few_tiles_and_no_more_are_made_for_it():
-    made, rows = [], 20 * (64 << 20) // (4 * 512)
-    index = SimpleNamespace(train=lambda vectors: made.append("trained"), add=lambda vectors: None)
-    faiss = SimpleNamespace(
-        index_factory=lambda *_: index,
-        METRIC_INNER_PRODUCT=0,
-        try_extract_index_ivf=lambda index: None,
-        IndexPreTransform=(),
-    )
-    tile = rows // 20
+def test_an_index_is_trained_on_a_few_tiles(table, monkeypatch):
+    make, trained = faiss.index_factory, []
 
-    def right(part):
-        made.append(len(range(rows)[part]))
-        return np.empty((made[-1], 1))
+    def spied(*given):
+        index = make(*given)
+        train = index.train
+        index.train = lambda rows: trained.append(len(rows)) or train(rows)
+        return index
 
-    space = SimpleNamespace(
-        width=512,
-        base=rows,
-        tiles=lambda count: (slice(first, first + tile) for first in range(0, count, tile)),
-        right=right,
-    )
-    search_module._filled(faiss, space, "Flat")
-    before = made[: made.index("trained")]
-    assert 0 < sum(before) <= search_module._TRAINED_ON * tile
+    monkeypatch.setattr(faiss, "index_factory", spied)
+    monkeypatch.setattr(nearest_module, "_BYTES", 4 * table.dim * 40)  # forty rows a tile
+    make_pairs(table, PairConfig("cosine", index="IVF4,Flat"), seed=0)
+    assert 0 < trained[0] <= search_module._TRAINED_ON * 40 < len(table)

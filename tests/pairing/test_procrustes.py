@@ -81,7 +81,9 @@ def test_the_search_equals_all_disparities_sorted(k, spread):
 def test_with_and_without_faiss_whatever_the_tile_the_neighbours_are_the_same(monkeypatch):
     shapes = Shapes.of(faces(np.random.default_rng(4), 200))
     whole = search_shapes(shapes, shapes, 3)
-    in_full = search_shapes(shapes, shapes, 3, backend="numpy")
+    monkeypatch.setenv("FEATLAB_NO_FAISS", "1")
+    in_full = search_shapes(shapes, shapes, 3)
+    monkeypatch.delenv("FEATLAB_NO_FAISS")
     assert in_full.searched_in_full == len(shapes.valid)
     monkeypatch.setattr(nearest_module, "_BYTES", 10_000)
     for found in (in_full, search_shapes(shapes, shapes, 3)):

@@ -16,7 +16,7 @@ import featlab.workspace.stages
 from featlab import write_table
 from featlab.bundle.files import load_adaptation
 from featlab.compute import run_seed
-from featlab.errors import BundleError, InputError
+from featlab.errors import BundleError, FeatlabError, InputError
 from featlab.methods import make_method
 from featlab.protocol.splits import split_target, target_of
 from featlab.workspace.adapt import adapt_rows, adapt_subject
@@ -279,7 +279,7 @@ def test_a_half_made_folder_without_its_marker_is_replaced(source):
 
 def test_a_workspace_that_can_not_be_written_or_opened_is_refused(tmp_path, source, refused):
     (tmp_path / "stages").write_text("a file in the way")
-    with refused(BundleError, "stages", "can't be written"):
+    with refused(FeatlabError, "stages", "can't be written"):
         train_stage(source())
     (tmp_path / "empty").mkdir()
     with refused(InputError, "cache.h5", "featlab extract"):
@@ -299,21 +299,23 @@ def test_the_source_is_everyone_who_is_no_target_and_nobody_is_on_both_sides(ope
 
 @pytest.fixture
 def adapt(open_workspace):
-    def run(subject="s04", values=None, workspace=None, targets=TARGETS, **changes):
-        workspace = workspace or open_workspace(values)[0]
+    def run(subject="s04", values=None, targets=TARGETS, **changes):
+        workspace, _ = open_workspace(values)
         bundle, output = bundle_stage(workspace.source(targets), [workspace.config.adapt.method])
         arguments = {"table": workspace.table, "extractor": workspace.extractor} | changes
-        return adapt_subject(bundle, output.folder, subject=subject, config=workspace.config, **arguments), bundle
+        return *adapt_subject(bundle, output.folder, subject=subject, config=workspace.config, **arguments), bundle
 
     return run
 
 
 @pytest.mark.parametrize("method", ["pft", "pft-poster", "coral", "source-only"])
 def test_adapting_writes_what_it_returns(method, adapt, people):
-    done, bundle = adapt(values={"adapt.method": method, f"adapt.{method}.iterations": 3} if "pft" in method else {})
+    model, done, bundle = adapt(
+        values={"adapt.method": method, f"adapt.{method}.iterations": 3} if "pft" in method else {}
+    )
     loaded, meta = load_adaptation(done.folder, bundle)
     probe = people().embeddings
-    assert np.array_equal(loaded.predict_proba(probe), done.model.predict_proba(probe))
+    assert np.array_equal(loaded.predict_proba(probe), model.predict_proba(probe))
     assert (meta["subject"], meta["method"], meta["seed"], meta["unlabelled"]) == ("s04", done.method, 0, False)
     assert (meta["frames"], meta["videos"]) == (6, ["neutral-0"])
     assert done.folder.name == "s04"
@@ -326,17 +328,17 @@ def test_adapting_follows_the_protocols_split(adapt, people):
     places, unlabelled = adapt_rows(mine, 5)
     assert not unlabelled
     assert np.array_equal(places, split_target(mine).adapt)
-    done, bundle = adapt(values={"adapt.method": "neutral-shift"})
+    model, _, bundle = adapt(values={"adapt.method": "neutral-shift"})
     expected = make_method("neutral-shift").adapt(bundle, target_of(mine, places))
-    assert np.array_equal(done.model.predict_proba(table.embeddings), expected.predict_proba(table.embeddings))
+    assert np.array_equal(model.predict_proba(table.embeddings), expected.predict_proba(table.embeddings))
 
 
 def test_another_subject_changes_no_subjects_numbers(adapt, people):
     """Seeds come from who is adapted, not from their place among the others."""
     values = {"adapt.method": "pft-poster", "adapt.pft-poster.iterations": 4, "adapt.pft-poster.batch": 2}
     table = people()
-    few, bundle = adapt("s04", values, targets=("s04", "s05"), table=table.without("s05"))
-    many, other = adapt("s04", values, targets=("s04", "s05"))
+    few, _, bundle = adapt("s04", values, targets=("s04", "s05"), table=table.without("s05"))
+    many, _, other = adapt("s04", values, targets=("s04", "s05"))
     assert torch.equal(bundle.head.linear.weight, other.head.linear.weight)
-    assert np.array_equal(few.model.predict_proba(table.embeddings), many.model.predict_proba(table.embeddings))
+    assert np.array_equal(few.predict_proba(table.embeddings), many.predict_proba(table.embeddings))
     assert run_seed(0, "pft-poster", "s04") != run_seed(0, "pft-poster", "s05")

@@ -172,35 +172,14 @@ INTERPOLATIONS = {
 
 
 @dataclass(frozen=True)
-class ResizeCrop:
-    """Cuts the centred square out of an image and resizes it; a `Preparation` that can be pickled."""
-
-    size: int  # Side of the result in pixels
-    crop: float = 1.0  # Side of the square as a fraction of the image's shorter side
-    interpolation: str = "bilinear"  # A key of `INTERPOLATIONS`
-
-    def __call__(self, image: Image, landmarks: NDArray[np.float32] | None = None) -> Image:
-        """Return uint8 (size, size, 3) of uint8 (H, W, 3); landmarks are not used."""
-        height, width = image.shape[:2]
-        if self.crop == 1.0 and height == width == self.size:
-            return image
-        side = min(height, width) * self.crop
-        left, top = (width - side) / 2, (height - side) / 2
-        square = PilImage.fromarray(image).resize(
-            (self.size, self.size), INTERPOLATIONS[self.interpolation], box=(left, top, left + side, top + side)
-        )
-        return np.asarray(square)
-
-
-@dataclass(frozen=True)
 class InputSpec:
-    """A network's input: (x / 255 - mean) / std of an RGB square."""
+    """A network's input, (x / 255 - mean) / std of an RGB square, and the `Preparation` that cuts an image to it."""
 
-    size: int = 224
+    size: int = 224  # Side of the square in pixels
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    crop: float = 1.0
-    interpolation: str = "bilinear"
+    crop: float = 1.0  # Side of what is cut out, as a fraction of the image's shorter side
+    interpolation: str = "bilinear"  # A key of `INTERPOLATIONS`
 
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
@@ -210,9 +189,17 @@ class InputSpec:
             said = f"got mean {self.mean} and std {self.std}"
             raise ConfigError(f"mean must be finite and std positive, three numbers each; {said}")
 
-    def prepare(self) -> ResizeCrop:
-        """Return what cuts an image to this input."""
-        return ResizeCrop(self.size, self.crop, self.interpolation)
+    def __call__(self, image: Image, landmarks: NDArray[np.float32] | None = None) -> Image:
+        """Return the centred square of uint8 (H, W, 3), resized to (size, size, 3); landmarks are not used."""
+        height, width = image.shape[:2]
+        if self.crop == 1.0 and height == width == self.size:
+            return image
+        side = min(height, width) * self.crop
+        left, top = (width - side) / 2, (height - side) / 2
+        square = PilImage.fromarray(image).resize(
+            (self.size, self.size), INTERPOLATIONS[self.interpolation], box=(left, top, left + side, top + side)
+        )
+        return np.asarray(square)
 
     def describe(self) -> str:
         """Return one readable line with everything that changes what the network sees."""

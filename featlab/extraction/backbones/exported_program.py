@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,31 +18,28 @@ from torch import Tensor
 from featlab.cache.schema import parse_json
 from featlab.compute import choose_device, quiet_export
 from featlab.errors import ConfigError, InputError, one_line
-from featlab.extraction.backbones import InputSpec, NetworkOptions, network_options, require_argument
-from featlab.extraction.backbones.network import (
-    AMP_NOTE,
-    ModuleNetwork,
-    NetworkBackbone,
-    Taps,
-    appended,
-    as_embedding,
-    channel_statistics,
-    check_layers,
-    network_backbone,
+from featlab.extraction.backbones import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    InputSpec,
+    NetworkOptions,
+    network_options,
+    require_argument,
 )
+from featlab.extraction.backbones.network import ModuleNetwork, NetworkBackbone, Taps, check_layers, network_backbone
 from featlab.extraction.backbones.weights import file_sha256
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-CARD_FILE = "featlab.json"
-"""Name among the extra files of a ``.pt2``."""
-CARD_KEY = "featlab"
-"""Key among an ONNX file's metadata."""
+TEXT_FILE = "featlab.json"
+"""Name among the extra files of a ``.pt2`` of the JSON text that says what it is."""
+TEXT_KEY = "featlab"
+"""Key of that text in the metadata of an ONNX or safetensors file."""
 EMBEDDING = "embedding"
 """Name of the output with one vector an image, float32 (n, D)."""
 
-FORMAT, VERSION = "featlab-backbone", 1
+_FORMAT, _VERSION = "featlab-backbone", 1
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -52,40 +50,29 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     chosen = network_options(name, NetworkOptions, options)
     chosen.no_weights(name, "file")
     device = choose_device(chosen.device, amp=chosen.amp)
-    program, card = load_program(path)
+    program, meta = load_program(path)
     batch, side = _input_shape(name, program)
-    spec = file_spec(name, card, chosen, side)
-    check_layers(name, chosen.layers, card.layers if card is not None else ())
+    spec = file_spec(name, meta, chosen, side)
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    module = program.module()
-    pick = partial(_outputs, name, chosen.layers)
-    network = ModuleNetwork(
-        name, module, Taps(name, module, ()), chosen.layers, device, chosen.amp, batch=batch, pick=pick
-    )
-    return network_backbone(
-        name,
-        network,
-        spec,
-        id="pt2",
-        weights=file_sha256(path),
-        notes=(AMP_NOTE,) if chosen.amp else (),
-        trained_on=card.trained_on if card is not None else (),
-    )
+    taps = Taps(name, program.module(), ())
+    network = ModuleNetwork(taps, device, chosen.amp, batch=batch, pick=partial(_vectors, chosen.layers))
+    people = meta.trained_on() if meta is not None else ()
+    return network_backbone(name, network, spec, chosen, id="pt2", weights=file_sha256(path), trained_on=people)
 
 
-def _outputs(name: str, layers: Sequence[str], output: Any) -> Any:
+def _vectors(layers: Sequence[str], output: Any) -> list[Any]:
     """Return what a program of other people's returned, or the embedding and layers that one of featlab's did."""
     own = isinstance(output, Mapping) and EMBEDDING in output
-    return embedding_of(name, output, layers, len(output[EMBEDDING])) if own else output
+    return [output[name] for name in output_names(layers)] if own else [output]
 
 
-def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:
+def load_program(path: Path) -> tuple[ExportedProgram, BackboneMeta | None]:
     """Load a ``.pt2`` and the description in it, running nothing that is pickled there."""
     _refuse_objects(path)
-    extra: dict[str, Any] = {CARD_FILE: ""}
+    extra: dict[str, Any] = {TEXT_FILE: ""}
     try:
         with _weights_only(), quiet_export():
             program = torch.export.load(path, extra_files=extra)
@@ -95,8 +82,8 @@ def load_program(path: Path) -> tuple[ExportedProgram, BackboneCard | None]:
             f"{path} can't be loaded by torch {torch.__version__} ({type(error).__name__}: {one_line(error)}); export "
             "it again with this version"
         ) from None
-    text = extra[CARD_FILE]
-    return program, read_card(text, path) if text else None
+    text = extra[TEXT_FILE]
+    return program, BackboneMeta.of_json(text, path) if text else None
 
 
 def _refuse_objects(path: Path) -> None:
@@ -135,107 +122,80 @@ def _input_shape(name: str, program: ExportedProgram) -> tuple[int | None, int |
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     value = nodes[str(inputs[0])].meta.get("val") if len(inputs) == 1 and str(inputs[0]) in nodes else None
     shape = list(value.shape) if isinstance(value, Tensor) else []
-    if (
-        len(shape) != 4
-        or shape[1] != 3
-        or (isinstance(shape[2], int) and isinstance(shape[3], int) and shape[2] != shape[3])
-    ):
+    sides = {side for side in shape[2:] if isinstance(side, int)}
+    if len(shape) != 4 or shape[1] != 3 or len(sides) > 1:
         what = f"an input {tuple(shape)}" if shape else f"{len(inputs)} inputs"
         raise ConfigError(f"{name} has {what}; a backbone takes one batch of square images (n, 3, S, S)")
-    batch, _, side, _ = shape
-    return batch if isinstance(batch, int) else None, side if isinstance(side, int) else None
+    return shape[0] if isinstance(shape[0], int) else None, sides.pop() if sides else None
+
+
+def output_names(layers: Sequence[str]) -> list[str]:
+    """Return the outputs of a file: the embedding, then of each layer channel means and population deviations."""
+    return [EMBEDDING, *(f"layers.{layer}.{part}" for layer in layers for part in ("mean", "std"))]
 
 
 @dataclass(frozen=True)
-class BackboneCard:
-    """What a backbone file says of itself."""
+class BackboneMeta:
+    """What has to be known of a network besides its weights; a size, mean or std that can't be is a ConfigError."""
 
-    spec: InputSpec  # The input that it was made for
-    layers: tuple[str, ...]  # Whose statistics are among its outputs, and can be appended; see `statistics_names`
-    trained_on: tuple[str, ...] = ()  # Subjects whose images trained it or chose its epoch, where its card says so
+    size: int  # S, side of the images in pixels
+    id: str  # What the network is called in caches
+    layers: tuple[str, ...] = ()  # Submodules whose channel statistics are returned, as in ``named_modules``
+    mean: tuple[float, ...] = IMAGENET_MEAN  # Subtracted from RGB values in [0, 1]
+    std: tuple[float, ...] = IMAGENET_STD  # What that is divided by
+    # Whatever else is to be known, JSON-ready: the training data, scores, the licence.
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.input_spec()
+
+    def input_spec(self) -> InputSpec:
+        """Return the input that the network was made for."""
+        return InputSpec(self.size, self.mean, self.std)
+
+    def trained_on(self) -> tuple[str, ...]:
+        """Return the subjects whose images trained it or chose its epoch: a refit trains on all of them."""
+        people = (*self.card.get("source_subjects", ()), *self.card.get("validation_subjects", ()))
+        return tuple(sorted(map(str, people)))
+
+    def to_json(self, dim: int) -> str:
+        """Return the text of a file whose embeddings have ``dim`` values."""
+        content = {"format": _FORMAT, "format_version": _VERSION, **asdict(self), "dim": dim}
+        return json.dumps(content, indent=2, ensure_ascii=False)
+
+    @classmethod
+    def of_json(cls, text: str, path: Path) -> BackboneMeta:
+        """Read the text of a file."""
+        try:
+            content = parse_json(text)
+            if content["format"] != _FORMAT:
+                raise ValueError(f"its format is {content['format']!r}")
+            version = int(content["format_version"])
+            if version <= _VERSION:
+                mean, std = (tuple(map(float, content[name])) for name in ("mean", "std"))
+                layers, card = tuple(content["layers"]), dict(content.get("card", {}))
+                if not all(isinstance(layer, str) and layer for layer in layers):
+                    raise TypeError("layers are names")
+                meta = cls(content["size"], str(content.get("id")), layers, mean, std, card)
+                meta.trained_on()  # Fails where the card has no lists of people
+                return meta
+        except (ValueError, TypeError, KeyError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(f"{path}: what it says of itself can't be read ({what}); export it again") from None
+        raise InputError(f"{path}: a backbone of format {version}, and this featlab reads up to {_VERSION}; update it")
 
 
-def file_spec(name: str, card: BackboneCard | None, options: NetworkOptions, side: int | None) -> InputSpec:
-    """Return the input of a backbone file; of one with a card only crop and interpolation may be chosen."""
-    if card is None:
+def file_spec(name: str, meta: BackboneMeta | None, options: NetworkOptions, side: int | None) -> InputSpec:
+    """Return the input of a backbone file; of one of featlab's only layers, crop and interpolation may be chosen."""
+    check_layers(name, options.layers, meta.layers if meta is not None else ())
+    if meta is None:
         spec = options.input_spec(InputSpec(size=side) if side is not None else InputSpec())
     else:
-        spec = options.input_spec(card.spec)
+        spec = options.input_spec(meta.input_spec())
         for key in ("size", "mean", "std"):
-            chosen, own = getattr(options, key), getattr(card.spec, key)
+            chosen, own = getattr(options, key), getattr(meta, key)
             if chosen is not None and chosen != own:
                 raise ConfigError(f"{name} was made for {key} {own}; leave out the option {key} ({chosen})")
     if side is not None and spec.size != side:
         raise ConfigError(f"{name} was exported for {side}x{side} images; leave out the option size ({spec.size})")
     return spec
-
-
-def statistics_names(layer: str) -> tuple[str, str]:
-    """Return the two outputs of a layer: channel means, and population standard deviations over positions."""
-    return f"layers.{layer}.mean", f"layers.{layer}.std"
-
-
-def read_card(text: str, path: Path) -> BackboneCard:
-    """Read the description."""
-    try:
-        content: Mapping[str, Any] = parse_json(text)
-        if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']!r}")
-        version = content["format_version"]
-        if not isinstance(version, int):
-            raise TypeError("format_version is no whole number")
-        if version > VERSION:
-            raise InputError(
-                f"{path}: a backbone of format {version}, and this featlab reads up to {VERSION}; update it"
-            )
-        mean, std = (tuple(map(float, content[name])) for name in ("mean", "std"))
-        layers = tuple(content["layers"])
-        if not all(isinstance(layer, str) and layer for layer in layers):
-            raise TypeError("layers are names")
-        card = content.get("card", {})
-        # Validation subjects chose the epoch, and a refit trains on them too.
-        people = tuple(sorted(map(str, (*card.get("source_subjects", ()), *card.get("validation_subjects", ())))))
-        spec = InputSpec(content["size"], mean, std)
-        return BackboneCard(spec, layers, people)
-    except InputError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{path}: what it says of itself can't be read ({what}); export it again") from None
-
-
-def embedding_of(name: str, outputs: Mapping[str, Tensor], layers: Sequence[str], rows: int) -> Tensor:
-    """Return the embedding with the layers' statistics appended, from named outputs."""
-    if EMBEDDING not in outputs:
-        raise ConfigError(f"{name} has no output {EMBEDDING!r} (it has: {', '.join(outputs)})")
-    found = {}
-    for layer in layers:
-        mean, std = statistics_names(layer)
-        if mean in outputs and std in outputs:
-            statistics = outputs[mean].float(), outputs[std].float()
-            if statistics[0].ndim != 2 or len(statistics[0]) != rows or statistics[0].shape != statistics[1].shape:
-                shapes = " and ".join(str(tuple(part.shape)) for part in statistics)
-                raise ConfigError(f"{name}: the statistics of {layer!r} have shapes {shapes}; they must both be (n, C)")
-        elif layer in outputs:
-            taken = channel_statistics(outputs[layer])
-            if taken is None:
-                raise ConfigError(
-                    f"{name}: the output {layer!r} {tuple(outputs[layer].shape)} has no positions to take statistics of"
-                )
-            statistics = taken
-        else:
-            check_layers(name, [layer], layers_among(list(outputs)))
-            raise ConfigError(f"{name}: the layer {layer!r} has only one of its outputs {mean!r} and {std!r}")
-        found[layer] = statistics
-    return appended(as_embedding(name, outputs[EMBEDDING], rows), layers, found)
-
-
-def layers_among(outputs: Sequence[str]) -> list[str]:
-    """Return the names that can be asked for as layers, of the names of a file's outputs."""
-    names = []
-    for output in outputs:
-        if output.startswith("layers.") and output.endswith(".mean"):
-            names.append(output.removeprefix("layers.").removesuffix(".mean"))
-        elif output != EMBEDDING and not (output.startswith("layers.") and output.endswith(".std")):
-            names.append(output)
-    return names

@@ -90,7 +90,7 @@ def build_pyfeat(argument: str | None, options: Mapping[str, Any]) -> NetworkBac
         *(name, module, chosen, own),
         id=name,
         weights=file_sha256(path),
-        pick=lambda output: output.pooler_output,
+        pick=lambda output: [output.pooler_output],
         versions={"transformers": transformers.__version__},
     )
     return _told(made, name, known)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -18,14 +17,13 @@ from torch import Tensor, nn
 from featlab.cache.schema import ExtractorInfo
 from featlab.compute import choose_device, computing
 from featlab.errors import ConfigError, FeatlabError, closest, listed, one_line
-from featlab.extraction.backbones import APPENDED, Image, InputSpec, NetworkOptions, ResizeCrop
+from featlab.extraction.backbones import APPENDED, Image, InputSpec, NetworkOptions
 
 
 class Network(Protocol):
     """Something that embeds normalised images."""
 
     device: torch.device
-    layers: tuple[str, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S), which may be in channels-last memory, as (n, D)."""
@@ -37,10 +35,9 @@ class NetworkBackbone:
     """A network as a backbone; made by `network_backbone`."""
 
     name: str  # What the user wrote
-    network: Network  # Embeds
-    spec: InputSpec  # The network's input
+    network: Network
+    prepare: InputSpec  # The network's input; the workers cut images to it
     extractor: ExtractorInfo  # Identity of the embeddings
-    prepare: ResizeCrop  # Cuts an image to the input, in the workers
     needs_images: bool = True
     needs_landmarks: bool = False
     in_worker: bool = False
@@ -52,15 +49,16 @@ class NetworkBackbone:
 
     def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Embed n images in one batch; see `Backbone.embed`. Landmarks are not used."""
-        square = (self.spec.size, self.spec.size)
+        square = (self.prepare.size, self.prepare.size)
         fitted = [image if image.shape[:2] == square else self.prepare(image) for image in images]
-        return _run(self.name, self.network, self.spec, np.stack(fitted)).float().cpu().numpy()
+        return _run(self.name, self.network, self.prepare, np.stack(fitted)).float().cpu().numpy()
 
 
 def network_backbone(
     name: str,
     network: Network,
     spec: InputSpec,
+    options: NetworkOptions,
     *,
     id: str,
     weights: str,
@@ -71,16 +69,19 @@ def network_backbone(
     """Make a backbone of a network, after a trial on two images."""
     shape = (2, spec.size, spec.size, 3)
     _run(name, network, spec, np.linspace(0, 255, math.prod(shape)).astype(np.uint8).reshape(shape))
-    notes = (*notes, APPENDED) if network.layers else notes
+    said = [spec.describe(), *notes]
+    if options.prefix is not None:
+        said.append(f"weights under {options.prefix}")
+    said += [note for note, holds in (("float16 autocast", options.amp), (APPENDED, options.layers)) if holds]
     extractor = ExtractorInfo(
         id=id,
         weights=weights,
-        preprocessing=", ".join((spec.describe(), *notes)),
-        layers=network.layers,
+        preprocessing=", ".join(said),
+        layers=options.layers,
         versions={"torch": torch.__version__, "pillow": PIL.__version__, "numpy": np.__version__, **(versions or {})},
         trained_on=tuple(trained_on),
     )
-    return NetworkBackbone(name, network, spec, extractor, spec.prepare())
+    return NetworkBackbone(name, network, spec, extractor)
 
 
 def as_embedding(name: str, output: Any, rows: int) -> Tensor:
@@ -99,6 +100,11 @@ def as_embedding(name: str, output: Any, rows: int) -> Tensor:
         )
     vectors: Tensor = output
     return vectors
+
+
+def joined(name: str, outputs: Sequence[Any], rows: int) -> Tensor:
+    """Return a network's embedding and the statistics of its layers as one vector an image, (n, D)."""
+    return torch.cat([as_embedding(name, output, rows) for output in outputs], dim=1)
 
 
 def in_fixed_batches(run: Callable[[Tensor], Tensor], images: Tensor, batch: int | None) -> Tensor:
@@ -130,22 +136,16 @@ def _run(name: str, network: Network, spec: InputSpec, images: NDArray[np.uint8]
         ) from error
 
 
-AMP_NOTE = "float16 autocast"
-
-
 @dataclass(eq=False)
 class ModuleNetwork:
     """Runs a module on a device."""
 
-    name: str
-    module: nn.Module
-    taps: Taps
-    layers: tuple[str, ...]  # Appended; those without a tap by what the module returns
+    taps: Taps  # The module, and the layers whose statistics are appended
     device: torch.device
     amp: bool
     memory: torch.memory_format = torch.contiguous_format  # How the images lie in it
     batch: int | None = None  # How many images it takes at once; None: any number
-    pick: Callable[[Any], Any] = lambda output: output  # Takes the embedding from what the module returns
+    pick: Callable[[Any], Sequence[Any]] = lambda output: [output]  # Takes the vectors from what the module returns
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embed float32 (n, 3, S, S)."""
@@ -154,10 +154,8 @@ class ModuleNetwork:
 
     def vectors(self, images: Tensor) -> Tensor:
         """Embed as many images as the module takes, in whatever mode torch is in; an export traces it."""
-        with self.taps.collect() as statistics:
-            output = self.module(images)
-        embedding = as_embedding(self.name, self.pick(output), images.shape[0])
-        return appended(embedding, [layer for layer in self.layers if layer in statistics], statistics)
+        output, statistics = self.taps.run(images)
+        return joined(self.taps.name, [*self.pick(output), *statistics], images.shape[0])
 
 
 def module_backbone(
@@ -166,60 +164,33 @@ def module_backbone(
     options: NetworkOptions,
     own: InputSpec,
     *,
-    id: str,
-    weights: str,
     channels_last: bool = False,
-    pick: Callable[[Any], Any] = lambda output: output,
-    notes: Sequence[str] = (),
-    versions: dict[str, str] | None = None,
+    pick: Callable[[Any], Sequence[Any]] = lambda output: [output],
+    **about: Any,
 ) -> NetworkBackbone:
-    """Make a backbone of a module with its weights in it."""
-    notes = (*notes, f"weights under {options.prefix}") if options.prefix is not None else notes
+    """Make a backbone of a module with its weights in it; ``about`` are `network_backbone`'s id, weights and so on."""
     device = choose_device(options.device, amp=options.amp)
     memory = torch.channels_last if channels_last else torch.contiguous_format
     module = module.eval().requires_grad_(False).to(device)
     if channels_last:
         module = module.to(memory_format=memory)  # type: ignore[call-overload]
     taps = Taps(name, module, options.layers)
-    network = ModuleNetwork(name, module, taps, options.layers, device, options.amp, memory, pick=pick)
-    return network_backbone(
-        name,
-        network,
-        options.input_spec(own),
-        id=id,
-        weights=weights,
-        notes=(*notes, AMP_NOTE) if options.amp else notes,
-        versions=versions,
-    )
+    network = ModuleNetwork(taps, device, options.amp, memory, pick=pick)
+    return network_backbone(name, network, options.input_spec(own), options, **about)
 
 
-Statistics = tuple[Tensor, Tensor]  # Mean and standard deviation of each channel: float32 (n, C) both
-
-
-def position_axes(shape: Sequence[int]) -> tuple[int, ...] | None:
-    """Return the axes that count positions, or None when there are fewer than two positions."""
+def channel_statistics(output: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return each image's mean and population standard deviation over positions, in float32; None without any two."""
     # A map is (n, C, H, W), or (n, H, W, C) where only that makes it square (Swin transformers); tokens are (n, T, C).
+    shape = output.shape
     if len(shape) == 4:
         axes: tuple[int, ...] = (1, 2) if shape[1] == shape[2] != shape[3] else (2, 3)
-    elif len(shape) == 3:
-        axes = (1,)
     else:
-        return None
-    return axes if math.prod(shape[axis] for axis in axes) > 1 else None
-
-
-def channel_statistics(output: Tensor) -> Statistics | None:
-    """Return each image's mean and population standard deviation over positions, computed in float32."""
-    axes = position_axes(output.shape)
-    if axes is None:
+        axes = (1,) if len(shape) == 3 else ()
+    if math.prod(shape[axis] for axis in axes) < 2:
         return None
     variance, mean = torch.var_mean(output.float(), dim=axes, correction=0)
     return mean, variance.sqrt()
-
-
-def appended(embedding: Tensor, layers: Sequence[str], statistics: Mapping[str, Statistics]) -> Tensor:
-    """Return (n, D) with each layer's channel means and standard deviations after it, layer by layer."""
-    return torch.cat([embedding, *(part for layer in layers for part in statistics[layer])], dim=1)
 
 
 def check_layers(backbone: str, layers: Sequence[str], known: Sequence[str]) -> None:
@@ -231,42 +202,42 @@ def check_layers(backbone: str, layers: Sequence[str], known: Sequence[str]) -> 
 
 
 class Taps:
-    """Hooks on some modules of a network."""
+    """A module, and some modules in it whose channel statistics are wanted."""
 
-    def __init__(self, backbone: str, module: nn.Module, layers: Sequence[str]) -> None:
-        modules = {name: child for name, child in module.named_modules() if name}
-        check_layers(backbone, layers, list(modules))
-        self._backbone = backbone
-        self._modules = {layer: modules[layer] for layer in layers}
+    def __init__(self, name: str, module: nn.Module, layers: Sequence[str]) -> None:
+        modules = {place: child for place, child in module.named_modules() if place}
+        check_layers(name, layers, list(modules))
+        self.name, self.module = name, module
+        self._tapped = {layer: modules[layer] for layer in layers}
 
-    @contextmanager
-    def collect(self) -> Iterator[dict[str, Statistics]]:
-        """Yield a dict that one forward pass fills: layer to statistics."""
-        found: dict[str, Statistics] = {}
-        handles = [
-            child.register_forward_hook(partial(self._take, layer, found)) for layer, child in self._modules.items()
+    def run(self, images: Tensor) -> tuple[Any, list[Tensor]]:
+        """Return what the module returns, and the mean and the deviation, float32 (n, C), of each layer in turn."""
+        found: dict[str, Sequence[Tensor]] = {}
+        hooks = [
+            child.register_forward_hook(partial(self._take, layer, found)) for layer, child in self._tapped.items()
         ]
         try:
-            yield found
+            output = self.module(images)
         finally:
-            for handle in handles:
-                handle.remove()
-        for layer in self._modules:
+            for hook in hooks:
+                hook.remove()
+        for layer in self._tapped:
             if layer not in found:
-                raise ConfigError(f"{self._backbone}: the layer {layer!r} isn't called in a forward pass; tap another")
+                raise ConfigError(f"{self.name}: the layer {layer!r} isn't called in a forward pass; tap another")
+        return output, [part for layer in self._tapped for part in found[layer]]
 
-    def _take(self, layer: str, found: dict[str, Statistics], module: nn.Module, args: Any, output: Any) -> None:
+    def _take(self, layer: str, found: dict[str, Sequence[Tensor]], module: nn.Module, args: Any, output: Any) -> None:
         # At once: a later layer may work in place on this output.
         if layer in found:
             raise ConfigError(
-                f"{self._backbone}: the layer {layer!r} is called more than once in a forward pass; tap one that isn't"
+                f"{self.name}: the layer {layer!r} is called more than once in a forward pass; tap one that isn't"
             )
         tensor = _tensor_of(output)
         statistics = None if tensor is None else channel_statistics(tensor)
         if statistics is None:
             shape = tuple(tensor.shape) if tensor is not None else type(output).__name__
             raise ConfigError(
-                f"{self._backbone}: the layer {layer!r} has no positions to take statistics of (its output: {shape}); "
+                f"{self.name}: the layer {layer!r} has no positions to take statistics of (its output: {shape}); "
                 "tap one with maps (n, C, H, W) or tokens (n, T, C)"
             )
         found[layer] = statistics

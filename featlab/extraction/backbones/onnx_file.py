@@ -14,20 +14,12 @@ from featlab.compute import choose_device
 from featlab.config.options import option
 from featlab.errors import ConfigError, InputError, closest, one_line
 from featlab.extraction.backbones import NetworkOptions, library, network_options, require_argument
-from featlab.extraction.backbones.exported_program import (
-    CARD_KEY,
-    EMBEDDING,
-    embedding_of,
-    file_spec,
-    layers_among,
-    read_card,
-    statistics_names,
-)
+from featlab.extraction.backbones.exported_program import EMBEDDING, TEXT_KEY, BackboneMeta, file_spec, output_names
 from featlab.extraction.backbones.network import (
     NetworkBackbone,
     channel_statistics,
-    check_layers,
     in_fixed_batches,
+    joined,
     network_backbone,
 )
 from featlab.extraction.backbones.weights import file_sha256
@@ -54,7 +46,7 @@ class OnnxOptions(NetworkOptions):
     node: str | None = option(
         None,
         "Name of an output, or of a value inside, of a map the mean over its positions; else the output embedding, or "
-        "the only one beside those named as layers.",
+        "the only one.",
     )
 
 
@@ -73,31 +65,35 @@ def build(argument: str | None, options: Mapping[str, Any]) -> NetworkBackbone:
     files = _weight_files(onnx, model, path)
     batch, side, channels_last = _input_shape(name, session)
     outputs = [output.name for output in session.get_outputs()]
-    text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
-    card = None if text is None else read_card(text, path)
-    spec = file_spec(name, card, chosen, side)
-    layers = chosen.layers
-    check_layers(name, layers, layers_among(outputs))
-    notes: tuple[str, ...] = ()
-    if chosen.node is None:
-        embedding = _embedding_output(name, outputs, layers)
-    else:
+    text = session.get_modelmeta().custom_metadata_map.get(TEXT_KEY)
+    meta = None if text is None else BackboneMeta.of_json(text, path)
+    spec = file_spec(name, meta, chosen, side)
+    embedding, notes, refusal = EMBEDDING, list[str](), ""
+    if chosen.node is not None:
         embedding = _value(name, model.graph, chosen.node)
-        notes = (f"{'output' if embedding in outputs else 'node'} {embedding}",)
+        notes.append(f"{'output' if embedding in outputs else 'node'} {embedding}")
         if embedding not in outputs:
             session = _session(path, device, embedding)
-    refusal = "" if notes or embedding == EMBEDDING else _class_scores(model.graph, embedding)
-    averaged = chosen.node is not None
-    network = OnnxNetwork(name, session, layers, embedding, averaged, batch, channels_last, refusal)
+    elif EMBEDDING not in outputs:
+        if len(outputs) != 1:
+            raise ConfigError(
+                f"{name} has {len(outputs)} outputs that may be the embedding ({', '.join(outputs)}); name one with "
+                "the option node"
+            )
+        embedding = outputs[0]
+        refusal = _class_scores(model.graph, embedding)
+    wanted = (embedding, *output_names(chosen.layers)[1:])
+    network = OnnxNetwork(name, session, wanted, chosen.node is not None, batch, channels_last, refusal)
     return network_backbone(
         name,
         network,
         spec,
+        chosen,
         id="onnx",
         weights=file_sha256(path, *files),
         notes=notes,
         versions={"onnxruntime": onnxruntime.__version__},
-        trained_on=card.trained_on if card is not None else (),
+        trained_on=meta.trained_on() if meta is not None else (),
     )
 
 
@@ -111,8 +107,7 @@ class OnnxNetwork:
 
     name: str
     session: Any
-    layers: tuple[str, ...]
-    embedding: str  # The value that it is
+    wanted: Sequence[str]  # The value that is the embedding, and the outputs that are appended to it
     averaged: bool  # Whether a map's mean over its positions is taken
     batch: int | None  # How many images it takes at once; None: any number
     channels_last: bool
@@ -131,19 +126,12 @@ class OnnxNetwork:
             images = (images * images.new_tensor(LUMINANCE)[:, None, None]).sum(dim=1, keepdim=True)
         if self.channels_last:
             images = images.permute(0, 2, 3, 1)
-        # The embedding, and of each layer the statistics, or else the map.
-        available, wanted = {output.name for output in self.session.get_outputs()}, [self.embedding]
-        for layer in self.layers:
-            statistics = statistics_names(layer)
-            wanted += statistics if available.issuperset(statistics) else [layer]
-        values = self.session.run(wanted, {taken.name: images.to(_FLOATS[taken.type]).contiguous().numpy()})
-        outputs = {key: torch.from_numpy(value) for key, value in zip(wanted, values, strict=True)}
-        vectors = outputs[self.embedding]
+        values = self.session.run(self.wanted, {taken.name: images.to(_FLOATS[taken.type]).contiguous().numpy()})
+        vectors, *statistics = map(torch.from_numpy, values)
         if self.refusal and vectors.shape[-1] <= _MOST_CLASSES:
             raise ConfigError(f"{self.name} gives {vectors.shape[-1]} values an image, {self.refusal}")
         averages = channel_statistics(vectors) if self.averaged else None
-        outputs[EMBEDDING] = vectors if averages is None else averages[0]
-        return embedding_of(self.name, outputs, self.layers, len(images))
+        return joined(self.name, [vectors if averages is None else averages[0], *statistics], len(images))
 
 
 def _weight_files(onnx: Any, model: Any, path: Path) -> list[Path]:
@@ -252,16 +240,3 @@ def _input_shape(name: str, session: Any) -> tuple[int | None, int | None, bool]
     if inputs[0].type not in _FLOATS:
         raise ConfigError(f"{name} takes {inputs[0].type}; a backbone takes float images, normalised: export it so")
     return shape[0] if isinstance(shape[0], int) else None, sides.pop() if sides else None, channels_last
-
-
-def _embedding_output(name: str, outputs: Sequence[str], layers: Sequence[str]) -> str:
-    if EMBEDDING in outputs:
-        return EMBEDDING
-    taken = {*layers, *(output for layer in layers for output in statistics_names(layer))}
-    rest = [output for output in outputs if output not in taken]
-    if len(rest) != 1:
-        raise ConfigError(
-            f"{name} has {len(rest)} outputs that may be the embedding ({', '.join(rest) or 'none'}); name one with "
-            "the option node"
-        )
-    return rest[0]

@@ -241,18 +241,18 @@ def _choose_pooling(name: str, wanted: str, module: nn.Module, size: int, *, poo
     return "cls" if tokens else "mean"
 
 
-def _pick(name: str, pooling: str, output: Any) -> Tensor:
-    """Return the embeddings (n, D) of what the network returns."""
+def _pick(name: str, pooling: str, output: Any) -> list[Tensor]:
+    """Return the embedding (n, D) of what the network returns."""
     if isinstance(output, Tensor):
-        return output
+        return [output]
     if pooling == "pooler":
         pooled = getattr(output, "pooler_output", None)
         if not isinstance(pooled, Tensor):
             raise ConfigError(f"{name} returns no pooler_output; choose pooling=cls or pooling=mean")
-        return pooled
+        return [pooled]
     hidden = getattr(output, "last_hidden_state", None)
     if not isinstance(hidden, Tensor) or hidden.ndim not in (3, 4):
         raise ConfigError(f"{name} returns no last_hidden_state of tokens or positions; it isn't an image network")
     if hidden.ndim == 4:
-        return hidden.mean(dim=(2, 3))
-    return hidden[:, 0] if pooling == "cls" else hidden.mean(dim=1)
+        return [hidden.mean(dim=(2, 3))]
+    return [hidden[:, 0] if pooling == "cls" else hidden.mean(dim=1)]

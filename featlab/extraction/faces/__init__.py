@@ -22,18 +22,28 @@ MESH_TO_68: Final[tuple[int, ...]] = (
     *(78, 82, 13, 312, 308, 317, 14, 87),
 )
 
-_LEFT, _RIGHT = np.arange(36, 42), np.arange(42, 48)
-_ON_MESH = np.take(MESH_TO_68, _LEFT), np.take(MESH_TO_68, _RIGHT)
-# Points whose mean is the centre of the left eye and of the right one. The jaw comes first in the 68, and the inner
-# corners of the mouth after the eyes. The mesh takes the same outline as the 68, so that both give the same crop.
+
+def _places(count: int, first: int, end: int) -> NDArray[np.intp]:
+    """Where iBUG points from ``first`` to ``end`` are in a set: 51 have no jaw, 49 no inner corners of the mouth."""
+    if count > 68:
+        return np.array(MESH_TO_68[first:end])
+    jaw = 0 if count == 68 else 17
+    return np.arange(first - jaw, min(end - jaw, count))
+
+
+_SETS = (68, 51, 49, 478, 468)
+# Points whose mean is the centre of the left eye and of the right one. The mesh takes the same outline as the 68, so
+# that both give the same crop.
 _EYES: Final[Mapping[int, tuple[NDArray[np.intp], NDArray[np.intp]]]] = {
-    68: (_LEFT, _RIGHT),
-    51: (_LEFT - 17, _RIGHT - 17),
-    49: (_LEFT - 17, _RIGHT - 17),
-    478: _ON_MESH,
-    468: _ON_MESH,
+    **{count: (_places(count, 36, 42), _places(count, 42, 48)) for count in _SETS},
     189: (np.array([0]), np.array([1])),
 }
+# Points below the eyes, from which up and down are told: the mouth; of five points the last.
+_BELOW = {**{count: _places(count, 48, 68) for count in _SETS}, 5: np.array([4])}
+# Pixels of a face span more than this; shares of the picture's width and height don't.
+_NO_PIXELS = 2.0
+# Of many faces so many are looked at.
+_LOOKED_AT = 2000
 
 
 def check_eyes(points: int) -> None:
@@ -69,21 +79,6 @@ def _eyes_of_five(points: NDArray[np.float64]) -> NDArray[np.float64]:
 def to_68(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
     """Pick the 68 iBUG points out of a face mesh."""
     return landmarks[..., list(MESH_TO_68), :]
-
-
-# Points below the eyes, from which up and down are told: the mouth; of five points the last.
-_BELOW: Final[Mapping[int, NDArray[np.intp]]] = {
-    68: np.arange(48, 68),
-    51: np.arange(31, 51),
-    49: np.arange(31, 49),
-    478: np.array(MESH_TO_68[48:68]),
-    468: np.array(MESH_TO_68[48:68]),
-    5: np.array([4]),
-}
-# Pixels of a face span more than this; shares of the picture's width and height don't.
-_NO_PIXELS = 2.0
-# Of many faces so many are looked at.
-_LOOKED_AT = 2000
 
 
 def is_no_face(points: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import PIL
@@ -13,69 +11,55 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from featlab.cache.schema import ExtractorInfo
-from featlab.config.options import check_choice
+from featlab.config.options import Options, option
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import Backbone, Image, Preparation, ResizeCrop
-from featlab.extraction.faces import check_eyes, eye_centres
-
-NoFace = Literal["keep", "drop"]
+from featlab.extraction.backbones import Backbone, Image, InputSpec, Preparation
+from featlab.extraction.faces import eye_centres
 
 # A crop at the photograph's own scale is no larger than this: backbones take a few hundred pixels.
 _LARGEST = 1024
 _SMALLEST = 8
+# From the crop's upper edge to the eyes, as a fraction of its side; their middle is in the middle of the width.
+_EYE_HEIGHT = 0.40
 
 
 @dataclass(frozen=True)
-class AlignConfig:
-    """Where the eyes go. The crop is a square; fractions are of its side."""
+class AlignConfig(Options):
+    """Where the eyes go. The crop is a square."""
 
-    size: int | None = None
-    eye_distance: float = 0.36
-    eye_height: float = 0.40
-    no_face: NoFace = "keep"
-
-    def __post_init__(self) -> None:
-        if self.size is not None and not _SMALLEST <= self.size <= 4096:
-            raise ConfigError(f"align: size must be from {_SMALLEST} to 4096 pixels, got {self.size}")
-        for name in ("eye_distance", "eye_height"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"align: {name} must be above 0 and below 1, got {getattr(self, name)}")
-        check_choice("align: no_face", self.no_face, ("keep", "drop"))
+    eye_distance: float = option(0.36, "From eye to eye, as a fraction of the crop's side.", minimum=0.01, maximum=0.99)
+    no_face: str = option("keep", "What happens to a picture without a face.", choices=("keep", "drop"))
 
 
-def align_face(image: Image, eyes: NDArray[np.floating], config: AlignConfig) -> Image:
-    """Turn, scale and crop one picture by its eyes."""
-    height, width = image.shape[:2]
+def align_face(image: Image, eyes: NDArray[np.floating], size: int | None, eye_distance: float) -> Image:
+    """Turn, scale and crop one picture by its eyes; without a size at its own scale."""
     left, right = (complex(float(x), float(y)) for x, y in eyes)
-    native = abs(right - left) / config.eye_distance
-    side = config.size if config.size is not None else min(max(round(native), 1), _LARGEST)
+    native = abs(right - left) / eye_distance
+    side = size if size is not None else min(max(round(native), 1), _LARGEST)
     # With points as complex numbers x + iy, w in the crop comes from middle + step (w - anchor) in the picture.
-    step = (right - left) / (config.eye_distance * side)
-    middle, anchor = (left + right) / 2, complex(side / 2, config.eye_height * side)
-    shrink = max(abs(step), 1.0)
+    step = (right - left) / (eye_distance * side)
+    middle, anchor = (left + right) / 2, complex(side / 2, _EYE_HEIGHT * side)
     corners = [middle + step * (complex(x, y) - anchor) for x in (0, side) for y in (0, side)]
+    places = np.array([(z.real, z.imag) for z in corners])
+    shrink = max(abs(step), 1.0)
     # Room for the interpolation's neighbours.
-    room = 3 * shrink
-    x0, x1 = (math.floor(min(z.real for z in corners) - room), math.ceil(max(z.real for z in corners) + room))
-    y0, y1 = (math.floor(min(z.imag for z in corners) - room), math.ceil(max(z.imag for z in corners) + room))
-    left_edge, right_edge, top, bottom = max(x0, 0), min(x1, width), max(y0, 0), min(y1, height)
-    if left_edge >= right_edge or top >= bottom:
+    low, high = np.floor(places.min(axis=0) - 3 * shrink), np.ceil(places.max(axis=0) + 3 * shrink)
+    first, end = np.maximum(low, 0), np.minimum(high, image.shape[1::-1])
+    if (first >= end).any():
         raise InputError("the landmarks lie outside of the picture")
-    part = PilImage.fromarray(np.ascontiguousarray(image[top:bottom, left_edge:right_edge]))
-    small = (max(round(part.width / shrink), 1), max(round(part.height / shrink), 1))
-    x_scale, y_scale = small[0] / part.width, small[1] / part.height
-    if small != part.size:
-        part = part.resize(small, PilImage.Resampling.BICUBIC)
-    before = (math.ceil((left_edge - x0) * x_scale), math.ceil((top - y0) * y_scale))
-    after = (math.ceil((x1 - right_edge) * x_scale), math.ceil((y1 - bottom) * y_scale))
+    (x0, y0), (x1, y1) = first.astype(int), end.astype(int)
+    part = PilImage.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
+    small = np.maximum(np.rint((end - first) / shrink), 1)
+    scale = small / (end - first)
+    if (small != end - first).any():
+        part = part.resize((int(small[0]), int(small[1])), PilImage.Resampling.BICUBIC)
+    before, after = np.ceil((first - low) * scale).astype(int), np.ceil((high - end) * scale).astype(int)
     padded = np.pad(np.asarray(part), ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
     start = middle - step * anchor
-    rows = (
-        (step.real * x_scale, -step.imag * x_scale, (start.real - left_edge) * x_scale + before[0]),
-        (step.imag * y_scale, step.real * y_scale, (start.imag - top) * y_scale + before[1]),
-    )
+    x, y = (np.array((start.real, start.imag)) - first) * scale + before
+    rows = (step.real * scale[0], -step.imag * scale[0], x, step.imag * scale[1], step.real * scale[1], y)
     turned = PilImage.fromarray(padded).transform(
-        (side, side), PilImage.Transform.AFFINE, (*rows[0], *rows[1]), PilImage.Resampling.BICUBIC
+        (side, side), PilImage.Transform.AFFINE, rows, PilImage.Resampling.BICUBIC
     )
     return np.asarray(turned)
 
@@ -85,6 +69,7 @@ class AlignThenPrepare:
     """The `Preparation` of an aligned backbone: align, then what the backbone itself does to an image."""
 
     config: AlignConfig
+    size: int | None
     inner: Preparation | None
 
     def __call__(self, image: Image, landmarks: NDArray[np.float32] | None) -> Image:
@@ -95,12 +80,11 @@ class AlignThenPrepare:
         apart = np.linalg.norm(eyes[1] - eyes[0])
         # Also false for NaN.
         if apart > 0:
-            face = align_face(image, eyes, self.config)
+            face = align_face(image, eyes, self.size, self.config.eye_distance)
         elif self.config.no_face == "drop":
             raise InputError("no landmarks")
         else:
-            size = self.config.size or min(*image.shape[:2], _LARGEST)
-            face = ResizeCrop(size, interpolation="bicubic")(image)
+            face = InputSpec(self.size or min(*image.shape[:2], _LARGEST), interpolation="bicubic")(image)
         return face if self.inner is None else self.inner(face, None)
 
 
@@ -109,20 +93,19 @@ class AlignedBackbone:
     """A backbone that sees aligned faces. Landmarks reach it as they are, in pixels of the whole picture."""
 
     inner: Backbone
-    config: AlignConfig
     name: str
     needs_landmarks: bool  # when pictures without a face are dropped, or when the inner backbone needs them
     in_worker: bool
-    prepare: Preparation
+    prepare: AlignThenPrepare
     needs_images: bool = True
 
     def info(self) -> ExtractorInfo:
         """Identity of the embeddings: the alignment is a part of the preprocessing."""
-        inner, config = self.inner.info(), self.config
-        size = "own scale" if config.size is None else f"{config.size}x{config.size}"
+        inner, config, size = self.inner.info(), self.prepare.config, self.prepare.size
+        scale = "own scale" if size is None else f"{size}x{size}"
         otherwise = "central square" if config.no_face == "keep" else "left out"
         alignment = (
-            f"aligned by the eyes ({size}, distance {config.eye_distance:g}, height {config.eye_height:g}; no face: "
+            f"aligned by the eyes ({scale}, distance {config.eye_distance:g}, height {_EYE_HEIGHT:g}; no face: "
             f"{otherwise})"
         )
         return replace(
@@ -136,17 +119,13 @@ class AlignedBackbone:
         return self.inner.embed(images, landmarks)
 
 
-def with_alignment(backbone: Backbone, config: AlignConfig, *, points: int | None = None) -> Backbone:
-    """Put an alignment in front of a backbone that embeds images."""
+def with_alignment(backbone: Backbone, config: AlignConfig) -> Backbone:
+    """Put an alignment in front of a backbone that embeds images; the crop has the size that the backbone wants."""
     if not backbone.needs_images:
         raise ConfigError(f"the backbone {backbone.name!r} embeds landmarks and no image: there is nothing to align")
-    if points is not None:
-        check_eyes(points)
-    if config.size is None:
-        config = replace(config, size=_wanted_size(backbone))
     needs_landmarks = backbone.needs_landmarks or config.no_face == "drop"
-    prepare = AlignThenPrepare(config, backbone.prepare)
-    return AlignedBackbone(backbone, config, backbone.name, needs_landmarks, backbone.in_worker, prepare)
+    prepare = AlignThenPrepare(config, _wanted_size(backbone), backbone.prepare)
+    return AlignedBackbone(backbone, backbone.name, needs_landmarks, backbone.in_worker, prepare)
 
 
 def _wanted_size(backbone: Backbone) -> int | None:

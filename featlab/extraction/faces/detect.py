@@ -6,29 +6,26 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featlab.cache.atomic import atomic_write_bytes, sum_of
+from featlab.cache.atomic import atomic_write_bytes
 from featlab.config.options import Registry
 from featlab.engine import OnProgress, died_near, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
 from featlab.extraction.faces.track import Faces, Found
-from featlab.extraction.items import Failure, Item, item_order
+from featlab.extraction.items import Item, item_order
 from featlab.extraction.shards import Shard, file_stamp
 
-WHOLE_MESH = 478
 _NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")
 
 
@@ -36,7 +33,6 @@ _NAMES = ("dlib:FILE.dat", "mediapipe", "mediapipe:FILE.task", "uniface")
 class Detector:
     """Finds the landmarks of faces. Picklable: the model is loaded in the process that first detects."""
 
-    name: str  # What the user wrote
     points: int
     info: str  # Library, version and model
     find: Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]  # Each face of a picture, (points, 2), pixels
@@ -47,9 +43,8 @@ class Detector:
         return np.stack(found) if found else np.empty((0, self.points, 2), dtype=np.float32)
 
 
-Build = Callable[[str, Path | None, int], Detector]
 _MADE_IN = "featlab.extraction.faces.detectors"
-DETECTORS: Registry[Build] = Registry(
+DETECTORS: Registry[Callable[[Path | None], Detector]] = Registry(
     "detector",
     {
         "mediapipe": f"{_MADE_IN}:make_mesh_detector",
@@ -57,6 +52,7 @@ DETECTORS: Registry[Build] = Registry(
         "uniface": f"{_MADE_IN}:make_uniface_detector",
     },
 )
+"""Each makes a detector of the file that follows the colon in its name."""
 
 
 def is_detector(spec: str) -> bool:
@@ -64,91 +60,18 @@ def is_detector(spec: str) -> bool:
     return spec.partition(":")[0] in DETECTORS.names()
 
 
-def make_detector(spec: str, *, points: int = 68) -> Detector:
+def make_detector(spec: str) -> Detector:
     """Build a detector by its name; its library is looked for, but the model isn't loaded yet."""
     kind, colon, argument = spec.partition(":")
     if not is_detector(spec):
         raise ConfigError(f"no detector is called {spec!r} (known: {', '.join(_NAMES)}){closest(spec, _NAMES)}")
-    if points not in (68, WHOLE_MESH):
-        raise ConfigError(f"points = {points}: a detector gives 68 landmarks, or mediapipe's {WHOLE_MESH}")
     if colon and not argument:
         raise ConfigError(f"{spec!r}: a file must follow the colon, as in {_NAMES[0] if kind == 'dlib' else _NAMES[2]}")
-    return DETECTORS.get(kind)(spec, Path(argument) if argument else None, points)
-
-
-def installed(package: str, extra: str, use: str) -> Path:
-    """Find a library's folder without importing it."""
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ConfigError(f"{use} needs {package}: pip install 'featlab[{extra}]'")
-    return Path(spec.origin).parent
-
-
-def package_version(package: str) -> str:
-    """Return a library's version, or ``unknown``."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def model_file(path: Path) -> str:
-    """Describe a model file by its name and the first 12 hex digits of its sha256."""
-    try:
-        return f"{path.name} {sum_of(path)[:12]}"
-    except OSError as error:
-        raise InputError(f"{path}: the detector's model can't be read ({error.strerror})") from None
-
-
-Window = tuple[NDArray[np.uint8], NDArray[np.float32]]
-"""A part of a picture, and x and y of its corner."""
-
-
-def looks(image: NDArray[np.uint8]) -> Iterator[list[Window]]:
-    """Yield where to look for faces, one after the other until any is found; what is in one list is looked at whole."""
-    height, width = image.shape[:2]
-    yield [cut_out(image, 0, 0, width, height)]
-    yield [cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height)]
-    if max(height, width) >= _LARGE:
-        tops, lefts = ((0, side // 4, side - side // 2) for side in (height, width))
-        yield [cut_out(image, left, top, width // 2, height // 2) for top in tops for left in lefts]
-
-
-def distinct(faces: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    """Keep the largest of those (P, 2) that are of one face, or of a part of it: their middles are inside of it."""
-    kept: list[NDArray[np.float32]] = []
-    for face in sorted(faces, key=lambda face: -float(np.ptp(face, axis=0).prod())):
-        middle = (face.min(axis=0) + face.max(axis=0)) / 2
-        offs = (np.abs(middle - (other.min(axis=0) + other.max(axis=0)) / 2) / np.ptp(other, axis=0) for other in kept)
-        if not any((off < 0.5).all() for off in offs):
-            kept.append(face)
-    return kept
-
-
-def cut_out(image: NDArray[np.uint8], left: int, top: int, width: int, height: int) -> Window:
-    """Cut a rectangle out of an image, black where it reaches over the edge; overlaps the image, 1 pixel or more."""
-    whole = np.zeros((height, width, 3), dtype=np.uint8)
-    x0, y0 = max(left, 0), max(top, 0)
-    x1, y1 = min(left + width, image.shape[1]), min(top + height, image.shape[0])
-    whole[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
-    return whole, np.array([left, top], dtype=np.float32)
-
-
-# Pixels of the longer side from which looking at quarters is worth it: the detectors work on about 128.
-_LARGE = 256
+    return DETECTORS.get(kind)(Path(argument) if argument else None)
 
 
 # Items that are detected and written at once; a killed run loses at most those that were under way.
 _SHARD = 64
-
-
-def without_face(
-    items: Sequence[Item], landmarks: NDArray[np.float32], counts: NDArray[np.uint8]
-) -> tuple[Failure, ...]:
-    """Name the items whose landmarks are NaN, in the cache's order."""
-    ordered = [item for item in sorted(items, key=item_order) if np.isnan(landmarks[item.row]).any()]
-    none, others = "no face was found", "none of the {} faces is the person's"
-    return tuple(Failure(item.name, others.format(counts[item.row]) if counts[item.row] else none) for item in ordered)
 
 
 def detect_landmarks(
@@ -162,17 +85,24 @@ def detect_landmarks(
     rows = [[item.row for item in shard.items] for shard in shards]
     whole = hashlib.sha256(json.dumps([[shard.key for shard in shards], rows]).encode()).hexdigest()
     folder = out.with_name(out.name + ".landmarks")
-    final = folder / "landmarks.npz"
+    final, files = folder / "landmarks.npz", {each.key: folder / "shards" / f"{each.key[:32]}.npz" for each in shards}
     tell = on_progress or (lambda done, total: None)
-    kept = _load(final, whole)
-    if kept is None:
-        found = _detect_shards(shards, detector, folder, worker_count(jobs, len(shards)), tell)
+    work, died = partial(_detect, detector), (lambda shard: died_near(shard.items[0].name, " while looking for faces"))
+    if (kept := _load(final, whole)) is None:
+        found = {key: part for key, file in files.items() if (part := _load(file, key)) is not None}
+        todo = [shard for shard in shards if shard.key not in found]
+        done = len(ordered) - sum(len(shard.items) for shard in todo)
+        tell(done, len(ordered))
+        with closing(run_in_order(work, todo, jobs=worker_count(jobs, len(shards)), died=died)) as results:
+            for shard, part in results:
+                _save(files[shard.key], part, shard.key)
+                found[shard.key] = part
+                done += len(shard.items)
+                tell(done, len(ordered))
         # By row from here on, as landmarks that are given: the file may be named for another backbone.
-        faces: dict[int, NDArray[np.float32]] = {}
-        unreadable: set[int] = set()
-        for shard, own in zip(shards, rows, strict=True):
-            faces |= zip(own, found[shard.key].faces.rows(), strict=True)
-            unreadable |= {own[place] for place in found[shard.key].unreadable}
+        each = [face for shard in shards for face in found[shard.key].faces.rows()]
+        faces = dict(zip((item.row for item in ordered), each, strict=True))
+        unreadable = {shard.items[place].row for shard in shards for place in found[shard.key].unreadable}
         kept = Found(Faces.by_row(faces, max(faces) + 1), frozenset(unreadable))
         # One file, so that the landmarks and the key that they are of can't come apart.
         _save(final, kept, whole)
@@ -183,26 +113,6 @@ def detect_landmarks(
         why = f"no face was found in {readable} images" if readable else "no image can be read"
         raise InputError(f"{why} (first: {ordered[0].name}); look at one, or bring landmarks with --landmarks FILE")
     return kept
-
-
-def _detect_shards(
-    shards: Sequence[Shard], detector: Detector, folder: Path, jobs: int, tell: OnProgress
-) -> dict[str, Found]:
-    """Detect what no earlier run has, in order; return all by the keys of their shards, their items by place."""
-    files = {shard.key: folder / "shards" / f"{shard.key[:32]}.npz" for shard in shards}
-    found = {key: part for key, file in files.items() if (part := _load(file, key)) is not None}
-    todo = [shard for shard in shards if shard.key not in found]
-    total = sum(len(shard.items) for shard in shards)
-    done = total - sum(len(shard.items) for shard in todo)
-    tell(done, total)
-    work, died = partial(_detect, detector), (lambda shard: died_near(shard.items[0].name, " while looking for faces"))
-    with closing(run_in_order(work, todo, jobs=jobs, died=died)) as results:
-        for shard, part in results:
-            _save(files[shard.key], part, shard.key)
-            found[shard.key] = part
-            done += len(shard.items)
-            tell(done, total)
-    return found
 
 
 def _detect(detector: Detector, shard: Shard) -> Found:

@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache, partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,78 +19,119 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featlab.cache.atomic import sum_of
 from featlab.errors import ConfigError, InputError, one_line
 from featlab.extraction.faces import to_68
-from featlab.extraction.faces.detect import (
-    WHOLE_MESH,
-    Detector,
-    cut_out,
-    distinct,
-    installed,
-    looks,
-    model_file,
-    package_version,
-)
+from featlab.extraction.faces.detect import Detector
 
 Model = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
+Window = tuple[NDArray[np.uint8], NDArray[np.float32]]
+"""A part of a picture, and x and y of its corner."""
 
+_WHOLE_MESH = 478
 _FACES = 8  # At most, in one window
+# Pixels of the longer side from which looking at quarters is worth it: the detectors work on about 128.
+_LARGE = 256
 # A face smaller than this fraction of what was looked at is looked at again, cut out: the detector in front of the mesh
 # works on 128 x 128 pixels and places a small face only roughly.
 _SMALL = 0.25
 
 
+def _installed(package: str, extra: str) -> Path:
+    """Find a library's folder without importing it."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"--landmarks {package} needs a package: pip install 'featlab[{extra}]'")
+    return Path(spec.origin).parent
+
+
+def _described(package: str, points: int, *models: Path | str) -> str:
+    """Describe a library, its model files by name and the first 12 hex digits of their sha256, and the points."""
+    try:
+        files = [f"{model.name} {sum_of(model)[:12]}" if isinstance(model, Path) else model for model in models]
+    except OSError as error:
+        raise InputError(f"{error.filename}: the detector's model can't be read ({error.strerror})") from None
+    return ", ".join([f"{package} {version(package)}", *files, f"{points} points"])
+
+
+def _looks(image: NDArray[np.uint8]) -> Iterator[list[Window]]:
+    """Yield where to look for faces, one after the other until any is found; what is in one list is looked at whole."""
+    height, width = image.shape[:2]
+    yield [_cut_out(image, 0, 0, width, height)]
+    yield [_cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height)]
+    if max(height, width) >= _LARGE:
+        tops, lefts = ((0, side // 4, side - side // 2) for side in (height, width))
+        yield [_cut_out(image, left, top, width // 2, height // 2) for top in tops for left in lefts]
+
+
+def _cut_out(image: NDArray[np.uint8], left: int, top: int, width: int, height: int) -> Window:
+    """Cut a rectangle out of an image, black where it reaches over the edge."""
+    whole = np.zeros((height, width, 3), dtype=np.uint8)
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = max(min(left + width, image.shape[1]), x0), max(min(top + height, image.shape[0]), y0)
+    whole[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
+    return whole, np.array([left, top], dtype=np.float32)
+
+
+def _distinct(faces: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Keep the largest of those (P, 2) that are of one face, or of a part of it: their middles are inside of it."""
+    kept: list[NDArray[np.float32]] = []
+    for face in sorted(faces, key=lambda face: -float(np.ptp(face, axis=0).prod())):
+        middle = (face.min(axis=0) + face.max(axis=0)) / 2
+        offs = (np.abs(middle - (other.min(axis=0) + other.max(axis=0)) / 2) / np.ptp(other, axis=0) for other in kept)
+        if not any((off < 0.5).all() for off in offs):
+            kept.append(face)
+    return kept
+
+
+def make_mesh_detector(task: Path | None, *, whole: bool = False) -> Detector:
+    """Build a detector; ``task`` is its bundle, None for the models inside the wheel. ``whole``: all 478 points."""
+    folder = _installed("mediapipe", "landmarks")
+    if task is None and not (folder / "python" / "solutions" / "face_mesh.py").is_file():
+        raise ConfigError(
+            f"mediapipe {version('mediapipe')} has no face mesh inside; either pip install 'mediapipe==0.10.21' "
+            "(brings numpy < 2), or download a Face Landmarker bundle and name it: mediapipe:face_landmarker.task"
+        )
+    points = _WHOLE_MESH if whole else 68
+    info = _described("mediapipe", points, task or "face mesh of the wheel")
+    return Detector(points, info, partial(_find_meshes, task, whole))
+
+
 def _find_meshes(task: Path | None, whole: bool, image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
     """Find meshes, 478 points, or else the 68 of them nearest to the iBUG points."""
     model = load_model(task)
-    for look in looks(image):
+    for look in _looks(image):
         found = [
             _closer(model, image, mesh + corner, max(pixels.shape)) for pixels, corner in look for mesh in model(pixels)
         ]
         if found:
-            meshes = distinct(found) if len(look) > 1 else found
+            meshes = _distinct(found) if len(look) > 1 else found
             return meshes if whole else [to_68(mesh) for mesh in meshes]
     return []
 
 
-def make_mesh_detector(spec: str, task: Path | None, points: int) -> Detector:
-    """Build the detector called ``spec``; ``task`` is its bundle, None for the models inside the wheel."""
-    folder = installed("mediapipe", "landmarks", "finding landmarks")
-    found = package_version("mediapipe")
-    if task is not None:
-        model = model_file(task)
-    elif (folder / "python" / "solutions" / "face_mesh.py").is_file():
-        model = "face mesh of the wheel"
-    else:
-        raise ConfigError(
-            f"mediapipe {found} has no face mesh inside; either pip install 'mediapipe==0.10.21' (brings numpy < 2), "
-            "or download a Face Landmarker bundle and name it: mediapipe:face_landmarker.task"
-        )
-    find = partial(_find_meshes, task, points == WHOLE_MESH)
-    return Detector(spec, points, f"mediapipe {found}, {model}, {points} points", find)
-
-
 @lru_cache(maxsize=1)
 def load_model(task: Path | None) -> Model:
-    """Load the model in this process, hushed until it has found a face: from an image to its faces, (478, 2) each."""
+    """Return the model of this process, hushed until it has found a face: from an image to its faces, (478, 2) each."""
     # Read when the library is imported.
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with quiet_stderr():
-        vertices_of = _solutions() if task is None else _tasks(task)
+    vertices_of: Callable[[NDArray[np.uint8]], Sequence[Any]] | None = None
     warm = False
 
     def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        nonlocal warm
+        nonlocal vertices_of, warm
         side = max(image.shape[:2])
         # Filled up to a square, black on the right or below: of other shapes the library warns that it may be wrong.
-        square = image if image.shape[0] == image.shape[1] else cut_out(image, 0, 0, side, side)[0]
-        with nullcontext() if warm else quiet_stderr():
+        square = image if image.shape[0] == image.shape[1] else _cut_out(image, 0, 0, side, side)[0]
+        with nullcontext() if warm else _quiet_stderr():
+            # Here, since threads of the library go on talking after it was loaded.
+            vertices_of = vertices_of or (_solutions() if task is None else _tasks(task))
             found = vertices_of(square)
         warm = warm or bool(found)
         # Vertices come as fractions of the side.
         meshes = (np.array([(point.x * side, point.y * side) for point in face], dtype=np.float32) for face in found)
-        return [mesh for mesh in meshes if mesh.shape == (WHOLE_MESH, 2) and np.isfinite(mesh).all()]
+        return [mesh for mesh in meshes if mesh.shape == (_WHOLE_MESH, 2) and np.isfinite(mesh).all()]
 
     return run
 
@@ -122,12 +165,8 @@ def _tasks(task: Path) -> Callable[[NDArray[np.uint8]], Sequence[Any]]:
             f"{task}: isn't a Face Landmarker bundle that mediapipe can load ({one_line(error)})"
         ) from None
 
-    def vertices(square: NDArray[np.uint8]) -> Sequence[Any]:
-        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=square)
-        faces: Sequence[Any] = landmarker.detect(picture).face_landmarks
-        return faces
-
-    return vertices
+    picture_of = partial(mediapipe.Image, image_format=mediapipe.ImageFormat.SRGB)
+    return lambda square: landmarker.detect(picture_of(data=square)).face_landmarks
 
 
 def _closer(model: Model, image: NDArray[np.uint8], mesh: NDArray[np.float32], seen: int) -> NDArray[np.float32]:
@@ -136,24 +175,16 @@ def _closer(model: Model, image: NDArray[np.uint8], mesh: NDArray[np.float32], s
     if side > 2 * _SMALL * seen or side < 2:
         return mesh
     left, top = (int(edge) for edge in (mesh.min(axis=0) + mesh.max(axis=0)) / 2 - side / 2)
-    if left + side <= 0 or top + side <= 0 or left >= image.shape[1] or top >= image.shape[0]:
-        return mesh
-    pixels, corner = cut_out(image, left, top, int(side), int(side))
+    pixels, corner = _cut_out(image, left, top, int(side), int(side))
     # Of several in the part, this one is the nearest.
     again = [found + corner for found in model(pixels)]
     return min(again, key=lambda found: float(np.linalg.norm((found - mesh).mean(axis=0))), default=mesh)
 
 
 @contextmanager
-def quiet_stderr() -> Iterator[None]:
+def _quiet_stderr() -> Iterator[None]:
     """Send the process's stderr nowhere while the block runs: the library's C++ side logs past Python."""
-    try:
-        kept = os.dup(2)
-    except OSError:
-        # A process without a stderr has nothing to quieten.
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield
@@ -172,29 +203,26 @@ def _find_by_dlib(predictor: Path, image: NDArray[np.uint8]) -> Sequence[NDArray
     """Find frontal faces, and as many points of each as the predictor's file gives: 68 (iBUG) or 5, in general."""
     find, predict = load_models(predictor)
     height, width = image.shape[:2]
-    attempts = [(*cut_out(image, 0, 0, width, height), doublings) for doublings in (0, 1)]
+    attempts = [(*_cut_out(image, 0, 0, width, height), doublings) for doublings in (0, 1)]
     if max(height, width) <= _ENLARGED:
-        attempts.append((*cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height), 2))
+        attempts.append((*_cut_out(image, -(width // 2), -(height // 2), 2 * width, 2 * height), 2))
     for pixels, corner, doublings in attempts:
         if faces := [_points(predict(pixels, box)) + corner for box in find(pixels, doublings)]:
             return faces
     return []
 
 
-def make_dlib_detector(spec: str, predictor: Path | None, points: int) -> Detector:
-    """Build the detector called ``spec``; the predictor is loaded once to learn its number of points."""
+def make_dlib_detector(predictor: Path | None) -> Detector:
+    """Build a detector; the predictor is loaded once to learn its number of points."""
     if predictor is None:
         raise ConfigError("dlib needs the file of a shape predictor: dlib:FILE.dat")
-    if points != 68:
-        raise ConfigError(f"points = {points}: only mediapipe gives the whole mesh, dlib gives what its file holds")
-    installed("dlib", "dlib", f"the detector {spec!r}")
+    _installed("dlib", "dlib")
     import dlib
 
-    info = f"dlib {package_version('dlib')}, {model_file(predictor)}"
     # A predictor doesn't say how many points it has, but it gives them for any rectangle.
     _, predict = load_models(predictor)
     points = len(_points(predict(np.zeros((32, 32, 3), dtype=np.uint8), dlib.rectangle(0, 0, 31, 31))))
-    return Detector(spec, points, f"{info}, {points} points", partial(_find_by_dlib, predictor))
+    return Detector(points, _described("dlib", points, predictor), partial(_find_by_dlib, predictor))
 
 
 @lru_cache(maxsize=1)
@@ -216,7 +244,7 @@ def _points(shape: Any) -> NDArray[np.float32]:
 def _find_by_uniface(image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
     """Find faces by RetinaFace, and the 68 points of each by PIPNet."""
     find, points_of = load_uniface()
-    for ((pixels, corner),) in islice(looks(image), 2):
+    for ((pixels, corner),) in islice(_looks(image), 2):
         # The library takes blue first.
         pixels = np.ascontiguousarray(pixels[..., ::-1])
         if faces := [points_of(pixels, face.bbox).astype(np.float32) + corner for face in find(pixels)]:
@@ -224,11 +252,11 @@ def _find_by_uniface(image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
     return []
 
 
-def make_uniface_detector(spec: str, argument: Path | None, points: int) -> Detector:
-    """Build the detector; the library fetches its weights here, once for all processes, if it hasn't got them."""
-    if argument is not None or points != 68:
-        raise ConfigError(f"{spec!r}: uniface takes no file, and gives 68 points; --landmarks uniface")
-    installed("uniface", "uniface", f"the detector {spec!r}")
+def make_uniface_detector(argument: Path | None) -> Detector:
+    """Build a detector; the library fetches its weights here, once for all processes, if it hasn't got them."""
+    if argument is not None:
+        raise ConfigError(f"uniface:{argument}: uniface takes no file; --landmarks uniface")
+    _installed("uniface", "uniface")
     from uniface.constants import PIPNetWeights, RetinaFaceWeights
     from uniface.model_store import verify_model_weights
 
@@ -237,9 +265,7 @@ def make_uniface_detector(spec: str, argument: Path | None, points: int) -> Dete
     except (OSError, ValueError) as error:
         why = f"uniface has no weights ({one_line(error)})"
         raise InputError(f"{why}; run it once with a network, and bring its folder ~/.uniface/models") from None
-    models = ", ".join(model_file(Path(file)) for file in files)
-    info = f"uniface {package_version('uniface')}, {models}, {points} points"
-    return Detector(spec, points, info, _find_by_uniface)
+    return Detector(68, _described("uniface", 68, *map(Path, files)), _find_by_uniface)
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +15,7 @@ from featlab.errors import InputError, listed
 from featlab.extraction.columns import is_missing, load_arrays, numbers
 from featlab.extraction.faces import as_points
 from featlab.extraction.items import IMAGE_SUFFIXES
-from featlab.extraction.text import open_delimited, read_lines
+from featlab.extraction.text import open_delimited, read_lines, read_text
 
 # The names under which featlab's own detections lie in a .npz: the largest faces, all faces, how many a row has.
 ARRAY, FACES, COUNTS = "landmarks", "faces", "counts"
@@ -72,34 +71,39 @@ def read_landmark_csv(path: Path) -> LandmarkTable:
 
     table = open_delimited(path)
     header = table.header
-    places = _point_places(header, path)
-    columns = [arrow.concat_arrays(parts) for parts in zip(*table.batches(range(len(header))), strict=True)]
-    if not columns:
+    count = sum(_POINT_X.fullmatch(name) is not None for name in header)
+    points = [f"{axis}_{point}" for point in range(count) for axis in "xy"]
+    if not points:
+        raise InputError(f"{path} has no landmark columns; expected x_0, x_1, ... and y_0, y_1, ...")
+    if missing := [name for name in points if name not in header]:
+        raise InputError(f"{path}: the column {missing[0]!r} is missing")
+    read = [arrow.concat_arrays(parts) for parts in zip(*table.batches(range(len(header))), strict=True)]
+    if not read:
         raise InputError(f"{path} has a header and no rows")
-    seen = np.ones(len(columns[0]), dtype=np.bool_)
+    columns = dict(zip(header, read, strict=True))
+    seen = np.ones(len(read[0]), dtype=np.bool_)
 
-    def read(place: int) -> NDArray[np.float32]:
-        values, text = numbers(columns[place])
+    def values(name: str) -> NDArray[np.float32]:
+        found, text = numbers(columns[name])
         for row in text[seen[text]].tolist():
-            cell = columns[place][row].as_py().strip()
-            raise InputError(f"{table.where(row)}: {header[place]} is {cell[:40]!r}, not a number")
-        return values
+            cell = columns[name][row].as_py().strip()
+            raise InputError(f"{table.where(row)}: {name} is {cell[:40]!r}, not a number")
+        return found
 
-    if (sign := next((name for name in ("success", "confidence") if name in header), None)) is not None:
-        seen = read(header.index(sign)) > 0
-    named = next((place for place, name in enumerate(header) if name == "path" or _are_pictures(columns[place])), None)
+    if sign := next((name for name in ("success", "confidence") if name in header), None):
+        seen = values(sign) > 0
+    named = next((name for name in header if name == "path" or _are_pictures(columns[name])), None)
     paths = None if named is None else tuple(_forward(cell.strip()) for cell in columns[named].to_pylist())
-    points = np.stack([read(place) for place in places], axis=1).reshape(len(seen), -1, 2)
-    points[~seen] = np.nan
+    places = np.stack([values(name) for name in points], axis=1).reshape(len(seen), -1, 2)
+    places[~seen] = np.nan
     frames = None
-    if "frame" in header and header.index("frame") != named:
-        frame = read(header.index("frame"))
+    if "frame" in header and named != "frame":
+        frame = values("frame")
         for row in np.flatnonzero(np.mod(frame, 1) != 0).tolist():
             raise InputError(f"{table.where(row)}: the frame isn't a whole number")
         frames = frame.astype(np.int64)
     several = not {"face", "face_id"}.isdisjoint(header)
-    by_openface = not {"confidence", "success"}.isdisjoint(header)
-    return LandmarkTable(points, None, paths, frames, several, by_openface)
+    return LandmarkTable(places, None, paths, frames, several, by_openface=sign is not None)
 
 
 def _are_pictures(cells: Any) -> bool:
@@ -107,58 +111,34 @@ def _are_pictures(cells: Any) -> bool:
     return all(PurePosixPath(cell.as_py().strip()).suffix.lower() in IMAGE_SUFFIXES for cell in cells)
 
 
-def _point_places(header: Sequence[str], path: Path) -> list[int]:
-    """Places of x_0, y_0, x_1, y_1, ... in the header."""
-    points = sum(_POINT_X.fullmatch(name) is not None for name in header)
-    if not points:
-        raise InputError(f"{path} has no landmark columns; expected x_0, x_1, ... and y_0, y_1, ...")
-    names = [f"{axis}_{point}" for point in range(points) for axis in "xy"]
-    if missing := [name for name in names if name not in header]:
-        raise InputError(f"{path}: the column {missing[0]!r} is missing")
-    return [header.index(name) for name in names]
-
-
 _COUNT = re.compile(r"n_points\s*:\s*(\d{1,9})")
 
 
 def read_pts(path: Path) -> NDArray[np.float32]:
     """Read an iBUG ``.pts``: float32 (P, 2). Its upper left pixel is (1, 1), as in Matlab, so 1 is taken off."""
-    lines = read_lines(path)
-    count: int | None = None
-    for place, (number, line) in enumerate(lines):
-        if match := _COUNT.match(line.lower()):
-            count = int(match[1])
-        if line.startswith("{"):
-            rest = [(number, line[1:].strip()), *lines[place + 1 :]]
-            break
-    else:
-        raise InputError(f"{path}: isn't a .pts file: no line with an opening brace")
-    if not any("}" in line for _, line in rest):
+    head, opening, rest = read_text(path).partition("{")
+    body, closing, _ = rest.partition("}")
+    if not opening:
+        raise InputError(f"{path}: isn't a .pts file: no opening brace")
+    if not closing:
         raise InputError(f"{path}: the closing brace is missing; the file is cut off")
-    points: list[tuple[float, float]] = []
-    for number, line in rest:
-        before, brace, _ = line.partition("}")
-        if before.strip():
-            points.append(_point(path, number, before))
-        if brace:
-            break
+    points = [_point(path, *line) for line in enumerate(body.split("\n"), head.count("\n") + 1) if line[1].strip()]
     if not points:
         raise InputError(f"{path}: no point between the braces")
-    if count is not None and count != len(points):
-        raise InputError(f"{path}: says {count} points and holds {len(points)}")
+    count = _COUNT.search(head.lower())
+    if count and int(count[1]) != len(points):
+        raise InputError(f"{path}: says {count[1]} points and holds {len(points)}")
     return np.array(points, dtype=np.float32) - np.float32(1)
 
 
 def read_tem(path: Path) -> NDArray[np.float32]:
     """Read a ``.tem`` of webmorph: the number of points, then the points; of the usual 189, 0 and 1 are the pupils."""
-    lines = read_lines(path)
-    first = lines[0][1]
+    (number, first), *lines = read_lines(path)
     if not (first.isascii() and first.isdigit() and len(first) < 100) or int(first) == 0:
-        raise InputError(f"{path}, line {lines[0][0]}: expected the number of points, found {first[:40]!r}")
-    count = int(first)
-    if len(lines) - 1 < count:
-        raise InputError(f"{path}: says {count} points and holds {len(lines) - 1}; the file is cut off")
-    return np.array([_point(path, *line) for line in lines[1 : count + 1]], dtype=np.float32)
+        raise InputError(f"{path}, line {number}: expected the number of points, found {first[:40]!r}")
+    if len(lines) < int(first):
+        raise InputError(f"{path}: says {first} points and holds {len(lines)}; the file is cut off")
+    return np.array([_point(path, *line) for line in lines[: int(first)]], dtype=np.float32)
 
 
 def _point(path: Path, number: int, line: str) -> tuple[float, float]:
@@ -167,5 +147,5 @@ def _point(path: Path, number: int, line: str) -> tuple[float, float]:
         # Python would take 1_0 for 10.
         x, y = (math.nan if is_missing(cell) else float(cell.replace("_", "?")) for cell in cells)
     except ValueError:
-        raise InputError(f"{path}, line {number}: expected x and y, found {line[:40]!r}") from None
+        raise InputError(f"{path}, line {number}: expected x and y, found {line.strip()[:40]!r}") from None
     return x, y

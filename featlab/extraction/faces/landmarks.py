@@ -104,13 +104,9 @@ def _in_clip(path: Path, table: LandmarkTable, items: Sequence[Item]) -> list[ND
     """Return the faces of each item of one clip, (F, P, 2), by the number that its frame has in the file."""
     # OpenFace numbers the pictures of a folder in the order of their names as text: img1, img10, img2.
     places, pictures, frames, found = [item.frame for item in items], _pictures_beside(items), table.frames, ""
-    # Numbers from 1 are places, unless the source counts in the same way.
-    if (
-        frames is not None
-        and frames.min(initial=1) > 0
-        and (table.by_openface or not set(places) <= {*frames.tolist()})
-    ):
-        frames = frames - 1
+    if frames is not None and frames.min(initial=1) > 0:
+        # Numbers from 1 are places, unless the source counts in the same way.
+        frames = frames - int(table.by_openface or not {*places} <= {*frames.tolist()})
     count = len(table.points) if frames is None else int(frames.max(initial=-1)) + 1
     if pictures and (table.by_openface or frames is None):
         if count > len(pictures) or (count < len(pictures) and frames is None):
@@ -145,23 +141,14 @@ def _clip_of(item: Item) -> tuple[Path, bool]:
     return (item.path.parent, False) if item.at is None else (item.path, True)
 
 
-def _in_part(faces: NDArray[np.float32], item: Item) -> NDArray[np.float32]:
-    """The faces in the part of the image that an item takes, in its pixels."""
-    if item.box is None:
-        return faces
-    left, top, right, bottom = item.box
-    middle = faces.mean(axis=1)
-    inside = ((middle >= (left, top)) & (middle < (right, bottom))).all(axis=1)
-    moved: NDArray[np.float32] = faces[inside] - np.array([max(left, 0), max(top, 0)], dtype=np.float32)
-    return moved
-
-
 def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
     """Read the landmarks of the items out of a folder.
 
     A file belongs to the image, video or folder of frames that has its path without suffix, or else, where it is the
     only one on both sides, its name. In a clip the frame number decides (OpenFace's first is 1).
     """
+    if any(item.box is not None for item in items):
+        raise InputError(f"{folder}: its landmarks are of whole pictures, and the source takes parts of them")
     files = _files(folder)
     wanted = _owners(files, items)
     if not wanted:
@@ -181,26 +168,23 @@ def read_landmark_folder(folder: Path, items: Sequence[Item]) -> Faces:
         clip = [item for item, is_clip in users if is_clip]
         faces |= zip((item.row for item in clip), _in_clip(path, rows, clip) if clip else (), strict=True)
         faces |= {item.row: rows.points for item, is_clip in users if not is_clip}
-        faces |= {item.row: _in_part(faces[item.row], item) for item, _ in users}
     return Faces.by_row(faces, max(item.row for item in items) + 1)
 
 
 def _owners(files: Mapping[str, Path], items: Sequence[Item]) -> dict[Path, list[tuple[Item, bool]]]:
     """Return the items that each file belongs to, and whether it is of the clip that they are of."""
-    keys = [_key(item) for item in items]
-    clips = [PurePosixPath(key).parent.as_posix() for key in keys]
-    named, images_once, clips_once = map(_named_once, (files, keys, clips))
+    images = [_key(item) for item in items]
+    clips = [PurePosixPath(key).parent.as_posix() for key in images]
+    named, images_once, clips_once = map(_named_once, (files, images, clips))
     owners: dict[Path, list[tuple[Item, bool]]] = {}
-    for item, image, clip in zip(items, keys, clips, strict=True):
-        ways = (image, item.at is not None, images_once), (clip, True, clips_once)
-        found = [(key, of_clip) for key, of_clip, _ in ways if key in files]
-        for key, of_clip, once in ways:
+    for item, image, clip in zip(items, images, clips, strict=True):
+        of_image, of_clip = item.at is not None, True
+        ways = [(files.get(image), of_image), (files.get(clip), of_clip)]
+        for key, once, is_clip in ((image, images_once, of_image), (clip, clips_once, of_clip)):
             name = PurePosixPath(key).name
-            if name in named and name in once:
-                found.append((named[name], of_clip))
-        if found:
-            key, of_clip = found[0]
-            owners.setdefault(files[key], []).append((item, of_clip))
+            ways.append((files.get(named.get(name, "")) if name in once else None, is_clip))
+        if owner := next(((path, is_clip) for path, is_clip in ways if path), None):
+            owners.setdefault(owner[0], []).append((item, owner[1]))
     return owners
 
 
@@ -214,7 +198,7 @@ def _named_once(keys: Iterable[str]) -> dict[str, str]:
 
 def _key(item: Item) -> str:
     """The name of the item's file without its suffix."""
-    return _without_suffix(item.name if item.at is None and item.box is None else item.name.rpartition("#")[0])
+    return _without_suffix(item.name if item.at is None else item.name.rpartition("#")[0])
 
 
 def _files(folder: Path) -> dict[str, Path]:

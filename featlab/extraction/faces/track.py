@@ -90,41 +90,45 @@ class Chosen:
 
     landmarks: NDArray[np.float32]  # float32 (rows, P, 2); NaN where the person isn't seen
     counts: NDArray[np.uint8]  # uint8 (rows,): faces in the picture, 255 for more
-    refused: tuple[Failure, ...] = ()  # Pictures of several faces, with "only"
-    doubtful: tuple[Failure, ...] = ()  # Frames in which the face may be another's, with "track"
-    sentence: str = ""  # That there were several, in one line; empty: there never were
+    missing: tuple[Failure, ...]  # Pictures in which the person isn't seen
+    refused: tuple[Failure, ...]  # Pictures of several faces, with "only"
+    doubtful: tuple[Failure, ...]  # Frames in which the face may be another's, with "track"
+    sentence: str  # That there were several, in one line; empty: there never were
 
 
-def choose_faces(items: Sequence[Item], faces: Faces, how: Choice) -> Chosen:
+def choose_faces(items: Sequence[Item], found: Found, how: Choice) -> Chosen:
     """Choose a face for each item: the largest, that of the person who is followed, or the only one."""
     ordered = sorted(items, key=item_order)
-    several = [item for item in ordered if faces.counts[item.row] > 1]
-    places = np.where(faces.counts > 0, 0, -1)
-    refused: tuple[Failure, ...] = ()
+    faces, counts = found.faces, found.faces.counts
+    several = [item for item in ordered if counts[item.row] > 1]
+    places = np.where(counts > 0, 0, -1)
     doubtful: list[Item] = []
-    if how == "only":
-        refused = tuple(
-            Failure(item.name, f"{faces.counts[item.row]} faces, and --face only takes pictures of one")
-            for item in several
-        )
-    elif how == "track" and several:
-        found = faces.rows()
-        for _, group in groupby(ordered, key=lambda item: (item.subject, item.video)):
-            clip = list(group)
-            chosen, doubt = track([found[item.row] for item in clip], [item.frame for item in clip])
-            places[[item.row for item in clip]] = chosen
-            doubtful += [item for item, unsure in zip(clip, doubt.tolist(), strict=True) if unsure]
-    counts = np.minimum(faces.counts, 255).astype(np.uint8)
-    listed = tuple(
-        Failure(item.name, f"frame {item.frame} of {item.subject}, {item.video}: the face may be another person's")
-        for item in doubtful
-    )
     sentence = f"more than one face in {_where(several)}" if several else ""
     if several and how == "largest":
         sentence += "; --face track follows one person through each clip"
     elif several and how == "track":
+        rows = faces.rows()
+        for _, group in groupby(ordered, key=lambda item: (item.subject, item.video)):
+            clip = list(group)
+            places[[item.row for item in clip]], doubt = track(
+                [rows[item.row] for item in clip], [item.frame for item in clip]
+            )
+            doubtful += [item for item, unsure in zip(clip, doubt.tolist(), strict=True) if unsure]
         sentence += f"; one person a clip was followed, with doubt in {_where(doubtful)}"
-    return Chosen(faces.chosen(places), counts, refused, listed, sentence)
+    refused = several if how == "only" else []
+    missing = [item for item in ordered if places[item.row] < 0 and item.row not in found.unreadable]
+    none, others = "no face was found", "none of the {} faces is the person's"
+    clips = "frame {0.frame} of {0.subject}, {0.video}: the face may be another person's"
+    return Chosen(
+        faces.chosen(places),
+        np.minimum(counts, 255).astype(np.uint8),
+        tuple(Failure(item.name, others.format(n) if (n := counts[item.row]) else none) for item in missing),
+        tuple(
+            Failure(item.name, f"{counts[item.row]} faces, and --face only takes pictures of one") for item in refused
+        ),
+        tuple(Failure(item.name, clips.format(item)) for item in doubtful),
+        sentence,
+    )
 
 
 def _where(items: Sequence[Item]) -> str:

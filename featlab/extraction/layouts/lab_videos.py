@@ -19,7 +19,7 @@ BASELINE = "BL1"
 LEVELS = (BASELINE, "PA1", "PA2", "PA3", "PA4")
 _BIOVID_TREE = "video/SUBJECT/SUBJECT-LEVEL-NUMBER.mp4 (071309_w_21-BL1-081.mp4), or a folder of frames of that name"
 _SAMPLE = re.compile(r"(?P<subject>.+)-(?P<level>BL1|PA[1-4])-(?P<number>\d+)")
-_COLUMNS = ("subject_name", "class_name", "sample_name")
+_LISTED = ("sample_name",)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class BioVidOptions(Options):
 def _is_biovid(root: Path) -> bool:
     base = tree.find(root, "PartA") or root
     samples = tree.find(base, "samples.csv")
-    if samples is not None and set(_COLUMNS) <= set(first_names(samples)):
+    if samples is not None and _LISTED[0] in first_names(samples):
         return True
     return bool(tree.clips(tree.folders(tree.find(base, "video", "videos") or base)[:1], _SAMPLE))
 
@@ -62,15 +62,14 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
     ::
 
         ROOT/                                        or ROOT/PartA/
-          samples.csv                                optional: subject_name, class_name, sample_name
+          samples.csv                                optional: which samples are read, by sample_name
           video/                                     or videos/, or the subjects straight below ROOT
             071309_w_21/
               071309_w_21-BL1-081.mp4                or a folder of that name with the frames in it
               071309_w_21-PA4-006.mp4
 
-    A subject is a person, as the sample's name says, and each sample is one clip. BL1 is the class ``neutral``. With a
-    samples.csv the list is what it says, without it what is on disk. The face answers some seconds after the heat: the
-    window 2.0 to 5.0 s is taken, unless ``--window`` says otherwise.
+    Each sample is one clip, and BL1 the class ``neutral``. Without a samples.csv all samples on disk are read. The face
+    answers some seconds after the heat: the window 2.0 to 5.0 s is taken, unless ``--window`` says otherwise.
     """
     base = tree.find(root, "PartA") or root
     folder = tree.find(base, "video", "videos") or base
@@ -78,9 +77,13 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
     found: Mapping[str, Sequence[Path]] = tree.clips(people, _SAMPLE)
     samples = tree.find(base, "samples.csv")
     if samples is not None:
+        columns, where = read_columns(samples, _LISTED, _LISTED)
+        for row, name in enumerate(columns["sample_name"]):
+            if not _SAMPLE.fullmatch(name):
+                raise InputError(f"{where(row)}: the sample_name {name!r} isn't SUBJECT-LEVEL-NUMBER (x-BL1-081)")
         # What is listed and isn't on disk fails later.
-        listed = _listed(*read_columns(samples, _COLUMNS, _COLUMNS))
-        found = {name: found.get(name, [folder / subject / f"{name}.mp4"]) for name, subject in listed.items()}
+        people_of = {name: name.rsplit("-", 2)[0] for name in columns["sample_name"]}
+        found = {name: found.get(name, [folder / who / f"{name}.mp4"]) for name, who in people_of.items()}
     elif not found:
         raise tree.mismatch(root, _BIOVID_TREE, (people or [folder])[0])
     items: list[Item] = []
@@ -97,21 +100,6 @@ def read_biovid(root: Path, options: BioVidOptions) -> list[Item]:
             raise InputError(f"{root}: no sample of level {level} (there are: {there}); choose others with levels=…")
     tree.check_present(items, root, "samples.csv")
     return items
-
-
-def _listed(columns: Mapping[str, Sequence[str]], where: Callable[[int], str]) -> dict[str, str]:
-    """Return the subject of each sample of samples.csv."""
-    listed: dict[str, str] = {}
-    for row, (subject, level, name) in enumerate(zip(*(columns[each] for each in _COLUMNS), strict=True)):
-        match = _SAMPLE.fullmatch(name)
-        if match is None or match["subject"] != subject:
-            raise InputError(
-                f"{where(row)}: the sample_name {name!r} isn't {subject}-LEVEL-NUMBER, LEVEL one of BL1, PA1 to PA4"
-            )
-        if level not in (match["level"], match["level"][:2]):
-            raise InputError(f"{where(row)}: the class_name {level!r} isn't the level of {name}")
-        listed[name] = subject
-    return listed
 
 
 _STRESSID_TREE = "labels.csv with the column subject/task, and Videos/SUBJECT/SUBJECT_TASK.mp4 (2ea4_Math.mp4)"
@@ -152,16 +140,16 @@ def read_stressid(root: Path, options: StressIDOptions) -> list[Item]:
               2ea4_Baseline.mp4         or a folder of that name with the frames in it
               2ea4_Math.mp4
 
-    A subject is a person, and each recording that is on disk is one clip; one without a label is kept as unknown. The
-    Baseline recording, rest before the tasks, has no label; it is taken as ``neutral``, and it comes first in name
-    order, so that people are adapted on it.
+    Each recording on disk is one clip; one without a label is kept as unknown. The Baseline recording, rest before the
+    tasks, has no label; it is taken as ``neutral``, and comes first in name order, so that people are adapted on it.
     """
     table = tree.find(root, "labels.csv")
     folder = tree.find(root, "Videos", "Video") or root
     found = tree.clips(tree.folders(folder), _TASK)
     if table is None or not found:
         raise tree.mismatch(root, _STRESSID_TREE, folder if table is not None else None)
-    labels = _stress(*read_columns(table, (_KEY, options.labels)), options.labels)
+    columns = _KEY, options.labels
+    labels = _stress(*read_columns(table, columns, columns), options.labels)
     if not any(name.lower() in labels for name in found):
         raise InputError(
             f"{root}: none of the {len(found)} recordings is in {table.name}: the first is {next(iter(found))}, and "

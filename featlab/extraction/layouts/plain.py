@@ -96,13 +96,7 @@ def read_manifest(root: Path, options: Options) -> list[Item]:
     from featlab.extraction.tables.index import make_index
     from featlab.extraction.tables.rows import INDEX_COLUMNS
 
-    names, where = read_columns(manifest, ("path", "subject"), INDEX_COLUMNS)
-    for column in ("path", "subject"):
-        if "" in names[column]:
-            raise InputError(
-                f"{where(names[column].index(''))}: the {column} is empty, or a word for nothing (NA, None, nan, …); "
-                "write it otherwise"
-            )
+    names, where = read_columns(manifest, ("path", "subject"), INDEX_COLUMNS, filled=True)
     # A manifest written on Windows must mean the same files here.
     paths = [path.replace("\\", "/") for path in names["path"]]
     names = {"video": [""] * len(paths), "frame": [""] * len(paths)} | names
@@ -195,8 +189,8 @@ def read_sfda_pft(root: Path, options: SFDAPFTOptions) -> list[Item]:
             clip-a/                      optional: a folder a recording
               Image1_N.jpg
 
-    A subject is a person. The images of one class straight in a subject's folder are one clip, and in a folder below
-    one clip a folder and class. Frames are numbered in natural order.
+    The images of one class straight in a subject's folder are one clip, and in a folder below one clip a folder and
+    class. Frames are numbered in natural order.
     """
     items: list[Item] = []
     for person in tree.folders(root):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ from featlab.errors import CacheError, ConfigError, InputError
 from featlab.extraction.faces import order_problem, unit_problem
 from featlab.extraction.faces.landmarks import read_landmarks
 from featlab.extraction.items import Failure, IfExists, Pseudonyms, class_names, stays
-from featlab.extraction.shards import StorageError, read_failures, storage_error, write_list
-from featlab.extraction.tables.index import RowIndex, telltales
+from featlab.extraction.shards import float16_error, write_list
+from featlab.extraction.tables.index import telltales
 from featlab.extraction.tables.rows import ReadRows, Selection
 from featlab.extraction.tables.sources import Source, read_source
 
@@ -85,16 +85,9 @@ def import_features(
 ) -> ImportReport:
     """Write features that somebody else computed into the cache ``out``; they are in memory once, as float32."""
     start = time.monotonic()
-    was_there = stays(out, config.if_exists, get_args(IfExists))
-    if was_there and config.if_exists == "skip":
-        return _report(out, start, failures=read_failures(out), was_there=True)
+    was_there = stays(out, config.if_exists)
     read = read_source(
-        source,
-        config.manifest,
-        config.selection,
-        neutral=config.neutral,
-        skip_bad=config.skip_bad,
-        on_progress=on_progress,
+        source, config.manifest, config.selection, config.neutral, skip_bad=config.skip_bad, on_progress=on_progress
     )
     landmarks = read.rows.landmarks
     if config.landmarks is not None:
@@ -104,8 +97,21 @@ def import_features(
     index = read.index.one_name_each(config.neutral, merge=config.merge_names)
     if secret := config.pseudonyms:
         index, failures = index.pseudonymised(secret), secret.failures(failures)
-    table = _table(index, read.rows.features, landmarks, read.kept)
+    # What would be a copy of all rows isn't made.
+    some = read.kept if len(read.kept) < len(read.rows.features) else slice(None)
+    table = FeatureTable.named(
+        embeddings=read.rows.features[some],
+        labels=index.label,
+        subjects=index.subject,
+        videos=index.video,
+        frames=index.frame,
+        classes=class_names(index.label, index.neutral),
+        neutral=index.neutral,
+        landmarks=None if landmarks is None else landmarks[some],
+        paths=None if index.paths is None else tuple(index.paths),
+    )
     extractor = make_extractor(config.extractor, table.dim, read.rows.columns)
+    halves = _blocks(np.arange(len(table)), table.dim) if config.dtype == "float16" else ()
     told = [*telltales(table, read.rows.columns, read.kept), *_strange(table.landmarks)]
     if was_there:
         _check_same(out, table, extractor, config.dtype)
@@ -118,7 +124,7 @@ def import_features(
         start,
         failures=failures,
         was_there=was_there,
-        storage_error=float16_error(table.embeddings) if config.dtype == "float16" else None,
+        storage_error=max((float16_error(table.embeddings[part]) for part in halves), default=None),
         columns=read.rows.columns,
         notes=(*read.rows.notes, *index.notes),
         warnings=(*index.warnings, *told),
@@ -135,55 +141,30 @@ def _strange(landmarks: NDArray[np.float32] | None) -> list[str]:
     return [*filter(None, [unit and f"{unit}; where pictures aren't square they distort faces", order_problem(points)])]
 
 
-def _table(
-    index: RowIndex, features: NDArray[np.float32], landmarks: NDArray[np.float32] | None, places: NDArray[np.intp]
-) -> FeatureTable:
-    """Put the rows at some places of the source, which are called as the index says, into a table."""
-    whole = len(places) == len(features)
-    return FeatureTable.named(
-        embeddings=features if whole else features[places],
-        labels=index.label,
-        subjects=index.subject,
-        videos=index.video,
-        frames=index.frame,
-        classes=class_names(index.label, index.neutral),
-        neutral=index.neutral,
-        landmarks=landmarks if whole or landmarks is None else landmarks[places],
-        paths=None if index.paths is None else tuple(index.paths),
-    )
-
-
 def good_rows(read: Source, source: Path, dtype: str, *, skip_bad: bool) -> tuple[Source, tuple[Failure, ...]]:
     """Keep the rows that can be stored; also return all that have no row."""
-    bad = bad_rows(read.rows, read.kept, dtype)
-    if bad and not skip_bad:
-        row, why = next(iter(bad.items()))
-        more = f" ({len(bad) - 1} more rows like it)" if len(bad) > 1 else ""
-        raise InputError(
-            f"{read.rows.where(row)}: {why}{more}; --skip-bad leaves such rows out and lists them, and "
-            "--columns chooses the features"
-        )
-    failed = dict(sorted({**read.rows.failed, **bad}.items()))
-    failures = (*read.rows.missing, *(Failure(read.rows.called(row), why) for row, why in failed.items()))
-    stored = np.ones(len(read.rows.features), dtype=bool)
-    stored[list(bad)] = False
-    good = np.flatnonzero(stored[read.kept])
-    if not len(good):
-        raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
-    return replace(read, kept=read.kept[good], index=read.index.take(good)), failures
-
-
-def bad_rows(rows: ReadRows, kept: NDArray[np.intp], dtype: str) -> dict[int, str]:
-    """Return which of the kept rows can't be stored, in their order, and why."""
-    bad = {row: why for row, why in sorted(rows.bad.items()) if row not in rows.failed}
-    for part in _blocks(kept, rows.features.shape[1]):
+    rows = read.rows
+    bad = {row: why for row, why in rows.bad.items() if row not in rows.failed}
+    for part in _blocks(read.kept, rows.features.shape[1]):
         block = rows.features[part]
         with np.errstate(over="ignore"):
             fits = usable(block.astype(dtype))
         for place in np.flatnonzero(~fits.all(axis=1)).tolist():
             column = int(np.argmin(fits[place]))
             bad.setdefault(int(part[place]), _why(rows, column, float(block[place, column]), dtype))
-    return dict(sorted(bad.items()))
+    if bad and not skip_bad:
+        first = min(bad)
+        more = f" ({len(bad) - 1} more rows like it)" if len(bad) > 1 else ""
+        raise InputError(
+            f"{rows.where(first)}: {bad[first]}{more}; --skip-bad leaves such rows out and lists them, and --columns "
+            "chooses the features"
+        )
+    failed = {**rows.failed, **bad}
+    failures = (*rows.missing, *(Failure(rows.called(row), failed[row]) for row in sorted(failed)))
+    good = np.flatnonzero(np.isin(read.kept, [*bad], invert=True))
+    if not len(good):
+        raise InputError(f"{source}: no row can be stored ({failures[0].path}: {failures[0].reason})")
+    return replace(read, kept=read.kept[good], index=read.index.take(good)), failures
 
 
 def _why(rows: ReadRows, column: int, value: float, dtype: str) -> str:
@@ -192,12 +173,6 @@ def _why(rows: ReadRows, column: int, value: float, dtype: str) -> str:
         return f"{name} is missing or NaN"
     what = dtype if abs(value) <= LARGEST else "an embedding"
     return f"{name} is infinite" if np.isinf(value) else f"{name} is {value:g}, too large for {what}"
-
-
-def float16_error(features: NDArray[np.float32]) -> float:
-    """Return the largest relative error of a row that float16 makes."""
-    rows = np.arange(len(features))
-    return StorageError.of(storage_error(features[part]) for part in _blocks(rows, features.shape[1])).max
 
 
 def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 
@@ -15,7 +15,7 @@ from featlab.extraction.tables.index import RowIndex
 
 Floats = NDArray[np.float64]
 
-MAD, MEAN_DEVIATION, SD, GROUP, RANGE = "MAD", "mean deviation", "SD", "half of the group's", "5 % of a person's range"
+MAD, MEAN_DEVIATION, GROUP, RANGE = "MAD", "mean deviation", "half of the group's", "5 % of a person's range"
 """Where a spread comes from; the last two are floors."""
 # Makes the median and the mean of |x - centre| the standard deviation of normal values.
 _MAD, _MEAN_DEVIATION = 1.4826022185056018, 1.2533141373155001
@@ -48,7 +48,7 @@ class Recordings:
 class Rest:
     """How a person rests in a session and a clip; "" stands for all of them. Arrays are (D,)."""
 
-    who: tuple[str, str, str]  # Subject, session, clip.
+    who: tuple[str, ...]  # Subject, session, clip.
     rows: NDArray[np.intp]  # Places of the neutral frames, clip by clip in the order of time.
     clips: int
     centre: Floats
@@ -72,16 +72,16 @@ class Calibration:
     borrowed: tuple[tuple[str, str], ...]  # Sessions without one: held against the rest of all the person's others.
 
 
-def calibrate(rows: Recordings, resting: Recordings, *, mean: bool = False) -> Calibration:
+def calibrate(rows: Recordings, resting: Recordings) -> Calibration:
     """Return the distance of ``rows`` from each person's centre in ``resting``, of the row's own session if it has one.
 
     A centre is a median and a spread the MAD, or the mean deviation where more than half of the frames are equal (an
-    action unit at 0 has a MAD of 0 whatever the other frames do); with ``mean`` a mean and a standard deviation. No
-    spread is below half of the middle one of three or more people, nor below 5 % of the middle person's range.
+    action unit at 0 has a MAD of 0 whatever the other frames do). No spread is below half of the middle one of three or
+    more people, nor below 5 % of the middle person's range.
     """
     names = resting.index.subject, resting.index.session, resting.index.video
     people, sessions, clips = (
-        [_rest(resting, places, depth, mean) for places in _groups(names[:depth], resting)] for depth in (1, 2, 3)
+        [_rest(resting, places, depth) for places in _groups(names[:depth], resting)] for depth in (1, 2, 3)
     )
     sessions = [rest for rest in sessions if rest.who[1]]
     ranges = [np.ptp(rows.features[places], axis=0) for places in _groups((rows.index.subject,), rows)]
@@ -117,25 +117,22 @@ def _groups(names: Sequence[Sequence[str]], rows: Recordings) -> Iterator[NDArra
     yield from np.split(order, np.flatnonzero(changes) + 1)
 
 
-def _rest(rows: Recordings, places: NDArray[np.intp], depth: int, mean: bool) -> Rest:
+def _rest(rows: Recordings, places: NDArray[np.intp], depth: int) -> Rest:
     """Measure the resting face in some rows; its spread has no floor yet."""
     values = rows.features[places].astype(np.float64)
     clip = [(rows.index.session[row], rows.index.video[row]) for row in places.tolist()]
     starts = [place for place in range(len(clip)) if place == 0 or clip[place] != clip[place - 1]]
-    take: Callable[..., Floats] = np.mean if mean else np.median
-    centre = take(values, axis=0)
+    centre = np.median(values, axis=0)
     away = np.abs(values - centre)
     mad = _MAD * np.median(away, axis=0)
     spread = np.where(mad > 0, mad, _MEAN_DEVIATION * away.mean(axis=0))
     spread_from = np.where(mad > 0, MAD, MEAN_DEVIATION)
-    if mean:
-        spread, spread_from = values.std(axis=0, ddof=min(1, len(values) - 1)), np.full(len(centre), SD)
-    names = rows.index.subject[int(places[0])], *clip[0]
-    who = names[0], names[1] if depth > 1 else "", names[2] if depth > 2 else ""
-    return Rest(who, places, len(starts), centre, spread, spread_from, *_how_well(values, starts, take))
+    names = (rows.index.subject[int(places[0])], *clip[0])[:depth]
+    who = names + ("",) * (3 - depth)
+    return Rest(who, places, len(starts), centre, spread, spread_from, *_how_well(values, starts))
 
 
-def _how_well(values: Floats, starts: Sequence[int], take: Callable[..., Floats]) -> tuple[Floats, Floats]:
+def _how_well(values: Floats, starts: Sequence[int]) -> tuple[Floats, Floats]:
     """Return half of the centre's 95 % interval and the effective number of frames, (D,) each."""
     # Both come from how much about ten stretches of frames differ (batch means), and the number also from how alike
     # neighbouring frames are, which stretches of a few frames don't show; the smaller counts.
@@ -147,7 +144,7 @@ def _how_well(values: Floats, starts: Sequence[int], take: Callable[..., Floats]
         for clip in np.split(values, starts[1:])
         for block in np.array_split(clip, min(len(clip), max(1, round(_BLOCKS * len(clip) / frames))))
     ]
-    means, centres = (np.array([pick(block, axis=0) for block in blocks]) for pick in (np.mean, take))
+    means, centres = (np.array([pick(block, axis=0) for block in blocks]) for pick in (np.mean, np.median))
     within = ~np.isin(np.arange(1, frames), starts)
     away = values - values.mean(axis=0)
     total = (away**2).sum(axis=0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from featlab.extraction.items import (
     natural_key,
     refuse_equal,
 )
+from featlab.extraction.video.frames import is_video
 
 UNLABELLED = "unlabelled"
 """Video of a subject's rows of unknown label, where the source names no videos."""
@@ -81,45 +85,42 @@ def make_index(
 ) -> RowIndex:
     """Check the index columns and fill in what they leave out.
 
-    A row without a video belongs to the folder of its path, or is a still, a video of its own, or has that of
-    ``without_folder``, by default one for all rows of a subject with one label in a session.
+    A row without a video has that which its path names, or belongs to the path's folder, or is a still, a video of its
+    own, or has that of ``without_folder``, by default one for all rows of a subject with one label in a session.
     """
     for name, texts in names.items():
         if len(max(texts, key=len, default="")) > LONGEST_NAME:
             row = next(row for row, text in enumerate(texts) if len(text) > LONGEST_NAME)
             raise InputError(f"{where(row)}: the {name} has {len(texts[row])} letters; {LONGEST_NAME} are the most")
     none = [""] * rows
-    subject = list(names["subject"])
-    for row, name in enumerate(subject):
-        if not name:
-            raise InputError(f"{where(row)}: {NO_SUBJECT}, or leave such rows out with --skip-bad")
+    subject, video, session, frames = (list(names.get(name, none)) for name in ("subject", "video", "session", "frame"))
+    if "" in subject:
+        raise InputError(f"{where(subject.index(''))}: {NO_SUBJECT}, or leave such rows out with --skip-bad")
     label = [text or None for text in names.get("label", none)]
     paths = [path.replace("\\", "/") for path in names["path"]] if "path" in names else None
-    video, session, frames = (list(names.get(name, none)) for name in ("video", "session", "frame"))
     stills: set[int] = set()
+    folders = none
     if paths is not None:
+        video = [
+            name or (str(PurePosixPath(path).with_suffix("")) if is_video(PurePosixPath(path)) else "")
+            for name, path in zip(video, paths, strict=True)
+        ]
         stills = find_stills(subject, label, paths, (row for row in range(rows) if not (video[row] or frames[row])))
-    notes = []
+        folders = [path.removeprefix("./").rpartition("/")[0] for path in paths]
     unnamed = 0
-    for row, name in enumerate(video):
-        if name:
-            continue
-        folder = paths[row].removeprefix("./").rpartition("/")[0] if paths is not None else ""
+    for row in [row for row, name in enumerate(video) if not name]:
         if paths is not None and row in stills:
             video[row] = paths[row]
-        elif folder:
-            video[row] = folder
-        elif without_folder is not None:
-            video[row] = without_folder[row]
+        elif known := folders[row] or (without_folder[row] if without_folder else ""):
+            video[row] = known
         else:
             video[row] = " ".join(filter(None, (session[row], label[row] or UNLABELLED)))
             unnamed += 1
-    if stills:
-        notes.append(STILLS.format(len(stills)))
+    notes = [STILLS.format(len(stills))] if stills else []
     if unnamed:
         which = "no row names" if unnamed == rows else f"{unnamed} rows don't name"
         notes.append(f"{which} a video: all rows of a subject with one label are taken as one, in the rows' order")
-    frame = _frames(frames, subject, video, paths, where)
+    frame = _frames(frames, list(zip(subject, video, strict=True)), paths, where)
     keys = list(zip(subject, video, frame.tolist(), strict=True))
     first: dict[tuple[str, str, int], int] = {}
     for row, key in enumerate(keys if len(set(keys)) < rows else ()):
@@ -133,34 +134,31 @@ def make_index(
 
 
 def _frames(
-    texts: Sequence[str], subject: Sequence[str], video: Sequence[str], paths: Sequence[str] | None, where: Where
+    texts: Sequence[str], clips: Sequence[tuple[str, str]], paths: Sequence[str] | None, where: Where
 ) -> NDArray[np.int32]:
+    """Return the numbers of frames, in the order of the paths or rows in a clip that has none."""
     if all(texts) and (digits := "".join(texts)).isascii() and digits.isdigit() and max(map(len, texts)) <= 9:
         return np.array(list(map(int, texts)), dtype=np.int32)
     frames = np.zeros(len(texts), dtype=np.int32)
-    without: dict[tuple[str, str], list[int]] = {}
-    given: set[tuple[str, str]] = set()
-    for row, text in enumerate(texts):
-        clip = subject[row], video[row]
-        if text:
-            # Tables with gaps turn whole numbers into 3.0.
-            whole = text.removesuffix(".0")
-            # The length first: Python makes no numbers of thousands of digits.
-            if not (whole.isascii() and whole.isdigit() and len(whole) < 100 and int(whole) <= MAX_FRAME):
-                raise InputError(f"{where(row)}: frame {text!r} isn't a whole number from 0 to {MAX_FRAME}")
+    given = {clip for clip, text in zip(clips, texts, strict=True) if text}
+    without: list[int] = []
+    for row, (clip, text) in enumerate(zip(clips, texts, strict=True)):
+        # Tables with gaps turn whole numbers into 3.0; Python makes no numbers of thousands of digits.
+        whole = text.removesuffix(".0")
+        if whole.isascii() and whole.isdigit() and len(whole) < 100 and int(whole) <= MAX_FRAME:
             frames[row] = int(whole)
-            given.add(clip)
-        else:
-            without.setdefault(clip, []).append(row)
-    for clip, rows in without.items():
-        if clip in given:
+        elif text:
+            raise InputError(f"{where(row)}: frame {text!r} isn't a whole number from 0 to {MAX_FRAME}")
+        elif clip in given:
             raise InputError(
-                f"{where(rows[0])}: the frame is empty, and other rows of subject {clip[0]!r}, video {clip[1]!r} have "
-                "one; give all of them or none"
+                f"{where(row)}: the frame is empty, and other rows of subject {clip[0]!r}, video {clip[1]!r} have one; "
+                "give all of them or none"
             )
-        if paths is not None:
-            rows = sorted(rows, key=lambda row: natural_key(paths[row]))
-        frames[rows] = np.arange(len(rows))
+        else:
+            without.append(row)
+    counts: defaultdict[tuple[str, str], Iterator[int]] = defaultdict(count)
+    for row in without if paths is None else sorted(without, key=lambda row: natural_key(paths[row])):
+        frames[row] = next(counts[clips[row]])
     return frames
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,8 @@ from featlab.engine import OnProgress
 from featlab.errors import InputError, listed
 from featlab.extraction.columns import (
     Columns,
-    all_numbers,
     is_list,
     is_missing,
-    is_text,
     kind_of,
     lists,
     names,
@@ -29,42 +27,36 @@ from featlab.extraction.tables.rows import INDEX_COLUMNS, WORDS, ReadRows, Roles
 class _Values:
     """The numbers of a column, or its lists of numbers, as they are read: all of its cells decide which it is."""
 
-    def __init__(
-        self, name: str, numbers: NDArray[np.float32], where: Callable[[int], str], held: NDArray[np.float32] | None
-    ) -> None:
-        self.name, self.numbers, self.where, self.held = name, numbers, where, held
+    def __init__(self, name: str, numbers: NDArray[np.float32], table: Columns) -> None:
+        self.name, self.numbers, self.table = name, numbers, table
         self.kind = ""  # "number", "list" or "other"; nothing while all cells are missing
         self.lists: NDArray[np.float32] | None = None
-        self.good = 0
-        self.bad: dict[int, str] = {}
-        self.text: list[NDArray[np.intp]] = []
+        self.good = 0  # How many cells are numbers
+        self.text: list[NDArray[np.intp]] = []  # The rows whose cell is text
+        self.said = ""  # What the first of them says
 
     def add(self, cells: Any, start: int) -> None:
         """Take the cells (n,) of the rows from ``start`` on."""
         stop = start + len(cells)
         self.kind = self.kind or _kind(cells)
         if self.kind == "list":
-            width = 0 if self.lists is None else self.lists.shape[1]
-            block, text = lists(cells, width, lambda place: self.where(start + place))
-            if self.lists is None and block.shape[1]:
-                self.lists = self.held
+            known = 0 if self.lists is None else self.width
+            values, text = lists(cells, known, lambda place: self.table.where(start + place))
+            if self.lists is None and values.shape[1]:
+                self.lists = self.table.held
                 if self.lists is None:
-                    self.lists = np.empty((len(self.numbers), block.shape[1]), dtype=np.float32)
+                    self.lists = np.empty((len(self.numbers), values.shape[1]), dtype=np.float32)
                     self.lists[:start] = np.nan
-            if self.lists is not None and self.lists is not self.held:
-                self.lists[start:stop] = block
-            self.good += int((~np.isnan(block)).any(axis=1).sum())
+            if self.lists is not None and self.lists is not self.table.held:
+                self.lists[start:stop] = values
         elif self.kind == "number":
-            block, text = numbers(cells)
-            self.numbers[start:stop] = block
-            self.good += int((~np.isnan(block)).sum())
+            self.numbers[start:stop], text = numbers(cells)
+            self.good += int((~np.isnan(self.numbers[start:stop])).sum())
         else:
             self.numbers[start:stop] = np.nan
             return
         if len(text):
-            if not self.text:
-                said = cells[int(text[0])].as_py().strip()
-                self.bad[start + int(text[0])] = f"{self.name} is {said[:40]!r}, not a number"
+            self.said = self.said or cells[int(text[0])].as_py().strip()
             self.text.append(start + text)
 
     @property
@@ -78,27 +70,10 @@ class _Values:
         return self.kind == "number" and self.good > 0 and self.good >= sum(map(len, self.text))
 
     def why_bad(self) -> dict[int, str]:
-        """Return the rows whose cell is text, and what it is."""
-        return {row: f"{self.name} isn't a number" for part in self.text for row in part.tolist()} | self.bad
-
-
-def _add(columns: Sequence[_Values], buffer: NDArray[np.float32], cells: Sequence[Any], start: int) -> None:
-    """Give each column its cells, those of numbers together: a call has its price."""
-    together = [
-        place
-        for place, (column, each) in enumerate(zip(columns, cells, strict=True))
-        if column.kind in ("", "number") and not column.text and each.type == "string" and not is_text(each)
-    ]
-    block = all_numbers([cells[place] for place in together]) if together else None
-    if block is None:
-        together = []
-    else:
-        buffer[together, start : start + block.shape[1]] = block
-        for place, good in zip(together, (~np.isnan(block)).sum(axis=1).tolist(), strict=True):
-            columns[place].kind = "number" if good else columns[place].kind
-            columns[place].good += good
-    for place in sorted({*range(len(columns))} - {*together}):
-        columns[place].add(cells[place], start)
+        """Return the rows whose cell is text, and, for the first, what it is."""
+        rows = [row for part in self.text for row in part.tolist()]
+        first = dict.fromkeys(rows[:1], f"{self.name} is {self.said[:40]!r}, not a number")
+        return dict.fromkeys(rows, f"{self.name} isn't a number") | first
 
 
 def _kind(cells: Any) -> str:
@@ -125,7 +100,7 @@ def read_rows(
     # Pages of an empty array are only used once they are written: neither a bound on the rows costs memory, nor a
     # column that turns out to hold no numbers.
     buffer = np.empty((len(numeric), table.most), dtype=np.float32)
-    columns = [_Values(header[place], row, table.where, table.held) for place, row in zip(numeric, buffer, strict=True)]
+    columns = [_Values(header[place], row, table) for place, row in zip(numeric, buffer, strict=True)]
     said: dict[str, list[str]] = {name: [] for name in roles.names}
     unknown: set[str] = set()
     faces: list[str] = []
@@ -134,7 +109,8 @@ def read_rows(
     for batch in table.batches(wanted):
         cells = dict(zip(wanted, batch, strict=True))
         with np.errstate(over="ignore"):
-            _add(columns, buffer, [cells[place] for place in numeric], rows)
+            for place, column in zip(numeric, columns, strict=True):
+                column.add(cells[place], rows)
         for name, place in roles.names.items():
             is_label = name == "label"
             said[name] += names(cells[place], neutral if is_label else "", unknown if is_label else None)
@@ -152,11 +128,13 @@ def read_rows(
     if roles.landmarks:
         points = buffer[len(roles.features) :, :rows].T
         landmarks = as_points(points, f"{table.path}, x_0, y_0, …")
-    notes = [*table.notes, *_notes(table, roles, taken)]
-    if unknown:
-        notes.append(f"labels taken as unknown: {', '.join(map(repr, sorted(unknown)))}")
+    unknown_labels = f"labels taken as unknown: {', '.join(map(repr, sorted(unknown)))}" if unknown else ""
+    # No copy: the columns that were taken move to the front of the buffer.
+    for place, column in enumerate(taken):
+        buffer[place, :rows] = column.numbers[:rows]
+    features = buffer[: len(taken), :rows].T if taken[0].lists is None else taken[0].lists[:rows]
     return ReadRows(
-        features=_features(buffer, taken, rows),
+        features=features,
         names=said,
         where=table.where,
         name_of=lambda row: f"{table.path.name}#row={row}",
@@ -167,7 +145,7 @@ def read_rows(
         faces=faces,
         failed=_failed(header, roles, [np.concatenate(found) for found in signed]),
         bad={row: why for column in (*taken, *columns[len(roles.features) :]) for row, why in column.why_bad().items()},
-        notes=tuple(notes),
+        notes=(*table.notes, *_notes(table, roles, taken), *filter(None, [unknown_labels])),
     )
 
 
@@ -194,15 +172,6 @@ def _taken(table: Columns, roles: Roles, columns: Sequence[_Values]) -> list[_Va
     if taken[0].kind == "list" and taken[0].lists is None:
         raise InputError(f"{table.where(0)}: there are no values in its list, and in no other row")
     return taken
-
-
-def _features(buffer: NDArray[np.float32], taken: Sequence[_Values], rows: int) -> NDArray[np.float32]:
-    """Return (rows, D) without a copy: the columns that were taken move to the front of the buffer."""
-    if taken[0].lists is not None:
-        return taken[0].lists[:rows]
-    for place, column in enumerate(taken):
-        buffer[place, :rows] = column.numbers[:rows]
-    return buffer[: len(taken), :rows].T
 
 
 def _failed(header: Sequence[str], roles: Roles, signed: Iterable[NDArray[np.bool_]]) -> dict[int, str]:

@@ -155,37 +155,36 @@ def roles_of(table: Columns, selection: Selection) -> Roles:
         if also in header:
             names.setdefault(name, header.index(also))
     others = [place for place in range(len(header)) if place not in names.values()]
-    group = selection.group
-    if group is None and selection.columns is None:
-        group = next((each for each in preset.default if columns_of(preset.groups[each], header)), None)
-    features = []
+    chosen: list[int] = []
+    group = None
     if selection.columns is not None:
-        features = _named(header, others, selection.columns, table.path)
-    elif group is not None:
-        features = _grouped(header, others, preset, group, table.path)
+        chosen = _named(header, others, selection.columns, table.path)
+    elif selection.group is not None:
+        chosen = _grouped(header, others, preset, selection.group, table.path)
     elif preset.groups:
-        raise InputError(f"{table.path} has no features of {preset.title}; --columns chooses the columns of features")
-    chosen = bool(features)
-    landmarks = _points(header, features)
-    asked_for = features if selection.columns is not None else ()
+        group = next((each for each in preset.default if columns_of(preset.groups[each], header)), None)
+        if group is None:
+            raise InputError(
+                f"{table.path} has no features of {preset.title}; --columns chooses the columns of features"
+            )
+        chosen = _grouped(header, others, preset, group, table.path)
+    landmarks = _points(header, chosen)
+    asked_for = {header[place] for place in chosen} if selection.columns is not None else set()
 
     def of_the_tool(pattern: str) -> list[int]:
-        fitting = {*columns_of(pattern, header)} - {header[place] for place in asked_for}
+        fitting = {*columns_of(pattern, header)} - asked_for
         return [place for place in others if header[place] in fitting]
 
-    signs = [
-        (place, kind) for kind in ("zero", "zero_of_some", "empty") for place in of_the_tool(getattr(preset, kind))
-    ]
+    kinds = "zero", "zero_of_some", "empty"
+    signs = tuple((place, kind) for kind in kinds for place in of_the_tool(getattr(preset, kind)))
     faces = of_the_tool(preset.face)
-    if not chosen:
-        taken = {*landmarks, *faces, *(place for place, _ in signs)}
-        features = [
-            place
-            for place in others
-            if place not in taken and not _NEVER_FEATURES.fullmatch(header[place]) and header[place] not in table.never
-        ]
-    by_itself = group if selection.group is None else None
-    return Roles(preset, names, tuple(features), chosen, by_itself, landmarks, tuple(signs), tuple(faces[:1]))
+    spoken_for = {*landmarks, *faces, *(place for place, _ in signs)}
+    features = chosen or [
+        place
+        for place in others
+        if place not in spoken_for and not _NEVER_FEATURES.fullmatch(header[place]) and header[place] not in table.never
+    ]
+    return Roles(preset, names, tuple(features), bool(chosen), group, landmarks, signs, tuple(faces[:1]))
 
 
 def _grouped(header: tuple[str, ...], places: Sequence[int], preset: Preset, group: str, source: Path) -> list[int]:

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from featlab.engine import OnProgress
 from featlab.errors import InputError
-from featlab.extraction.columns import Columns, read_names
+from featlab.extraction.columns import Columns
 from featlab.extraction.items import Failure
 from featlab.extraction.tables.arrays import open_npy, open_npz, open_parquet
 from featlab.extraction.tables.index import NO_SUBJECT, RowIndex, make_index
 from featlab.extraction.tables.reader import read_rows
 from featlab.extraction.tables.rows import INDEX_COLUMNS, ReadRows, Selection
-from featlab.extraction.text import check_columns, file_in, has_rows, open_delimited
-from featlab.extraction.video.frames import is_video
+from featlab.extraction.text import check_columns, file_in, has_rows, open_delimited, read_columns
 
 _OPEN = {
     ".csv": open_delimited,
@@ -45,8 +44,8 @@ def read_source(
     source: Path,
     manifest: Path | None,
     selection: Selection,
-    *,
     neutral: str,
+    *,
     skip_bad: bool,
     on_progress: OnProgress | None = None,
 ) -> Source:
@@ -66,32 +65,18 @@ def read_source(
         if source.suffix.lower() == ".npy":
             raise InputError(f"{source} holds features alone; name a csv with subject,label,video,frame by --manifest")
         check_columns(list(dict.fromkeys([*rows.names, *rows.header])), ["subject"], str(source), _HINT)
-        return _indexed(_with_videos(rows), rows.where, skip_bad=skip_bad)
-    names, where = read_manifest(manifest, neutral)
+        return _indexed(rows, rows.where, skip_bad=skip_bad)
+    names, where = read_columns(manifest, ["subject"], INDEX_COLUMNS, neutral=neutral)
     lines, count = len(names["subject"]), len(rows.features)
     if lines != count:
-        raise InputError(
-            f"{manifest} has {lines} rows, and {source} has {count}; one each is needed, in the same order"
-        )
+        raise InputError(f"{manifest} has {lines} rows, and {source} has {count}; one each is needed, in one order")
     for name in (name for name in names if name in rows.names):
         # A column of both is a check of the order; where they differ, nobody knows which one is right.
         for row, (listed_as, own) in enumerate(zip(names[name], rows.names[name], strict=True)):
             if listed_as != own:
-                raise InputError(
-                    f"{where(row)}: the {name} is {listed_as!r}, and in {source} it is {own!r}; the rows must be in "
-                    "the same order"
-                )
-    return _indexed(_with_videos(replace(rows, names={**rows.names, **names})), where, skip_bad=skip_bad)
-
-
-def read_manifest(path: Path, neutral: str) -> tuple[dict[str, list[str]], Callable[[int], str]]:
-    """Read the index columns of a manifest, and return what says where a row is; other columns are ignored."""
-    table = open_delimited(path)
-    check_columns(table.header, ["subject"], str(path), "; a manifest has the columns subject,label,video,frame")
-    names = read_names(table, INDEX_COLUMNS, neutral)
-    if not names["subject"]:
-        raise InputError(f"{path} has a header and no rows")
-    return names, table.where
+                differs = f"the {name} is {listed_as!r}, and in {source} it is {own!r}"
+                raise InputError(f"{where(row)}: {differs}; the rows must be in the same order")
+    return _indexed(replace(rows, names={**rows.names, **names}), where, skip_bad=skip_bad)
 
 
 def read_folder(
@@ -107,18 +92,13 @@ def read_folder(
 
     A table with frames is a video: it is called by its path where the manifest doesn't name it.
     """
-    listed, where = read_manifest(manifest, neutral)
-    if "path" not in listed:
-        raise InputError(f"{manifest}: no column 'path'; it names the table of each video or image")
+    listed, where = read_columns(manifest, ("path", "subject"), INDEX_COLUMNS, filled=True, neutral=neutral)
     parts: list[ReadRows] = []
     missing: list[Failure] = []
     files = len(listed["path"])
-    for line in range(files):
-        said = {name: values[line] for name, values in listed.items()}
+    for line, values in enumerate(zip(*listed.values(), strict=True)):
+        said = dict(zip(listed, values, strict=True))
         said["path"] = path = said["path"].replace("\\", "/")
-        for name in ("path", "subject"):
-            if not said[name]:
-                raise InputError(f"{where(line)}: the {name} is empty")
         # The table itself, or the csv of the same name beside a video or an image.
         table = PurePosixPath(path)
         file = file_in(folder, str(table if table.suffix.lower() in _OPEN else table.with_suffix(".csv")))
@@ -137,10 +117,8 @@ def read_folder(
         if on_progress is not None:
             on_progress(line + 1, files)
     if not parts:
-        raise InputError(
-            f"none of the {files} files that {manifest} lists has a row with a face ({missing[0].path}: "
-            f"{missing[0].reason})"
-        )
+        first = f"{missing[0].path}: {missing[0].reason}"
+        raise InputError(f"none of the {files} files that {manifest} lists has a row with a face ({first})")
     return _joined(parts, missing)
 
 
@@ -151,15 +129,6 @@ def _open(source: Path) -> Columns:
     if suffix not in _OPEN:
         raise InputError(f"{source}: features come as {', '.join(_OPEN)}, or as a folder of a tool's tables")
     return _OPEN[suffix](source)
-
-
-def _with_videos(rows: ReadRows) -> ReadRows:
-    """Call rows that no column gives a video by the video that their path names."""
-    if "video" in rows.names or "path" not in rows.names:
-        return rows
-    paths = [PurePosixPath(path.replace("\\", "/")) for path in rows.names["path"]]
-    videos = [str(path.with_suffix("")) if is_video(path) else "" for path in paths]
-    return replace(rows, names={**rows.names, "video": videos}) if any(videos) else rows
 
 
 def _indexed(rows: ReadRows, where: Callable[[int], str], *, skip_bad: bool) -> Source:
@@ -217,11 +186,9 @@ def _read_part(file: Path, said: Mapping[str, str], selection: Selection) -> Rea
 def _joined(parts: Sequence[ReadRows], missing: Sequence[Failure]) -> ReadRows:
     first = parts[0]
     for part in parts:
-        here, there = (each.names["path"][0].partition("#")[0] for each in (part, first))
         if part.columns != first.columns or _kind(part) != _kind(first):
-            raise InputError(
-                f"{here} has {_kind(part)}, and {there} has {_kind(first)}; all must have the same columns"
-            )
+            here, there = (f"{each.names['path'][0].partition('#')[0]} has {_kind(each)}" for each in (part, first))
+            raise InputError(f"{here}, and {there}; all must have the same columns")
     starts = np.cumsum([0, *(len(part.features) for part in parts)]).tolist()
 
     def by_part(said: Sequence[Callable[[int], str]]) -> Callable[[int], str]:

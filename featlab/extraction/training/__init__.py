@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from featlab.config.options import Options, option, with_options
+from featlab.config.options import Options, option
 from featlab.errors import ConfigError
 
-_PREFIX = "augment."
-
-
-@dataclass(frozen=True)
-class AugmentConfig(Options):
-    """How a training image is changed, anew each time that it is seen; 0 turns a change off."""
-
-    shift: float = option(0.06, "Of the whole image, as a fraction of its side, along each axis.", minimum=0)
-    scale: float = option(0.08, "Of the logarithm of the size.", minimum=0)
-    rotation: float = option(8.0, "In degrees.", minimum=0)
-    move: float = option(
-        0.7,
-        "Probability of shift, scale and rotation. Resampling blurs a little; images that keep their "
-        "pixels show the network how sharp those are that it will embed.",
-        minimum=0,
-        maximum=1,
-    )
-    flip: float = option(0.5, "Probability of a mirror image.", minimum=0, maximum=1)
-    brightness: float = option(0.1, "Added to every value.", minimum=0)
-    contrast: float = option(0.25, "Of the logarithm of the factor of values about their mean.", minimum=0)
-    gamma: float = option(0.25, "Of the logarithm of the exponent.", minimum=0)
-    channel: float = option(0.08, "Of the logarithm of a gain for each channel.", minimum=0)
-    light: float = option(0.2, "Of a gain that changes linearly across the image, in a random direction.", minimum=0)
-    noise: float = option(0.03, "Largest standard deviation of Gaussian noise; each image draws its own.", minimum=0)
-    erase: float = option(
-        0.25,
-        "Probability that a rectangle, of a fifth to a half of each side, is filled with the image's mean.",
-        minimum=0,
-        maximum=1,
-    )
+_MOVED = "move is the fraction of images that are shifted, scaled and turned, by how much is fixed"
+_LIT = "light scales all changes of light together"
 
 
 @dataclass(frozen=True)
 class TrainConfig(Options):
     """What is trained and how."""
+
+    renamed: ClassVar[Mapping[str, str]] = {f"augment.{name}": name for name in ("move", "flip", "noise", "erase")}
+    removed: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("augment.shift", "augment.scale", "augment.rotation"), _MOVED),
+        **dict.fromkeys(("augment.gamma", "augment.channel", "augment.light"), _LIT),
+        **dict.fromkeys(("augment.contrast", "augment.brightness"), _LIT),
+    }
 
     arch: str = option("small", "`small` (96 px on a CPU), `resnet18`, `torchvision:NAME` or `timm:NAME`.")
     size: int = option(
@@ -69,7 +48,25 @@ class TrainConfig(Options):
     patience: int = option(30, "Epochs without a better score after which training ends.", minimum=1)
     refit: bool = option(True, "Train again on all source subjects, for as many epochs as were best.")
     amp: bool = option(True, "Mixed precision on CUDA.")
-    augment: AugmentConfig = option(AugmentConfig, "How training images are changed.")
+    # How a training image is changed, anew each time that it is seen; 0 turns a change off.
+    flip: float = option(0.5, "Probability of a mirror image.", minimum=0, maximum=1)
+    move: float = option(
+        0.7,
+        "Probability that an image is shifted, scaled and turned. Resampling blurs a little; images that keep their "
+        "pixels show the network how sharp those are that it will embed.",
+        minimum=0,
+        maximum=1,
+    )
+    light: float = option(
+        1.0, "Strength of changes of gamma, contrast, brightness, the colours' gains, the light's direction.", minimum=0
+    )
+    noise: float = option(0.03, "Largest standard deviation of Gaussian noise; each image draws its own.", minimum=0)
+    erase: float = option(
+        0.25,
+        "Probability that a rectangle, of a fifth to a half of each side, is filled with the image's mean.",
+        minimum=0,
+        maximum=1,
+    )
 
     def check_together(self) -> None:
         """Refuse values at the end of a range that stands for nothing."""
@@ -77,19 +74,3 @@ class TrainConfig(Options):
             raise ConfigError(f"{self.key('lr')} = {self.lr} must be above 0")
         if not 0 < self.validation < 1 or self.dropout == 1:
             raise ConfigError("validation must be between 0 and 1 without the two, and dropout below 1")
-
-    def with_values(self, values: Mapping[str, Any]) -> TrainConfig:
-        """Return a copy with some values replaced; keys of the augmentation start with ``augment.``."""
-        own = {key: value for key, value in values.items() if not key.startswith(_PREFIX)}
-        inner = {key.removeprefix(_PREFIX): value for key, value in values.items() if key.startswith(_PREFIX)}
-        augment = with_options(self.augment, inner, "augment")
-        changed: TrainConfig = with_options(replace(self, augment=augment), own, "backbone")
-        return changed
-
-
-def flat(config: TrainConfig) -> dict[str, Any]:
-    """Return every setting as ``{"lr": …, "augment.shift": …}``, JSON-ready."""
-    values = asdict(config)
-    augment = values.pop("augment")
-    values["layers"] = list(config.layers)
-    return values | {f"{_PREFIX}{name}": value for name, value in augment.items()}

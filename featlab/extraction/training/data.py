@@ -15,12 +15,12 @@ from torch import Tensor
 from featlab.compute import stable_hash
 from featlab.engine import OnProgress
 from featlab.errors import InputError, closest
-from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, ResizeCrop
+from featlab.extraction.backbones import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.inputs import InputConfig
 from featlab.extraction.items import Failure, Item, item_order
 from featlab.extraction.layouts import resolve_layout
-from featlab.extraction.training import AugmentConfig
+from featlab.extraction.training import TrainConfig
 from featlab.extraction.video import Sampling, expand_videos, refuse_sampling
 from featlab.extraction.video.frames import is_video
 
@@ -54,8 +54,6 @@ def take_frames(
     """Put frames in the place of source subjects' videos, and list videos that can't be opened; 0 jobs: all cores."""
     held = set(held_out)
     source = [item for item in listed.items if item.subject not in held]
-    if not any(is_video(item.path) for item in source):
-        return listed.items, ()
     expanded = expand_videos(source, listed.sampling, jobs=jobs, on_progress=on_progress)
     rest = [item for item in listed.items if item.subject in held]
     return sorted([*expanded.items, *rest], key=item_order), tuple(expanded.failures)
@@ -113,7 +111,7 @@ class Images:
 
     def batch(self, rows: NDArray[np.intp], device: str | torch.device) -> Tensor:
         """Return (n, 3, S, S) float32 in [0, 1], with the channels last in memory."""
-        return to_floats(self.pixels[rows], device)
+        return torch.from_numpy(self.pixels[rows]).to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def load_images(
@@ -130,7 +128,7 @@ def load_images(
     wanted = [item for item in items if item.subject in source and item.label is not None]
     # The system keeps as much of it in memory as there is room for.
     pixels = np.memmap(file, dtype=np.uint8, mode="w+", shape=(len(wanted), size, size, 3))
-    prepare = ResizeCrop(size)
+    prepare = InputSpec(size)
     kept: list[Item] = []
     failures: list[Failure] = []
     for number, (item, image) in enumerate(zip(wanted, read_pixels(wanted), strict=True)):
@@ -151,11 +149,6 @@ def load_images(
     )
     _check(images, people)
     return images
-
-
-def to_floats(pixels: NDArray[np.uint8], device: str | torch.device = "cpu") -> Tensor:
-    """Return (n, 3, S, S) float32 in [0, 1] of uint8 (n, S, S, 3), with the channels last in memory."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -210,64 +203,61 @@ def batches(rows: Tensor, size: int) -> Iterator[Tensor]:
         yield rows[start : start + size]
 
 
-def augment(images: Tensor, config: AugmentConfig, random: torch.Generator) -> Tensor:
+_SHIFT, _SCALE, _ROTATION = 0.06, 0.08, 8.0  # Sides of the image, of the logarithm of the size, degrees
+_GAMMA, _GAIN, _CONTRAST = 0.25, 0.08, 0.25  # Of the logarithms of an exponent, a channel's factor, one about the mean
+_SLOPE, _BRIGHTNESS = 0.2, 0.1  # Of a gain that changes linearly across the image, and added to every value
+
+
+def augment(images: Tensor, config: TrainConfig, random: torch.Generator) -> Tensor:
     """Change each image in its own way."""
-    count = len(images)
-    draws = torch.rand(count, 20, generator=random)
-    noise = torch.randn(images.shape, generator=random) if config.noise else None
-    draws = draws.to(images.device)
+    draws = torch.rand(len(images), 20, generator=random).to(images.device)
+    noise = torch.randn(images.shape, generator=random).to(images.device)
     # In [-1, 1], for what goes both ways.
     both = 2 * draws - 1
     images = _move(images, config, draws, both)
-    images = _light(images, config, draws, both)
-    if noise is not None:
-        images = images + noise.to(images.device) * (config.noise * draws[:, 13])[:, None, None, None]
-    images = images.clamp(0, 1)
-    return _erase(images, config, draws) if config.erase else images
+    if config.light:
+        images = _light(images, config.light, draws, both)
+    images = images + noise * (config.noise * draws[:, 13])[:, None, None, None]
+    return _erase(images.clamp(0, 1), config.erase, draws)
 
 
-def _move(images: Tensor, config: AugmentConfig, draws: Tensor, both: Tensor) -> Tensor:
+def _move(images: Tensor, config: TrainConfig, draws: Tensor, both: Tensor) -> Tensor:
     """Mirror some images; shift, scale and rotate some, with the border mirrored outwards."""
     mirrored = (draws[:, 2] < config.flip)[:, None, None, None]
     images = torch.where(mirrored, images.flip(3), images)
     moved = torch.nonzero(draws[:, 19] < config.move).flatten()
-    if not len(moved) or not (config.shift or config.scale or config.rotation):
+    if not len(moved):
         return images
     both = both[moved]
-    angle = both[:, 0] * config.rotation * torch.pi / 180
-    size = torch.exp(both[:, 1] * config.scale)
+    angle = both[:, 0] * _ROTATION * torch.pi / 180
+    size = torch.exp(both[:, 1] * _SCALE)
     cos, sin = torch.cos(angle) * size, torch.sin(angle) * size
     # affine_grid measures in half sides.
-    right, down = 2 * config.shift * both[:, 3], 2 * config.shift * both[:, 4]
+    right, down = 2 * _SHIFT * both[:, 3], 2 * _SHIFT * both[:, 4]
     matrix = torch.stack([cos, -sin, right, sin, cos, down], dim=1).reshape(-1, 2, 3)
     grid = F.affine_grid(matrix, [len(moved), *images.shape[1:]], align_corners=False)
     resampled = F.grid_sample(images[moved], grid, mode="bicubic", padding_mode="reflection", align_corners=False)
     return images.index_copy(0, moved, resampled.clamp(0, 1))
 
 
-def _light(images: Tensor, config: AugmentConfig, draws: Tensor, both: Tensor) -> Tensor:
+def _light(images: Tensor, strength: float, draws: Tensor, both: Tensor) -> Tensor:
     """Change gamma, gains, the direction of light, contrast and brightness."""
 
     def each(values: Tensor) -> Tensor:
         return values.reshape(len(images), -1, 1, 1)
 
-    if config.gamma:
-        # A power has no finite slope at 0, and nothing learns from it: images are no parameters.
-        images = images.clamp(0, 1) ** each(torch.exp(config.gamma * both[:, 5]))
-    if config.channel:
-        images = images * each(torch.exp(config.channel * both[:, 6:9]))
-    if config.light:
-        side = torch.linspace(-1, 1, images.shape[-1], device=images.device)
-        direction = 2 * torch.pi * draws[:, 9]
-        slope = each(torch.cos(direction)) * side + each(torch.sin(direction)) * side[:, None]
-        images = images * (1 + config.light * each(draws[:, 10]) * slope)
-    if config.contrast:
-        mean = images.mean(dim=(1, 2, 3), keepdim=True)
-        images = (images - mean) * each(torch.exp(config.contrast * both[:, 11])) + mean
-    return images + config.brightness * each(both[:, 12])
+    images = images ** each(torch.exp(strength * _GAMMA * both[:, 5]))
+    images = images * each(torch.exp(strength * _GAIN * both[:, 6:9]))
+    side = torch.linspace(-1, 1, images.shape[-1], device=images.device)
+    direction = 2 * torch.pi * draws[:, 9]
+    slope = each(torch.cos(direction)) * side + each(torch.sin(direction)) * side[:, None]
+    images = images * (1 + strength * _SLOPE * each(draws[:, 10]) * slope)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = (images - mean) * each(torch.exp(strength * _CONTRAST * both[:, 11])) + mean
+    return images + strength * _BRIGHTNESS * each(both[:, 12])
 
 
-def _erase(images: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
+def _erase(images: Tensor, probability: float, draws: Tensor) -> Tensor:
     """Fill a rectangle of some images with their mean colour."""
     least, most = 0.2, 0.5  # Of the image's side
     place = (torch.arange(images.shape[-1], device=images.device) + 0.5) / images.shape[-1]
@@ -278,5 +268,5 @@ def _erase(images: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
         return (place >= low[:, None]) & (place < (low + length)[:, None])
 
     wide, high = within(draws[:, 14], draws[:, 15]), within(draws[:, 16], draws[:, 17])
-    hole = high[:, :, None] & wide[:, None, :] & (draws[:, 18] < config.erase)[:, None, None]
+    hole = high[:, :, None] & wide[:, None, :] & (draws[:, 18] < probability)[:, None, None]
     return torch.where(hole[:, None], images.mean(dim=(2, 3), keepdim=True), images)

@@ -1,13 +1,12 @@
-"""A training run on disk, so that a killed one goes on: safetensors and JSON in a folder beside the result.
+"""A phase of training that a killed run takes up again: ``<phase>.safetensors`` in a folder beside the result.
 
-run.json                what the run was asked for; another request is refused
-<phase>.safetensors     network, optimiser, random generators, the best epoch's network; epoch and history as metadata
+It holds the network, the optimiser, the random generators and the network of the best epoch; as JSON in its metadata
+what the run was asked for (another request is refused) and the metrics of each epoch.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,86 +21,24 @@ from safetensors.torch import save
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
-from featlab.cache.atomic import atomic_write_bytes, atomic_write_text
+from featlab.cache.atomic import atomic_write_bytes
 from featlab.cache.schema import parse_json
 from featlab.compute import one_cycle, run_seed, seeded, set_learning_rate
 from featlab.errors import InputError, one_line
 from featlab.extraction.training import TrainConfig
 from featlab.extraction.training.data import Images, augment, balanced_epoch, balanced_groups, batches, normalise
 
-_FORMAT = 1
-_FACTS = ("epoch", "best_epoch", "history")
-
-
-@dataclass(frozen=True, eq=False)
-class Saved:
-    """Where a phase of training stands after an epoch."""
-
-    epoch: int
-    best_epoch: int
-    history: list[dict[str, float]]
-    tensors: Mapping[str, Tensor]
-    best: Mapping[str, Tensor]  # The network of the best epoch.
+History = list[dict[str, float]]
+"""The metrics of each epoch."""
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Name the first key in which two requests differ, with both values; None when in none."""
+    """Name the first key in which two requests, as JSON has them, differ, with both values; None when in none."""
+    now = json.loads(json.dumps(now))
     for key in (*now, *(key for key in before if key not in now)):
         if before.get(key) != now.get(key):
             return f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}"
     return None
-
-
-class Checkpoint:
-    """The folder of one run; refuses a folder of a run with another ``request`` (JSON-ready), unless ``overwrite``."""
-
-    def __init__(self, folder: Path, request: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        self.folder = folder
-        content = json.loads(json.dumps({"format_version": _FORMAT, **request}))
-        path = folder / "run.json"
-        if overwrite and folder.exists():
-            shutil.rmtree(folder)
-        if not path.exists():
-            atomic_write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-            return
-        try:
-            before = dict(parse_json(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise _damaged(path, error) from error
-        if (changed := difference(before, content)) is not None:
-            raise InputError(
-                f"{folder} holds an unfinished training of another kind: {changed}; --if-exists overwrite starts again"
-            )
-
-    def save(self, phase: str, saved: Saved) -> None:
-        """Replace what is kept of a phase. A kill at any moment leaves the earlier state or this one."""
-        facts = {name: getattr(saved, name) for name in _FACTS}
-        tensors = {f"now.{name}": value for name, value in saved.tensors.items()}
-        tensors |= {f"best.{name}": value for name, value in saved.best.items()}
-        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        atomic_write_bytes(self.folder / f"{phase}.safetensors", save(plain, {"facts": json.dumps(facts)}))
-
-    def load(self, phase: str) -> Saved | None:
-        """Read back what is kept of a phase; None when there is nothing."""
-        path = self.folder / f"{phase}.safetensors"
-        if not path.exists():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                facts = parse_json(file.metadata()["facts"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file isn't a dict
-            return Saved(**facts, tensors=_under("now.", tensors), best=_under("best.", tensors))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise _damaged(path, error) from error
-
-
-def _under(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin so, without that beginning."""
-    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is damaged ({one_line(error)}); --if-exists overwrite starts again")
 
 
 def _short(value: Any) -> str:
@@ -109,17 +46,48 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The states of a run, a file a phase, and what the run was asked for."""
+
+    folder: Path
+    request: Mapping[str, Any]  # JSON-ready
+
+    def save(self, phase: str, history: History, tensors: Mapping[str, Tensor]) -> None:
+        """Replace what is kept of a phase. A kill at any moment leaves the earlier state or this one."""
+        facts = {"request": json.dumps(self.request), "history": json.dumps(history)}
+        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        atomic_write_bytes(self.folder / f"{phase}.safetensors", save(plain, facts))
+
+    def load(self, phase: str) -> tuple[History, dict[str, Tensor]]:
+        """Return what is kept of a phase, nothing where there is no file; refuse what another request left."""
+        path = self.folder / f"{phase}.safetensors"
+        if not path.exists():
+            return [], {}
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = {name: parse_json(text) for name, text in file.metadata().items()}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file isn't a dict
+            history, before = list(facts["history"]), dict(facts["request"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is damaged ({one_line(error)}); --if-exists overwrite starts again") from error
+        if (changed := difference(before, self.request)) is not None:
+            raise InputError(
+                f"{path} is of an unfinished training of another kind: {changed}; --if-exists overwrite starts again"
+            )
+        return history, tensors
+
+
 OnEpoch = Callable[[str, int, int, dict[str, float]], None]
 """Called after each epoch with the phase, the epoch, the number of epochs, and the epoch's metrics."""
 
 
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """What a phase of training came to; the model holds the best epoch's weights."""
-
-    best_epoch: int
-    history: list[dict[str, float]]
-    resumed: int
+def best_epoch(history: History) -> int:
+    """Return the number of the epoch with the best macro F1, of equals the lower loss; unvalidated, the last."""
+    if not history or "validation_macro_f1" not in history[0]:
+        return len(history)
+    ranks = [(metrics["validation_macro_f1"], -metrics["validation_loss"]) for metrics in history]
+    return ranks.index(max(ranks)) + 1
 
 
 def fit(
@@ -135,49 +103,46 @@ def fit(
     device: str,
     checkpoint: Checkpoint,
     on_epoch: OnEpoch | None = None,
-) -> Fitted:
-    """Train ``model`` in place, or take up where an earlier run of the phase stopped."""
+) -> tuple[History, int]:
+    """Train ``model`` in place, or take up where an earlier run of the phase stopped; it ends as of the best epoch.
+
+    Returns the metrics of each epoch, and how many of these an earlier run had done.
+    """
     trainer = _Trainer(model, images, config, seed=run_seed(seed, "backbone batches", phase), device=device)
     groups = balanced_groups(images.subject[rows], images.label[rows])
     per_epoch = sum(1 for _ in batches(balanced_epoch(groups, torch.Generator()), config.batch))
-    history: list[dict[str, float]] = []
-    best: dict[str, Tensor] = {}
-    done = best_epoch = 0
     with seeded(seed, "backbone dropout", phase, device=device):
-        if (saved := checkpoint.load(phase)) is not None:
+        history, saved = checkpoint.load(phase)
+        best = {name: value for name, value in saved.items() if name.startswith("best.")}
+        if saved:
             trainer.restore(saved)
-            history, best = list(saved.history), dict(saved.best)
-            done, best_epoch = saved.epoch, saved.best_epoch
-        resumed = done
-        while done < epochs and not (validation is not None and done - best_epoch >= config.patience):
+        resumed = len(history)
+        while len(history) < epochs and len(history) - best_epoch(history) < config.patience:
             model.train()
             losses = []
             order = balanced_epoch(groups, trainer.random)
-            for step, part in enumerate(batches(order, config.batch), start=done * per_epoch):
+            for step, part in enumerate(batches(order, config.batch), start=len(history) * per_epoch):
                 losses.append(trainer.step(rows[part.numpy()], config.lr * one_cycle(step, epochs * per_epoch)))
-            done += 1
             metrics = {"loss": float(np.mean(losses))}
             if not np.isfinite(metrics["loss"]):
-                raise InputError(f"the loss of epoch {done} isn't finite: training diverged; lower lr")
+                raise InputError(f"the loss of epoch {len(history) + 1} isn't finite: training diverged; lower lr")
             if validation is not None:
                 metrics |= trainer.score(validation)
             history.append(metrics)
-            if validation is None:
-                best_epoch = done
-            elif best_epoch == 0 or _rank(metrics) > _rank(history[best_epoch - 1]):
-                best_epoch, best = done, {name: value.cpu().clone() for name, value in model.state_dict().items()}
-            checkpoint.save(phase, Saved(done, best_epoch, history, trainer.state(), best))
+            if validation is not None and best_epoch(history) == len(history):
+                best = {f"best.{name}": value.cpu().clone() for name, value in model.state_dict().items()}
+            checkpoint.save(phase, history, trainer.state() | best)
             if on_epoch is not None:
-                on_epoch(phase, done, epochs, metrics)
+                on_epoch(phase, len(history), epochs, metrics)
     if best:
-        model.load_state_dict(best)
+        model.load_state_dict(_under("best.", best))
     model.eval()
-    return Fitted(best_epoch, history, resumed)
+    return history, resumed
 
 
-def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    """Sort key of epochs: macro F1, and of equals the lower loss."""
-    return metrics["validation_macro_f1"], -metrics["validation_loss"]
+def _under(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 class _Trainer:
@@ -198,7 +163,7 @@ class _Trainer:
     def step(self, rows: NDArray[np.intp], learning_rate: float) -> float:
         """Take one step on a batch; return its loss."""
         set_learning_rate(self.optimiser, learning_rate)
-        batch = normalise(augment(self.images.batch(rows, self.device), self.config.augment, self.random))
+        batch = normalise(augment(self.images.batch(rows, self.device), self.config, self.random))
         target = torch.from_numpy(self.images.label[rows]).to(self.device)
         with self.autocast:
             loss = F.cross_entropy(self.model(batch), target, label_smoothing=self.config.label_smoothing)
@@ -235,15 +200,15 @@ class _Trainer:
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         return tensors
 
-    def restore(self, saved: Saved) -> None:
-        """Go on from a checkpoint."""
-        self.model.load_state_dict(_under("model.", saved.tensors))
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        self.model.load_state_dict(_under("model.", saved))
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under("optimiser.", saved.tensors).items():
+        for name, value in _under("optimiser.", saved).items():
             number, _, field = name.partition(".")
             state.setdefault(int(number), {})[field] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        generators = _under("random.", saved.tensors)
+        generators = _under("random.", saved)
         self.random.set_state(generators["batches"])
         torch.set_rng_state(generators["torch"])
         # A run that began on the CPU has no state of a GPU's generator; it keeps the seed's.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +14,16 @@ from pathlib import Path
 from featlab.engine import OnProgress, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError
 from featlab.extraction.items import Failure, Item
-from featlab.extraction.video.frames import OpenVideo, decode_packets, import_av, is_video, open_video, read_packets
+from featlab.extraction.video.frames import (
+    ANEW,
+    OpenVideo,
+    decode_packets,
+    import_av,
+    is_video,
+    on_one_clock,
+    open_video,
+    read_packets,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class VideoTimes:
     stamps: tuple[int, ...]  # Presentation time stamps, strictly ascending, in units of ``unit``; at least one
     unit: Fraction  # Seconds
     cut_short: str | None = None  # Why the file has fewer frames than it should have; None when it hasn't
-    jumps: bool = False  # Whether the file's clock does, so that these are time stamps of a `Clock`
+    jumps: bool = False  # Whether the file's clock does, so that these are time stamps of `on_one_clock`
 
     def seconds(self, place: int) -> float:
         """Return when a frame is shown, in seconds after the first one."""
@@ -44,42 +52,33 @@ def probe_video(path: Path) -> VideoTimes:
 
 def _from_packets(video: OpenVideo) -> VideoTimes | None:
     """Return what the packets say; None when one of them says nothing, or the same as another."""
-    stamps: list[int] = []
-    packets = 0
-    cut_short = None
+    stamps: list[int | None] = []
+    packets, cut_short = 0, None
     try:
-        for packet in video.clock.carry_on(read_packets(video)):
+        for packet in on_one_clock(video, read_packets(video)):
             packets += 1
             # Packets outside the edit list are there for the decoder alone.
-            if packet.is_discard:
-                continue
-            if packet.pts is None:
-                return None
-            stamps.append(packet.pts)
+            if not packet.is_discard:
+                stamps.append(packet.pts)
     except InputError as error:
         cut_short = str(error)
     if "mp4" in video.container.format.name and packets < video.stream.frames:
         cut_short = f"the file breaks off: {packets} of its {video.stream.frames} frames are there"
-    stamps.sort()
-    if len(set(stamps)) < len(stamps):
-        return None
-    return _times(stamps, video, cut_short)
+    known = {stamp for stamp in stamps if stamp is not None}
+    return None if len(known) < len(stamps) else _times(sorted(known), video, cut_short)
 
 
 def _from_frames(video: OpenVideo) -> VideoTimes:
     stamps: list[int] = []
-    cut_short = None
-    without = 0
+    without, cut_short = 0, None
     try:
-        for stamp, _, _ in decode_packets(video, video.clock.carry_on(read_packets(video))):
+        for stamp, _, _ in decode_packets(video, on_one_clock(video, read_packets(video))):
             if stamp is None or (stamps and stamp <= stamps[-1]):
                 without += 1
             else:
                 stamps.append(stamp)
     except InputError as error:
-        if not stamps:
-            raise
-        cut_short = f"after {len(stamps)} frames: {error}"
+        cut_short = f"after {len(stamps)} frames: {error}" if stamps else str(error)
     if without and cut_short is None:
         cut_short = f"time stamps of {without} frames are missing or repeated, so those are left out; convert it"
     return _times(stamps, video, cut_short)
@@ -88,8 +87,8 @@ def _from_frames(video: OpenVideo) -> VideoTimes:
 def _times(stamps: list[int], video: OpenVideo, cut_short: str | None) -> VideoTimes:
     if not stamps:
         raise InputError(cut_short or "the video has no frames")
-    named, jumps = video.clock.named(stamps), video.clock.jumps > 0
-    return VideoTimes(named, Fraction(video.stream.time_base), cut_short, jumps)
+    named = tuple(stamp + ANEW for stamp in stamps) if video.jumps else tuple(stamps)
+    return VideoTimes(named, Fraction(video.stream.time_base), cut_short, video.jumps > 0)
 
 
 @dataclass(frozen=True)
@@ -123,11 +122,11 @@ def refuse_sampling(source: Path) -> InputError:
 
 def parse_window(text: str) -> tuple[float, float]:
     """Read a window as it is written, ``2.0-5.0``."""
-    second = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*"
-    match = re.fullmatch(f"{second}-{second}", text)
-    if match is None:
-        raise ConfigError(f"video: expected a window FROM-TO in seconds, for example 2.0-5.0, got {text!r}")
-    return float(match[1]), float(match[2])
+    try:
+        opening, closing = map(float, text.split("-"))
+    except ValueError:
+        raise ConfigError(f"video: expected a window FROM-TO in seconds, for example 2.0-5.0, got {text!r}") from None
+    return opening, closing
 
 
 def sample(times: VideoTimes, sampling: Sampling) -> range | list[int]:
@@ -143,11 +142,6 @@ def sample(times: VideoTimes, sampling: Sampling) -> range | list[int]:
     if sampling.fps is None:
         return range(first, end, sampling.stride)
     step = 1 / (_exact(sampling.fps) * times.unit)
-    return _nearest(stamps, first, end, start, step)[:: sampling.stride]
-
-
-def _nearest(stamps: tuple[int, ...], first: int, end: int, start: Fraction, step: Fraction) -> list[int]:
-    """Places of the frames in first..end that are nearest to start, start + step, ..., each once."""
     # Whole numbers from here on, which are exact too, and fast enough for hours of video.
     scale = math.lcm(start.denominator, step.denominator)
     scaled = [stamp * scale for stamp in stamps[first:end]]
@@ -156,32 +150,15 @@ def _nearest(stamps: tuple[int, ...], first: int, end: int, start: Fraction, ste
         after = bisect_left(scaled, moment)
         before_is_near = after > 0 and 2 * moment <= scaled[after - 1] + scaled[after]
         places[first + after - before_is_near] = None
-    return list(places)
+    return list(places)[:: sampling.stride]
 
 
 def _exact(value: float) -> Fraction:
     return Fraction(repr(float(value)))
 
 
-def probe_videos(
-    paths: Sequence[Path], *, jobs: int = 1, on_progress: OnProgress | None = None
-) -> dict[Path, VideoTimes | str]:
-    """Read when the frames of videos are shown; of a video that can't be read, why."""
-    if not paths:
-        return {}
-    import_av()
-    read: dict[Path, VideoTimes | str] = {}
-    died = "a worker process died near {}; is it a whole video?".format
-    # Starting a worker process takes as long as reading the time stamps of some videos.
-    with closing(run_in_order(_probe, paths, jobs=worker_count(jobs, len(paths) // 8), died=died)) as results:
-        for path, times in results:
-            read[path] = times
-            if on_progress is not None:
-                on_progress(len(read), len(paths))
-    return read
-
-
 def _probe(path: Path) -> VideoTimes | str:
+    """Read when the frames of a video are shown; of one that can't be read, why."""
     try:
         return probe_video(path)
     except InputError as error:
@@ -197,7 +174,7 @@ class Expanded:
 
     items: list[Item]
     failures: tuple[Failure, ...]
-    jumping: tuple[str, ...] = ()  # Names of the videos whose clock jumps
+    jumping: tuple[str, ...]  # Names of the videos whose clock jumps
 
 
 def expand_videos(
@@ -209,41 +186,54 @@ def expand_videos(
     own, and stay if they are taken. A frame is called ``NAME#t=SECONDS``, counted from the video's first.
     """
     clips = Counter(_clip(item) for item in items if _to_expand(item))
-    read = probe_videos(list(dict.fromkeys(path for path, _, _ in clips)), jobs=jobs, on_progress=on_progress)
-    readable = {path: times for path, times in read.items() if isinstance(times, VideoTimes)}
-    sampled = {path: sample(times, sampling) for path, times in readable.items()}
+    paths = list(dict.fromkeys(path for path, _, _ in clips))
+    if paths:
+        import_av()
+    read: dict[Path, tuple[VideoTimes | str, Sequence[int]]] = {}
+    died = "a worker process died near {}; is it a whole video?".format
+    # Starting a worker process takes as long as reading the time stamps of some videos.
+    with closing(run_in_order(_probe, paths, jobs=worker_count(jobs, len(paths) // 8), died=died)) as results:
+        for path, times in results:
+            read[path] = times, () if isinstance(times, str) else sample(times, sampling)
+            if on_progress is not None:
+                on_progress(len(read), len(paths))
     expanded: list[Item] = []
     failures: dict[str, str] = {}
+    jumping: dict[str, None] = {}
     found: set[_Clip] = set()
+    nothing: dict[_Clip, tuple[str, str]] = {}
     for item in items:
         if not _to_expand(item):
             expanded.append(item)
             continue
-        times = readable.get(item.path)
-        if times is None:
-            failures[item.name] = str(read[item.path])
+        times, places = read[item.path]
+        if isinstance(times, str):
+            failures[item.name] = times
             continue
+        if times.jumps:
+            jumping[item.name] = None
         if times.cut_short is not None:
             failures[item.name] = times.cut_short
-        places: Sequence[int] = sampled[item.path]
-        if _is_labelled_frame(item, clips):
+        labelled = item.frame > 0 or clips[_clip(item)] > 1
+        if labelled:
             if item.frame >= len(times.stamps):
                 failures[f"{item.name}#frame={item.frame}"] = f"the video has {len(times.stamps)} frames"
-                continue
             near = bisect_left(places, item.frame)
-            places = [item.frame] if item.frame in places[near : near + 1] else []
+            places = places[near : near + 1] if item.frame in places[near : near + 1] else []
         if places:
             found.add(_clip(item))
+        else:
+            nothing.setdefault(_clip(item), (item.name, _why_none(times, sampling, labelled)))
         for place in places:
             name = f"{item.name}#t={times.seconds(place):.3f}"
             expanded.append(replace(item, name=name, frame=place, at=times.stamps[place]))
-    for item in items:
-        if _to_expand(item) and _clip(item) not in found and item.name not in failures:
-            failures[item.name] = _why_none(item, readable[item.path], sampling, clips)
+    for clip, (name, why) in nothing.items():
+        if clip not in found:
+            failures.setdefault(name, why)
     return Expanded(
         [replace(item, row=row) for row, item in enumerate(expanded)],
         tuple(Failure(name, why) for name, why in failures.items()),
-        tuple(dict.fromkeys(item.name for item in items if item.path in readable and readable[item.path].jumps)),
+        tuple(jumping),
     )
 
 
@@ -255,12 +245,8 @@ def _clip(item: Item) -> _Clip:
     return item.path, item.subject, item.video
 
 
-def _is_labelled_frame(item: Item, clips: Counter[_Clip]) -> bool:
-    return item.frame > 0 or clips[_clip(item)] > 1
-
-
-def _why_none(item: Item, times: VideoTimes, sampling: Sampling, clips: Counter[_Clip]) -> str:
-    if _is_labelled_frame(item, clips) or sampling.window is None:
+def _why_none(times: VideoTimes, sampling: Sampling, labelled: bool) -> str:
+    if labelled or sampling.window is None:
         return "none of its labelled frames is among the sampled ones"
     opening, closing = sampling.window
     last = times.seconds(len(times.stamps) - 1)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from itertools import chain, takewhile
 from pathlib import Path, PurePath
 from types import ModuleType
@@ -28,57 +27,47 @@ def is_video(path: PurePath) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-_ANEW = 1 << 62
-"""Added to the time stamps of a video whose clock jumps: so many units say that they are those of a `Clock`."""
+ANEW = 1 << 62
+"""Added to the time stamps of a video whose clock jumps: so many units say that they are those of `on_one_clock`."""
 # Beyond that a step ahead is a jump, too, in formats whose clocks may start anew; ffmpeg has the same rule.
 _LONGEST_STEP = 10.0
 
 
-class Clock:
-    """Gives packets the time stamps of one clock, where a file's own starts anew: one part follows the other."""
-
-    def __init__(self, container: Any, stream: Any) -> None:
-        self.jumps = 0  # How often it did, so far
-        anew = container.format.name in ("mpeg", "mpegts")
-        self._longest = _LONGEST_STEP / stream.time_base if anew else math.inf
-
-    def named(self, stamps: Sequence[int]) -> tuple[int, ...]:
-        """Return time stamps by which `decode_frames` finds the frames."""
-        return tuple(stamp + _ANEW for stamp in stamps) if self.jumps else tuple(stamps)
-
-    def carry_on(self, packets: Iterable[Any]) -> Iterator[Any]:
-        """Yield the packets, read from the file's beginning."""
-        before: int | None = None
-        latest: int | None = None
-        offset, step = 0, 0
-        for packet in packets:
-            if packet.dts is not None:
-                if before is not None and before < packet.dts:
-                    step = min(step, packet.dts - before) if step else packet.dts - before
-                before = packet.dts
-            if packet.pts is not None:
-                # Whatever comes before a key frame is shown before it.
-                ahead = 0 if latest is None else packet.pts + offset - latest
-                if packet.is_keyframe and not 0 <= ahead <= self._longest:
-                    self.jumps += 1
-                    offset += max(step, 1) - ahead
-                packet.pts += offset
-                latest = packet.pts if latest is None else max(latest, packet.pts)
-                if packet.dts is not None:
-                    packet.dts += offset
-            yield packet
-
-
-@dataclass(frozen=True)
 class OpenVideo:
     """A video file that is open."""
 
-    container: Any  # PyAV's container
-    stream: Any  # The first video stream that isn't a cover picture
-    # A frame's time stamp is its number in the order of decoding, since the file stores none: AVI has no place for
-    # them, and where frames are stored in another order than shown, ffmpeg's guesses are wrong
-    numbered: bool
-    clock: Clock
+    def __init__(self, container: Any, av: ModuleType) -> None:
+        self.container = container  # PyAV's
+        self.stream = _stream(container, av)  # The first video stream that isn't a cover picture
+        # A frame's time stamp is its number in the order of decoding, since the file stores none: AVI has no place for
+        # them, and where frames are stored in another order than shown, ffmpeg's guesses are wrong
+        self.numbered = container.format.name == "avi" and bool(self.stream.codec_context.has_b_frames)
+        self.jumps = 0  # How often its clock started anew, as far as `on_one_clock` has come
+
+
+def on_one_clock(video: OpenVideo, packets: Iterable[Any]) -> Iterator[Any]:
+    """Yield packets, read from the file's beginning; where its clock starts anew, one part follows the other."""
+    may_jump_ahead = video.container.format.name in ("mpeg", "mpegts")
+    longest = _LONGEST_STEP / video.stream.time_base if may_jump_ahead else math.inf
+    before: int | None = None
+    latest: int | None = None
+    offset, step = 0, 0
+    for packet in packets:
+        if packet.dts is not None:
+            if before is not None and before < packet.dts:
+                step = min(step, packet.dts - before) if step else packet.dts - before
+            before = packet.dts
+        if packet.pts is not None:
+            # Whatever comes before a key frame is shown before it.
+            ahead = 0 if latest is None else packet.pts + offset - latest
+            if packet.is_keyframe and not 0 <= ahead <= longest:
+                video.jumps += 1
+                offset += max(step, 1) - ahead
+            packet.pts += offset
+            latest = packet.pts if latest is None else max(latest, packet.pts)
+            if packet.dts is not None:
+                packet.dts += offset
+        yield packet
 
 
 def import_av() -> ModuleType:
@@ -110,9 +99,7 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"not a video that can be read: {one_line(error)}") from None
     with container:
-        stream = _stream(container, av)
-        numbered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
-        yield OpenVideo(container, stream, numbered, Clock(container, stream))
+        yield OpenVideo(container, av)
 
 
 def _stream(container: Any, av: ModuleType) -> Any:
@@ -129,16 +116,12 @@ def _stream(container: Any, av: ModuleType) -> Any:
 def read_packets(video: OpenVideo) -> Iterator[Any]:
     """Yield the stream's packets from where the file stands, without empty ones."""
     av = import_av()
-    packets = video.container.demux(video.stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(f"the file can't be read to its end: {one_line(error)}") from None
-        if packet is None:
-            return
-        if packet.size:
-            yield packet
+    try:
+        for packet in video.container.demux(video.stream):
+            if packet.size:
+                yield packet
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"the file can't be read to its end: {one_line(error)}") from None
 
 
 def decode_packets(video: OpenVideo, packets: Iterable[Any]) -> Iterator[tuple[int | None, Any, str | None]]:
@@ -183,14 +166,14 @@ def decode_frames(path: Path, stamps: Sequence[int]) -> Generator[NDArray[np.uin
     """Decode frames of a video in one pass, upright, with one frame in memory."""
     place = 0
     reason = _LOST
-    anew = stamps[0] >= _ANEW // 2
-    stamps = [stamp - _ANEW for stamp in stamps] if anew else stamps
+    anew = stamps[0] >= ANEW // 2
+    stamps = [stamp - ANEW for stamp in stamps] if anew else stamps
     try:
         with open_video(path) as video:
             tries = [None] if anew else _tries(video, stamps[0])
         for back in tries:
             with open_video(path) as video, closing(_decoded_from(video, stamps[place], back, anew)) as decoded:
-                picture = _Picture()
+                upright = _converter()
                 for stamp, frame, broken in decoded:
                     if stamp < stamps[place]:
                         continue
@@ -200,7 +183,7 @@ def decode_frames(path: Path, stamps: Sequence[int]) -> Generator[NDArray[np.uin
                         yield InputError(_LOST)
                         place += 1
                     if place < len(stamps) and stamps[place] == stamp:
-                        yield picture(frame) if broken is None else InputError(broken)
+                        yield upright(frame) if broken is None else InputError(broken)
                         place += 1
                     if place == len(stamps):
                         return
@@ -222,7 +205,7 @@ def _decoded_from(
     video: OpenVideo, stamp: int, back: int | None, anew: bool
 ) -> Generator[tuple[int, Any, str | None], None, None]:
     """Decode from a key frame at least ``back`` seconds before ``stamp``; nothing when there is no such way in."""
-    packets = video.clock.carry_on(read_packets(video)) if anew else read_packets(video)
+    packets = on_one_clock(video, read_packets(video)) if anew else read_packets(video)
     key: int | None = None
     if back is not None:
         av = import_av()
@@ -243,32 +226,29 @@ def _decoded_from(
             yield shown, frame, broken
 
 
-class _Picture:
-    """Turns frames into upright RGB; keeps the conversion's tables from one frame to the next."""
+def _converter() -> Callable[[Any], NDArray[np.uint8] | InputError]:
+    """Return what turns frames into upright RGB; it keeps the conversion's tables from one frame to the next."""
+    # Not above: a list of layouts needs no NumPy.
+    import numpy as np
 
-    def __init__(self) -> None:
-        self._reformatter = import_av().video.reformatter.VideoReformatter()
-        self._matrices: dict[int, bytes | None] = {}
+    av = import_av()
+    reformatter = av.video.reformatter.VideoReformatter()
+    matrices: dict[int, bytes | None] = {}
 
-    def __call__(self, frame: Any) -> NDArray[np.uint8] | InputError:
-        av = import_av()
+    def convert(frame: Any) -> NDArray[np.uint8] | InputError:
         try:
-            image: NDArray[np.uint8] = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+            image: NDArray[np.uint8] = reformatter.reformat(frame, format="rgb24").to_ndarray()
         except (av.FFmpegError, ValueError) as error:
             return InputError(f"the frame can't be turned into RGB: {one_line(error)}")
-        matrix = self._matrix(frame)
-        # Not above: a list of layouts needs no NumPy.
-        import numpy as np
-
-        return np.ascontiguousarray(image if matrix is None else _upright(image, matrix))
-
-    def _matrix(self, frame: Any) -> bytes | None:
         # A frame that was asked for its side data refers to itself and stays until the garbage is collected: hundreds
         # of pictures. So ask once for every rotation.
-        if frame.rotation not in self._matrices:
-            matrix = frame.side_data.get("DISPLAYMATRIX")
-            self._matrices[frame.rotation] = None if matrix is None else bytes(matrix)
-        return self._matrices[frame.rotation]
+        if frame.rotation not in matrices:
+            found = frame.side_data.get("DISPLAYMATRIX")
+            matrices[frame.rotation] = None if found is None else bytes(found)
+        matrix = matrices[frame.rotation]
+        return np.ascontiguousarray(image if matrix is None else _upright(image, matrix))
+
+    return convert
 
 
 def _upright(image: NDArray[np.uint8], matrix: bytes) -> NDArray[np.uint8]:

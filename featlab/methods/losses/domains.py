@@ -6,7 +6,6 @@ Distances: maximum mean, contrastive, sliced Wasserstein.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,21 +14,11 @@ from torch import Tensor, nn
 from featlab.methods.losses.target import EPSILON
 
 
-class _Reversal(torch.autograd.Function):
-    @staticmethod
-    def forward(context: Any, values: Tensor, strength: float) -> Tensor:
-        context.strength = strength
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return -context.strength * gradient, None
-
-
 def reverse_gradient(values: Tensor, strength: float) -> Tensor:
-    """Return the values; their gradient comes back times −strength (Ganin & Lempitsky, 2015)."""
-    reversed_values: Tensor = _Reversal.apply(values, strength)  # type: ignore[no-untyped-call]
-    return reversed_values
+    """Return values that need a gradient; it comes back times −strength (Ganin & Lempitsky, 2015)."""
+    same = values.view_as(values)
+    same.register_hook(lambda gradient: -strength * gradient)  # type: ignore[no-untyped-call]
+    return same
 
 
 def reversal_strength(step: int, total: int = 10_000) -> float:
@@ -50,29 +39,24 @@ def certainty_weights(p: Tensor) -> Tensor:
 
 def drop(values: Tensor, share: float, random: torch.Generator) -> Tensor:
     """Return values with a random share of them 0 and the others scaled up: dropout from a CPU generator of its own."""
-    if share == 0:
-        return values
-    # Where everything is dropped there is nothing to scale up.
-    scale = 1.0 / (1.0 - share) if share < 1 else 0.0
-    kept = torch.rand(values.shape, generator=random).ge_(share).mul_(scale)
+    kept = torch.rand(values.shape, generator=random).ge_(share).mul_(1.0 / (1.0 - share))
     return values * kept.to(values.device)
 
 
 class Discriminator(nn.Module):
-    """Source or target? dim → hidden → hidden → 1 with LeakyReLU (0.2) and dropout."""
+    """Source or target? dim → 512 → 512 → 1 with LeakyReLU (0.2) and dropout (0.5), as published for CDAN."""
 
-    def __init__(self, dim: int, hidden: int, dropout: float, random: torch.Generator) -> None:
+    def __init__(self, dim: int, random: torch.Generator) -> None:
         super().__init__()
-        self.first = nn.Linear(dim, hidden)
-        self.second = nn.Linear(hidden, hidden)
-        self.last = nn.Linear(hidden, 1)
-        self.dropout = dropout
+        self.first = nn.Linear(dim, 512)
+        self.second = nn.Linear(512, 512)
+        self.last = nn.Linear(512, 1)
         self.random = random
 
     def forward(self, values: Tensor) -> Tensor:
         """Return (n,) logits: positive for source."""
         for layer in (self.first, self.second):
-            values = drop(F.leaky_relu(layer(values), 0.2), self.dropout, self.random)
+            values = drop(F.leaky_relu(layer(values), 0.2), 0.5, self.random)
         logits: Tensor = self.last(values).squeeze(1)
         return logits
 
@@ -98,21 +82,14 @@ MINIMUM_BANDWIDTH = 1e-6
 """Bandwidth of rows that are all the same."""
 
 
-def exponential_kernel(x: Tensor, y: Tensor, bandwidth: float = 0.0) -> Tensor:
-    """Return the (n, m) kernel exp(−‖x_i − y_j‖ / bandwidth) of (n, H) and (m, H) rows.
+def exponential_kernel(rows: Tensor, bandwidth: float = 0.0) -> Tensor:
+    """Return the (n, n) kernel exp(−‖x_i − x_j‖ / bandwidth) of (n, H) rows; 0 takes the mean distance.
 
     The distance is not squared, as in the code of the published methods that use it.
     """
     # Not by a matrix product: equal rows have to be at distance 0, where the gradient is 0 too.
-    distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-    scale = distance.detach().mean().clamp_min(MINIMUM_BANDWIDTH) if bandwidth == 0 else bandwidth
-    return torch.exp(-distance / scale)
-
-
-def joint_kernel(x: Tensor, y: Tensor, bandwidth: float = 0.0) -> Tensor:
-    """Return the (n + m, n + m) kernel matrix of two samples behind one another; see `exponential_kernel`."""
-    joint = torch.cat([x, y])
-    return exponential_kernel(joint, joint, bandwidth)
+    distance = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.exp(-distance / (bandwidth or distance.detach().mean().clamp_min(MINIMUM_BANDWIDTH)))
 
 
 def marginal_weights(first: Tensor, count: int) -> Tensor:

@@ -20,6 +20,8 @@ HIDDEN, OUTPUT = 128, 128
 TEMPERATURE = 0.1
 HEADS = 3
 """Clusterings of DeepClusterV2, each from other centres."""
+NOISE, DROPOUT = 0.2, 0.2
+"""On a damaged copy: noise, in standard deviations of a feature, and the share of values that are set to zero."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +32,6 @@ class Views:
     first: Tensor  # (n,) int64, the first row that can stand for each row.
     last: Tensor  # (n,) int64, the last one; the row itself lies between.
     scale: Tensor  # (D,) standard deviation of the features.
-    noise: float  # Standard deviation of the noise on a damaged copy, in units of ``scale``.
-    dropout: float  # Share of its values that are set to zero.
 
     def pair(self, rows: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return two views, both (b, D), of the (b,) rows: the frame and another one, or two damaged copies."""
@@ -48,26 +48,24 @@ class Views:
 
     def _damaged(self, values: Tensor, random: torch.Generator) -> Tensor:
         noise = torch.randn(values.shape, generator=random).to(values.device)
-        kept = (torch.rand(values.shape, generator=random) >= self.dropout).to(values.device)
-        return (values + self.noise * self.scale * noise) * kept
+        kept = (torch.rand(values.shape, generator=random) >= DROPOUT).to(values.device)
+        return (values + NOISE * self.scale * noise) * kept
 
 
-def make_views(
-    features: Tensor, video: NDArray[np.int32], *, window: int, noise: float = 0.2, dropout: float = 0.2
-) -> Views:
+def make_views(features: Tensor, video: NDArray[np.int32], *, window: int) -> Views:
     """Return the views of a target's rows."""
     row = np.arange(len(video))
     first = np.maximum(np.searchsorted(video, video, side="left"), row - window)
     last = np.minimum(np.searchsorted(video, video, side="right") - 1, row + window)
     scale = features.std(dim=0, correction=0)
-    return Views(features, torch.from_numpy(first), torch.from_numpy(last), scale, noise, dropout)
+    return Views(features, torch.from_numpy(first), torch.from_numpy(last), scale)
 
 
-def sinkhorn(scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
+def sinkhorn(scores: Tensor) -> Tensor:
     """Return balanced soft assignments of rows to prototypes (SwAV, equations 3 to 5), computed with logarithms."""
     rows, prototypes = scores.shape
-    logs = scores / epsilon
-    for _ in range(iterations):
+    logs = scores / 0.05
+    for _ in range(3):
         logs = logs - torch.logsumexp(logs, dim=0, keepdim=True) - math.log(prototypes)
         logs = logs - torch.logsumexp(logs, dim=1, keepdim=True) - math.log(rows)
     return torch.exp(logs + math.log(rows))
@@ -109,10 +107,11 @@ def spherical_kmeans(
 
 
 class Objective(nn.Module):
-    """A projector from bottleneck outputs to directions, and a loss on two views of them."""
+    """A projector from bottleneck outputs to directions, and a loss on two views of them; made for so many rows."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, prototypes: int, rows: int, random: torch.Generator) -> None:
         super().__init__()
+        self.random = random
         self.projector = nn.Sequential(
             nn.Linear(width, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUTPUT)
         )
@@ -133,8 +132,8 @@ class Objective(nn.Module):
 class SwAV(Objective):
     """Swapped assignments between views, with prototypes that are learnt and rest in the first epoch."""
 
-    def __init__(self, width: int, prototypes: int) -> None:
-        super().__init__(width)
+    def __init__(self, width: int, prototypes: int, rows: int, random: torch.Generator) -> None:
+        super().__init__(width, prototypes, rows, random)
         self.prototypes = nn.Parameter(torch.randn(prototypes, OUTPUT))
 
     def start_epoch(self, epoch: int) -> None:
@@ -158,8 +157,7 @@ class DeepCluster(Objective):
     assigned: Tensor
 
     def __init__(self, width: int, prototypes: int, rows: int, random: torch.Generator) -> None:
-        super().__init__(width)
-        self.random = random
+        super().__init__(width, prototypes, rows, random)
         self.register_buffer("memory", torch.zeros(rows, OUTPUT))
         self.register_buffer("centres", torch.zeros(HEADS, prototypes, OUTPUT))
         self.register_buffer("assigned", torch.full((HEADS, rows), -1))

@@ -38,6 +38,16 @@ def marginal_entropy(p: Tensor) -> Tensor:
     return entropies(p.mean(dim=0, keepdim=True)).squeeze(0)
 
 
+def information_terms(logits: Tensor, diversity: float = 1.0) -> dict[str, Tensor]:
+    """Return the two terms of information maximisation of (b, K) logits (Liang et al. 2020, equations 3 and 4).
+
+    Only predictions that are sure and balanced over the classes reach the minimum, −log K. Where all are sure of one
+    class, they score 0, like predictions that know nothing.
+    """
+    p = torch.softmax(logits, dim=1)
+    return {"entropy": mean_entropy(p), "diversity": -diversity * marginal_entropy(p)}
+
+
 def information_loss(p: Tensor, q: Tensor) -> Tensor:
     """Return minus the mutual information between the classes of paired rows (IIC, Ji et al. 2019, equation 3).
 

@@ -33,14 +33,11 @@ from torch import Tensor
 from featlab.bundle.bundle import Bundle
 from featlab.methods.base import base_model, ordered_features
 from featlab.model.networks import AdaptedModel, ClipReport, GainEstimate, PersonalModel, SourceGain
-from featlab.model.style_bank import StyleBank
 from featlab.protocol.splits import Target
 
 if TYPE_CHECKING:
     from featlab.methods.pft.method import TranslatorAdaptation
 
-NEAREST = 5
-"""Source subjects that ``nearest`` takes."""
 TOLERANCE = 1e-4
 """Largest change of the clip's centre, in features of unit variance, at which the alternation has ended."""
 WARN, REFUSE = 0.95, 3.0
@@ -60,7 +57,7 @@ def adapt_in_closed_form(
     """Set the offset in closed form, and the temperature, and say what the bundle knows of such a clip."""
     features = ordered_features(bundle, target)
     # Whatever the weighting is, a clip is judged by how it looks with its neutral frames in place.
-    weighted = align_style(features, bundle, bank=config.bank, iterations=config.iterations)
+    weighted = align_style(features, bundle, iterations=config.iterations)
     report = None
     if reliability is not None:
         report = reliability.report(clip_statistics(features, weighted.offset, bundle, reliability.odds))
@@ -74,7 +71,7 @@ def adapt_in_closed_form(
         weighting = "mean" if report is not None and report.uniform else "neutral"
     aligned = weighted
     if weighting != "neutral":
-        aligned = align_style(features, bundle, weighting=weighting, bank=config.bank, iterations=config.iterations)
+        aligned = align_style(features, bundle, weighting=weighting, iterations=config.iterations)
     temperature = float(reliability.temperature) if reliability else 1.0
     model = PersonalModel(bundle.projection, bundle.translator.moved(aligned.offset), bundle.head, temperature)
     warnings = (*neutral_warnings(bundle, bundle.logits(features + aligned.offset)), *_doubts(reliability))
@@ -114,13 +111,11 @@ class Alignment:
     history: tuple[Mapping[str, float], ...]
 
 
-def align_style(
-    features: Tensor, bundle: Bundle, *, weighting: str = "neutral", bank: str = "all", iterations: int = 20
-) -> Alignment:
+def align_style(features: Tensor, bundle: Bundle, *, weighting: str = "neutral", iterations: int = 20) -> Alignment:
     """Return the offset that moves a clip's neutral frames towards the centre of the bundle's style bank."""
     assert bundle.bank is not None  # what needs a bank has checked that there is one
     share = bundle.share.value
-    centre = bank_centre(bundle.bank, features, bank)
+    centre, _ = bundle.bank.layers["features"]
     even = torch.ones(len(features), device=features.device)
     if not iterations:
         return Alignment(torch.zeros_like(centre), even, ())
@@ -139,20 +134,6 @@ def align_style(
         if float(steps[-1][0].abs().max()) <= TOLERANCE:
             break
     return Alignment(share * (centre - place), weight, _history(steps))
-
-
-def bank_centre(bank: StyleBank, features: Tensor | None = None, which: str = "all") -> Tensor:
-    """Return (D,), the place that a clip is moved to."""
-    if which == "all" or features is None:
-        return bank.layers["features"][0]
-    means = bank.people
-    assert means is not None  # checked by adapt_translator
-    distance = ((means - features.mean(dim=0)) ** 2).sum(dim=1)
-    if which == "nearest":
-        return means[distance.argsort()[:NEAREST]].mean(dim=0)
-    # A bank of one subject at the clip's own mean has no distance at all.
-    weight = torch.softmax(-distance / distance.median().clamp_min(1e-12), dim=0)
-    return (weight[:, None] * means).sum(dim=0)
 
 
 def _history(steps: Sequence[tuple[Tensor, Tensor]]) -> tuple[Mapping[str, float], ...]:

@@ -20,9 +20,6 @@ from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
 
 WEIGHTINGS = ("neutral", "mean", "median")
-BANKS = ("all", "nearest", "weighted")
-OPTIMISERS = ("closed", "lbfgs", "adam")
-STYLE_LAYERS = ("features", "embedding", "bottleneck")
 _GRADIENT = "optimiser = lbfgs or optimiser = adam"
 
 
@@ -30,14 +27,17 @@ _GRADIENT = "optimiser = lbfgs or optimiser = adam"
 class TranslatorAdaptation(Options):
     """Adaptation of T to one person."""
 
-    removed = {"shrinkage": "the carried share is chosen at the source; see pretrain.share"}  # noqa: RUF012
+    removed = {  # noqa: RUF012
+        "shrinkage": "the carried share is chosen at the source; see pretrain.share",
+        "bank": "a clip is moved to the centre of all source people",
+    }
 
     iterations: int = option(50, "Most steps; the last iterate is kept.", minimum=0)
     optimiser: str = option(
         "closed",
         "`closed` (the means of the features alone, whose minimum is known), `lbfgs` (all frames at once, a line "
         "search, stops when converged) or `adam` (a fixed budget).",
-        choices=OPTIMISERS,
+        choices=("closed", "lbfgs", "adam"),
     )
     weighting: str = option(
         "auto",
@@ -49,33 +49,23 @@ class TranslatorAdaptation(Options):
         search=("auto", "neutral", "mean"),
         only="optimiser = closed",
     )
-    bank: str = option(
-        "all",
-        "Where the clip is moved to: the centre of `all` source subjects or, with `pretrain.style_bank = people`, of "
-        "the `nearest` five, or of all `weighted` by how near they are.",
-        choices=BANKS,
-        only="optimiser = closed",
-    )
     lr: float = option(1e-2, "Peak learning rate.", minimum=0, only="optimiser = adam")
     batch: int = option(0, "Frames in a step; 0 takes them all.", minimum=0, only="optimiser = adam")
     update: str = option(
-        "offset",
-        "Which tensors of T move: its `offset`, its `last` layer, or `all`.",
-        choices=UPDATES,
+        "offset", "Which tensors of T move: its `offset`, its `last` layer, or `all`.", choices=UPDATES
     )
     style: float = option(1.0, "Weight of the style alignment with the bundle's style bank.", minimum=0, only=_GRADIENT)
     std: float = option(0.0, "Weight of the standard deviations in it; the means weigh 1.", minimum=0)
     layers: tuple[str, ...] = option(
         ("features",),
         "Where style is aligned: the offset `features`, the translated `embedding`, the `bottleneck`.",
-        choices=STYLE_LAYERS,
+        choices=("features", "embedding", "bottleneck"),
     )
     consistency: float = option(0.0, "Weight of the prediction consistency between two frames.", minimum=0)
     anchor: float = option(0.0, "Weight of KL to the source model's own predictions.", minimum=0)
     guard: bool = option(
         True,
-        "Use the source model as it is where adapting did not help source people who were held out; `--force` adapts "
-        "all the same.",
+        "Use the source model where adapting did not help held-out source people; `--force` adapts all the same.",
     )
 
     def check_together(self) -> None:
@@ -114,11 +104,6 @@ def adapt_translator(
     """
     if config.style and bundle.bank is None:
         raise InputError(f"{config.key('style')} needs a style bank, and this bundle has none; set it to 0")
-    if config.bank != "all" and (bundle.bank is None or bundle.bank.people is None):
-        raise InputError(
-            f"{config.key('bank')} = {config.bank} needs single people in the style bank, and this bundle has none; "
-            "pretrain with pretrain.style_bank = people"
-        )
     if config.optimiser == "closed":
         own = bundle if translator is bundle.translator else replace(bundle, translator=translator)
         return adapt_in_closed_form(own, target, config, reliability if config.iterations else None)
@@ -169,9 +154,7 @@ class PFT(Method):
         if config.form != "joint" or balance == config.balance:
             return bundle
         translator = weighed(bundle.translator, balance, config, len(bundle.classes))
-        bank, share, rows = None, bundle.share.value, config.single_people
-        if bundle.bank is not None:
-            bank = make_style_bank(source, translator, bundle.head, share, least_rows=rows)
+        bank = make_style_bank(source, translator, bundle.head, bundle.share.value) if bundle.bank else None
         chosen = bundle.config.with_values({"pretrain.balance": balance}, "source people")
         return replace(bundle, translator=translator, bank=bank, config=chosen)
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle
-from featlab.compute import blank, seeded, torch_generator
+from featlab.compute import seeded, torch_generator
 from featlab.config.options import option
 from featlab.errors import InputError
 from featlab.methods.base import Method
 from featlab.methods.pft.method import TranslatorAdaptation, adapt_translator
 from featlab.model.losses import expression_loss, layer_values, style_statistics
-from featlab.model.networks import AdaptedModel, SourceHead, Translator
+from featlab.model.networks import AdaptedModel, SourceHead, Translator, translator_from_state
 from featlab.model.style_bank import SourceRows
 from featlab.model.training import Adam, History, Phase, shuffled_batches, train
 from featlab.protocol.splits import Target
@@ -64,9 +64,7 @@ class PosterPFT(Method):
     def adapt(self, bundle: Bundle, target: Target, *, seed: int = 0) -> AdaptedModel:
         """Return C(B(T'(f))), T' adapted from the poster's T."""
         self.check(bundle, target)
-        dim = len(bundle.translator.offset)
-        translator = blank(lambda: Translator(dim, dim))
-        translator.load_state_dict(dict(bundle.extras[self.name]))
+        translator = translator_from_state(bundle.extras[self.name])
         return adapt_translator(bundle, translator, target, self.config, seed=seed)
 
 
@@ -119,8 +117,6 @@ def poster_style(translated: Tensor, references: Tensor, head: SourceHead) -> Te
     """Return Σ_l ‖μ − μ_ref‖² + ‖σ − σ_ref‖² over T's output and the bottleneck, of two batches of rows."""
     total = translated.new_zeros(())
     for layer in ("embedding", "bottleneck"):
-        ours = style_statistics(layer_values(layer, translated, head))
-        with torch.no_grad():
-            theirs = style_statistics(layer_values(layer, references, head))
+        ours, theirs = (style_statistics(layer_values(layer, rows, head)) for rows in (translated, references))
         total = total + sum(((a - b) ** 2).sum() for a, b in zip(ours, theirs, strict=True))
     return total

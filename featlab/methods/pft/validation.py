@@ -23,7 +23,6 @@ from featlab.methods.pft.adapt import (
     ClipStatistics,
     Reliability,
     align_style,
-    bank_centre,
     clip_statistics,
     confidence_gap,
     source_odds,
@@ -182,7 +181,7 @@ def _play(source: SourceRows, subject: int, adapt: Tensor, test: Tensor, fold: i
     lengths = (*(length for length in LENGTHS if length < len(adapt)), len(adapt))
     # A source subject's clip is what it says, so that all its frames count: the offset is the same for every T.
     means = torch.stack([clip[:length].mean(dim=0) for length in lengths])
-    offsets = model.share.value * (bank_centre(model.bank) - means)
+    offsets = model.share.value * (model.bank.layers["features"][0] - means)
     moved = (rows + offsets[:, None]).flatten(0, 1)
     with torch.no_grad():
         source_logits = model.head(rows)

@@ -1,3 +1,5 @@
+"""Backbones without weights, and any backbone with its mirror image."""
+
 import pickle
 import subprocess
 import sys
@@ -6,10 +8,14 @@ import numpy as np
 from PIL import Image
 from scipy.spatial import procrustes
 from skimage.feature import hog
+from torch import nn
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import Backbone, InputSpec, make_backbone
-from featlab.extraction.backbones.builtin import align, template
+from featlab.extraction.backbones import Backbone, InputSpec, NetworkOptions, make_backbone
+from featlab.extraction.backbones.builtin import align, mirror_order, mirrored, template, with_mirror
+from featlab.extraction.backbones.network import module_backbone
+
+SETS = (68, 51, 49)
 
 
 def faces(count, points=68, seed=0):
@@ -25,33 +31,36 @@ def turned(shape, degrees):
     return np.asarray(shape @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]))
 
 
-def test_arguments_that_do_not_fit_are_config_errors(refused):
+def test_arguments_that_do_not_fit_are_one_line(refused, stand_in):
     for name, options, says in (
         ("geometri", {}, "did you mean 'geometry'"),
         ("hog:96", {}, "takes nothing after a colon"),
-        ("hog", {"size": 0}, "hog.size = 0 must be at least 1"),
         ("hog", {"size": 15}, "doesn't fit in 15x15"),
         ("geometry:12", {}, "number of landmarks"),
-        ("geometry:many", {}, "number of landmarks"),
         ("geometry", {"size": 3}, "has no option 'size'"),
     ):
         with refused(ConfigError, says):
             make_backbone(name, **options)
-    for name, points, says in (
-        ("geometry", faces(1, 51), "the file has 51; use geometry:51"),
-        ("geometry", np.zeros((1, 5, 2)), "the file has 5; supported are 68, 51 and 49"),
+    for points, says in (
+        (faces(1, 51).astype(np.float32), "the file has 51; use geometry:51"),
+        (np.zeros((1, 5, 2), np.float32), "the file has 5; supported are 68, 51 and 49"),
+        (None, "none were given"),
     ):
         with refused(InputError, says):
-            make_backbone(name).embed([], points.astype(np.float32))
-    with refused(InputError, "none were given"):
-        make_backbone("geometry").embed([], None)
+            make_backbone("geometry").embed([], points)
+    with refused(ConfigError, "478"):
+        mirrored(np.zeros((1, 478, 2), np.float32))
+    both = stand_in(None)
+    both.needs_landmarks = True
+    with refused(ConfigError, "stand-in", "--mirror"):
+        with_mirror(both)
 
 
 def test_neither_the_registries_nor_what_goes_to_the_workers_import_a_heavy_library():
     code = (
         "import pickle, sys, numpy as np, featlab.extraction.backbones, featlab.extraction.layouts as layouts\n"
         "layouts.LAYOUTS.names()\n"
-        f"prepare = pickle.loads({pickle.dumps(InputSpec(size=12).prepare())!r})\n"
+        f"prepare = pickle.loads({pickle.dumps(InputSpec(size=12))!r})\n"
         "print(prepare(np.zeros((30, 20, 3), np.uint8), None).shape)\n"
         "print([m for m in sys.modules if m.endswith(('lab_videos', 'web_photos', 'torch', 'h5py', 'skimage'))])"
     )
@@ -61,34 +70,29 @@ def test_neither_the_registries_nor_what_goes_to_the_workers_import_a_heavy_libr
 
 def test_hog_equals_skimage_on_the_same_grey_image(pixels):
     images = [np.asarray(Image.fromarray(pixels(seed)).resize((96, 96))) for seed in range(3)]
-    output = make_backbone("hog").embed(images, None)
-    assert output.dtype == np.float32
-    for image, row in zip(images, output, strict=True):
+    for image, row in zip(images, make_backbone("hog").embed(images, None), strict=True):
         grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float64) / 255
         expected = hog(grey, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(2, 2), block_norm="L2-Hys")
         np.testing.assert_allclose(row, expected, atol=1e-5)
     small = make_backbone("hog", size=32, cell=8, block=3, orientations=6)
     output = small.embed([pixels(0), pixels(1)[:7], np.zeros((300, 4, 3), dtype=np.uint8)], None)
-    assert output.shape == (3, 2 * 2 * 9 * 6)
+    assert (output.shape, output.dtype) == ((3, 2 * 2 * 9 * 6), np.float32)
     assert "grey 32x32, 8x8 cells, 3x3 blocks, 6 orientations" in small.info().preprocessing
     # Other sizes are another extractor.
     made = [make_backbone("hog", **{key: 4}) for key in ("cell", "block", "orientations")]
     named = {name: make_backbone(name) for name in ("hog", "geometry", "geometry:51", "geometry:49")}
     assert all(isinstance(backbone, Backbone) and backbone.name == name for name, backbone in named.items())
-    made += named.values()
-    assert len({backbone.info().fingerprint for backbone in made}) == 7
-    assert make_backbone("hog").info().fingerprint == make_backbone("hog", size=96).info().fingerprint
+    assert len({backbone.info().fingerprint for backbone in (*made, *named.values())}) == 7
 
 
 def test_geometry_is_blind_to_place_size_tilt_and_batch():
-    for points in (68, 51, 49):
+    for points in SETS:
         backbone, original = make_backbone(f"geometry:{points}"), faces(5, points)
         plain = backbone.embed([], original.astype(np.float32))
         assert (plain.shape, plain.dtype) == ((5, 2 * points), np.float32)
-        for degrees in (-170, -90, -20, 7, 45, 120, 180):
+        for degrees in (-170, -20, 90, 180):
             moved = turned(original * 0.3 + [40, -7], degrees)
             np.testing.assert_allclose(backbone.embed([], moved.astype(np.float32)), plain, atol=1e-5)
-        np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
         alone = [backbone.embed([], original[row : row + 1].astype(np.float32)) for row in range(5)]
         np.testing.assert_array_equal(np.concatenate(alone), plain)
         # A shape without extent is NaN, and its neighbours are as they were.
@@ -98,21 +102,8 @@ def test_geometry_is_blind_to_place_size_tilt_and_batch():
         np.testing.assert_array_equal(flat[[0, 2, 3, 4]], plain[[0, 2, 3, 4]])
 
 
-def test_geometry_keeps_a_mirrored_face_mirrored():
-    face = template()
-    assert face[17:27, 1].max() < face[48:60, 1].min(), "the brows are above the mouth"
-    swap = np.linalg.norm(face[:, None] - (face * [-1, 1])[None], axis=2).argmin(axis=1)
-    original = faces(1)
-    plain = align(original, face)[0]
-    mirrored = align(original[:, swap] * [-1, 1], face)[0]
-    np.testing.assert_allclose(mirrored, plain[swap] * [-1, 1], atol=1e-9)
-    assert np.abs(mirrored - plain).max() > 0.005
-    # A reflection is not used where it would fit better.
-    assert np.linalg.norm(align((face * [-1, 1])[None], face)[0] - face) > 0.5
-
-
 def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed():
-    for points in (68, 51, 49):
+    for points in SETS:
         face, shapes = template(points), faces(20, points)
         moved = np.stack([turned(shape, 17 * row) for row, shape in enumerate(shapes)])
         for shape, ours in zip(moved, align(moved, face), strict=True):
@@ -121,3 +112,28 @@ def test_alignment_equals_scipy_procrustes_where_no_reflection_is_needed():
             np.testing.assert_allclose(standard, face, atol=1e-12)
             # It also shrinks the second shape to fit; its direction is the comparison.
             np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs), atol=1e-10)
+    # A reflection is not used where it would fit better.
+    face = template()
+    assert face[17:27, 1].max() < face[48:60, 1].min(), "the brows are above the mouth"
+    assert np.linalg.norm(align((face * [-1, 1])[None], face)[0] - face) > 0.5
+
+
+def test_a_mirrored_face_has_the_same_embedding_as_the_face(pixels):
+    pictures = [pixels(seed) for seed in range(3)]
+    turned = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten())
+    plain = module_backbone("net", network, NetworkOptions(), InputSpec(size=16), id="net", weights="none")
+    for backbone in (make_backbone("hog", size=24, cell=8), plain):
+        both = with_mirror(backbone)
+        np.testing.assert_allclose(both.embed(turned, None), both.embed(pictures, None), atol=1e-6)
+        middle = (backbone.embed(pictures, None) + backbone.embed(turned, None)) / 2
+        np.testing.assert_allclose(both.embed(pictures, None), middle, atol=1e-6)
+        assert both.info().fingerprint != backbone.info().fingerprint
+    for points in SETS:
+        both, shapes = with_mirror(make_backbone(f"geometry:{points}")), faces(3, points).astype(np.float32)
+        np.testing.assert_array_equal(mirrored(mirrored(shapes)), shapes)
+        np.testing.assert_array_equal(both.embed([], mirrored(shapes)), both.embed([], shapes))
+        face = template(points).astype(np.float32)[None]
+        np.testing.assert_allclose(mirrored(face), face, atol=1e-6)
+    # Corners of the right eye and the left one, of brows, mouth and jaw.
+    assert [mirror_order()[place] for place in (36, 39, 17, 48, 0, 30)] == [45, 42, 26, 54, 16, 30]

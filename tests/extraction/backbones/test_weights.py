@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from featlab.errors import ConfigError, InputError
-from featlab.extraction.backbones import NetworkOptions
 from featlab.extraction.backbones.exported_program import load_program
 from featlab.extraction.backbones.modules import small_resnet
 from featlab.extraction.backbones.weights import (
@@ -29,6 +28,10 @@ Tiny = partial(small_resnet, (4, 5, 6, 7))
 @pytest.fixture
 def state():
     return {key: value.clone() for key, value in built(Tiny, 5).state_dict().items()}
+
+
+def under(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
 
 
 def same(module, state):
@@ -50,21 +53,18 @@ def test_a_state_dict_is_read_from_every_kind_of_file(tmp_path, state):
 
 def test_prefixes_heads_and_other_networks_are_taken_off(state):
     heads = {"fc.weight": torch.zeros(7, 5), "classifier.1.bias": torch.zeros(7), "head.fc.weight": torch.zeros(7)}
-    prefixed = [
-        {prefix + key: value for key, value in state.items()}
-        for prefix in ("module.", "backbone.", "model.backbone.", "_orig_mod.", "netF.")
-    ]
-    for wrapped in (*prefixed, prefixed[1] | {"bottleneck.weight": torch.zeros(2)}, state | heads):
+    for content in (
+        *(under(prefix, state) for prefix in ("module.", "backbone.", "model.backbone.", "_orig_mod.", "netF.")),
+        under("backbone.", state) | {"bottleneck.weight": torch.zeros(2)},
+        state | heads,
+        {key: value.double() for key, value in state.items()},
+    ):
         module = Tiny()
-        load_state_dict("tiny", module, wrapped, Path("w.pt"))
+        load_state_dict("tiny", module, content, Path("w.pt"))
         assert same(module, state)
+    assert module.conv1.weight.dtype == torch.float32
     old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     load_state_dict("tiny", module, old, Path("w.pt"))
-    assert torch.equal(module.conv1.weight, state["conv1.weight"])
-    half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    load_state_dict("tiny", module, half, Path("w.pt"))
-    assert module.conv1.weight.dtype == torch.float32
-    torch.testing.assert_close(module.conv1.weight.data, state["conv1.weight"], rtol=1e-3, atol=1e-4)
 
 
 def test_a_wrong_state_dict_says_how_many_keys_and_which_and_changes_nothing(state, refused):
@@ -73,12 +73,12 @@ def test_a_wrong_state_dict_says_how_many_keys_and_which_and_changes_nothing(sta
     state["conv1.weight"] = torch.zeros(4, 1, 3, 3)
     module = Tiny()
     before = state_sha256(module)
-    with pytest.raises(ConfigError) as caught:
-        load_state_dict("tiny", module, state, Path("w.pt"))
-    assert str(caught.value) == (
+    said = (
         "w.pt doesn't fit tiny: keys 2 missing (bn1.bias, bn1.running_mean), 1 unexpected (layer9.weight), "
         "1 of another shape (conv1.weight (4, 1, 3, 3) for (4, 3, 5, 5)); of 72 that it has"
     )
+    with refused(ConfigError, said):
+        load_state_dict("tiny", module, state, Path("w.pt"))
     assert state_sha256(module) == before
     # Of another network's, the first keys are named only.
     with refused(ConfigError, "60 missing (conv1.weight, bn1.weight, ", "9 unexpected (block0.w, ", " and 3 more)"):
@@ -88,28 +88,25 @@ def test_a_wrong_state_dict_says_how_many_keys_and_which_and_changes_nothing(sta
 def test_random_weights_have_to_be_asked_for_and_are_always_the_same(refused):
     with refused(ConfigError, "tiny has no weights: name a file with --weights FILE ", " --weights random"):
         module_with_weights("tiny", Tiny, None)
-    torch.manual_seed(123)
-    first, sha = module_with_weights("tiny", Tiny, "random")
-    after = torch.rand(1)
+    state = torch.get_rng_state()
+    shas = [module_with_weights("tiny", Tiny, "random")[1]]
+    assert torch.equal(torch.get_rng_state(), state), "the caller's generator has moved"
     torch.manual_seed(7)
-    second, again = module_with_weights("tiny", Tiny, "random")
-    assert sha == again == state_sha256(first) == state_sha256(second)
-    torch.manual_seed(123)
-    assert torch.equal(torch.rand(1), after), "the caller's generator has moved"
+    shas.append(module_with_weights("tiny", Tiny, "random")[1])
+    assert shas == [state_sha256(built(Tiny))] * 2
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_pickled_objects_are_refused_and_never_run(tmp_path, refused):
     path, ran = tmp_path / "w.pt", tmp_path / "ran"
-    for content in (Tiny(), {"state_dict": {"a": torch.zeros(1)}, "config": Tiny}):
-        torch.save(content, path)
-        with refused(InputError, "holds pickled Python objects", "torch.save(model.state_dict(), FILE)"):
-            read_state_dict(path)
 
     class Hostile:
         def __reduce__(self):
             return Path.touch, (ran,)
 
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "config": Tiny}, path)
+    with refused(InputError, "holds pickled Python objects", "torch.save(model.state_dict(), FILE)"):
+        read_state_dict(path)
     path.write_bytes(pickle.dumps(Hostile()))
     with refused(InputError):
         read_state_dict(path)
@@ -123,7 +120,6 @@ def test_a_file_that_holds_no_weights_is_one_line(tmp_path, refused):
         ("w.pt", b"", "isn't a file of torch.save"),
         ("w.pt", b"no weights", "isn't a file of torch.save"),
         ("w.pt", b"PK\x03\x04 broken", "isn't a file of torch.save"),
-        ("w.safetensors", b"", "isn't a safetensors file"),
         ("w.safetensors", b"no safetensors", "isn't a safetensors file"),
         ("w.h5", b"", "weights files end in .safetensors, .pt"),
         ("w.pt2", b"", "an exported network is a backbone by itself: pt2:FILE"),
@@ -143,10 +139,6 @@ def test_a_file_that_holds_no_weights_is_one_line(tmp_path, refused):
             read_state_dict(path)
 
 
-def under(prefix, state):
-    return {prefix + key: value for key, value in state.items()}
-
-
 def test_of_two_networks_in_a_file_one_is_asked_for(tmp_path, state, refused):
     other = {key: value + 1 for key, value in state.items()}
     unseen = {key: value for key, value in other.items() if not key.endswith("num_batches_tracked")}
@@ -154,10 +146,7 @@ def test_of_two_networks_in_a_file_one_is_asked_for(tmp_path, state, refused):
     for content, names in (
         ({"state_dict": under("teacher.", other) | under("student.", state)}, ("teacher", "student")),
         ({"epoch": 3, "student": state, "teacher": under("module.", unseen)}, ("student", "teacher.module")),
-        (
-            {"model": state, "model_ema": other, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}},
-            ("model", "model_ema"),
-        ),
+        ({"model": state, "model_ema": other, "optimizer": {0: {"exp_avg": torch.zeros(2)}}}, ("model", "model_ema")),
         ({"state_dict": {"net": {"q": state, "k": other}}}, ("state_dict.net.q", "state_dict.net.k")),
         (state | under("ema.", unseen), (".", "ema")),
     ):
@@ -172,8 +161,6 @@ def test_of_two_networks_in_a_file_one_is_asked_for(tmp_path, state, refused):
             assert torch.equal(module.conv1.weight, wanted["conv1.weight"])
         with refused(ConfigError, "no names of tiny begin with 'nobody.'"):
             load_state_dict("tiny", Tiny(), read, path, "nobody")
-    with refused(ConfigError, "prefix is for a weights file"):
-        NetworkOptions(weights="random", prefix="ema")
 
 
 def test_where_one_network_fits_or_both_are_the_same_nothing_is_asked_and_the_start_is_said(state):

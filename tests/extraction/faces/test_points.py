@@ -1,13 +1,16 @@
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image as PilImage
 
 from featlab.errors import ConfigError, InputError
+from featlab.extraction.backbones import make_backbone
 from featlab.extraction.backbones.builtin import template
 from featlab.extraction.faces import MESH_TO_68, lies_outside, order_problem, unit_problem
-from featlab.extraction.inputs import InputConfig, read_inputs
+from featlab.extraction.faces.align import AlignConfig
+from featlab.extraction.inputs import InputConfig, read_inputs, with_face_crop
 from featlab.extraction.tables import ImportConfig, import_features
 
 FACE = (template(68) * 100 + 60).astype(np.float32)
@@ -78,80 +81,79 @@ def clip(tmp_path):
 
 
 TRUE = FACE + np.stack([(number, 0) for number in range(1, 13)])[:, None]
-
-
-def openface(path, numbers, points, first="frame, face_id, timestamp, confidence, success"):
-    header = [first, *(f"x_{p}" for p in range(points.shape[1])), *(f"y_{p}" for p in range(points.shape[1]))]
-    lines = [
-        ", ".join([f"{n}, 0, 0.0, 0.9, 1", *map(str, face.T.ravel())]) for n, face in zip(numbers, points, strict=True)
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([", ".join(header), *lines]) + "\n")
-    return path
+AS_TEXT = sorted(range(12), key=lambda place: f"img{place + 1}.png")
 
 
 def found(source, landmarks, **more):
+    """What is read, the points in the order of the items, and which picture each is."""
     inputs = read_inputs(source, InputConfig(landmarks=str(landmarks), **more), beside=source.parent / "c.h5", jobs=1)
-    numbers = [int(item.path.stem[3:]) for item in inputs.items]
-    return inputs, inputs.landmarks[[item.row for item in inputs.items]], np.array(numbers) - 1
+    places = [int(item.path.stem[3:]) - 1 for item in inputs.items]
+    return inputs, inputs.landmarks[[item.row for item in inputs.items]], places
 
 
-def test_frames_of_openface_are_in_the_order_of_names_as_text(clip, tmp_path, refused):
-    as_text = sorted(range(12), key=lambda place: f"img{place + 1}.png")
+def is_true(source, landmarks, **more):
+    _, points, places = found(source, landmarks, **more)
+    np.testing.assert_allclose(points, TRUE[places], atol=1e-2)
+
+
+@pytest.fixture
+def of_frames(openface):
+    """``of_frames(path, numbers, points)``: a table as OpenFace's, and not with other columns than its own."""
+
+    def write(path, numbers, points, first="frame, face_id, timestamp, confidence, success"):
+        return openface(path, first, [f"{number}, 0, 0.0, 0.9, 1" for number in numbers], points)
+
+    return write
+
+
+def test_frames_of_openface_are_in_the_order_of_names_as_text(clip, tmp_path, of_frames, refused):
     for path in (tmp_path / "out" / "zoë" / "neutral" / "v.csv", tmp_path / "one.csv"):
-        openface(path, range(1, 13), TRUE[as_text])
+        of_frames(path, range(1, 13), TRUE[AS_TEXT])
         given = path if path.name == "one.csv" else tmp_path / "out"
-        _, points, places = found(clip, given)
-        np.testing.assert_allclose(points, TRUE[places], atol=1e-3)
+        is_true(clip, given)
         # Frames without a face may be missing; a table of more pictures than there are is of others.
-        openface(path, [2, 5], TRUE[[as_text[1], as_text[4]]])
+        of_frames(path, [2, 5], TRUE[[AS_TEXT[1], AS_TEXT[4]]])
         _, points, places = found(clip, given)
-        assert sorted(places[np.isfinite(points[:, 0, 0])]) == [1, 9]
-        openface(path, range(1, 14), np.concatenate([TRUE, TRUE[:1]]))
+        assert sorted(np.array(places)[np.isfinite(points[:, 0, 0])]) == [1, 9]
+        of_frames(path, range(1, 14), np.concatenate([TRUE, TRUE[:1]]))
         with refused(InputError, "frames up to 13", "has 12 pictures"):
             found(clip, given)
     # Somebody's own numbers are the frames' own, from 0, from 1 or as in the manifest.
     lines = [f"faces/zoë/neutral/v/img{n}.png,zoë,neutral,v,{n}" for n in range(12, 0, -1)]
     (tmp_path / "manifest.csv").write_text("\n".join(["path,subject,label,video,frame", *lines]) + "\n")
     for start, source in ((0, clip), (1, clip), (1, tmp_path / "manifest.csv")):
-        path = openface(tmp_path / "own.csv", range(start, start + 12), TRUE, first="frame, a, b, c, d")
-        _, points, places = found(source, path)
-        np.testing.assert_allclose(points, TRUE[places], atol=1e-3)
+        is_true(source, of_frames(tmp_path / "own.csv", range(start, start + 12), TRUE, "frame, a, b, c, d"))
 
 
 def test_without_names_the_number_of_rows_must_fit_and_the_order_is_said(clip, tmp_path, refused):
     path = tmp_path / "l.npy"
     np.save(path, TRUE)
-    inputs, points, places = found(clip, path)
-    np.testing.assert_allclose(points, TRUE[places])
-    assert "rows were taken in the order by number (row 2 is zoë/neutral/v/img2.png)" in inputs.warnings[-1]
+    is_true(clip, path)
+    told = "rows were taken in the order by number (row 2 is zoë/neutral/v/img2.png)"
+    assert told in found(clip, path)[0].warnings[-1]
     np.save(path, TRUE[:11])
     with refused(InputError, "landmarks for 11 rows, the source has 12"):
         found(clip, path)
-    folder = tmp_path / "arrays"
+    folder = tmp_path / "arrays" / "zoë" / "neutral"
+    folder.mkdir(parents=True)
     for rows, says in ((TRUE, "another order as text"), (TRUE[:7], "has 7 rows without names or frame numbers")):
-        (folder / "zoë" / "neutral").mkdir(parents=True, exist_ok=True)
-        np.save(folder / "zoë" / "neutral" / "v.npy", rows)
+        np.save(folder / "v.npy", rows)
         with refused(InputError, says, "give each image a file"):
-            found(clip, folder)
+            found(clip, tmp_path / "arrays")
 
 
-def test_names_match_in_any_normal_form_and_without_their_suffix(clip, tmp_path):
-    path, coordinates = tmp_path / "l.csv", [*(f"x_{p}" for p in range(68)), *(f"y_{p}" for p in range(68))]
+def test_names_match_in_any_normal_form_and_without_their_suffix(clip, tmp_path, openface):
     for column, name in (
         ("path", "zoë/neutral/v/img{}.png"),
         ("path", "./zoë/neutral/v/img{}.jpg"),
         ("frame", "C:\\clips\\img{}.bmp"),
         ("image name", "img{}.png"),
     ):
-        lines = [[name.format(n + 1), *map(str, TRUE[n].T.ravel())] for n in reversed(range(12))]
-        text = "\n".join(",".join(cells) for cells in [[column, *coordinates], *lines]) + "\n"
-        path.write_text(unicodedata.normalize("NFD", text), encoding="utf-8")
-        _, points, places = found(clip, path)
-        np.testing.assert_allclose(points, TRUE[places], atol=1e-3)
-    named = [f"img{n + 1}.png" for n in reversed(range(12))]
-    np.savez(tmp_path / "l.npz", landmarks=TRUE[::-1], names=named)
-    np.testing.assert_allclose(found(clip, tmp_path / "l.npz")[1], TRUE[found(clip, tmp_path / "l.npz")[2]])
+        path = openface(tmp_path / "l.csv", column, [name.format(n) for n in range(12, 0, -1)], TRUE[::-1])
+        path.write_text(unicodedata.normalize("NFD", path.read_text("utf-8")), encoding="utf-8")
+        is_true(clip, path)
+    np.savez(tmp_path / "l.npz", landmarks=TRUE[::-1], names=[f"img{n}.png" for n in range(12, 0, -1)])
+    is_true(clip, tmp_path / "l.npz")
 
 
 def test_an_import_has_no_pictures_and_says_what_is_wrong(tmp_path):
@@ -164,27 +166,27 @@ def test_an_import_has_no_pictures_and_says_what_is_wrong(tmp_path):
         assert any(says in line for line in report.warnings)
 
 
-def test_shares_are_refused_or_scaled_by_each_pictures_own_size(clip, tmp_path, refused):
+def test_landmarks_that_do_not_fit_their_pictures_are_refused_and_shares_can_be_scaled(clip, tmp_path, refused):
     path = tmp_path / "l.npy"
-    np.save(path, TRUE / (240, 120))
-    with refused(InputError, f"{path}: ", "not pixels; --landmarks-unit fraction scales them"):
-        found(clip, path)
-    _, points, places = found(clip, path, landmarks_unit="fraction")
-    np.testing.assert_allclose(points, TRUE[places], atol=1e-2)
-    for nothing in (0.0, 40.0, np.nan):
-        np.save(path, np.full_like(TRUE, nothing))
-        with refused(InputError, f"{path}: none of its rows is a face"):
-            found(clip, path)
-    some = TRUE.copy()
+    shares, some = TRUE / (240, 120), TRUE.copy()
     some[::3] = 0  # as some tools write where they found no face
+    for points, *says in (
+        (shares, "not pixels; --landmarks-unit fraction scales them"),
+        *((np.full_like(TRUE, nothing), "none of its rows is a face") for nothing in (0.0, 40.0, np.nan)),
+        (TRUE * 4, "lie outside of the pictures: in zoë/neutral/v/img1.png, 240x120 pixels, they go from"),
+        (TRUE[:, :, ::-1], "the 68 points are no face", "x and y are swapped"),
+    ):
+        np.save(path, points)
+        with refused(InputError, f"{path}: ", *says):
+            found(clip, path)
+    np.save(path, shares)
+    is_true(clip, path, landmarks_unit="fraction")
     np.save(path, some)
-    assert np.isnan(found(clip, path)[1]).all(axis=(1, 2)).sum() == len(some[::3])
-    np.save(path, TRUE * 4)
-    with refused(InputError, "lie outside of the pictures: in zoë/neutral/v/img1.png, 240x120 pixels, they go from"):
-        found(clip, path)
-    np.save(path, TRUE[:, :, ::-1])
-    with refused(InputError, f"{path}: the 68 points are no face", "x and y are swapped"):
-        found(clip, path)
+    inputs, points, _ = found(clip, path)
+    assert np.isnan(points).all(axis=(1, 2)).sum() == len(inputs.no_face) == len(some[::3])
+    with refused(InputError, "which of 7 landmarks are the eyes"):
+        crop = InputConfig(align=AlignConfig())
+        with_face_crop(make_backbone("hog"), crop, replace(inputs, landmarks=inputs.landmarks[:, :7]))
     for options, says in (
         ({"landmarks_unit": "percent"}, "--landmarks-unit = 'percent' is not one of pixels, fraction"),
         ({"face": "first"}, "--face = 'first' is not one of largest, track, only"),
@@ -192,19 +194,4 @@ def test_shares_are_refused_or_scaled_by_each_pictures_own_size(clip, tmp_path, 
         ({"landmarks_unit": "fraction", "landmarks": "uniface"}, "a detector's are pixels"),
     ):
         with refused(ConfigError, says):
-            read_inputs(clip, InputConfig(**{"landmarks": str(path)} | options), beside=tmp_path / "c.h5")
-
-
-def test_a_table_of_several_faces_follows_one_person(clip, tmp_path):
-    # Two people cross, twelve frames, and the numbers of the tool's tracks change hands.
-    other = np.stack([FACE * 0.9 + (60 - 4 * number, 3) for number in range(1, 13)])
-    mine = FACE + np.stack([(5 * number - 10, 0) for number in range(1, 13)])[:, None]
-    as_text = sorted(range(12), key=lambda place: f"img{place + 1}.png")
-    numbers = [rank + 1 for rank in range(12) for _ in range(2)]
-    both = np.stack([(mine, other)[(place + who) % 2][place] for place in as_text for who in range(2)])
-    path = openface(tmp_path / "several.csv", numbers, both)
-    inputs, points, places = found(clip, path, face="track")
-    np.testing.assert_allclose(points, mine[places], atol=1e-3)
-    said = "more than one face in 12 frames of 1 person (zoë: 12); one person a clip was followed"
-    assert said in inputs.warnings[-1]
-    assert inputs.face_counts.tolist() == [2] * 12
+            found(clip, **{"landmarks": path} | options)

@@ -14,7 +14,6 @@ from featlab.extraction.tables.calibrate import (
     MAD,
     MEAN_DEVIATION,
     RANGE,
-    SD,
     Recordings,
     calibrate,
     cautions,
@@ -59,18 +58,16 @@ def neutral(rows):
 
 def test_centres_spreads_and_distances_are_those_of_scipy_and_numpy(group):
     rest = neutral(group)
-    for mean in (False, True):
-        found = calibrate(group, rest, mean=mean)
-        for who, face in found.people.items():
-            mine = rest.features[np.array(rest.index.subject) == who].astype(float)
-            centre = mine.mean(axis=0) if mean else np.median(mine, axis=0)
-            spread = mine.std(axis=0, ddof=1) if mean else stats.median_abs_deviation(mine, scale="normal")
-            np.testing.assert_allclose(face.centre, centre)
-            np.testing.assert_allclose(face.spread, spread, rtol=1e-5)
-            assert set(face.spread_from) == {SD if mean else MAD}
-            rows = np.array(group.index.subject) == who
-            np.testing.assert_allclose(found.difference[rows], group.features[rows] - centre)
-            np.testing.assert_allclose(found.in_spreads[rows], (group.features[rows] - centre) / spread, rtol=1e-4)
+    found = calibrate(group, rest)
+    for who, face in found.people.items():
+        mine = rest.features[np.array(rest.index.subject) == who].astype(float)
+        centre, spread = np.median(mine, axis=0), stats.median_abs_deviation(mine, scale="normal")
+        np.testing.assert_allclose(face.centre, centre)
+        np.testing.assert_allclose(face.spread, spread, rtol=1e-5)
+        assert set(face.spread_from) == {MAD}
+        rows = np.array(group.index.subject) == who
+        np.testing.assert_allclose(found.difference[rows], group.features[rows] - centre)
+        np.testing.assert_allclose(found.in_spreads[rows], (group.features[rows] - centre) / spread, rtol=1e-4)
 
 
 def test_the_interval_is_that_of_batch_means_and_alike_frames_count_less():

@@ -1,5 +1,4 @@
 import json
-import sys
 import zipfile
 
 import pytest
@@ -8,19 +7,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from featlab.errors import ConfigError, FeatlabError, InputError
+from featlab.extraction.backbones.exported_program import load_program
 from featlab.extraction.backbones.modules import TAPS, resnet18, small_resnet
 from featlab.extraction.training.export import BackboneMeta, export_backbone, read_card
-from featlab.extraction.training.train import build_network, default_size, load_weights
+from featlab.extraction.training.train import build_network, load_weights
 
 
-def test_the_small_net_is_for_96_pixels_and_taps_without_positions_are_left_out():
-    assert [default_size(arch) for arch in ("small", "resnet18", "timm:resnet18")] == [96, 224, 224]
-    network = build_network("small", 96)
-    assert (network.dim, network.taps) == (network.module.dim, TAPS)
-    assert network.module.training
-    assert build_network("small", 16).taps == ("maxpool", "layer1", "layer2")
-    assert build_network("small", 16, ("layer2.0.conv1",)).taps == ("layer2.0.conv1",)
-    # It halves the resolution from stage to stage.
+def test_the_small_net_halves_the_resolution_and_taps_without_positions_are_left_out():
     net, shapes = small_resnet(widths=(4, 6, 8, 10)).eval(), {}
     for name in TAPS:
         net.get_submodule(name).register_forward_hook(
@@ -28,34 +21,27 @@ def test_the_small_net_is_for_96_pixels_and_taps_without_positions_are_left_out(
         )
     assert net(torch.zeros(1, 3, 96, 96)).shape == (1, net.dim) == (1, 10)
     assert [shapes[name] for name in TAPS] == [(4, 24, 24), (4, 24, 24), (6, 12, 12), (8, 6, 6), (10, 3, 3)]
-
-
-def test_unknown_networks_and_layers_are_refused(refused, monkeypatch):
-    known = "known: small, resnet18, torchvision:NAME, timm:NAME"
-    for arguments, *words in (
-        *((("smal", 96), known), (("torchvision:", 96), known), (("hf:x", 96), known)),
-        (("small", 16, ("layer4",)), "'layer4' of small has no positions", "at 16x16", "e.g. layer2"),
-        (("small", 96, ("layer5",)), "did you mean 'layer4'"),
-    ):
-        with refused(ConfigError, *words):
-            build_network(*arguments)
-    for library in ("torchvision", "timm"):
-        monkeypatch.setitem(sys.modules, library, None)
-        monkeypatch.setitem(sys.modules, f"{library}.models", None)
-        with refused(ConfigError, "featlab[backbones]"):
-            build_network(f"{library}:resnet18", 64)
+    module, dim, taps = build_network("small", 96)
+    assert (dim, taps, module.training) == (module.dim, TAPS, True)
+    assert build_network("small", 16)[2] == ("maxpool", "layer1", "layer2")
+    assert build_network("small", 16, ("layer2.0.conv1",))[2] == ("layer2.0.conv1",)
 
 
 @pytest.mark.usefixtures("libraries")
-def test_networks_of_the_libraries_lose_their_head(refused):
-    for library, name, wrong, dim, tap in (
-        ("torchvision", "resnet18", "resnet19", 512, "maxpool"),
-        ("timm", "tiny", "tinny", 8, None),
+def test_networks_of_the_libraries_lose_their_head_and_what_can_not_be_trained_is_refused(refused):
+    assert build_network("torchvision:resnet18", 64)[1:] == (512, TAPS)
+    assert build_network("timm:tiny", 64)[1:] == (8, ())
+    known = "known: small, resnet18, torchvision:NAME, timm:NAME"
+    for arguments, *words in (
+        (("smal", 96), known, "did you mean 'small'"),
+        (("torchvision:", 96), known),
+        (("timm:tinny", 64), "has no network", "did you mean 'tiny'"),
+        (("small", 16, ("layer4",)), "'layer4' has no positions"),
+        (("small", 96, ("layer5",)), "did you mean 'layer4'"),
+        (("timm:tiny", 1), "timm:tiny doesn't take images of 1x1", "--size"),
     ):
-        network = build_network(f"{library}:{name}", 64)
-        assert (network.dim, network.taps[:1]) == (dim, (tap,) if tap else ())
-        with refused(ConfigError, "has no network", f"did you mean '{name}'"):
-            build_network(f"{library}:{wrong}", 64)
+        with refused(ConfigError, *words):
+            build_network(*arguments)
 
 
 def by_hand(images, state):
@@ -108,18 +94,14 @@ def network():
 
 
 def test_the_file_says_what_it_is_and_starts_a_network(network, tmp_path, refused):
-    path, extra = tmp_path / "net.pt2", {"featlab.json": ""}
+    path = tmp_path / "net.pt2"
     assert 0 <= export_backbone(network, path, META) <= 1e-5
     assert network.training, "the caller's network must stay as it was"
     assert all(parameter.requires_grad for parameter in network.parameters())
-    torch.export.load(path, extra_files=extra)
-    content = json.loads(extra["featlab.json"])
-    assert content == json.loads(META.to_json(10))
-    assert (content["format"], content["format_version"]) == ("featlab-backbone", 1)
-    assert (content["size"], content["dim"], content["id"]) == (32, 10, "mine")
-    assert content["layers"] == ["maxpool", "layer2"]
-    assert content["mean"] == [0.485, 0.456, 0.406]
-    assert read_card(path) == {"source_subjects": ["s1"], "n": 3}
+    assert load_program(path)[1] == META
+    assert read_card(path) == META.card
+    content = json.loads(META.to_json(10))
+    assert (content["format"], content["format_version"], content["dim"]) == ("featlab-backbone", 1, 10)
     # It starts a network of its shapes.
     fresh = small_resnet(widths=(4, 6, 8, 10))
     load_weights("small", fresh, path)
@@ -162,16 +144,16 @@ def test_what_is_no_backbone_is_refused_and_nothing_is_written(network, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_that_are_no_backbone_of_ours_are_refused(tmp_path, refused):
+def test_files_that_are_no_backbone_of_ours_have_no_card(tmp_path, refused):
     (tmp_path / "text.pt2").write_text("no archive")
-    torch.export.save(torch.export.export(nn.Flatten(), (torch.zeros(1, 3, 2, 2),)), tmp_path / "foreign.pt2")
-    with zipfile.ZipFile(tmp_path / "other.pt2", "w") as archive:
-        archive.writestr("other/extra/featlab.json", '{"format": "another"}')
+    for name, text in (("none", "extra/other.json"), ("other", "extra/featlab.json")):
+        with zipfile.ZipFile(tmp_path / f"{name}.pt2", "w") as archive:
+            archive.writestr(f"{name}/{text}", '{"format": "another"}')
     for name, says in (
-        ("other.pt2", "has no featlab.json of a backbone"),
-        ("absent.pt2", "can't be read as a .pt2"),
-        ("text.pt2", "can't be read as a .pt2"),
-        ("foreign.pt2", "has no featlab.json of a backbone"),
+        ("other", "its format is 'another'"),
+        ("absent", "can't be read as a .pt2"),
+        ("text", "can't be read as a .pt2"),
+        ("none", "has no featlab.json"),
     ):
         with refused(InputError, says):
-            read_card(tmp_path / name)
+            read_card(tmp_path / f"{name}.pt2")

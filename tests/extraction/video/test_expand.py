@@ -13,7 +13,7 @@ from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.items import Failure, Item
 from featlab.extraction.layouts import read_layout
 from featlab.extraction.shards import list_path
-from featlab.extraction.video import Expanded, Sampling, expand_videos
+from featlab.extraction.video import Sampling, expand_videos
 
 # Milliseconds of a camera that slows down in the dark: 40 ms apart, then 100, then 40 again.
 UNEVEN = [*range(0, 2000, 40), *range(2000, 4000, 100), *range(4000, 6000, 40)]
@@ -109,77 +109,37 @@ def test_broken_videos_are_listed_and_the_others_go_on(tmp_path, make_video, job
     assert told == [(done, 18) for done in range(1, 19)]
 
 
-HOG = make_backbone("hog", size=16)
-ONE = ExtractConfig(jobs=1, shard_rows=7, batch=3)
+def test_frames_become_rows_and_a_finished_cache_knows_what_failed_before(tmp_path, make_video, make_image, refused):
+    def run(**more):
+        expanded = expand_videos(read_layout("folders", tmp_path / "people"), Sampling(fps=12.5))
+        given = {"neutral": "neutral", "failures": expanded.failures, "config": ExtractConfig(jobs=1, batch=3)}
+        return expanded.items, extract(expanded.items, make_backbone("hog", size=16), out, **given | more)
 
-
-@pytest.fixture
-def people(tmp_path, make_video, make_image):
-    """Two people: whole videos, one in a clip's folder, images beside a video, and two files that are broken."""
-    root = tmp_path / "people"
-    make_video(root / "s1/neutral/rest.mp4", range(40))
-    make_video(root / "s1/pain/heat/a.mkv", range(30))
-    make_video(root / "s2/neutral/rest.AVI", range(20), codec="mpeg4")
-    for frame in range(3):
-        make_image(root / f"s2/neutral/img{frame}.png", frame)
-    (root / "s2/pain").mkdir()
-    (root / "s2/pain/broken.mp4").write_bytes(b"no video" * 99)
-    (root / "s2/pain/empty.mov").write_bytes(b"")
-    return root
-
-
-def expand(root):
-    return expand_videos(read_layout("folders", root), Sampling(fps=12.5))
-
-
-def run(expanded, out, config=ONE, **more):
-    return extract(expanded.items, HOG, out, neutral="neutral", failures=expanded.failures, config=config, **more)
-
-
-def test_a_video_folder_becomes_a_cache_with_its_failures_listed(tmp_path, people, refused):
-    expanded = expand(people)
-    report = run(expanded, tmp_path / "c.h5")
-    two = run(expanded, tmp_path / "two.h5", ExtractConfig(jobs=2, shard_rows=11, batch=4))
-    assert (two.digest, two.failures) == (report.digest, report.failures)
-    assert [failure.path for failure in report.failures] == ["s2/pain/broken.mp4", "s2/pain/empty.mov"]
-    listed = [json.loads(line) for line in list_path(tmp_path / "c.h5").read_text().splitlines()]
-    assert listed == [{"path": failure.path, "reason": failure.reason} for failure in report.failures]
-    with open_cache(tmp_path / "c.h5", verify=True) as cache:
+    out, pain = tmp_path / "c.h5", tmp_path / "people/s1/pain"
+    make_video(tmp_path / "people/s1/neutral/rest.AVI", range(20), codec="mpeg4")
+    make_image(tmp_path / "people/s1/neutral/img.png")
+    make_video(pain / "a.mkv", range(10))
+    (pain / "broken.mp4").write_bytes(b"no video" * 99)
+    items, report = run()
+    listed = [json.loads(line) for line in list_path(out).read_text().splitlines()]
+    assert [Failure(**entry) for entry in listed] == list(report.failures)
+    assert [failure.path for failure in report.failures] == ["s1/pain/broken.mp4"]
+    with open_cache(out, verify=True) as cache:
         table = cache.read()
-    clips = (
-        ("s1/neutral/rest.mp4", "neutral", 20),
-        ("s1/pain/heat/a.mkv", "pain", 15),
-        ("s2/neutral", "neutral", 3),
-        ("s2/neutral/rest.AVI", "neutral", 10),
-    )
-    rows = [(table.videos[video], table.classes[label]) for video, label in zip(table.video, table.label, strict=True)]
-    assert rows == [(video, label) for video, label, frames in clips for _ in range(frames)]
-    assert table.paths[:3] == tuple(f"s1/neutral/rest.mp4#t={time}" for time in ("0.000", "0.080", "0.160"))
-    assert table.frame[:3].tolist() == [0, 2, 4]
-    images = [image for image in read_pixels(expanded.items) if not isinstance(image, InputError)]
-    np.testing.assert_array_equal(table.embeddings, HOG.embed(images, None))
-    with refused(InputError, "there is nothing to extract: all of it failed (a.mp4: empty; b.mp4: no such file)"):
-        run(Expanded([], (Failure("a.mp4", "empty"), Failure("b.mp4", "no such file"))), tmp_path / "d.h5")
-    # Frames that fail while reading are listed after the rest.
-    (people / "s1/pain/heat/a.mkv").unlink()
-    report = run(expanded, tmp_path / "e.h5")
-    assert report.failures[:2] == expanded.failures
-    assert report.failures[2] == Failure(
-        "s1/pain/heat/a.mkv#t=0.000", "not a video that can be read: No such file or directory"
-    )
-    assert (report.rows, len(report.failures)) == (33, 17)
-
-
-def test_a_finished_cache_knows_what_failed_before(tmp_path, people, make_video, refused):
-    first = run(expand(people), tmp_path / "c.h5")
-    again = run(expand(people), tmp_path / "c.h5")
-    assert (again.digest, again.failures, again.resumed_rows) == (first.digest, first.failures, first.rows)
-    (people / "s2/pain/more.mp4").write_bytes(b"broken too")
-    with refused(InputError, "s2/pain/more.mp4 is new, and fails (not a video", "--if-exists overwrite"):
-        run(expand(people), tmp_path / "c.h5")
-    (people / "s2/pain/more.mp4").unlink()
-    make_video(people / "s2/pain/broken.mp4", range(5))
-    with refused(InputError, "s2/pain/broken.mp4#t=0.000 is new"):
-        run(expand(people), tmp_path / "c.h5")
-    repaired = run(expand(people), tmp_path / "c.h5", if_exists="overwrite")
-    assert [failure.path for failure in repaired.failures] == ["s2/pain/empty.mov"]
+    clips = {"s1/neutral": 1, "s1/neutral/rest.AVI": 10, "s1/pain/a.mkv": 5}
+    assert [table.videos[video] for video in table.video] == [
+        name for name, count in clips.items() for _ in range(count)
+    ]
+    assert table.paths[1:3] == ("s1/neutral/rest.AVI#t=0.000", "s1/neutral/rest.AVI#t=0.080")
+    assert table.frame[1:4].tolist() == [0, 2, 4]
+    np.testing.assert_array_equal(table.embeddings, make_backbone("hog", size=16).embed([*read_pixels(items)], None))
+    again = run()[1]
+    assert (again.digest, again.failures, again.resumed_rows) == (report.digest, report.failures, 16)
+    (pain / "more.mp4").write_bytes(b"broken too")
+    with refused(InputError, "s1/pain/more.mp4 is new, and fails (not a video", "--if-exists overwrite"):
+        run()
+    (pain / "more.mp4").unlink()
+    make_video(pain / "broken.mp4", range(5))
+    with refused(InputError, "s1/pain/broken.mp4#t=0.000 is new"):
+        run()
+    assert run(if_exists="overwrite")[1].failures == ()

@@ -1,4 +1,5 @@
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ KINDS = [
     ("a.m4v", "mpeg4", {}),
     ("a.mpg", "mpeg2video", {}),
     ("a.webm", "libvpx-vp9", {"stream": {"cpu-used": "5", "lag-in-frames": "16"}}),
+    ("b.webm", "libvpx", {}),
     ("a.wmv", "wmv2", {"b_frames": 0}),
+    ("a.flv", "flv", {"b_frames": 0}),
 ]
 
 
@@ -31,9 +34,16 @@ def decode(path, places):
     return list(decode_frames(path, [stamps[place] for place in places]))
 
 
+def shown_at(path):
+    times = probe_video(path)
+    assert (times.cut_short, times.jumps) == (None, False)
+    return pytest.approx([times.seconds(place) for place in range(len(times.stamps))], abs=1e-3)
+
+
 @pytest.mark.parametrize(("name", "codec", "more"), KINDS)
-def test_the_pixels_of_a_frame_do_not_depend_on_the_way_in(tmp_path, make_video, read_number, name, codec, more):
+def test_times_and_pixels_of_a_frame_do_not_depend_on_the_way_in(tmp_path, make_video, read_number, name, codec, more):
     path = make_video(tmp_path / name, range(150), codec=codec, **more)
+    assert shown_at(path) == [frame / 25 for frame in range(150)]
     whole = decode(path, range(150))
     assert [read_number(image) for image in whole] == list(range(150))
     for start in range(0, 140, 9):
@@ -42,12 +52,21 @@ def test_the_pixels_of_a_frame_do_not_depend_on_the_way_in(tmp_path, make_video,
             np.testing.assert_array_equal(image, whole[place], err_msg=f"frame {place}, entered at {start}")
 
 
-def test_trimmed_and_late_videos_show_the_right_frames_and_missing_stamps_fail_alone(tmp_path, make_video, read_number):
-    trimmed = {"use_editlist": "1", "avoid_negative_ts": "disabled"}
-    path = make_video(tmp_path / "trimmed.mp4", range(-10, 40), file=trimmed)
-    assert [read_number(image) for image in decode(path, [0, 1, 30])] == [10, 11, 40]
-    path = make_video(tmp_path / "late.mkv", range(30, 60))
-    assert [read_number(image) for image in decode(path, [0, 1, 29])] == [0, 1, 29]
+def test_trimmed_late_and_uneven_videos_show_the_right_frames_at_their_times(tmp_path, make_video, read_number):
+    trimmed = {"file": {"use_editlist": "1", "avoid_negative_ts": "disabled"}}  # what is before 0 isn't there
+    uneven = [0, 40, 41, 300, 333, 367, 400, 2000, 2001, 2500]
+    for name, stamps, more, first, times in (
+        ("trimmed.mp4", range(-10, 40), trimmed, 10, [frame / 25 for frame in range(40)]),
+        *((f"late.{kind}", range(30, 60), {}, 0, [frame / 25 for frame in range(30)]) for kind in ("mp4", "mkv", "ts")),
+        ("uneven.mkv", uneven, {"unit": Fraction(1, 1000)}, 0, [stamp / 1000 for stamp in uneven]),
+    ):
+        path = make_video(tmp_path / name, stamps, **more)
+        assert shown_at(path) == times, name
+        last = len(times) - 1
+        assert [read_number(image) for image in decode(path, [0, 1, last])] == [first, first + 1, first + last]
+
+
+def test_missing_stamps_fail_alone(tmp_path, make_video, read_number):
     path = make_video(tmp_path / "a.mkv")
     results = list(decode_frames(path, [-5, 40, 41, 80, 1920, 1961, 99999]))
     gone = "the frame can't be decoded"

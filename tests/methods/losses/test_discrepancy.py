@@ -8,6 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import nn
 
+from featlab.compute import seeded
+from featlab.methods.losses import domains
 from featlab.methods.losses.domains import (
     Discriminator,
     certainty_weights,
@@ -18,7 +20,6 @@ from featlab.methods.losses.domains import (
     contrastive_discrepancy,
     drop,
     exponential_kernel,
-    joint_kernel,
     marginal_weights,
     maximum_mean_discrepancy,
     random_directions,
@@ -31,9 +32,8 @@ def rows_of(count, width=5, seed=0, shift=0.0):
     return torch.from_numpy(np.random.default_rng(seed).normal(shift, size=(count, width)))
 
 
-def discrepancy(x, y, alpha=None, bandwidth=2.0):
-    weights = marginal_weights(torch.ones(len(x), dtype=x.dtype) if alpha is None else alpha, len(y))
-    return maximum_mean_discrepancy(joint_kernel(x, y, bandwidth), weights)
+def discrepancy(x, y, weights, bandwidth=2.0):
+    return maximum_mean_discrepancy(exponential_kernel(torch.cat([x, y]), bandwidth), weights)
 
 
 def discrepancy_by_kernels(x, y, alpha, bandwidth):
@@ -44,43 +44,28 @@ def discrepancy_by_kernels(x, y, alpha, bandwidth):
 
 
 def test_bandwidth_0_is_the_mean_distance_and_has_no_gradient():
-    x, y = rows_of(4).requires_grad_(True), rows_of(6, seed=1)
-    distance = cdist(x.detach().numpy(), y.numpy())
-    kernel = exponential_kernel(x, y)
+    x = rows_of(4).requires_grad_(True)
+    distance = cdist(x.detach().numpy(), x.detach().numpy())
+    kernel = exponential_kernel(x)
     np.testing.assert_allclose(kernel.detach(), np.exp(-distance / distance.mean()), rtol=1e-12)
-    (given,) = torch.autograd.grad(kernel.sum(), x)
-    (expected,) = torch.autograd.grad(exponential_kernel(x, y, float(distance.mean())).sum(), x)
-    torch.testing.assert_close(given, expected)
+    fixed = exponential_kernel(x, float(distance.mean()))
+    torch.testing.assert_close(*(torch.autograd.grad(values.sum(), x)[0] for values in (kernel, fixed)))
 
 
 def test_discrepancy_equals_sums_over_pairs():
     x = rows_of(5)
-    alpha = torch.tensor([0.5, 0.0, 3.0, 1.0, 1.0], dtype=torch.float64)
     for count, bandwidth in ((1, 0.7), (4, 2.0), (7, 2.0)):
         y = rows_of(count, seed=1, shift=1.0)
-        for weights in (torch.ones(5, dtype=torch.float64), torch.full((5,), 7.0, dtype=torch.float64), alpha):
-            expected = discrepancy_by_kernels(x.numpy(), y.numpy(), weights.numpy(), bandwidth)
+        for alpha in ([1.0] * 5, [7.0] * 5, [0.5, 0.0, 3.0, 1.0, 1.0]):
+            expected = discrepancy_by_kernels(x.numpy(), y.numpy(), alpha, bandwidth)
+            weights = marginal_weights(torch.tensor(alpha).double(), count)
             assert discrepancy(x, y, weights, bandwidth).item() == pytest.approx(expected, abs=1e-12)
-    x, y = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]])
-    assert discrepancy(x, y).item() == pytest.approx(2 - 2 * np.exp(-2.5))
+    # A source without a weight is compared with nothing.
+    assert discrepancy(x, y, marginal_weights(torch.zeros(5).double(), 7)).item() == 0
 
 
-def test_rows_of_weight_0_are_as_good_as_absent():
-    x, y = rows_of(5), rows_of(4, seed=1)
-    alpha = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0], dtype=x.dtype)
-    torch.testing.assert_close(discrepancy(x, y, alpha), discrepancy(x[[0, 2]], y))
-    x.requires_grad_(True)
-    (gradient,) = torch.autograd.grad(discrepancy(x, y, alpha), x)
-    assert ((gradient.abs() > 0).all(dim=1) == (alpha > 0)).all()
-    assert torch.equal(gradient[alpha == 0], torch.zeros(3, 5, dtype=x.dtype))
-    nothing = discrepancy(x, y, torch.zeros(5, dtype=x.dtype))
-    assert nothing.item() == 0
-    assert torch.equal(torch.autograd.grad(nothing, x)[0], torch.zeros_like(x))
-
-
-def conditional(x, y, first, second, classes=3):
-    weights = class_weights(torch.tensor(first), torch.tensor(second), classes).to(x.dtype)
-    return maximum_mean_discrepancy(joint_kernel(x, y, 2.0), weights)
+def conditional(x, y, first, second):
+    return discrepancy(x, y, class_weights(torch.tensor(first), torch.tensor(second), 3).to(x.dtype))
 
 
 def test_conditional_discrepancy_equals_one_of_each_class_alone_and_one_that_lacks_rows_adds_nothing():
@@ -91,22 +76,13 @@ def test_conditional_discrepancy_equals_one_of_each_class_alone_and_one_that_lac
         for code in range(3)
     ]
     np.testing.assert_allclose(conditional(x, y, first, second), expected, atol=1e-7)
-    second = [0, 2, 2]
-    for first in ([0, 0, 1], [1, 1, 1]):
-        x, y = rows_of(3).requires_grad_(True), rows_of(3, seed=1)
-        values = conditional(x, y, first, second)
-        shared = sorted(set(first) & set(second))
+    for first, shared in (([0, 0, 1], [0]), ([1, 1, 1], [])):
+        values = conditional(rows_of(3), rows_of(3, seed=1), first, [0, 2, 2])
         assert torch.nonzero(values).flatten().tolist() == shared
-        values.sum().backward()
-        assert torch.equal(x.grad.abs().sum(dim=1) > 0, torch.tensor([code in shared for code in first]))
-
-
-def directions_of(classes, count=16, seed=0):
-    return random_directions(classes, count, torch.Generator().manual_seed(seed)).double()
 
 
 def test_sliced_wasserstein_equals_optimal_assignments_in_any_order():
-    directions = directions_of(4)
+    directions = random_directions(4, 16, torch.Generator().manual_seed(0)).double()
     torch.testing.assert_close(directions.norm(dim=0), torch.ones(16).double())
     for count in (1, 2, 8):
         p, q = rows_of(count, 4), rows_of(count, 4, seed=1)
@@ -173,10 +149,14 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def discriminator_of(dropout=0.0):
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        return Discriminator(6, 5, dropout, generator()).double()
+def discriminator_of():
+    with seeded(0):
+        return Discriminator(6, generator()).double()
+
+
+@pytest.fixture
+def no_dropout(monkeypatch):
+    monkeypatch.setattr(domains, "drop", lambda values, share, random: values)
 
 
 def sample(source=4, target=3):
@@ -192,20 +172,16 @@ def test_the_strength_of_the_reversal_is_the_published_one():
         assert reversal_strength(step // 20, 500) == pytest.approx(expected, abs=5e-7)
 
 
-def test_conditioning_is_the_kronecker_product_of_each_row_and_no_gradient_goes_through_the_prediction():
+def test_conditioning_is_the_kronecker_product_weights_know_scipys_entropy_and_predictions_get_no_gradient():
     z, p = sample()
     expected = [np.kron(prediction, row) for prediction, row in zip(p.numpy(), z.numpy(), strict=True)]
     np.testing.assert_allclose(condition(z, p), expected, rtol=1e-12)
+    expected = 1 + np.exp(-scipy.special.entr(p.numpy()).sum(axis=1))
+    np.testing.assert_allclose(certainty_weights(p), expected, atol=1e-4)
     z, p = z.requires_grad_(True), p.detach().requires_grad_(True)
     (condition(z, p).sum(dim=1) * certainty_weights(p)).sum().backward()
     assert p.grad is None
     torch.testing.assert_close(z.grad, certainty_weights(p).unsqueeze(1).expand_as(z))
-
-
-def test_weights_are_1_plus_the_exponential_of_scipys_entropy():
-    _, p = sample()
-    expected = 1 + np.exp(-scipy.special.entr(p.numpy()).sum(axis=1))
-    np.testing.assert_allclose(certainty_weights(p), expected, atol=1e-4)
 
 
 def test_dropout_keeps_the_mean_and_draws_from_its_own_generator():
@@ -215,12 +191,7 @@ def test_dropout_keeps_the_mean_and_draws_from_its_own_generator():
     assert dropped.unique().tolist() == [0.0, pytest.approx(2.5)]
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
     assert torch.equal(dropped, drop(values, 0.6, generator()))
-    assert not torch.equal(dropped, drop(values, 0.6, generator(1)))
     assert torch.equal(torch.get_rng_state(), state)
-    assert drop(values, 0.0, generator()) is values
-    assert torch.equal(drop(values, 1.0, generator()), torch.zeros(200, 200))
-    discriminator, rows = discriminator_of(dropout=0.5), torch.ones(9, 6, dtype=torch.float64)
-    assert not torch.equal(discriminator(rows), discriminator(rows))
 
 
 def logits_by_hand(discriminator, rows):
@@ -232,7 +203,7 @@ def logits_by_hand(discriminator, rows):
     return rows[:, 0]
 
 
-def test_the_loss_is_the_weighted_cross_entropy_of_each_domain():
+def test_the_loss_is_the_weighted_cross_entropy_of_each_domain(no_dropout):
     z, p = sample()
     discriminator = discriminator_of()
     rows = condition(z, p)
@@ -241,12 +212,12 @@ def test_the_loss_is_the_weighted_cross_entropy_of_each_domain():
     weights = certainty_weights(p).numpy()
     source = np.average(-np.log(scipy.special.expit(logits[:4])), weights=weights[:4])
     target = np.average(-np.log(scipy.special.expit(-logits[4:])), weights=weights[4:])
-    loss = conditional_domain_loss(discriminator, z, p, 4, 1.0)
+    loss = conditional_domain_loss(discriminator, z.requires_grad_(), p, 4, 1.0)
     assert loss.item() == pytest.approx((source + target) / 2, rel=1e-10)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
-def test_the_features_climb_where_the_discriminator_descends(strength):
+def test_the_features_climb_where_the_discriminator_descends(strength, no_dropout):
     z, p = sample()
     discriminator = discriminator_of()
     plain, turned = (z.clone().requires_grad_(True) for _ in range(2))

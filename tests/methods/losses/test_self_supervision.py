@@ -4,10 +4,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from featlab.compute import seeded
 from featlab.methods.losses.self_supervision import (
     DeepCluster,
     SwAV,
-    deepcluster_loss,
     make_views,
     sinkhorn,
     spherical_kmeans,
@@ -51,39 +51,12 @@ def test_swav_is_the_cross_entropy_of_each_view_with_the_others_codes_without_a_
     torch.testing.assert_close(first.grad, expected.detach())
 
 
-def test_rows_without_a_cluster_do_not_count():
-    scores, assigned = cosines(6, 4).requires_grad_(), torch.tensor([0, -1, 3, 1, -1, 2])
-    kept = assigned >= 0
-    expected = F.cross_entropy(scores[kept] / 0.1, assigned[kept])
-    torch.testing.assert_close(deepcluster_loss(scores, assigned), expected)
-    loss = deepcluster_loss(scores, torch.full((6,), -1))
-    loss.backward()
-    assert loss.item() == 0
-    assert (scores.grad == 0).all()
-
-
-def clusters_of(rows, clusters, random, **options):
-    """k-means from rows that are drawn."""
-    return spherical_kmeans(rows, rows[torch.randperm(len(rows), generator=random)[:clusters]], **options)
-
-
-def test_clear_directions_are_found_and_a_centre_without_rows_stays():
-    truth = torch.arange(4).repeat_interleave(10)
-    rows = F.normalize(torch.eye(8)[truth] + 0.05 * normal(40, 8), dim=1)
-    # Of several starts one has a row of each direction among its first centres.
-    found = [clusters_of(rows, 4, generator(seed)) for seed in range(12)]
-    assert any(len(set(zip(truth.tolist(), nearest.tolist(), strict=True))) == 4 for _, nearest in found)
-    for centres, nearest in found:
-        torch.testing.assert_close(centres.norm(dim=1), torch.ones(4))
-        assert torch.equal(nearest, (rows @ centres.T).argmax(dim=1))
-    # More rounds bring rows nearer to their centres.
-    rows = F.normalize(normal(200, 6), dim=1)
-    one, ten = (clusters_of(rows, 9, generator(), **options) for options in ({"rounds": 1}, {}))
-    assert (rows * ten[0][ten[1]]).sum() > (rows * one[0][one[1]]).sum() + 1
+def test_a_centre_without_rows_stays():
+    # Against a loop over rows in the tests of SFDA-DE, where such a centre goes back to its start.
     equal = F.normalize(torch.ones(6, 3), dim=1)
-    centres, nearest = clusters_of(equal, 3, generator())
-    torch.testing.assert_close(centres, equal[:3])
-    assert len(nearest.unique()) == 1
+    centres, nearest = spherical_kmeans(equal, torch.eye(3))
+    torch.testing.assert_close(centres, torch.cat([equal[:1], torch.eye(3)[1:]]))
+    assert nearest.tolist() == [0] * 6
 
 
 def test_another_view_is_another_frame_within_the_window_or_a_damaged_copy_of_one_alone():
@@ -97,21 +70,20 @@ def test_another_view_is_another_frame_within_the_window_or_a_damaged_copy_of_on
     assert seen == {(i, j) for i in range(18) for j in range(18) if i != j and video[i] == video[j] and abs(i - j) <= 2}
     video = np.array([0, 1, 1, 2], dtype=np.int32)
     features = normal(4, 500) * 3 + 10
-    first, second = make_views(features, video, window=5, noise=0.5, dropout=0.2).pair(torch.arange(4), generator())
+    first, second = make_views(features, video, window=5).pair(torch.arange(4), generator())
     assert torch.equal(first[1:3], features[1:3])
     assert torch.equal(second[1:3], features[[2, 1]])
     for view in (first, second):
         lost = view[[0, 3]] == 0
         assert 0.15 < lost.float().mean() < 0.25
-        change = (view - features)[[0, 3]][~lost] / (0.5 * features.std(dim=0, correction=0).expand(2, -1)[~lost])
+        change = (view - features)[[0, 3]][~lost] / (0.2 * features.std(dim=0, correction=0).expand(2, -1)[~lost])
         assert abs(change.std().item() - 1) < 0.1
     assert not torch.equal(first[0], second[0])
 
 
-def objective_of(kind, rows=20, prototypes=6, width=10):
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        return SwAV(width, prototypes) if kind == "swav" else DeepCluster(width, prototypes, rows, generator(3))
+def objective_of(kind):
+    with seeded(0):
+        return kind(10, 6, 20, generator(3))
 
 
 def directions_of(objective):
@@ -119,7 +91,7 @@ def directions_of(objective):
 
 
 def test_swavs_prototypes_rest_in_the_first_epoch_and_only_their_directions_count():
-    objective = objective_of("swav")
+    objective = objective_of(SwAV)
     for epoch in (0, 1):
         objective.start_epoch(epoch)
         objective.zero_grad()
@@ -133,7 +105,7 @@ def test_swavs_prototypes_rest_in_the_first_epoch_and_only_their_directions_coun
 
 
 def test_deepcluster_learns_nothing_at_first_and_then_the_mean_over_clusterings_and_views():
-    objective = objective_of("deepcluster")
+    objective = objective_of(DeepCluster)
     objective.start_epoch(0)
     rows = torch.arange(19, -1, -1)
     first, second = directions_of(objective)
@@ -142,7 +114,7 @@ def test_deepcluster_learns_nothing_at_first_and_then_the_mean_over_clusterings_
     assert loss.item() == 0
     assert all((value.grad == 0).all() for value in objective.projector.parameters())
     assert torch.equal(objective.memory[rows], first.detach())
-    objective = objective_of("deepcluster")
+    objective = objective_of(DeepCluster)
     first, second = directions_of(objective)
     objective.loss(first, second, torch.arange(20))
     objective.start_epoch(1)

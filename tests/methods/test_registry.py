@@ -1,5 +1,6 @@
-"""Methods by name; nothing in a bundle is somebody's row or mean, whichever methods prepared what they carry."""
+"""Methods by name, and their options; nothing in a bundle is somebody's row or mean, whatever methods prepared."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from featlab.bundle.bundle import save_bundle
+from featlab.bundle.bundle import bundle_card, save_bundle
 from featlab.errors import ConfigError
 from featlab.methods import Method, get_method, make_method, method_names, register
 from featlab.methods.registry import METHODS
@@ -45,25 +46,17 @@ def of_one(source, bundle, table):
 
 
 @pytest.mark.parametrize(("clips", "frames"), [(1, 1), (2, 1), (2, 4)])
-@pytest.mark.parametrize("bank", ["centre", "people"])
-def test_no_vector_of_a_bundle_is_a_row_or_a_mean_of_one_person(bank, clips, frames, people, small_bundle, tmp_path):
-    if bank == "people" and clips * frames < 2:
-        return
+def test_no_vector_of_a_bundle_is_a_row_or_a_mean_of_one_person(clips, frames, people, small_bundle, tmp_path):
     table = people(subjects=9, clips=clips, frames=frames, dim=11, classes=CLASSES)
     # One of them alone shows a class.
     table = table.take((table.label != 2) | (table.subject == 4))
-    values = {"pretrain.style_bank": bank, "pretrain.bank_rows": 2}
-    bundle = small_bundle(table, values, methods=method_names())
+    bundle = small_bundle(table, methods=method_names())
     folder = save_bundle(tmp_path / "bundle", bundle)
     source = SourceRows.of(table, bundle.projection.of_rows(table.embeddings))
-    single = set()
     for values in of_one(source, bundle, table):
         stored = stored_rows(folder, values.shape[1])
         near = torch.cdist(stored, values).min(dim=1).values / values.std()
-        single |= {tuple(row.tolist()) for row in stored[near < 1e-3]}
-    if bank == "people":
-        single -= {tuple(row.tolist()) for row in bundle.bank.people.double()}
-    assert not single
+        assert near.min() >= 1e-3
 
 
 NAMES = method_names()
@@ -91,3 +84,50 @@ def test_a_class_again_is_silent_a_new_name_comes_last_and_another_class_under_a
     with pytest.warns(UserWarning, match="'source-only' of featlab.methods.baselines is replaced"):
         register(other)
     assert get_method("source-only") is other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_is_checked_under_its_own_methods_name(name, refused):
+    cases, config = [("iteratoins", 3)], get_method(name).config_type()
+    options = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+    for option, value in options.items():
+        if isinstance(value, str | bool):
+            cases.append((option, "nonsense"))
+        elif isinstance(value, int | float):
+            cases += [(option, wrong) for wrong in (float("nan"), "many", -1, True)]
+        if option in ("keep", "threshold") and isinstance(value, float):
+            cases.append((option, 1.5))
+        if option in ("batch", "ssl_batch", "retrain_batch") and not name.startswith("pft"):
+            cases.append((option, 1))
+    for option, wrong in cases:
+        with refused(ConfigError, f"adapt.{name}.{option}"):
+            make_method(name, {name: {option: wrong}})
+    for option, values in get_method(name).space:
+        assert 2 <= len(set(values)) == len(values)
+        assert getattr(config, option) in values
+        for value in values:
+            assert getattr(make_method(name, {name: {option: value}}).config, option) == value
+
+
+def test_what_was_an_option_says_what_it_is_now(refused):
+    for name, option, word in (
+        ("shot", "momentum", "always 0.9"),
+        ("nrc", "weight_decay", "always 0.0005"),
+        ("agra", "dropout", "no more: the discriminator is the published one"),
+    ):
+        with refused(ConfigError, f"adapt.{name}.{option}", word):
+            make_method(name, {name: {option: 1}})
+
+
+def test_a_method_says_what_it_is_and_carries_extras_exactly_when_it_says_so(people, small_bundle):
+    bundle = small_bundle(people(subjects=8, classes=CLASSES), methods=NAMES)
+    for name in NAMES:
+        method = get_method(name)
+        assert method.name == name
+        assert all((method.title, method.setting, method.published, method.__doc__))
+        assert make_method(name).config == method.config_type()
+        assert method.carries or not method.needs_extras
+        carrier = method.prepared_by or name
+        assert bool(bundle.extras.get(carrier)) == bool(method.carries)
+        assert bundle.declared.get(carrier, "") == method.carries
+        assert not method.carries or f"`{carrier}`: {method.carries}" in bundle_card(bundle)
