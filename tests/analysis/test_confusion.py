@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from itertools import product
 
 import numpy as np
 import pytest
@@ -22,7 +23,6 @@ from featlab.analysis.evaluation.stored import class_names, open_results
 from featlab.analysis.page import write_result
 from featlab.errors import InputError
 from featlab.evaluation.metrics import subject_metrics
-from featlab.evaluation.results import EvaluationRow
 
 SEVEN = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise")
 
@@ -42,16 +42,13 @@ def scored(result):
 @pytest.fixture
 def many(scored):
     """Two methods on five subjects in two draws and two seeds, with 7 classes of which some people lack some."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for method in ("source-only", "pft"):
-        for subject in range(5):
-            labels = rng.integers(0, 7, 40)
-            labels[labels == subject] = (subject + 1) % 7
-            for draw in range(2):
-                for seed in range(2):
-                    predicted = np.where(rng.uniform(size=40) < 0.6, labels, rng.integers(0, 7, 40))
-                    rows.append(scored(method, f"s{subject}", labels, predicted, draw=draw, seed=seed))
+    rng, rows = np.random.default_rng(0), []
+    for method, subject in product(("source-only", "pft"), range(5)):
+        labels = rng.integers(0, 7, 40)
+        labels[labels == subject] = (subject + 1) % 7
+        for draw, seed in product(range(2), range(2)):
+            predicted = np.where(rng.uniform(size=40) < 0.6, labels, rng.integers(0, 7, 40))
+            rows.append(scored(method, f"s{subject}", labels, predicted, draw=draw, seed=seed))
     return rows
 
 
@@ -83,26 +80,22 @@ def test_a_subject_s_shares_are_sklearn_s_normalised_confusion_and_a_class_that_
     assert found.share[2].tolist() == [1.0] + [0.0] * 6
 
 
-def test_subjects_weigh_the_same_whatever_their_frames_draws_and_seeds_and_failed_runs_are_noted(scored, many):
+def test_subjects_weigh_the_same_whatever_their_frames_draws_and_seeds_and_failed_runs_are_noted(scored, many, result):
     rows = [*many, *(scored("pft", "s9", [0, 0, 0, 1], [0, 0, 1, 1], seed=seed) for seed in range(3))]
     found = confusion_of(rows, "pft")
     assert found.share == pytest.approx(by_hand(rows, "pft"))
     assert found.subjects == (5, 5, 4, 4, 4, 5, 5)
     assert found.share.sum(axis=1) == pytest.approx(np.ones(7))
-    rows = [scored("pft", "s1", [0, 1], [0, 0]), failed("pft", "s2", "too short a clip")]
+    rows = [scored("pft", "s1", [0, 1], [0, 0]), result("pft", "s2", np.nan, error="too short a clip")]
     found = confusion_of(rows, "pft")
     assert found.subjects[:2] == (1, 1)
     assert "too short a clip" in confusion_table(rows, [found], SEVEN).notes[-1]
 
 
-def failed(method, subject, error):
-    return EvaluationRow(method=method, subject=subject, draw=0, seed=0, selection="source-free", error=error)
-
-
 def test_the_usual_methods_are_shown_where_they_are_there_and_what_fits_no_confusion_is_refused(many, scored, result):
     assert confusion_methods(many) == ("source-only", "pft")
     assert confusion_methods(many, ["pft", "pft"]) == ("pft",)
-    broken = [failed("pft", "s1", "it diverged")]
+    broken = [result("pft", "s1", np.nan, error="it diverged")]
     others = [*(scored(name, "s1", [0], [0]) for name in ("shot", "nrc", "tpds")), *broken]
     assert confusion_methods(others) == ("shot", "nrc")
     two = [scored("pft", "s1", [0, 1], [0, 0]), scored("pft", "s2", [0], [0], ("neutral", "smile"))]
@@ -120,13 +113,13 @@ def test_the_usual_methods_are_shown_where_they_are_there_and_what_fits_no_confu
 
 def test_the_table_is_the_columns(many):
     confusions = [confusion_of(many, method) for method in ("source-only", "pft")]
-    data = confusion_columns(confusions, SEVEN)
     table = confusion_table(many, confusions, SEVEN)
-    assert table.columns == ("Method", "True class", *SEVEN, "Subjects")
-    cells = [cell for row in table.rows for cell in row[2:-1]]
-    assert cells == [f"{100 * share:.2f}" for share in data["share"]]
-    assert [row[:2] for row in table.rows] == [(name, label) for name in ("source-only", "pft") for label in SEVEN]
-    assert [row[-1] for row in table.rows[:7]] == [str(count) for count in confusions[0].subjects]
+    shares = [f"{100 * share:.2f}" for share in confusion_columns(confusions, SEVEN)["share"]]
+    people = [str(count) for item in confusions for count in item.subjects]
+    for place, (row, (method, label)) in enumerate(
+        zip(table.rows, product(("source-only", "pft"), SEVEN), strict=True)
+    ):
+        assert row == (method, label, *shares[7 * place : 7 * place + 7], people[place])
 
 
 def test_one_to_four_panels_fit_at_page_or_column_width(readable):
@@ -139,9 +132,8 @@ def test_one_to_four_panels_fit_at_page_or_column_width(readable):
         assert figure.get_figheight() < 7.5
 
 
-def written(folder, rows, facts=None):
-    metadata = facts or {"cache_digest": "abc"}
-    write_result(folder, evaluation_result(rows, metadata=metadata, plots=False, classes=SEVEN))
+def written(folder, rows):
+    write_result(folder, evaluation_result(rows, metadata={"cache_digest": "abc"}, plots=False, classes=SEVEN))
     return folder
 
 

@@ -115,31 +115,28 @@ def test_a_subject_without_a_neutral_clip_fails_alone_and_a_clip_may_be_one_fram
     found = measure_complexity(opened(table.take(there), **SMALL), ("s01", "s02"), ("pft", "shot"), repeat=1, batch=8)
     assert found.frames == (1, 1)
     for cost in found.costs:
-        assert (cost.subjects, cost.failures[0][0]) == (1, "s01")
-        assert "neutral" in cost.failures[0][1]
+        ((who, why),) = cost.failures
+        assert (cost.subjects, who, "neutral" in why) == (1, "s01", True)
 
 
 def test_table_sentence_and_page_hold_the_numbers_and_what_failed_is_said(report, stored, readable):
     table, pft = complexity_table(report), of(report, "pft")
     names = "source-only, neutral-shift, adabn, shot, pft-poster, pft, ftdnn [source access], oracle"
     assert ", ".join(row[0] for row in table.rows) == names
-    shown = dict(zip(table.columns, table.rows[5], strict=True))
-    assert shown["Trainable"] == str(pft.trainable)
-    assert shown["Subject (s)"] == f"{pft.seconds:.4f}"
-    assert shown["Adapt (MFLOPs)"] == f"{pft.adapt_flops / 1e6:.3f}"
-    notes = " ".join(table.notes)
+    shown = {"Trainable": str(pft.trainable), "Subject (s)": f"{pft.seconds:.4f}"}
+    shown["Adapt (MFLOPs)"] = f"{pft.adapt_flops / 1e6:.3f}"
+    assert shown.items() <= dict(zip(table.columns, table.rows[5], strict=True)).items()
     for words in ("s01, s02", f"{FRAMES} frames", "2 times", "16 rows", "112 source rows", "tuned once"):
-        assert words in notes
+        assert words in " ".join(table.notes)
     result = complexity_result(report)
     data = result.figures[0].data
     assert (stored(result).kind, data["seconds"]) == ("complexity", sorted(data["seconds"]))
     (said,) = result.summary
     assert "updates 6 parameters of the" in said
     broken = replace(report, costs=(replace(pft, subjects=0, converged=math.nan, failures=(("s01", "no"),)),))
-    assert complexity_result(broken).figures == []
-    assert complexity_table(broken).rows[0][1] == "failed"
-    assert complexity_table(broken).notes[-1] == "pft failed on s01: no"
-    assert complexity_result(broken).summary == ["1 of 1 methods failed: pft."]
+    table, result = complexity_table(broken), complexity_result(broken)
+    assert (table.rows[0][1], table.notes[-1]) == ("failed", "pft failed on s01: no")
+    assert (result.figures, result.summary) == ([], ["1 of 1 methods failed: pft."])
     name = "a-method-with-a-long-name (Somebody and Somebody Else, {})"
     many = replace(report, costs=tuple(replace(pft, method=name.format(n), seconds=1.4**n) for n in range(29)))
     readable(plot_complexity(complexity_data(many)))

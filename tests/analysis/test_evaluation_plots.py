@@ -9,7 +9,6 @@ from matplotlib.text import Text
 from featlab.analysis import style
 from featlab.analysis.evaluation.plots import plot_ranks, plot_subjects, plot_summary, subjects_data, summary_data
 from featlab.errors import InputError
-from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.statistics import compare_ranks
 from featlab.evaluation.summary import summarise
 
@@ -63,9 +62,8 @@ def test_every_slope_is_a_row_of_the_data_losses_are_counted_and_without_source_
         plot_subjects([result("pft", "a", 0.5)])
 
 
-def test_the_means_and_intervals_are_those_of_the_summaries(rows, readable):
-    broken = EvaluationRow(method="shot", subject="s0", draw=0, seed=0, selection="source-free", error="no")
-    summaries = summarise([*rows, broken])
+def test_the_means_and_intervals_are_those_of_the_summaries(rows, result, readable):
+    summaries = summarise([*rows, result("shot", "s0", np.nan, error="no")])
     axes = readable(plot_summary(summaries)).axes[0]
     said = " ".join(axes.get_xlabel().split())
     assert "mean over 4 subjects and 95 % interval; dashed: source-only and oracle" in said

@@ -34,8 +34,9 @@ POSTER = {
 }
 
 
-def failed(method, subject, error="needs two classes"):
-    return EvaluationRow(method=method, subject=subject, draw=0, seed=0, selection="source-free", error=error)
+@pytest.fixture
+def failed(result):
+    return lambda method, subject, error="needs two classes": result(method, subject, NAN, error=error)
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_the_per_subject_table_has_the_posters_form_and_methods_of_one_setting_s
     assert bold(table, "a") == ["source-only", "pft"]
 
 
-def test_failed_and_missing_cells_say_so_and_a_starred_average_is_never_the_best(result):
+def test_failed_and_missing_cells_say_so_and_a_starred_average_is_never_the_best(result, failed):
     rows = [result("source-only", "a", 0.5), result("source-only", "b", 0.5), result("shot", "a", 0.9)]
     table = per_subject_table([*rows, failed("shot", "b")])
     assert table.rows[1][2:] == ("90.00", "failed", "90.00*")
@@ -185,7 +186,7 @@ def test_a_recall_is_the_mean_over_the_subjects_who_show_the_class(recalls, resu
     assert (alone.columns[1], alone.rows[0][1:]) == ("Class 1", ("50.00", MISSING, "70.00", "60.00"))
 
 
-def test_a_recall_over_fewer_subjects_is_starred_and_never_bold(recalls, result):
+def test_a_recall_over_fewer_subjects_is_starred_and_never_bold(recalls, result, failed):
     best = [line for line in recalls if line.method == "oracle" and line.subject == "a"]
     shot = [EvaluationRow.from_dict(line.to_dict() | {"method": "shot", "selection": "source-free"}) for line in best]
     table = class_table([*recalls, *shot, failed("shot", "b")], classes=CLASSES)

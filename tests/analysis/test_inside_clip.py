@@ -85,7 +85,7 @@ def test_an_adapted_video_is_never_shown_while_there_is_another_and_rows_come_in
     assert np.unique(table.video[split.adapt]).tolist() == [0]
     assert videos_of(table, video_rows(table, split)) == ["c-anger"]
     for video, said in (
-        ("a-neutral", r"a-neutral: its frames were adapted on.*b-neutral, c-anger"),
+        ("a-neutral", "adapted on.*b-neutral, c-anger"),
         ("c-angre", "no such video; did you mean 'c-anger'"),
     ):
         with pytest.raises(InputError, match=said):
@@ -119,8 +119,7 @@ def test_the_numbers_are_those_of_an_evaluation_and_of_predict(workspace):
 
 def test_labels_change_no_probability_and_without_any_everything_is_adapted_on_with_a_warning(workspace, opened):
     table = workspace.table
-    label = table.label.copy()
-    label[(table.subject == 2) & (table.video == 2)] = 2
+    label = np.where((table.subject == 2) & (table.video == 2), 2, table.label).astype(np.int16)
     label[(table.subject == 2) & (table.video == 3)] = -1
     clip, other = (
         clip_over_time(place, "s2", ["s2"], video="c-anger")

@@ -17,7 +17,7 @@ from featlab.analysis.style import figure
 from featlab.analysis.table import Table
 from featlab.cache.atomic import damages
 from featlab.errors import FeatlabError, InputError
-from featlab.evaluation.results import EvaluationRow, read_results
+from featlab.evaluation.results import read_results
 from featlab.evaluation.statistics import holm
 from featlab.evaluation.summary import summarise
 
@@ -162,8 +162,9 @@ def dicts(rows):
     return [row.to_dict() for row in rows]
 
 
-def failed(method, subject):
-    return EvaluationRow(method=method, subject=subject, draw=0, seed=0, selection="source-free", error="no")
+@pytest.fixture
+def failed(result):
+    return lambda method, subject: result(method, subject, np.nan, error="no")
 
 
 def test_an_evaluation_leaves_rows_tables_figures_and_sentences_and_their_numbers_beside_them(tmp_path, stored, rows):
@@ -184,7 +185,7 @@ def test_an_evaluation_leaves_rows_tables_figures_and_sentences_and_their_number
     assert set(figures["ranks"]["subjects"]) == {3}
 
 
-def test_what_the_rows_do_not_have_is_not_made_and_failed_rows_are_listed(result, rows):
+def test_what_the_rows_do_not_have_is_not_made_and_failed_rows_are_listed(result, rows, failed):
     one = evaluated([result("pft", "a", 0.5, macro_f1_smoothed=0.6)], smoothing=9)
     assert (list(one.tables), [item.name for item in one.figures]) == (["subjects", "summary", "costs"], ["summary"])
     assert any("over 9 frames of a video" in note for note in one.tables["summary"].notes)
@@ -253,7 +254,7 @@ def test_losses_noise_other_kinds_of_methods_and_too_few_subjects_are_said_to_be
     assert sentences({"pft": SOURCE[:1]})[1] == "Mean macro F1 in percent: pft 40.0."
 
 
-def test_collapsed_failed_and_uncomparable_runs_are_counted(result):
+def test_collapsed_failed_and_uncomparable_runs_are_counted(result, failed):
     rows = [result(method, subject, 0.5) for method in ("source-only", "pft") for subject in SUBJECTS]
     rows[0] = result("source-only", SUBJECTS[0], 0.5, collapsed=True)
     rows += [failed("shot", name) for name in SUBJECTS]
