@@ -17,6 +17,7 @@ import numpy as np
 
 from featlab.analysis.evaluation.result import evaluation_result
 from featlab.analysis.page import DrawnFigure, Result, write_result
+from featlab.analysis.table import columns_of
 from featlab.cache.atomic import atomic_write_text
 from featlab.compute import one_thread
 from featlab.config.load import Config, config_template, set_in_section
@@ -237,24 +238,20 @@ def _people(workspace: Workspace) -> Result:
         lines = list(csv.DictReader(file))
     classes = (table.neutral, *(name for name in table.classes if name != table.neutral))
     names = table.subjects[:_PEOPLE_SHOWN]
-    shown: list[tuple[str, str, str]] = []
-    strips: list[list[Any]] = []
-    for label in classes:
-        strips.append([])
-        for name in names:
-            mine = [line for line in lines if (line["subject"], line["label"]) == (name, label)]
-            strength = np.array([float(line["intensity"]) for line in mine])
-            # The stillest moment of a neutral clip, the strongest one of any other.
-            path = mine[int(strength.argmin() if label == table.neutral else strength.argmax())]["path"]
-            with Image.open(faces / path) as picture:
-                picture.thumbnail(_PICTURE)
-                strips[-1].append(np.asarray(picture.convert("RGB")))
-            shown.append((name, label, path))
+    # The last one stays: the stillest moment of a neutral clip, the strongest one of any other.
+    lines.sort(key=lambda line: float(line["intensity"]) * (-1 if line["label"] == table.neutral else 1))
+    best = {(line["subject"], line["label"]): line["path"] for line in lines}
+    shown = [(name, label, best[name, label]) for label in classes for name in names]
+    strips: list[list[Any]] = [[] for _ in classes]
+    for _, label, path in shown:
+        with Image.open(faces / path) as picture:
+            picture.thumbnail(_PICTURE)
+            strips[classes.index(label)].append(np.asarray(picture.convert("RGB")))
     drawn = plot_pairs(strips, classes, [*([""] * len(names) for _ in classes[1:]), names])
     caption = (
         f"The first {len(names)} of {len(table.subjects)} drawn people, at rest and in their strongest frame of each "
         "expression: resting faces smile or frown a little, so no one border between the classes fits everybody."
     )
-    data = dict(zip(("subject", "label", "path"), zip(*shown, strict=True), strict=True))
+    data = columns_of(("subject", "label", "path"), shown)
     figure = DrawnFigure("people", "The drawn people", caption, drawn, data)
     return Result("plot", "The drawn people", [NO_CLAIM], {}, [figure])

@@ -154,15 +154,17 @@ def clip(
     shown: Annotated[str, Option("--class", metavar="NAME", help="Whose probability; default: all but neutral.")] = "",
 ) -> None:
     """One test video of a person: the probability of a class over time, before and after adapting, with frames."""
-    from featlab.analysis.inside.clip import clip_name, clip_over_time, clip_result
+    from featlab.analysis.inside.clip import clip_over_time, clip_result
     from featlab.analysis.inside.faces import find_faces
+    from featlab.analysis.page import safe_name
 
     with session.output.stages() as progress:
         opened = session.open(on_epoch=progress)
         pictures = find_faces(opened, session["images"])
         (name,), kept_out = _subjects(session, opened, [subject] if subject else [])
         made = clip_over_time(opened, name, kept_out, video=video, shown=shown)
-    session.result(f"plot-clip-{clip_name(made)}", clip_result(made, pictures), opened)
+    which = "-".join(filter(None, (made.subject, made.video, made.method, shown)))
+    session.result(f"plot-clip-{safe_name(which)}", clip_result(made, pictures), opened)
     session.output.warn(*made.warnings)
 
 

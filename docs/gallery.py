@@ -111,9 +111,8 @@ def prepare(work: Path, manifest: Path) -> None:
     london = work / "london"
     if not london.is_dir():
         featlab(["init", str(london)], work.parent)
-    for backbone in ("hog", "geometry"):
-        if not (london / f"{backbone}.h5").exists():
-            featlab(["extract", str(manifest), "--backbone", backbone, "--out", f"{backbone}.h5", "-q"], london)
+    if not (london / "geometry.h5").exists():
+        featlab(["extract", str(manifest), "--backbone", "geometry", "--out", "geometry.h5", "-q"], london)
     if not (london / "reported.txt").exists():
         subprocess.run([sys.executable, str(PEOPLE.resolve()), "geometry.h5"], cwd=london, check=True)
     for folder, expressions in (("two", 2), ("seven", 7)):

@@ -1,23 +1,21 @@
 """The golden record: what every command computes on a few drawn rows, to notice when a change of form changes a number.
 
 The committed record is compared loosely, because another processor rounds otherwise. On one machine, before and after a
-change, compare strictly, also on a real cache:
+change, compare strictly:
 
-    python -P tests/test_golden.py write FILE [--cache CACHE.h5]
-    python -P tests/test_golden.py compare FILE [--cache CACHE.h5]
+    python -P tests/test_golden.py write FILE
+    python -P tests/test_golden.py compare FILE
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import math
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -32,17 +30,23 @@ from featlab.cli.app import make_app
 from featlab.methods import make_method
 
 RECORD = Path(__file__).parent / "data" / "golden.json"
-QUICK = {"head.epochs": 3, "features.dim": 6, "head.bottleneck": 8, "pretrain.hidden": 8, "pretrain.epochs": 3}
-"""A source model in a moment."""
-LINEAR = {"pretrain.form": "linear"}
-SLOW = {"clup", "sfda-it", "sfit", "sfda-de", "dsfda", "agra"}
+SMALL = {"head.epochs": 3, "features.dim": 6, "head.bottleneck": 8}
+"""A source model in a moment; T is an MLP beside the linear part, or linear."""
+FORMS = {"joint": {"pretrain.hidden": 8, "pretrain.epochs": 3}, "linear": {"pretrain.form": "linear"}}
+ABLATED = {f"ablate.{key}": "0,1" for key in ("style", "expression", "carried", "alignment", "anchor")} | {
+    "ablate.dims": "4,0",
+    "ablate.counts": "4,0",
+    "ablate.frames": "1,0",
+    "ablate.shares": "0,.5",
+}
 ABLATIONS = ("dims", "pairing", "losses", "lambda", "layers", "share", "neutral", "sources", "contamination", "bn")
-PLACES = 12
-"""Numbers are written with that many digits."""
+SHORT = 20
+"""No method takes more steps; to start processes takes longer than the little that each would do."""
 
 
-def drawn_rows(people: int = 9, frames: int = 12, dim: int = 12, points: int = 5) -> FeatureTable:
+def drawn_rows() -> FeatureTable:
     """Rows of people with two neutral and two smiling clips; their look at rest crosses the classifier's border."""
+    people, frames, dim, points = 9, 12, 12, 5
     rng = np.random.default_rng(7)
     smile, mouth = rng.normal(size=dim), rng.normal(size=(points, 2))
     videos = ("neutral-a", "neutral-b", "smile-a", "smile-b")
@@ -81,90 +85,66 @@ def settings(values: Mapping[str, Any]) -> list[str]:
     return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
 
 
-def parts(quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def parts() -> Iterator[tuple[str, dict[str, Any]]]:
     """Run every command in the current folder and yield its name and numbers, a command at a time."""
-    base = settings(QUICK) if quick else []
-    # To start processes takes longer than the little that each would do.
-    jobs = ("--jobs", "1") if quick else ()
-    linear = [
-        *settings({key: value for key, value in QUICK.items() if "pretrain" not in key} if quick else {}),
-        *settings(LINEAR),
-    ]
+    flags = {name: settings(SMALL | form) for name, form in FORMS.items()}
+    base = flags["joint"]
     yield "cache", {"digest": run_json("inspect")["digest"]}
     yield "train", _tensors(Path(run_json("train", *base)["folder"]))
     for strategy in ("landmark", "cosine", "random"):
         for rule in ("any", "same", "different"):
             words = ("--strategy", strategy, "--label-rule", rule)
             yield f"pair {strategy} {rule}", _tensors(Path(run_json("pair", *words, *base)["folder"]))
-    for name, flags in (("joint", base), ("linear", linear)):
-        bundle = Path(run_json("pretrain", "--methods", "pft,pft-poster,dsfda,sfda-de", *flags)["folder"])
+    for name in FORMS:
+        bundle = Path(run_json("pretrain", "--methods", "pft,pft-poster,dsfda,sfda-de", *flags[name])["folder"])
         yield f"bundle {name}", _tensors(bundle)
-    methods = [
-        item["name"] for item in json.loads(CliRunner().invoke(make_app(), ["methods", "--json"]).stdout)["methods"]
-    ]
-    methods = methods if quick else [name for name in methods if name not in SLOW]
-    targets = "1" if quick else "4"
-    for name, flags in (("joint", base), ("linear", linear)):
-        chosen = methods if name == "joint" else ["pft", "pft-linear"]
-        words = ("--targets", targets, "--methods", ",".join(chosen), "--no-plots", *flags)
-        found = run_json("evaluate", *words, *jobs, *settings(_short_runs(chosen) if quick else {}))
-        for method in chosen:
+    listed = json.loads(CliRunner().invoke(make_app(), ["methods", "--json"]).stdout)["methods"]
+    for name, methods in (("joint", [each["name"] for each in listed]), ("linear", ["pft", "pft-linear"])):
+        words = ("--targets", "1", "--methods", ",".join(methods), "--no-plots", "--jobs", "1")
+        found = run_json("evaluate", *words, *flags[name], *settings(_short_runs(methods)))
+        for method in methods:
             yield f"evaluate {name} {method}", _scores(found["results"], method)
-    subject = sorted(run_json("inspect")["subjects"])[1]
+    subject = ("--subject", sorted(run_json("inspect")["subjects"])[1])
     for method in ("pft", "shot", "coral"):
-        flags = ["--subject", subject, "--set", f"adapt.method={method}", *base]
-        run_json("predict", *flags, "--out", f"{method}.csv")
+        run_json("predict", *subject, "--set", f"adapt.method={method}", *base, "--out", f"{method}.csv")
         yield f"predict {method}", {"p": _csv(Path(f"{method}.csv"))}
-        run_json("export", "--subject", subject, "--method", method, *base, "--out", f"{method}.safetensors")
+        run_json("export", *subject, "--method", method, *base, "--out", f"{method}.safetensors")
         yield f"export {method}", {key: _facts(value) for key, value in load_file(f"{method}.safetensors").items()}
-    few = settings({"ablate.dims": "4,0", "ablate.style": "0,1", "ablate.expression": "0,1", "ablate.counts": "4,0"})
-    few += settings({"ablate.carried": "0,1"})
-    few += settings(
-        {"ablate.alignment": "0,1", "ablate.anchor": "0,1", "ablate.frames": "1,0", "ablate.shares": "0,.5"}
-    )
     for what in ABLATIONS:
-        done = run_json("ablate", what, "--targets", targets, *jobs, *few, *base)
+        done = run_json("ablate", what, "--targets", "1", "--jobs", "1", *settings(ABLATED), *base)
         yield f"ablate {what}", {"summary": _numbers(done["summary"])}
 
 
-def record(cache: Path | None) -> dict[str, dict[str, Any]]:
-    """Return the record of the drawn rows, or of a cache."""
+def record() -> dict[str, dict[str, Any]]:
+    """Return the record of the drawn rows."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        if cache is None:
-            write_table(Path("cache.h5"), drawn_rows(), ExtractorInfo("toy", "none", "random numbers"))
-        else:
-            shutil.copy(cache, "cache.h5")
-        return dict(parts(quick=cache is None))
+        write_table(Path("cache.h5"), drawn_rows(), ExtractorInfo("toy", "none", "random numbers"))
+        return dict(parts())
 
 
 def differences(
     old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str, Any]], tolerance: float
 ) -> list[str]:
     """Return a line for each thing that is missing, new, or further away than the tolerance."""
-    lines = [f"{name}: only in one of the two" for name in old.keys() ^ new.keys()]
-    for name in old.keys() & new.keys():
-        lines += [f"{name} {key}: only in one of the two" for key in old[name].keys() ^ new[name].keys()]
-        for key in old[name].keys() & new[name].keys():
-            one, two = old[name][key], new[name][key]
-            if isinstance(one, str) or isinstance(two, str):
-                same, far = one == two, 0.0
-            else:
-                first, second = np.array(one, dtype=float), np.array(two, dtype=float)
-                same = first.shape == second.shape and np.allclose(first, second, tolerance, tolerance, equal_nan=True)
-                far = float(np.nanmax(np.abs(first - second))) if first.shape == second.shape and first.size else 0.0
-            if not same:
-                lines.append(f"{name} {key}: differs by {far:.2g}")
+    one, two = (
+        {f"{name} {key}": value for name, part in each.items() for key, value in part.items()} for each in (old, new)
+    )
+    lines = [f"{name}: only in one of the two" for name in one.keys() ^ two.keys()]
+    for name in one.keys() & two.keys():
+        if isinstance(one[name], str) or len(one[name]) != len(two[name]):
+            lines += [f"{name}: differs"] if one[name] != two[name] else []
+        elif not np.allclose(one[name], two[name], tolerance, tolerance, equal_nan=True):
+            lines.append(f"{name}: differs by {np.nanmax(np.abs(np.subtract(one[name], two[name]))):.2g}")
     return sorted(lines)
 
 
-def _short_runs(methods: list[str]) -> dict[str, Any]:
-    """Return settings under which no method takes more than a few steps."""
+def _short_runs(methods: Sequence[str]) -> dict[str, Any]:
     configs = {name: make_method(name).config for name in methods}
     return {
-        f"adapt.{name}.{key}": 20
+        f"adapt.{name}.{key}": SHORT
         for name, config in configs.items()
         for key in ("iterations", "prepare_iterations", "ssl_iterations", "epochs")
-        if getattr(config, key, 0) > 20
+        if getattr(config, key, 0) > SHORT
     }
 
 
@@ -176,10 +156,8 @@ def _facts(values: np.ndarray) -> list[float]:
 
 
 def _tensors(folder: Path) -> dict[str, Any]:
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        found |= {key: _facts(value) for key, value in load_file(path).items()}
-    return found
+    files = sorted(folder.glob("*.safetensors"))
+    return {key: _facts(value) for path in files for key, value in load_file(path).items()}
 
 
 def _scores(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
@@ -204,7 +182,7 @@ def _numbers(rows: list[dict[str, Any]]) -> list[float]:
 
 
 def _short(value: float) -> float:
-    return float(f"{float(value):.{PLACES}g}")
+    return float(f"{float(value):.12g}")
 
 
 @pytest.mark.slow
@@ -213,27 +191,18 @@ def test_the_numbers_are_those_of_the_record(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("featlab.analysis.style.save_plot", lambda *given: [])
     monkeypatch.setattr("featlab.evaluation.run.count_flops", lambda run: math.nan)
     # Another processor rounds otherwise, and a step of a training that rounds otherwise goes a little elsewhere.
-    loose = differences(json.loads(RECORD.read_text(encoding="utf-8")), record(None), 0.05)
+    loose = differences(json.loads(RECORD.read_text(encoding="utf-8")), record(), 0.05)
     # Where a line search decides how far a step goes, on six frames, one frame can fall on the other side.
     assert [line for line in loose if not line.startswith(("ablate losses", "ablate lambda"))] == []
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("write", "compare"))
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--cache", type=Path)
-    parser.add_argument("--tolerance", type=float, default=1e-6)
-    arguments = parser.parse_args()
-    found = record(arguments.cache and arguments.cache.resolve())
-    if arguments.what == "write":
-        arguments.file.write_text(json.dumps(found, indent=0) + "\n", encoding="utf-8")
-        return
-    lines = differences(json.loads(arguments.file.read_text(encoding="utf-8")), found, arguments.tolerance)
-    print("\n".join(lines) or f"{len(found)} parts, all the same to {arguments.tolerance:g}")
-    sys.exit(bool(lines))
-
-
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    main()
+    what, file = sys.argv[1], Path(sys.argv[2]).resolve()
+    made = record()
+    if what == "write":
+        file.write_text(json.dumps(made, indent=0) + "\n", encoding="utf-8")
+    elif changed := differences(json.loads(file.read_text(encoding="utf-8")), made, 1e-6):
+        sys.exit("\n".join(changed))
+    else:
+        print(f"{len(made)} parts, all the same to 1e-06")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -159,26 +158,3 @@ def moved_source(bundle: Bundle, source: FeatureTable) -> tuple[Tensor, Tensor]:
     # The last one is for subjects without neutral rows, whose number is -1.
     offsets = torch.cat([centre - means, torch.zeros(1, len(centre))])
     return features + offsets[rows.row_subject], centre
-
-
-def pick_rows(groups: Sequence[NDArray[np.integer[Any]]], wanted: int) -> NDArray[np.intp]:
-    """Return about ``wanted`` rows, as many of each group, evenly spaced; the coarsest codes come first."""
-    count = len(groups[0])
-    if count <= wanted:
-        return np.arange(count)
-    keys, group = np.unique(np.stack(groups, axis=1), axis=0, return_inverse=True)
-    picked = _evenly(np.arange(count), group.reshape(-1), max(1, wanted // len(keys)))
-    if len(keys) > wanted:
-        coarse, code = np.unique(groups[0], return_inverse=True)
-        picked = _evenly(picked, code.reshape(-1), max(1, wanted // len(coarse)))
-    return np.sort(picked)
-
-
-def _evenly(rows: NDArray[np.intp], group: NDArray[np.intp], wanted: int) -> NDArray[np.intp]:
-    """Return ``wanted`` of the rows of each group, evenly spaced; all of a smaller one."""
-    order = rows[np.argsort(group[rows], kind="stable")]
-    codes, first, sizes = np.unique(group[order], return_index=True, return_counts=True)
-    place = np.arange(len(order)) - np.repeat(first, sizes)
-    phase = np.repeat(np.arange(len(codes)) * sizes, sizes)
-    step, length = wanted * len(codes), np.repeat(sizes * len(codes), sizes)
-    return order[((place + 1) * step + phase) // length > (place * step + phase) // length]

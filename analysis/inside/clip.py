@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +13,8 @@ from numpy.typing import NDArray
 from featlab.analysis.inside import adapt_people
 from featlab.analysis.inside.faces import Faces, Image, plot_clip
 from featlab.analysis.page import DrawnFigure, Result
-from featlab.analysis.table import Column, Table, make_table, number_text
+from featlab.analysis.table import Column, Table, count_text, make_table, number_text, share_text
 from featlab.cache.table import FeatureTable
-from featlab.compute import stable_hash
 from featlab.errors import InputError, closest, listed
 from featlab.evaluation.statistics import mean
 from featlab.methods.base import base_model
@@ -141,20 +139,14 @@ def clip_result(clip: Clip, faces: Faces) -> Result:
     )
     drawn = draw_clip(clip, [faces.image(row) for row in clip.rows.tolist()])
     title = f"One clip over time: {clip.subject}"
+    said = {"subject": clip.subject, "video": clip.video, "method": clip.method, "class": clip.positive}
     return Result(
         kind="plot",
         title=title,
         summary=[clip_sentence(clip)],
         tables={"clip": clip_table(clip)},
         figures=[DrawnFigure("clip", title, caption, drawn, data)],
-        data={
-            "subject": clip.subject,
-            "video": clip.video,
-            "method": clip.method,
-            "class": clip.positive,
-            "frames": data,
-            "warnings": clip.warnings,
-        },
+        data={**said, "frames": data, "warnings": clip.warnings},
         notes=[faces.note] if faces.note else [],
     )
 
@@ -204,26 +196,13 @@ def clip_table(clip: Clip) -> Table:
 
 
 def clip_sentence(clip: Clip) -> str:
-    """Return how many frames are recognised before and after, also where adapting made it worse."""
-    known = int((clip.label >= 0).sum())
-    example = "one video of one person is an example, featlab evaluate has the numbers."
-    if not known:
-        changed = int((clip.before.argmax(axis=1) != clip.after.argmax(axis=1)).sum())
-        return f"None of the {len(clip.rows):,} frames has a label, {changed:,} changed class; {example}"
-    before, after = (100 * _right(clip, values) for values in (clip.before, clip.after))
-    verdict = "better" if after > before else "worse" if after < before else "neither better nor worse"
-    return (
-        f"Of the {known:,} labelled frames {before:.1f} % are recognised before adapting and {after:.1f} % after it: "
-        f"{verdict} here; {example}"
-    )
-
-
-def clip_name(clip: Clip) -> str:
-    """Return a name for the clip's results that any file system takes, the same for the same clip and method."""
-    said = "-".join(part for part in (clip.subject, clip.video, clip.method, clip.shown) if part)
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", said)
-    # What was replaced or cut off could have told two clips apart.
-    return said if safe == said and len(said) <= 80 else f"{safe[:60]}-{stable_hash(said)[:8]}"
+    """Return how many frames change class, and how many are recognised before and after where labels say so."""
+    changed = int((clip.before.argmax(axis=1) != clip.after.argmax(axis=1)).sum())
+    said = f"{changed:,} of {count_text(len(clip.rows), 'frame')} change class"
+    if (clip.label >= 0).any():
+        before, after = (share_text(_right(clip, side)) for side in (clip.before, clip.after))
+        said += f"; {before} of the labelled ones are recognised before adapting, {after} after"
+    return f"{said}. One video of one person is an example: featlab evaluate has the numbers."
 
 
 def _split(table: FeatureTable, subject: str, gap: int) -> tuple[Split, tuple[str, ...]]:

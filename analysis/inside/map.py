@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from featlab.analysis import style
 from featlab.analysis.evaluation import figure_name, method_name, note_access
-from featlab.analysis.inside import EXTRACTED, AdaptedPeople, AdaptedPerson, View, person_views, pick_rows
+from featlab.analysis.inside import EXTRACTED, AdaptedPeople, AdaptedPerson, View, person_views
 from featlab.analysis.page import DrawnFigure, Result, safe_name
 from featlab.analysis.style import folded, folded_name
 from featlab.analysis.table import Column, columns_of, make_table, number_text, share_text
@@ -28,7 +28,7 @@ GROUPS = {"source": "source rows", "extracted": "{} as extracted", "translated":
 NEAREST = 10  # Source rows that a target row is compared with.
 
 _PERPLEXITY = 30.0  # scikit-learn's.
-_SOURCE_ROWS, _TARGET_ROWS = 700, 200  # About so many, evenly over classes, and those of the source over subjects.
+_SOURCE_ROWS, _TARGET_ROWS = 700, 200  # Evenly over classes, then over source subjects or the target's videos.
 _UMAP_NEIGHBOURS = 15
 _ACROSS = 3  # Panels on a line.
 _LETTER = 0.066  # Width of a letter of a panel's title, inches.
@@ -77,8 +77,8 @@ def feature_map(people: AdaptedPeople, person: AdaptedPerson, by: str) -> Featur
     """
     views = person_views(people, person)
     source, table, test = people.source, person.table, person.split.test
-    shown = pick_rows([source.label, source.subject], _SOURCE_ROWS)
-    rows = test[pick_rows([table.label[test]], _TARGET_ROWS)]
+    shown = pick_rows(source.label, source.subject, _SOURCE_ROWS)
+    rows = test[pick_rows(table.label[test], table.video[test], _TARGET_ROWS)]
     # Methods that move the source rows alike share a cloud.
     sources = {name: views[name].source[shown] for name in person.models}
     clouds: dict[Any, NDArray[np.float32]] = {EXTRACTED: views[EXTRACTED].target[rows]}
@@ -133,6 +133,13 @@ def plane(rows: NDArray[np.floating[Any]], by: str, *, seed: int) -> NDArray[np.
 
             model = UMAP(n_neighbors=min(_UMAP_NEIGHBOURS, count - 1), init="pca", random_state=seed, n_jobs=1)
         return np.asarray(model.fit_transform(np.asarray(rows, dtype=np.float32)), dtype=np.float64)
+
+
+def pick_rows(first: Codes, then: Codes, wanted: int) -> NDArray[np.intp]:
+    """Return at most ``wanted`` rows, evenly spaced in the order of their codes."""
+    order = np.lexsort((then, first))
+    places = np.linspace(0, len(order) - 1, min(wanted, len(order))).round().astype(int)
+    return np.sort(order[places])
 
 
 def own_class(view: View, source_label: Codes, target_label: Codes, test: NDArray[np.intp]) -> float:

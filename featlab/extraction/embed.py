@@ -18,28 +18,19 @@ from numpy.typing import NDArray
 from featlab.cache.table import LARGEST, FeatureTable, usable_rows
 from featlab.cache.writer import CacheBuilder
 from featlab.config.analysis import EngineConfig
-from featlab.engine import died_near, run_all, run_in_order
+from featlab.engine import run_all, run_in_order
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation, make_backbone
 from featlab.extraction.decode import Pixels, read_pixels
 from featlab.extraction.faces import lies_outside
 from featlab.extraction.faces.align import AlignConfig, with_alignment
-from featlab.extraction.items import Failure, Item
+from featlab.extraction.items import Failure
 from featlab.extraction.shards import Shard, float16_error
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Items of one shard that are handled together, with their landmarks float32 (n, P, 2) if there are any."""
-
-    shard: int
-    items: tuple[Item, ...]
-    landmarks: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True, eq=False)
 class BatchResult:
-    """What became of a batch."""
+    """What became of a batch, which is a part of a shard."""
 
     kept: list[int]  # Places in the batch that didn't fail, ascending
     failed: dict[int, str]  # Places of the others, each with the reason
@@ -49,7 +40,7 @@ class BatchResult:
     embed_seconds: float  # Spent in the backbone
 
 
-Elsewhere = Callable[[Iterable[Batch]], Generator[tuple[Batch, BatchResult], None, None]]
+Elsewhere = Callable[[Iterable[Shard]], Generator[tuple[Shard, BatchResult], None, None]]
 """Embeds batches, and gives those of a shard after each other."""
 
 
@@ -71,13 +62,11 @@ def embed_shards(
     tell = on_progress or (lambda now: None)
     dim: int | None = None
     worst = 0.0
-    header = builder.header
-    embed = elsewhere or partial(
-        run_in_order, _task(backbone), jobs=jobs, died=lambda batch: died_near(batch.items[0].name)
-    )
+    header, by_key = builder.header, {shard.key: shard for shard in shards}
+    embed = elsewhere or partial(run_in_order, _task(backbone), jobs=jobs, name=lambda batch: batch.items[0].name)
     with closing(embed(_batches(shards, batch_size))) as results:
-        for index, group in groupby(results, key=lambda pair: pair[0].shard):
-            shard, size = shards[index], 0
+        for key, group in groupby(results, key=lambda pair: pair[0].key):
+            shard, size = by_key[key], 0
             kept: list[int] = []
             parts: list[NDArray[np.float32]] = []
             failed: dict[int, str] = {}
@@ -120,21 +109,22 @@ def embed_shards(
     return worst
 
 
-def _batches(shards: Sequence[Shard], size: int) -> Iterator[Batch]:
-    for index, shard in enumerate(shards):
+def _batches(shards: Sequence[Shard], size: int) -> Iterator[Shard]:
+    for shard in shards:
         for start in range(0, len(shard.items), size):
             part = slice(start, start + size)
-            yield Batch(index, shard.items[part], None if shard.landmarks is None else shard.landmarks[part])
+            points = None if shard.landmarks is None else shard.landmarks[part]
+            yield Shard(shard.key, shard.items[part], points)
 
 
-def _task(backbone: Backbone) -> Callable[[Batch], BatchResult]:
+def _task(backbone: Backbone) -> Callable[[Shard], BatchResult]:
     """Return what a worker does with every batch; a backbone of the main process stays there."""
     inside = backbone if backbone.in_worker and backbone.needs_images else None
     return partial(_read, backbone.needs_images, backbone.needs_landmarks, backbone.prepare, inside)
 
 
 def _read(
-    decode: bool, need_landmarks: bool, prepare: Preparation | None, backbone: Backbone | None, batch: Batch
+    decode: bool, need_landmarks: bool, prepare: Preparation | None, backbone: Backbone | None, batch: Shard
 ) -> BatchResult:
     """Decode and prepare the images of a batch; with a backbone embed them, and have one in memory at a time."""
     start = time.perf_counter()
@@ -173,7 +163,7 @@ def _prepared(pixels: Pixels, points: NDArray[np.float32] | None, prepare: Prepa
     return pixels if prepare is None else prepare(pixels, points)
 
 
-def _embedded(backbone: Backbone, batch: Batch, result: BatchResult) -> BatchResult:
+def _embedded(backbone: Backbone, batch: Shard, result: BatchResult) -> BatchResult:
     """Return the result of a batch with its embeddings, made now if they weren't, and without its images."""
     if result.embeddings is not None or not result.kept:
         return result
@@ -253,9 +243,9 @@ class Cluster:
     jobs: int  # Processes, where the engine starts them on this machine.
     logs: Path  # Folder for the logs of jobs.
 
-    def embed(self, batches: Iterable[Batch]) -> Generator[tuple[Batch, BatchResult], None, None]:
+    def embed(self, batches: Iterable[Shard]) -> Generator[tuple[Shard, BatchResult], None, None]:
         """Yield batches with their embeddings, those of a shard after each other, shards as they finish."""
-        shards = [list(group) for _, group in groupby(batches, key=lambda batch: batch.shard)]
+        shards = [list(group) for _, group in groupby(batches, key=lambda batch: batch.key)]
         # Names of files may be relative: all machines see the same folders.
         work = partial(_embed_shard, self.recipe, self.fingerprint, Path.cwd())
         for shard in run_all(work, shards, jobs=self.jobs, engine=self.engine, folder=self.logs):
@@ -275,8 +265,8 @@ def _made(recipe: Recipe, fingerprint: str) -> Backbone:
 
 
 def _embed_shard(
-    recipe: Recipe, fingerprint: str, folder: Path, batches: list[Batch]
-) -> list[tuple[Batch, BatchResult]]:
+    recipe: Recipe, fingerprint: str, folder: Path, batches: list[Shard]
+) -> list[tuple[Shard, BatchResult]]:
     """Decode, prepare and embed the batches of a shard."""
     with chdir(folder):
         backbone = _made(recipe, fingerprint)

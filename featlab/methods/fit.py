@@ -65,14 +65,10 @@ class Student:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Within the block: evaluation mode, no gradients; afterwards as before."""
-        mode = self.head.norm.training
+        """Within the block there are no gradients; the student is left in evaluation mode."""
         self.head.norm.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.head.norm.train(mode)
+        with torch.no_grad():
+            yield
 
     def parameters_of(self, part: str) -> list[nn.Parameter]:
         """Return the parameters of ``trunk``, ``bottleneck`` or ``classifier``."""

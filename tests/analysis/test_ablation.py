@@ -1,7 +1,6 @@
 """Ablations: their numbers are those of an evaluation with that setting, and they say what they left out."""
 
 import json
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +8,7 @@ import pytest
 
 from featlab import ExtractorInfo, write_table
 from featlab.analysis.ablation import ABLATIONS
-from featlab.analysis.ablation.report import (
-    ablation_result,
-    ablation_sentences,
-    ablation_tables,
-    draw_ablation,
-)
+from featlab.analysis.ablation.report import ablation_result, ablation_sentences, ablation_tables, draw_ablation
 from featlab.analysis.ablation.run import ablate, make_grid, with_values
 from featlab.analysis.page import read_page, write_result
 from featlab.errors import ConfigError
@@ -140,11 +134,10 @@ def test_settings_are_what_they_are_called(workspace):
         return with_values(workspace, setting.values).config
 
     alone = config("losses", "style alone")
-    trained = alone.pretrain
-    assert (trained.form, trained.classification, trained.style, trained.expression) == ("joint", 0, 1.0, 0)
-    assert alone.adapt.options["pft"] == {"style": 1.0, "consistency": 0.1, "anchor": 0.1, "optimiser": "lbfgs"}
     idle = make_method("pft", config("lambda", "alignment 0, KL 0", "target").adapt.options).config
     for value, expected in (
+        ((alone.pretrain.classification, alone.pretrain.style, alone.pretrain.expression), (0, 1.0, 0)),
+        (alone.adapt.options["pft"], {"style": 1.0, "consistency": 0.1, "anchor": 0.1, "optimiser": "lbfgs"}),
         (config("losses", "without anchor").adapt.options["pft"]["anchor"], 0),
         (config("lambda", "style 1, KL 0", "source").pretrain.style, 1),
         (idle.iterations, 0),
@@ -173,29 +166,25 @@ def test_fewer_source_subjects_are_some_of_more_and_never_targets(workspace):
 def test_several_data_sets_and_reductions_have_a_panel_each(folder, workspace, tmp_path):
     methods = {"ablate.methods": "source-only,pft"}
     report = ablate("dims", Workspace.open(folder, QUICK | methods | {"ablate.caches": "cache.h5,narrow.h5"}))
-    assert report.data_sets == ("cache", "narrow")
-    assert [point.setting.label for point in report.points] == ["4", "full (10)", "4", "full (5)"]
+    shown = [f"{point.data}: {point.setting.label}" for point in report.points]
+    assert shown == ["cache: 4", "cache: full (10)", "narrow: 4", "narrow: full (5)"]
     assert "narrow: left out: 64; the embedding has 5 values" in report.notes
-    assert len({facts["cache_digest"] for facts in report.metadata.values()}) == 2
     result = ablation_result(report)
     write_result(tmp_path, result)
-    assert set(read_page(tmp_path).metadata["data_sets"]) == {"cache", "narrow"}
+    facts = read_page(tmp_path).metadata["data_sets"]
+    assert len({facts[name]["cache_digest"] for name in ("cache", "narrow")}) == 2
     assert [axes.get_title(loc="left") for axes in result.figures[0].drawn.axes] == ["cache", "narrow"]
     alone = ablate("dims", Workspace.open(folder, QUICK | methods | {"cache": "narrow.h5"}))
     assert [scores(point.rows) for point in alone.points] == [scores(point.rows) for point in report.points[2:]]
     chosen = {"ablate.reductions": "pca,truncate,random", "ablate.dims": "4", "ablate.methods": "source-only"}
-    report = ablate("dims", with_values(workspace, chosen))
-    assert list(report.groups("cache")) == ["pca", "truncate", "random"]
-    assert len({tuple(row.macro_f1 for row in point.rows) for point in report.points}) > 1
+    assert list(ablate("dims", with_values(workspace, chosen)).groups("cache")) == ["pca", "truncate", "random"]
 
 
 def test_the_table_shows_means_and_intervals_and_one_subject_has_none_and_no_difference(dims, workspace, readable):
     table, (first, *_) = ablation_tables(dims)["scores"], dims.points[0].summaries
     shown = [f"{100 * value:.2f}" for value in (first.macro_f1, *first.ci95)]
-    assert [row[0] for row in table.rows] == ["4", "full (10)"]
-    assert table.rows[0][1] == "{} [{}, {}]".format(*shown)
+    assert table.rows[0][:2] == ("4", "{} [{}, {}]".format(*shown))
     report = ablate("neutral", with_values(workspace, {"protocol.targets": "s03", "ablate.methods": "pft"}))
-    assert math.isnan(report.points[0].summaries[0].ci95[0])
     assert "over 1 subject no setting differs from all (p ≥ 0.05 after Holm)." in ablation_sentences(report)[0]
     readable(draw_ablation(report).drawn)
 

@@ -23,7 +23,6 @@ from featlab.analysis.evaluation.stored import class_names, open_results
 from featlab.analysis.page import write_result
 from featlab.errors import InputError
 from featlab.evaluation.metrics import subject_metrics
-from featlab.evaluation.results import EvaluationRow
 
 SEVEN = ("neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise")
 
@@ -43,35 +42,30 @@ def scored(result):
 @pytest.fixture
 def many(scored):
     """Two methods on five subjects in two draws and two seeds, with 7 classes of which some people lack some."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for method in ("source-only", "pft"):
-        for subject in range(5):
-            labels = rng.integers(0, 7, 40)
-            labels[labels == subject] = (subject + 1) % 7
-            for draw in range(2):
-                for seed in range(2):
-                    predicted = np.where(rng.uniform(size=40) < 0.6, labels, rng.integers(0, 7, 40))
-                    rows.append(scored(method, f"s{subject}", labels, predicted, draw=draw, seed=seed))
+    rng, rows = np.random.default_rng(0), []
+    for method, subject in product(("source-only", "pft"), range(5)):
+        labels = rng.integers(0, 7, 40)
+        labels[labels == subject] = (subject + 1) % 7
+        for draw, seed in product(range(2), range(2)):
+            predicted = np.where(rng.uniform(size=40) < 0.6, labels, rng.integers(0, 7, 40))
+            rows.append(scored(method, f"s{subject}", labels, predicted, draw=draw, seed=seed))
     return rows
 
 
-def by_hand(rows, method, count):
+def by_hand(rows, method):
     """The same mean once more: seeds, draws, then subjects, each without those who lack the class."""
-    cells = {}
-    for row in rows:
-        counts = np.reshape(row.confusion, (count, count)).astype(float)
-        totals = counts.sum(axis=1, keepdims=True)
-        share = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
-        if row.method == method:
-            cells.setdefault(row.subject, {}).setdefault(row.draw, []).append(share)
-
-    def mean(several):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return np.nanmean(several, axis=0)
-
-    return mean([mean([mean(seeds) for seeds in draws.values()]) for draws in cells.values()])
+    share = {}
+    for row in (row for row in rows if row.method == method):
+        counts = np.reshape(row.confusion, (7, 7)).astype(float)
+        with np.errstate(invalid="ignore"):
+            counts /= counts.sum(axis=1, keepdims=True)
+        share.setdefault(row.subject, {}).setdefault(row.draw, []).append(counts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        means = [
+            np.nanmean([np.nanmean(seeds, axis=0) for seeds in draws.values()], axis=0) for draws in share.values()
+        ]
+        return np.nanmean(means, axis=0)
 
 
 def test_a_subject_s_shares_are_sklearn_s_normalised_confusion_and_a_class_that_nobody_shows_is_unknown(scored):
@@ -86,26 +80,22 @@ def test_a_subject_s_shares_are_sklearn_s_normalised_confusion_and_a_class_that_
     assert found.share[2].tolist() == [1.0] + [0.0] * 6
 
 
-def test_subjects_weigh_the_same_whatever_their_frames_draws_and_seeds_and_failed_runs_are_noted(scored, many):
+def test_subjects_weigh_the_same_whatever_their_frames_draws_and_seeds_and_failed_runs_are_noted(scored, many, result):
     rows = [*many, *(scored("pft", "s9", [0, 0, 0, 1], [0, 0, 1, 1], seed=seed) for seed in range(3))]
     found = confusion_of(rows, "pft")
-    assert found.share == pytest.approx(by_hand(rows, "pft", 7))
+    assert found.share == pytest.approx(by_hand(rows, "pft"))
     assert found.subjects == (5, 5, 4, 4, 4, 5, 5)
     assert found.share.sum(axis=1) == pytest.approx(np.ones(7))
-    rows = [scored("pft", "s1", [0, 1], [0, 0]), failed("pft", "s2", "too short a clip")]
+    rows = [scored("pft", "s1", [0, 1], [0, 0]), result("pft", "s2", np.nan, error="too short a clip")]
     found = confusion_of(rows, "pft")
     assert found.subjects[:2] == (1, 1)
     assert "too short a clip" in confusion_table(rows, [found], SEVEN).notes[-1]
 
 
-def failed(method, subject, error):
-    return EvaluationRow(method=method, subject=subject, draw=0, seed=0, selection="source-free", error=error)
-
-
 def test_the_usual_methods_are_shown_where_they_are_there_and_what_fits_no_confusion_is_refused(many, scored, result):
     assert confusion_methods(many) == ("source-only", "pft")
     assert confusion_methods(many, ["pft", "pft"]) == ("pft",)
-    broken = [failed("pft", "s1", "it diverged")]
+    broken = [result("pft", "s1", np.nan, error="it diverged")]
     others = [*(scored(name, "s1", [0], [0]) for name in ("shot", "nrc", "tpds")), *broken]
     assert confusion_methods(others) == ("shot", "nrc")
     two = [scored("pft", "s1", [0, 1], [0, 0]), scored("pft", "s2", [0], [0], ("neutral", "smile"))]
@@ -121,35 +111,29 @@ def test_the_usual_methods_are_shown_where_they_are_there_and_what_fits_no_confu
             ask()
 
 
-def matrices(*shares, names=("source-only", "pft", "shot", "nrc")):
-    return [
-        Confusion(name, "source-free", np.array(share, dtype=float), (3,) * len(share))
-        for name, share in zip(names, shares, strict=False)
-    ]
-
-
 def test_the_table_is_the_columns(many):
     confusions = [confusion_of(many, method) for method in ("source-only", "pft")]
-    data = confusion_columns(confusions, SEVEN)
     table = confusion_table(many, confusions, SEVEN)
-    assert table.columns == ("Method", "True class", *SEVEN, "Subjects")
-    cells = [cell for row in table.rows for cell in row[2:-1]]
-    assert cells == [f"{100 * share:.2f}" for share in data["share"]]
-    assert [row[:2] for row in table.rows] == [(name, label) for name in ("source-only", "pft") for label in SEVEN]
-    assert [row[-1] for row in table.rows[:7]] == [str(count) for count in confusions[0].subjects]
+    shares = [f"{100 * share:.2f}" for share in confusion_columns(confusions, SEVEN)["share"]]
+    people = [str(count) for item in confusions for count in item.subjects]
+    for place, (row, (method, label)) in enumerate(
+        zip(table.rows, product(("source-only", "pft"), SEVEN), strict=True)
+    ):
+        assert row == (method, label, *shares[7 * place : 7 * place + 7], people[place])
 
 
 def test_one_to_four_panels_fit_at_page_or_column_width(readable):
-    sets = ("neutral", "pain"), SEVEN, ("no pain at all", "pain of level four or more"), ("a",)
-    for classes, count in ((sets[1], 1), *product(sets[1:3], (4,)), (sets[2], 3), (sets[0], 2), (sets[3], 1)):
-        figure = readable(plot_confusion(matrices(*[np.eye(len(classes))] * count), classes))
+    long = ("no pain at all", "pain of level four or more")
+    for classes, count in ((SEVEN, 1), (SEVEN, 4), (long, 3), (long, 4), (("neutral", "pain"), 2), (("a",), 1)):
+        share, people = np.eye(len(classes)), (3,) * len(classes)
+        shown = [Confusion(f"method-{place}", "source-free", share, people) for place in range(count)]
+        figure = readable(plot_confusion(shown, classes))
         assert figure.get_figwidth() in (style.COLUMN, style.FULL)
         assert figure.get_figheight() < 7.5
 
 
-def written(folder, rows, facts=None):
-    metadata = facts or {"cache_digest": "abc"}
-    write_result(folder, evaluation_result(rows, metadata=metadata, plots=False, classes=SEVEN))
+def written(folder, rows):
+    write_result(folder, evaluation_result(rows, metadata={"cache_digest": "abc"}, plots=False, classes=SEVEN))
     return folder
 
 
@@ -157,37 +141,26 @@ def test_results_are_found_by_folder_by_file_and_the_newest_by_default_or_refuse
     with pytest.raises(InputError, match="run featlab evaluate first"):
         open_results(tmp_path)
     older, newer = (written(tmp_path / "results" / name, many) for name in ("z-first", "a-second"))
-    (tmp_path / "results" / "cells").mkdir()
     os.utime(older / "results.jsonl", ns=(1, 1))
     assert open_results(tmp_path).path == newer / "results.jsonl"
     found = open_results(tmp_path, older)
     assert found.path == open_results(tmp_path, older / "results.jsonl").path
     assert (found.facts["cache_digest"], found.name) == ("abc", "z-first")
-    (newer / "run.json").unlink()
-    assert open_results(tmp_path, newer).facts == {}
+    (older / "run.json").unlink()
+    assert open_results(tmp_path, older).facts == {}
     (newer / "run.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match=r"run\.json: damaged"):
-        open_results(tmp_path, newer)
-    (newer / "SHA256SUMS").unlink()  # as an older featlab wrote it
     (tmp_path / "results.jsonl").write_text("", encoding="utf-8")
-    for name, said in (("no", "no results there"), ("", "holds no results"), (newer, r"run\.json: can't be read")):
+    for name, said in (("no", "no results there"), ("", "holds no results"), (newer, r"run\.json: damaged")):
         with pytest.raises(InputError, match=said):
             open_results(tmp_path, tmp_path / name)
-
-
-def test_class_names_come_from_the_table_beside_the_results(many, tmp_path):
-    stored = open_results(tmp_path, written(tmp_path / "e", many))
-    assert class_names(stored, 7) == (SEVEN, "")
-    numbered = tuple(f"Class {number}" for number in range(1, 8))
-    assert class_names(stored, 8)[0] == (*numbered, "Class 8")
-    (tmp_path / "e" / "table_classes.jsonl").unlink()
-    names, note = class_names(stored, 7)
-    assert names == numbered
-    assert "are numbered" in note
+    (newer / "SHA256SUMS").unlink()  # as an older featlab wrote it
+    with pytest.raises(InputError, match=r"run\.json: can't be read"):
+        open_results(tmp_path, newer)
 
 
 def test_the_page_holds_the_figure_s_numbers(many, tmp_path, stored):
     given = open_results(tmp_path, written(tmp_path / "results" / "evaluate-1", many))
+    assert class_names(given, 8)[0] == tuple(f"Class {number}" for number in range(1, 9))
     found = confusion_result(given, [])
     page = stored(found, tmp_path / "results" / "plot-confusion-evaluate-1")
     shares = {method: confusion_of(many, method).share for method in ("source-only", "pft")}

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -24,28 +23,19 @@ def made(tmp_path_factory):
     return *run_demo(tmp_path_factory.mktemp("demo") / "it", CONFIG, notify=lines.append), lines
 
 
-def test_every_method_is_run_on_every_target_and_the_tables_show_the_scores(made):
+def test_every_method_is_run_on_every_target_in_the_steps_that_are_named(made):
     result, done, lines = made
     rows = result.data["results"]
-    score = {(row["method"], row["subject"]): row["macro_f1"] for row in rows}
     subjects = {row["subject"] for row in rows}
-    assert (len(subjects), len(rows)) == (3, 3 * len(METHODS))
-    assert set(score) == {(method, subject) for method in METHODS for subject in subjects}
-    assert not [row["error"] for row in rows if row["error"]]
-    table = result.tables["subjects"]
-    for line in table.rows:
-        shown = dict(zip(table.columns[2:-1], line[2:-1], strict=True))
-        assert shown == {subject: f"{100 * score[line[1], subject]:.2f}" for subject in shown}
-        assert line[-1] == f"{100 * np.mean([score[line[1], subject] for subject in shown]):.2f}"
+    assert (len(subjects), len(rows), {row["error"] for row in rows}) == (3, 3 * len(METHODS), {""})
     assert [line.split()[:2] for line in lines] == [[f"{place}/4", name] for place, name in enumerate(STEPS, start=1)]
     assert not any(step["reused"] for step in done["steps"])
 
 
 def test_a_second_run_reuses_what_is_there_and_makes_again_what_is_not(made):
     result, done, _ = made
-    folder, page = done["folder"], done["page"]
+    folder, page, content = done["folder"], done["page"], done["page"].read_bytes()
     before = {path: path.stat().st_mtime_ns for path in (folder / "faces").rglob("*.jpg")}
-    content = page.read_bytes()
     (folder / "cache.h5").unlink()
     page.unlink()
     again, redone = run_demo(folder, CONFIG)

@@ -1,5 +1,6 @@
 """Pictures of faces: where they are found, what stands in for a missing one, and the figures that show them."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -51,23 +52,22 @@ def drawn(faces, row):
 
 
 def test_a_named_folder_beats_the_configured_one_and_that_beats_the_cache_s_own(opened, tmp_path):
-    places = [tmp_path / "named", tmp_path / "w" / "pics", tmp_path / "w" / "data", tmp_path / "w" / "data" / "faces"]
+    data = tmp_path / "w" / "data"
+    places = [tmp_path / "named", tmp_path / "w" / "pics", data, data / "faces"]
     for place in places:
         pictures(place)
     workspace, configured = opened(), opened({"plot.images": "pics"})
     found = find_faces(configured, places[0]), find_faces(configured), find_faces(workspace)
     assert [faces.folder for faces in found] == places[:3]
-    for name in NAMES:
-        (places[2] / name).unlink()
+    shutil.rmtree(data / "frames")
     faces = find_faces(workspace)
     assert (faces.folder, faces.note) == (places[3], "")
     assert [shows(faces, row, row) for row in range(4)] == [True] * 4
-    pictures(tmp_path / "few", NAMES[3:])  # one image is enough for a named folder
-    assert find_faces(workspace, tmp_path / "few").folder == tmp_path / "few"
+    pictures(tmp_path / "few", NAMES[3:], size=(3000, 1500))  # one image is enough for a named folder
+    assert find_faces(workspace, tmp_path / "few").image(3).shape == (LARGEST // 2, LARGEST, 3)
     # The cache may lie outside the workspace: its own folder counts.
     (tmp_path / "other").mkdir()
-    elsewhere = Workspace.open(tmp_path / "other", {"cache": str(tmp_path / "w" / "data" / "cache.h5")})
-    assert find_faces(elsewhere).folder == places[3]
+    assert find_faces(Workspace.open(tmp_path / "other", {"cache": str(data / "cache.h5")})).folder == places[3]
 
 
 def test_for_a_missing_or_damaged_image_landmarks_are_drawn_and_it_is_counted_once(opened, tmp_path):
@@ -102,30 +102,17 @@ def test_a_folder_that_was_named_in_vain_is_refused(opened, tmp_path):
 
 
 def test_without_photographs_or_when_asked_landmarks_are_drawn_and_the_note_says_what_to_do(opened, tmp_path):
-    faces = find_faces(opened())
-    assert drawn(faces, 0)
-    assert faces.image(1) is None
-    assert "--images DIR" in faces.note
-    assert "landmarks are drawn" in faces.note
-    bare = find_faces(opened(landmarks=False))
-    assert bare.image(0) is None
+    faces, bare = find_faces(opened()), find_faces(opened(landmarks=False))
+    assert (drawn(faces, 0), faces.image(1), bare.image(0)) == (True, None, None)
+    assert "landmarks are drawn in their place (name their folder with --images DIR" in faces.note
     assert "no faces in the figure" in bare.note
     # Photographs that are there change nothing for `landmarks` and `none`.
     pictures(tmp_path / "w" / "data")
-    workspace = opened({"plot.faces": "landmarks"})
-    assert drawn(find_faces(workspace), 0)
-    assert find_faces(workspace, tmp_path / "w" / "data").folder is None
+    faces = find_faces(opened({"plot.faces": "landmarks"}), tmp_path / "w" / "data")
+    assert (drawn(faces, 0), faces.folder, faces.note) == (True, None, "")
     nothing = find_faces(opened({"plot.faces": "none"}))
-    assert [nothing.image(row) for row in range(4)] == [None] * 4
-    assert nothing.note == ""
+    assert ([nothing.image(row) for row in range(4)], nothing.note) == ([None] * 4, "")
     assert "no landmarks" in find_faces(opened({"plot.faces": "landmarks"}, landmarks=False)).note
-
-
-def test_large_photographs_are_scaled(opened, tmp_path):
-    pictures(tmp_path, NAMES[:1], size=(3000, 1500))
-    pictures(tmp_path, NAMES[1:])
-    faces = find_faces(opened(), tmp_path)
-    assert [faces.image(row).shape for row in (0, 1)] == [(LARGEST // 2, LARGEST, 3), (20, 30, 3)]
 
 
 def test_dots_stand_where_the_points_are_scaled_to_their_own_box():

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -46,20 +47,16 @@ def examples_of(workspace, strategies=("random", "cosine", "landmark"), count=4)
 
 def test_cosine_and_disparity_are_those_of_plain_numpy_and_scipy_also_beyond_a_block(monkeypatch, rows_of):
     table = rows_of()
-    table.embeddings[3] = 0
-    table.landmarks[5] = np.nan
+    table.embeddings[3], table.landmarks[5] = 0, np.nan
     row, reference = np.array([0, 1, 3, 9, 5]), np.array([20, 33, 40, 3, 50])
+    a, b = table.embeddings[row].astype(float), table.embeddings[reference].astype(float)
+    with np.errstate(invalid="ignore"):
+        expected = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     cosine, shape = pair_cosine(table, row, reference), pair_disparity(table, row, reference)
-    for place, (left, right) in enumerate(zip(row, reference, strict=True)):
-        a, b = table.embeddings[left].astype(float), table.embeddings[right].astype(float)
-        if 3 in (left, right):
-            assert math.isnan(cosine[place])
-        else:
-            assert cosine[place] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-7)
-        if 5 in (left, right):
-            assert math.isnan(shape[place])
-        else:
-            assert shape[place] == pytest.approx(procrustes(table.landmarks[left], table.landmarks[right])[2], abs=1e-6)
+    assert cosine == pytest.approx(expected, abs=1e-7, nan_ok=True)
+    for found, left, right in zip(shape, table.landmarks[row], table.landmarks[reference], strict=True):
+        whole = np.isfinite(left).all()
+        assert found == pytest.approx(procrustes(left, right)[2] if whole else math.nan, abs=1e-6, nan_ok=True)
     monkeypatch.setattr("featlab.analysis.inside.pairs._BLOCK", 2)
     assert np.array_equal(pair_cosine(table, row, reference), cosine, equal_nan=True)
 
@@ -85,19 +82,17 @@ def test_agreement_is_the_mean_over_all_pairs_and_nothing_where_there_is_nothing
 
 def test_examples_are_spread_with_their_first_reference_and_landmark_is_left_out_where_there_are_none(rows_of):
     table = rows_of(subjects=9)
-    rows = example_rows(table, 3)
-    assert table.subject[rows].tolist() == [0, 4, 8]
-    assert table.label[rows].tolist() == [0, 1, 2]
-    assert table.frame[rows].tolist() == [FRAMES // 2] * 3
+    picked = table.take(np.array(example_rows(table, 3)))
+    assert (picked.subject_names_present(), picked.label.tolist()) == (table.subjects[::4], [0, 1, 2])
+    assert set(picked.frame) == {FRAMES // 2}
     assert len(example_rows(table, 50)) == 9
     row, reference = np.array([1, 1, 4, 7, 7]), np.array([9, 8, 3, 5, 2])
     pairs = Pairs(row, reference, np.ones(5, dtype=np.float32), strategy="cosine", label_rule="any", skipped=0)
     assert first_references(pairs, [0, 1, 4, 6, 7, 12]).tolist() == [-1, 9, 3, -1, 5, -1]
-    with_points, without = rows_of(), rows_of(landmarks=False)
-    assert known_strategies(["landmark", "random", "random"], with_points) == (("landmark", "random"), "")
+    without = rows_of(landmarks=False)
+    assert known_strategies(["landmark", "random", "random"], rows_of()) == (("landmark", "random"), "")
     shown, note = known_strategies(["random", "landmark"], without)
-    assert shown == ("random",)
-    assert "landmark is left out" in note
+    assert (shown, "landmark is left out" in note) == (("random",), True)
     for names, said in [(["landmarks"], "did you mean 'landmark'"), ([], "none was named"), (["landmark"], "no landm")]:
         with pytest.raises(ConfigError, match=said):
             known_strategies(names, without)
@@ -115,15 +110,9 @@ def test_the_examples_are_the_pairs_that_featlab_pair_makes(opened, rows_of):
     assert [item.same_label for item in examples.agreements] == [1.0] * 3
     said = "Label rule same: the same label in 100.0 % of random, 100.0 % of cosine, 100.0 % of landmark pairs."
     assert agreement_sentence(examples.agreements, "same") == said
-    again = examples_of(workspace)
-    assert example_columns(again) == example_columns(examples)
     alone = opened(rows_of(), **{"protocol.sources": ["participant_0001_session_2"]})
     with pytest.raises(InputError, match="two source subjects"):
         examples_of(alone)
-
-
-def shade(row):
-    return np.full((6, 6, 3), row, dtype=np.uint8)
 
 
 def test_a_row_without_a_reference_has_an_empty_place_and_an_unknown_label_no_line(opened, rows_of):
@@ -134,7 +123,7 @@ def test_a_row_without_a_reference_has_an_empty_place_and_an_unknown_label_no_li
     assert (examples.references["landmark"] >= 0).tolist() == [True, False, True]
     assert examples.agreements[0].skipped == 1
     assert example_columns(examples)["row_label"] == ["", ""]
-    figure = draw_pairs(examples, shade)
+    figure = draw_pairs(examples, lambda row: np.full((6, 6, 3), row, dtype=np.uint8))
     assert [bool(axes.images) for axes in figure.axes] == [True] * 3 + [True, False, True]
     assert figure.axes[0].get_xlabel() == "participant_0000_session_2"
 
@@ -147,16 +136,9 @@ def test_the_folder_holds_the_numbers_and_pictures_are_of_the_cache_s_rows(opene
     result = pairs_result(examples, faces, "any")
     readable(result.figures[0].drawn)
     stored(result)
-    assert (result.kind, result.figures[0].data) == ("plot", example_columns(examples))
     assert result.notes == [faces.note]
-
-    class Asked:
-        table, note = workspace.table, ""
-
-        def image(self, row):
-            asked.append(row)
-
-    assert pairs_result(examples, Asked(), "any").notes == []
+    spy = Mock(table=workspace.table, note="", image=Mock(side_effect=asked.append))
+    assert pairs_result(examples, spy, "any").notes == []
     seen = workspace.table.take(np.array(asked, dtype=np.intp))
     wanted = examples.source.embeddings[np.concatenate([examples.references["random"], examples.rows])]
     assert sorted(seen.embeddings.tolist()) == sorted(wanted.tolist())

@@ -4,44 +4,18 @@ import re
 import runpy
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-from featlab.config.options import Options, option, options_of
-from featlab.methods import Method, get_method, method_names
-from featlab.methods.registry import METHODS
+from featlab.config.options import options_of
+from featlab.methods import get_method, method_names
 
 DOCS = Path(__file__).parents[2] / "docs"
-methods_pages = runpy.run_path(str(DOCS / "methods_page.py"))["methods_pages"]
+page_of = runpy.run_path(str(DOCS / "methods_page.py"))
+methods_pages = page_of["methods_pages"]
 
 
-@dataclass(frozen=True)
-class Own(Options):
-    """Own."""
-
-    lr: float = option(1e-3, "Of the `head` | only.", search=(1e-3, 1e-2))
-    undescribed: float | None = None
-
-
-class Mine(Method):
-    """One | method
-    (Somebody, 2024).
-
-    More that isn't shown.
-    """
-
-    name, title, setting, published = "mine", "Mine", "A setting", "As published."
-    config_type = Own
-    adapt = None
-
-
-def test_bars_are_escaped_and_of_the_docstring_the_first_paragraph_is_shown(monkeypatch):
-    monkeypatch.setattr(METHODS, "found", METHODS.found | {"mine": Mine})
-    page = methods_pages(["mine"])["methods/a-setting.md"]
-    assert "# A setting\n\n## `mine`: Mine\n\nOne | method (Somebody, 2024).\n\nAs published.\n" in page
-    assert "More that" not in page
-    assert "| `lr` | `0.001` | `0.001`, `0.01` | Of the `head` \\| only. |" in page.splitlines()
-    assert "| `undescribed` | `none` | – | – |" in page.splitlines()
+def test_bars_are_escaped_in_a_cell():
+    assert page_of["_cell"]("One | two") == "One \\| two"
 
 
 def test_every_registered_method_is_on_the_page_with_every_option_described():

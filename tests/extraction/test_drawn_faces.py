@@ -1,4 +1,3 @@
-import csv
 from dataclasses import replace
 
 import numpy as np
@@ -81,28 +80,15 @@ def test_everybody_smiles_when_happy_yet_some_rest_above_other_peoples_smiles(cr
     assert 0.1 < np.mean(resting[:, None] > mild[None, :]) < 0.5
 
 
-def test_what_is_out_of_range_is_refused_by_name(tmp_path, refused):
-    for name, wrong in (("expressions", 1), ("expressions", 8), ("people", 0), ("clips", 27), ("seed", -1)):
-        with refused(ConfigError, f"{name} = {wrong!r}"):
-            FacesConfig(**{name: wrong})
-    (tmp_path / "taken").write_text("a file")
-    with refused(InputError, "taken"):
-        write_faces(tmp_path / "taken", FILES)
-
-
-def test_the_files_are_a_source_of_extraction_with_their_landmarks(faces):
+def test_the_files_are_a_source_of_extraction_with_their_landmarks(faces, tmp_path, refused):
     assert sorted(path.name for path in faces.parent.iterdir()) == ["frames", "landmarks.npy", "manifest.csv"]
-    with faces.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0].values())[:5] == ["frames/s001-neutral-a-00.jpg", "s001", "neutral", "s001-neutral-a", "0"]
-    assert list(rows[0]) == ["path", "subject", "label", "video", "frame", "intensity"]
-    assert all(0 <= float(row["intensity"]) <= 1 for row in rows)
+    first, line, *_ = faces.read_text().splitlines()
+    assert first == "path,subject,label,video,frame,intensity"
+    assert line.startswith("frames/s001-neutral-a-00.jpg,s001,neutral,s001-neutral-a,0,0.")
     items = read_layout("auto", faces)
     assert {item.label for item in items} == {"neutral", "happiness", "sadness"}
     assert len({item.path for item in items}) == len(items) == 24
-    found = find_landmarks(faces)
-    assert found == faces.parent / "landmarks.npy"
-    landmarks = read_landmarks(found, len(items))
+    landmarks = read_landmarks(find_landmarks(faces), len(items))
     frames, points, _ = render_person(FILES, 1, "happiness", 1)
     clip = [item for item in items if item.video == "s002-happiness-b"]
     assert len(clip) == 2
@@ -110,6 +96,11 @@ def test_the_files_are_a_source_of_extraction_with_their_landmarks(faces):
         assert np.array_equal(landmarks[item.row], points[item.frame])
         # JPEG loses some of the noise, not the picture.
         assert np.abs(np.asarray(Image.open(item.path), dtype=float) - frames[item.frame]).mean() < 4
+    (tmp_path / "taken").write_text("a file")
+    with refused(InputError, "taken"):
+        write_faces(tmp_path / "taken", FILES)
+    with refused(ConfigError, "expressions = 8"):
+        FacesConfig(expressions=8)
 
 
 def test_two_processes_write_the_same_bytes_as_one_and_a_run_that_stops_leaves_no_manifest(faces, tmp_path):

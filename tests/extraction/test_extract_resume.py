@@ -23,10 +23,9 @@ from featlab.extraction.backbones import make_backbone
 from featlab.extraction.extract import ExtractConfig, extract
 from featlab.extraction.layouts import read_layout
 
-if __name__ == "__main__":
-    source, out = map(Path, sys.argv[1:])
-    config = ExtractConfig(jobs=2, shard_rows=8, batch=4)
-    extract(read_layout("auto", source), make_backbone("hog"), out, neutral="neutral", config=config)
+source, out = map(Path, sys.argv[1:])
+config = ExtractConfig(jobs=2, shard_rows=8, batch=4)
+extract(read_layout("auto", source), make_backbone("hog"), out, neutral="neutral", config=config)
 """
 
 
@@ -50,11 +49,10 @@ def anyone_lives(group):
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="watches a group of processes")
 def test_a_killed_extraction_continues_to_the_digest_of_an_uninterrupted_one(tmp_path, make_tree):
-    source, script = make_tree(tmp_path / "faces", subjects=8, frames=20), tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    source = make_tree(tmp_path / "faces", subjects=8, frames=20)
     out, shards = tmp_path / "killed.h5", tmp_path / "killed.h5.shards"
     deadline = time.monotonic() + 60
-    with subprocess.Popen([sys.executable, script, source, out], process_group=0) as running:
+    with subprocess.Popen([sys.executable, "-c", SCRIPT, source, out], process_group=0) as running:
         while len(list(shards.glob("*.h5"))) < 3:
             assert running.poll() is None, "finished before it could be killed"
             assert time.monotonic() < deadline

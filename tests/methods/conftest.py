@@ -27,6 +27,11 @@ def mine(table):
 
 
 @pytest.fixture(scope="module")
+def features(bundle, mine):
+    return bundle.projection.of_rows(mine.embeddings)
+
+
+@pytest.fixture(scope="module")
 def rows(mine):
     """Their neutral rows."""
     return mine.take(mine.label == mine.neutral_code)

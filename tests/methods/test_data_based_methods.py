@@ -1,22 +1,13 @@
 """SFIT and SFDA-IT: a generator in front of an unchanged source model, and the retrained teacher of SFIT."""
 
-from itertools import chain
-
 import numpy as np
 import pytest
 import scipy.special
 import torch
 
 from featlab.methods import make_method
-from featlab.methods.fit import new_adapter
 from featlab.methods.losses.target import mean_entropy
-from featlab.methods.translation import (
-    GeneratorConfig,
-    agreeing_entropy,
-    channel_relation_loss,
-    fit_generator,
-    statistics_loss,
-)
+from featlab.methods.translation import agreeing_entropy, channel_relation_loss, statistics_loss
 from featlab.protocol.splits import target_of
 
 CLASSES = 3
@@ -27,33 +18,10 @@ def adapt(name, bundle, rows, **options):
     return make_method(name, {name: small | options}).adapt(bundle, target_of(rows))
 
 
-def features_of(bundle, rows):
-    with torch.no_grad():
-        return bundle.projection(torch.from_numpy(rows.embeddings))
-
-
-def test_every_row_comes_once_in_an_epoch_and_small_batches_are_left_out(bundle):
-    generator, seen = new_adapter(bundle, 0), []
-
-    def losses(picked):
-        seen.append(picked.tolist())
-        return {"pull": generator.last.bias.sum() + 0 * generator.first.weight.sum()}
-
-    config = GeneratorConfig(iterations=6, batch=4)
-    fit_generator(generator, 9, config, losses, seed=0)
-    assert [len(picked) for picked in seen] == [4, 4, 1, 4, 4, 1]
-    assert all(sorted(chain.from_iterable(epoch)) == list(range(9)) for epoch in (seen[:3], seen[3:]))
-    assert seen[:3] != seen[3:]
-    fit_generator(generator, 9, config, losses, seed=0, minimum=2)
-    assert [len(picked) for picked in seen[6:]] == [4] * 6
-    assert fit_generator(generator, 1, config, losses, seed=0, minimum=2).history == ()
-
-
-def test_the_first_step_equals_the_published_objective(bundle, mine):
+def test_the_first_step_equals_the_published_objective(bundle, mine, features):
     """All rows in one batch, G still the identity: source model against SHOT-IM's on the same features."""
     entry = next(entry for entry in adapt("sfit", bundle, mine).history if "knowledge" in entry)
     teacher = shot_im(bundle, mine)
-    features = features_of(bundle, mine)
     with torch.no_grad():
         source, taught = bundle.head(features), teacher(features)
         related = channel_relation_loss(bundle.head.bottleneck(features), teacher.bottleneck(features)).item()
@@ -67,9 +35,9 @@ def shot_im(bundle, rows, **options):
     return make_method("shot-im", {"shot-im": {"epochs": 5} | options}).adapt(bundle, target_of(rows)).model.head
 
 
-def test_a_teacher_is_shot_im_and_retraining_moves_its_bottleneck_alone_by_rows_where_both_agree(bundle, mine):
+def test_a_teacher_is_shot_im_and_retraining_moves_its_bottleneck_by_rows_where_both_agree(bundle, mine, features):
     # A teacher that went far in a few steps, and a translation that took one.
-    features, options = features_of(bundle, mine), {"bn_mode": "eval", "teacher_lr": 0.3, "iterations": 1}
+    options = {"bn_mode": "eval", "teacher_lr": 0.3, "iterations": 1}
     teacher = shot_im(bundle, mine, lr=0.3, bn_mode="eval")
     before = adapt("sfit-T", bundle, mine, retrain_epochs=0, **options).model.head
     assert all(torch.equal(tensor, teacher.state_dict()[name]) for name, tensor in before.state_dict().items())
@@ -95,18 +63,17 @@ def test_statistics_of_rows_without_spread_have_a_finite_gradient():
     torch.testing.assert_close(values.grad, torch.full((4, 3), 2 / (3 * 4)))
 
 
-def test_the_first_steps_of_sfda_it_equal_numpy(table, bundle, mine):
+def test_the_first_steps_of_sfda_it_equal_numpy(table, bundle, mine, features):
     """All rows in one batch; G is the identity at first: no content is lost, style is what the person differs in."""
-    features = features_of(bundle, mine).double().numpy()
     carried = bundle.extras["sfda-it"]
     assert carried.keys() == {"mean", "std"}
-    source = features_of(bundle, table.without("s05")).double().numpy()
+    source = bundle.projection.of_rows(table.without("s05").embeddings).double().numpy()
     np.testing.assert_allclose(carried["mean"], source.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(carried["std"], source.std(axis=0, ddof=1), rtol=1e-4)
     linear, norm = bundle.head.linear, bundle.head.norm
-    before = features @ linear.weight.double().numpy().T + linear.bias.double().numpy()
+    before = features.double().numpy() @ linear.weight.double().numpy().T + linear.bias.double().numpy()
     stored = (
-        (features, source.mean(axis=0), source.std(axis=0, ddof=1)),
+        (features.double().numpy(), source.mean(axis=0), source.std(axis=0, ddof=1)),
         (before, norm.running_mean.double().numpy(), np.sqrt(norm.running_var.double().numpy())),
     )
     style = [
@@ -117,9 +84,9 @@ def test_the_first_steps_of_sfda_it_equal_numpy(table, bundle, mine):
     assert first["style"] == pytest.approx(np.mean(style), rel=1e-4)
     assert first["content"] == pytest.approx(0, abs=1e-6)
     # The second step's content is from a generator that took the first one.
-    once, rows = adapt("sfda-it", bundle, mine, iterations=1).model.translator, features_of(bundle, mine)
+    once = adapt("sfda-it", bundle, mine, iterations=1).model.translator
     with torch.no_grad():
-        apart = (bundle.head.bottleneck(once(rows)) - bundle.head.bottleneck(rows)).abs().mean().item()
+        apart = (bundle.head.bottleneck(once(features)) - bundle.head.bottleneck(features)).abs().mean().item()
     assert second["content"] == pytest.approx(3 * apart, rel=1e-4) != 0
 
 

@@ -130,16 +130,9 @@ def swap_of(networks, rows, reference, *, drawn=False):
     return Swap(rows, HEAD.linear(rows), count % 2, code, count % 4, given, generated, HEAD.linear(generated))
 
 
-def hidden(judge, values):
-    return F.leaky_relu(judge.first(values), 0.2)
-
-
 def by_hand(networks, swap, seed):
     """The five terms, from their definitions."""
     judge, noise = networks.identity_discriminator, random(seed)
-
-    def entropy(judge, values, codes):
-        return F.cross_entropy(judge.last(hidden(judge, values)), codes)
 
     def generate(rows, code):
         drawn = torch.randn(len(rows), 256, generator=noise)
@@ -150,12 +143,13 @@ def by_hand(networks, swap, seed):
     again, wanted = swap.recovered, swap.code
     if swap.reference is not None:
         again, wanted = generate(swap.reference, swap.recovered), swap.reference
+    matching = F.leaky_relu(judge.first(swap.generated), 0.2) - F.leaky_relu(judge.first(swap.rows), 0.2)
     return {
         "identity cycle": 5 * (back - swap.rows).abs().mean(),
         "expression cycle": 5 * (again - wanted).abs().mean(),
-        "identity": 0.2 * entropy(judge, swap.generated, swap.identity),
-        "expression": 0.8 * entropy(networks.expression_discriminator, swap.generated, swap.expression),
-        "feature matching": (hidden(judge, swap.generated) - hidden(judge, swap.rows)).square().mean(),
+        "identity": 0.2 * F.cross_entropy(judge(swap.generated), swap.identity),
+        "expression": 0.8 * F.cross_entropy(networks.expression_discriminator(swap.generated), swap.expression),
+        "feature matching": matching.square().mean(),
     }
 
 

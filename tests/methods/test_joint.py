@@ -16,12 +16,6 @@ from featlab.methods.joint import JointConfig, JointObjective, fit_jointly
 from featlab.protocol.splits import target_of
 
 
-@pytest.fixture(scope="module")
-def features(bundle, rows):
-    with torch.no_grad():
-        return bundle.projection(torch.from_numpy(rows.embeddings))
-
-
 @pytest.fixture
 def student(bundle):
     return make_student(bundle, "none", 0)

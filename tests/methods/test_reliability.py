@@ -223,7 +223,11 @@ def test_the_parts_are_weighed_as_they_did_best_on_held_out_source_people(table,
     torch.testing.assert_close(part.last.weight, other.last.weight)
 
 
-def test_a_held_out_subject_is_scored_on_the_rows_that_they_were_not_adapted_on(table, small_bundle, monkeypatch):
+@pytest.mark.parametrize(("clips", "frames"), [(2, 8), (1, 4)])
+def test_a_held_out_subject_is_scored_on_the_rows_that_they_were_not_adapted_on(
+    clips, frames, people, small_bundle, monkeypatch
+):
+    """Of two neutral clips of eight frames one is adapted on, and then the other; of a single one the first half."""
     seen, fit = [], fit_reliability
 
     def spy(episodes, odds):
@@ -231,8 +235,6 @@ def test_a_held_out_subject_is_scored_on_the_rows_that_they_were_not_adapted_on(
         return fit(episodes, odds)
 
     monkeypatch.setattr("featlab.methods.pft.validation.fit_reliability", spy)
-    small_bundle(table.without("s10"), methods=["pft"])
-    rows = np.bincount(table.subject)[0]
-    # Two neutral clips of eight frames a person: one is adapted on, and then the other.
-    assert {(len(item.labels), item.clip.frames) for item in seen} == {(rows - 8, 8)}
+    small_bundle(people(subjects=10, clips=clips, frames=8, classes=3), methods=["pft"])
+    assert {(len(item.labels), item.clip.frames) for item in seen} == {(24 * clips - frames, frames)}
     assert {item.subject for item in seen} == set(range(10))

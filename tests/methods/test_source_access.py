@@ -40,12 +40,6 @@ def run(bundle, source, mine):
     return adapt
 
 
-@pytest.fixture(scope="module")
-def features(bundle, mine):
-    with torch.no_grad():
-        return bundle.projection(torch.from_numpy(mine.embeddings))
-
-
 def random_rows(*shape, seed=0, shift=0.0):
     return torch.from_numpy(np.random.default_rng(seed).normal(shift, size=shape))
 

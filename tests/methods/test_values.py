@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from featlab.errors import ConfigError, InputError
 from featlab.methods import make_method
+from featlab.model.style_bank import CarriedShare
 from featlab.protocol.splits import target_of
 
 METHODS = ("neutral-shift", "adabn", "coral", "referenced", "pft", "pft-poster", "oracle")
@@ -130,12 +131,24 @@ def test_referenced_never_predicts_a_class_without_source_rows(people, small_bun
 
 
 def test_the_style_of_features_is_aligned_where_the_line_search_ends(bundle, table, rows):
+    bundle = replace(bundle, share=CarriedShare(0.7))
     plain, searched = run("pft", bundle, rows, weighting="mean"), run("pft", bundle, rows, optimiser="lbfgs")
-    expected = centre_of(bundle, table) - features_of(bundle, rows.embeddings).mean(axis=0)
+    expected = 0.7 * (centre_of(bundle, table) - features_of(bundle, rows.embeddings).mean(axis=0))
     for model in (plain, searched):
         np.testing.assert_allclose(model.model.translator.offset, expected, atol=1e-3)
     assert searched.history[-1]["style"] < 1e-6 < 1e-3 < searched.history[0]["style"]
     assert (plain.iterations, plain.trainable) == (1, searched.trainable)
+
+
+def test_the_anchor_is_the_divergence_of_t_from_the_source_model_and_consistency_that_of_two_frames(bundle, rows):
+    model = run("pft", bundle, rows, optimiser="lbfgs", anchor=2.0, consistency=3.0, iterations=1)
+    features = features_of(bundle, rows.embeddings)
+    with torch.no_grad():
+        q = scipy.special.softmax(bundle.logits(torch.from_numpy(features).float()).double().numpy(), axis=1)
+    divergence = scipy.special.rel_entr(probabilities_of(bundle, features), q).sum(axis=1).mean()
+    assert model.history[0]["anchor"] == pytest.approx(2 * divergence, rel=1e-3)
+    # One frame is its own partner.
+    assert run("pft", bundle, rows.take([0]), optimiser="lbfgs", consistency=3.0).history[0]["consistency"] == 0
 
 
 def test_update_says_which_tensors_of_t_move_and_by_default_the_offset(bundle, rows):

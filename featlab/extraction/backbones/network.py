@@ -179,22 +179,15 @@ def module_backbone(
     return network_backbone(name, network, options.input_spec(own), options, **about)
 
 
-def position_axes(shape: Sequence[int]) -> tuple[int, ...] | None:
-    """Return the axes that count positions, or None when there are fewer than two positions."""
+def channel_statistics(output: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return each image's mean and population standard deviation over positions, in float32; None without any two."""
     # A map is (n, C, H, W), or (n, H, W, C) where only that makes it square (Swin transformers); tokens are (n, T, C).
+    shape = output.shape
     if len(shape) == 4:
         axes: tuple[int, ...] = (1, 2) if shape[1] == shape[2] != shape[3] else (2, 3)
-    elif len(shape) == 3:
-        axes = (1,)
     else:
-        return None
-    return axes if math.prod(shape[axis] for axis in axes) > 1 else None
-
-
-def channel_statistics(output: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return each image's mean and population standard deviation over positions, computed in float32."""
-    axes = position_axes(output.shape)
-    if axes is None:
+        axes = (1,) if len(shape) == 3 else ()
+    if math.prod(shape[axis] for axis in axes) < 2:
         return None
     variance, mean = torch.var_mean(output.float(), dim=axes, correction=0)
     return mean, variance.sqrt()

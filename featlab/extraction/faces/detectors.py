@@ -112,20 +112,21 @@ def _find_meshes(task: Path | None, whole: bool, image: NDArray[np.uint8]) -> Se
 
 @lru_cache(maxsize=1)
 def load_model(task: Path | None) -> Model:
-    """Load the model in this process, hushed until it has found a face: from an image to its faces, (478, 2) each."""
+    """Return the model of this process, hushed until it has found a face: from an image to its faces, (478, 2) each."""
     # Read when the library is imported.
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _quiet_stderr():
-        vertices_of = _solutions() if task is None else _tasks(task)
+    vertices_of: Callable[[NDArray[np.uint8]], Sequence[Any]] | None = None
     warm = False
 
     def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        nonlocal warm
+        nonlocal vertices_of, warm
         side = max(image.shape[:2])
         # Filled up to a square, black on the right or below: of other shapes the library warns that it may be wrong.
         square = image if image.shape[0] == image.shape[1] else _cut_out(image, 0, 0, side, side)[0]
         with nullcontext() if warm else _quiet_stderr():
+            # Here, since threads of the library go on talking after it was loaded.
+            vertices_of = vertices_of or (_solutions() if task is None else _tasks(task))
             found = vertices_of(square)
         warm = warm or bool(found)
         # Vertices come as fractions of the side.

@@ -189,8 +189,8 @@ def read_sfda_pft(root: Path, options: SFDAPFTOptions) -> list[Item]:
             clip-a/                      optional: a folder a recording
               Image1_N.jpg
 
-    A subject is a person. The images of one class straight in a subject's folder are one clip, and in a folder below
-    one clip a folder and class. Frames are numbered in natural order.
+    The images of one class straight in a subject's folder are one clip, and in a folder below one clip a folder and
+    class. Frames are numbered in natural order.
     """
     items: list[Item] = []
     for person in tree.folders(root):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -115,16 +115,12 @@ def mismatch(root: Path, expected: str, looked_in: Path | None = None) -> InputE
     return InputError(f"{root}: expected {expected}; found {_shape(looked_in or root, root)}")
 
 
-def check_present(items: Iterable[Item], root: Path, listed_in: str) -> None:
+def check_present(items: Sequence[Item], root: Path, listed_in: str) -> None:
     """Raise an InputError when not one of the files is there; a few that aren't fail later, and are listed then."""
-    names: dict[Path, str] = {}
-    for item in items:
-        names.setdefault(item.path, item.name)
-    if names and not any(path.exists() for path in names):
-        first = next(iter(names.values()))
-        raise InputError(
-            f"{root}: none of the {len(names)} files that {listed_in} lists is there; the first is {first}"
-        )
+    files = dict.fromkeys(item.path for item in items)
+    if not any(path.exists() for path in files):
+        which = f"none of the {len(files)} files that {listed_in} lists is there; the first is {items[0].name}"
+        raise InputError(f"{root}: {which}")
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:

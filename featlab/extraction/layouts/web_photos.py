@@ -115,8 +115,7 @@ def read_fer2013(root: Path, options: SplitOptions) -> list[Item]:
           train.csv  test.csv            emotion,pixels                 Kaggle's, in place of the two above
 
     The first of these that is there is read. 0 to 6 are anger, disgust, fear, happiness, sadness, surprise, neutral;
-    without the column ``emotion`` (Kaggle's test.csv) the class is unknown. A subject is a split (or, with
-    group=dataset, all of it), and a clip is what one split has of one class.
+    without the column ``emotion`` (Kaggle's test.csv) the class is unknown. A clip is what a split has of one class.
     """
     tables = _tables(root)
     if not tables:
@@ -215,8 +214,7 @@ def read_raf_db(root: Path, options: RAFDBOptions) -> list[Item]:
           test/                                  or test_set/, val_set/
             1/ … 7/
 
-    1 to 7 are surprise, fear, disgust, happiness, sadness, anger, neutral. A subject is a split (or, with
-    group=dataset, all of it), and a clip is what one split has of one class.
+    1 to 7 are surprise, fear, disgust, happiness, sadness, anger, neutral. A clip is what a split has of one class.
     """
     table = tree.find(root, *_RAF_DB_LISTS)
     base = _numbered_folders(root)

@@ -37,12 +37,8 @@ def open_npz(path: Path) -> Columns:
         raise InputError(f"{path} holds {found}; expected one array of features: {', '.join(FEATURE_ARRAYS)}")
     features = _matrix(arrays.pop(held[0]), f"{path}, {held[0]}")
     rows, width = features.shape
-    landmarks = None
-    if "landmarks" in arrays:
-        landmarks = as_points(arrays.pop("landmarks"), f"{path}, landmarks")
-        _check_rows(landmarks, rows, f"{path}, landmarks")
     columns: Mapping[str, NDArray[Any]] = {held[0]: features}
-    more: dict[str, Any] = {"held": features} if features.dtype == np.float32 and "columns" not in arrays else {}
+    in_memory = features if features.dtype == np.float32 and "columns" not in arrays else None
     if "columns" in arrays:
         header = [name.strip() for name in _texts(arrays.pop("columns"), f"{path}, columns")]
         if len(header) != width:
@@ -50,23 +46,28 @@ def open_npz(path: Path) -> Columns:
         check_once(header, f"{path}, columns")
         columns = {name: features[:, place] for place, name in enumerate(header)}
     beside: dict[str, NDArray[Any]] = {}
-    for name in list(arrays):
+    left: list[str] = []
+    for name, array in arrays.items():
         column = _PLURALS.get(name, name)
-        if column not in INDEX_COLUMNS and (arrays[name].shape != (rows,) or arrays[name].dtype.kind not in "USbiuf"):
+        known = column in INDEX_COLUMNS or name == "landmarks"
+        if not known and (array.shape != (rows,) or array.dtype.kind not in "USbiuf"):
+            left.append(name)
             continue
         if column in beside:
             raise InputError(f"{path} holds both {column!r} and {column + 's'!r}; keep one")
-        array = arrays.pop(name)
-        is_text = column in INDEX_COLUMNS or array.dtype.kind in "US"
-        beside[column] = np.array(_texts(array, f"{path}, {name}")) if is_text else array
-        _check_rows(array, rows, f"{path}, {name}")
-    notes = (f"not read: {', '.join(arrays)}",) if arrays else ()
-    return _columns(path, {**columns, **beside}, never=frozenset(beside), landmarks=landmarks, notes=notes, **more)
-
-
-def _check_rows(array: NDArray[Any], rows: int, what: str) -> None:
-    if len(array) != rows:
-        raise InputError(f"{what} has {len(array)} rows, and there are {rows} rows of features; one each is needed")
+        if name == "landmarks":
+            array = as_points(array, f"{path}, landmarks")
+        elif known or array.dtype.kind in "US":
+            array = np.array(_texts(array, f"{path}, {name}"))
+        if len(array) != rows:
+            raise InputError(
+                f"{path}, {name} has {len(array)} rows, and there are {rows} rows of features; one each is needed"
+            )
+        beside[column] = array
+    landmarks = beside.pop("landmarks", None)
+    notes = (f"not read: {', '.join(left)}",) if left else ()
+    more = {"never": frozenset(beside), "landmarks": landmarks, "held": in_memory, "notes": notes}
+    return _columns(path, {**columns, **beside}, **more)
 
 
 def open_parquet(path: Path) -> Columns:

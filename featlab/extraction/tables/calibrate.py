@@ -48,7 +48,7 @@ class Recordings:
 class Rest:
     """How a person rests in a session and a clip; "" stands for all of them. Arrays are (D,)."""
 
-    who: tuple[str, str, str]  # Subject, session, clip.
+    who: tuple[str, ...]  # Subject, session, clip.
     rows: NDArray[np.intp]  # Places of the neutral frames, clip by clip in the order of time.
     clips: int
     centre: Floats
@@ -127,8 +127,8 @@ def _rest(rows: Recordings, places: NDArray[np.intp], depth: int) -> Rest:
     mad = _MAD * np.median(away, axis=0)
     spread = np.where(mad > 0, mad, _MEAN_DEVIATION * away.mean(axis=0))
     spread_from = np.where(mad > 0, MAD, MEAN_DEVIATION)
-    names = rows.index.subject[int(places[0])], *clip[0]
-    who = names[0], names[1] if depth > 1 else "", names[2] if depth > 2 else ""
+    names = (rows.index.subject[int(places[0])], *clip[0])[:depth]
+    who = names + ("",) * (3 - depth)
     return Rest(who, places, len(starts), centre, spread, spread_from, *_how_well(values, starts))
 
 

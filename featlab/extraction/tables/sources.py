@@ -69,17 +69,13 @@ def read_source(
     names, where = read_columns(manifest, ["subject"], INDEX_COLUMNS, neutral=neutral)
     lines, count = len(names["subject"]), len(rows.features)
     if lines != count:
-        raise InputError(
-            f"{manifest} has {lines} rows, and {source} has {count}; one each is needed, in the same order"
-        )
+        raise InputError(f"{manifest} has {lines} rows, and {source} has {count}; one each is needed, in one order")
     for name in (name for name in names if name in rows.names):
         # A column of both is a check of the order; where they differ, nobody knows which one is right.
         for row, (listed_as, own) in enumerate(zip(names[name], rows.names[name], strict=True)):
             if listed_as != own:
-                raise InputError(
-                    f"{where(row)}: the {name} is {listed_as!r}, and in {source} it is {own!r}; the rows must be in "
-                    "the same order"
-                )
+                differs = f"the {name} is {listed_as!r}, and in {source} it is {own!r}"
+                raise InputError(f"{where(row)}: {differs}; the rows must be in the same order")
     return _indexed(replace(rows, names={**rows.names, **names}), where, skip_bad=skip_bad)
 
 
@@ -121,10 +117,8 @@ def read_folder(
         if on_progress is not None:
             on_progress(line + 1, files)
     if not parts:
-        raise InputError(
-            f"none of the {files} files that {manifest} lists has a row with a face ({missing[0].path}: "
-            f"{missing[0].reason})"
-        )
+        first = f"{missing[0].path}: {missing[0].reason}"
+        raise InputError(f"none of the {files} files that {manifest} lists has a row with a face ({first})")
     return _joined(parts, missing)
 
 
@@ -192,11 +186,9 @@ def _read_part(file: Path, said: Mapping[str, str], selection: Selection) -> Rea
 def _joined(parts: Sequence[ReadRows], missing: Sequence[Failure]) -> ReadRows:
     first = parts[0]
     for part in parts:
-        here, there = (each.names["path"][0].partition("#")[0] for each in (part, first))
         if part.columns != first.columns or _kind(part) != _kind(first):
-            raise InputError(
-                f"{here} has {_kind(part)}, and {there} has {_kind(first)}; all must have the same columns"
-            )
+            here, there = (f"{each.names['path'][0].partition('#')[0]} has {_kind(each)}" for each in (part, first))
+            raise InputError(f"{here}, and {there}; all must have the same columns")
     starts = np.cumsum([0, *(len(part.features) for part in parts)]).tolist()
 
     def by_part(said: Sequence[Callable[[int], str]]) -> Callable[[int], str]:

@@ -20,8 +20,6 @@ from featlab.model.style_bank import SourceRows
 from featlab.protocol.splits import Target
 
 WEIGHTINGS = ("neutral", "mean", "median")
-OPTIMISERS = ("closed", "lbfgs", "adam")
-STYLE_LAYERS = ("features", "embedding", "bottleneck")
 _GRADIENT = "optimiser = lbfgs or optimiser = adam"
 
 
@@ -39,7 +37,7 @@ class TranslatorAdaptation(Options):
         "closed",
         "`closed` (the means of the features alone, whose minimum is known), `lbfgs` (all frames at once, a line "
         "search, stops when converged) or `adam` (a fixed budget).",
-        choices=OPTIMISERS,
+        choices=("closed", "lbfgs", "adam"),
     )
     weighting: str = option(
         "auto",
@@ -61,14 +59,13 @@ class TranslatorAdaptation(Options):
     layers: tuple[str, ...] = option(
         ("features",),
         "Where style is aligned: the offset `features`, the translated `embedding`, the `bottleneck`.",
-        choices=STYLE_LAYERS,
+        choices=("features", "embedding", "bottleneck"),
     )
     consistency: float = option(0.0, "Weight of the prediction consistency between two frames.", minimum=0)
     anchor: float = option(0.0, "Weight of KL to the source model's own predictions.", minimum=0)
     guard: bool = option(
         True,
-        "Use the source model as it is where adapting did not help source people who were held out; `--force` adapts "
-        "all the same.",
+        "Use the source model where adapting did not help held-out source people; `--force` adapts all the same.",
     )
 
     def check_together(self) -> None:

@@ -62,12 +62,7 @@ def test_what_does_not_fit_is_one_line(libraries, monkeypatch, refused):
         ("torchvision:resnet18", {"weights": "IMAGENET1K_V2"}, ConfigError, "did you mean 'IMAGENET1K_V1'"),
         ("torchvision:resnet18", {"weights": "nope.pt"}, InputError, "nope.pt: can't be read"),
         ("timm:tini", {}, ConfigError, "timm 9.9 has no network 'tini'; did you mean 'tiny'"),
-        (
-            "timm:tiny",
-            {"weights": "imagenet"},
-            ConfigError,
-            "imagenet is none of a file, random, or timm's own: pretra",
-        ),
+        ("timm:tiny", {"weights": "imagenet"}, ConfigError, "imagenet is none of a file, random, or timm's"),
         ("timm:gone", {"weights": "pretrained"}, ConfigError, "can't be made (no pretrained weights); name a file"),
         ("timm:hf-hub:o/gone@v1", {"weights": "pretrained"}, ConfigError, "run `hf download o/gone` where there is"),
     ):
@@ -98,24 +93,17 @@ def test_only_the_last_linear_layer_of_a_head_is_removed(refused):
 
 
 CODE = """
+from collections import OrderedDict
 import torch
 from torch import nn
 from featlab.extraction.backbones import make_backbone
 
-class Net(nn.Module):
-    def __init__(self, width=4):
-        super().__init__()
-        self.conv = nn.Conv2d(3, width, 3)
+def untrained(width=4, note=""):
+    return nn.Sequential(OrderedDict(conv=nn.Conv2d(3, width, 3), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten()))
 
-    def forward(self, images):
-        return self.conv(images).mean(dim=(2, 3))
-
-def trained(width=4):
+def trained(width=4, note=""):
     torch.manual_seed(width)
-    return Net(width)
-
-def noted(note):
-    return trained()
+    return untrained(width)
 
 def light(size=16):
     return make_backbone("hog", size=size)
@@ -123,10 +111,8 @@ def light(size=16):
 def broken():
     raise ValueError("no such\\ncheckpoint")
 
-untrained, nothing = Net, lambda: 3
-ready = trained()
-ready_backbone = light()
-number = 3
+nothing, number = lambda: 3, 3
+ready, ready_backbone = trained(), light()
 """
 
 
@@ -146,35 +132,31 @@ def make(module, name, **options):
     return make_backbone(f"python:{module}:{name}", size=16, **options)
 
 
-def test_a_function_that_returns_a_module_is_a_backbone(module, images, tmp_path):
+def test_a_function_that_returns_a_module_is_a_backbone(module, images, tmp_path, refused):
+    pictures = images(2, 16)
     backbone = make(module, "trained", layers="conv")
-    output = backbone.embed(images(2, 16), None)
+    output = backbone.embed(pictures, None)
     assert output.shape == (2, 12)
     np.testing.assert_allclose(output[:, 4:8], output[:, :4], atol=1e-6)
     info = backbone.info()
     assert (info.id, len(info.weights)) == (f"python:{module}:trained", 64)
     assert make(module, "trained", layers="conv").info().fingerprint == info.fingerprint
-    # Its arguments are passed and recorded; a module or a backbone stands for itself.
-    wide = make(module, "trained", width=7)
-    assert wide.embed(images(1, 16), None).shape == (1, 7)
-    assert wide.info().preprocessing.endswith(", width 7")
-    # Where a file lies is nobody's matter: what the extractor says goes into caches and bundles.
-    named = make(module, "noted", note=str(tmp_path / f"{module}.py")).info().preprocessing
-    assert named.endswith(f", note {module}.py")
-    assert make(module, "ready").embed(images(1, 16), None).shape == (1, 4)
+    # Its arguments are passed and recorded; where a file lies is nobody's matter: it goes into caches and bundles.
+    wide = make(module, "trained", width=7, note=str(tmp_path / f"{module}.py"))
+    assert wide.embed(pictures, None).shape == (2, 7)
+    assert wide.info().preprocessing.endswith(f", note {module}.py, width 7")
+    # A module or a backbone stands for itself.
+    assert make(module, "ready").embed(pictures, None).shape == (2, 4)
     for name in ("light", "ready_backbone"):
         assert make_backbone(f"python:{module}:{name}").info().id == "hog"
-
-
-def test_weights_are_the_modules_a_files_or_random_when_asked_for(module, images, tmp_path, refused):
+    # Weights are the module's, a file's, or random when asked for.
     with refused(ConfigError, "gives other weights at every call", "--weights random"):
         make(module, "untrained")
     first, second = (make(module, "untrained", weights="random") for _ in range(2))
     assert first.info().fingerprint == second.info().fingerprint
-    np.testing.assert_array_equal(first.embed(images(1, 16), None), second.embed(images(1, 16), None))
+    np.testing.assert_array_equal(first.embed(pictures, None), second.embed(pictures, None))
     torch.save({"conv.weight": torch.zeros(4, 3, 3, 3), "conv.bias": torch.arange(4.0)}, tmp_path / "w.pt")
-    backbone = make(module, "untrained", weights="w.pt")
-    np.testing.assert_allclose(backbone.embed(images(1, 16), None), [[0, 1, 2, 3]])
+    np.testing.assert_allclose(make(module, "untrained", weights="w.pt").embed(pictures, None)[0], [0, 1, 2, 3])
 
 
 def test_what_does_not_work_is_one_line(module, refused):

@@ -16,22 +16,33 @@ from featlab.extraction.backbones import (
     network_options,
 )
 from featlab.extraction.backbones.modules import resnet18
-from featlab.extraction.backbones.network import Taps, channel_statistics, module_backbone, position_axes
+from featlab.extraction.backbones.network import channel_statistics, module_backbone
 from featlab.extraction.backbones.weights import built, state_sha256
 
 SIZE = 24
 
 
+class Pair(nn.Module):
+    def forward(self, x):
+        return x - 0.1, None
+
+
 class Small(nn.Module):
+    """With a layer that works in place and is used twice, one that is not used, and one that returns a pair."""
+
     def __init__(self, change=None):
         super().__init__()
         self.conv = nn.Conv2d(3, 6, 3, 2)
         self.norm = nn.BatchNorm2d(6)
+        self.relu = nn.ReLU(inplace=True)
+        self.pair = Pair()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.unused = nn.Conv2d(3, 4, 3)
         self.change = change
 
     def forward(self, images):
-        maps = self.norm(self.conv(images)).relu()
-        return maps.mean(dim=(2, 3)) if self.change is None else self.change(maps)
+        maps = self.relu(self.pair(self.relu(self.norm(self.conv(images))))[0])
+        return self.pool(maps).flatten(1) if self.change is None else self.change(maps)
 
 
 def small(change=None, **options):
@@ -51,36 +62,32 @@ def test_embeddings_and_statistics_are_those_of_the_modules_own_maps(images):
     with torch.no_grad():
         values, maps = module(normalised(batch)).numpy(), module.conv(normalised(batch))
         normed, maps = (x.numpy().astype(np.float64) for x in (module.norm(maps), maps))
-    options = NetworkOptions(layers=("norm", "conv"))
+    options = NetworkOptions(layers=("norm", "conv", "pair"))
     backbone = module_backbone("small", module.train(), options, InputSpec(size=SIZE), id="s", weights="w")
     output = backbone.embed(batch, None)
     assert (module.training, state_sha256(module)) == (False, before)
     assert not any(parameter.requires_grad for parameter in module.parameters())
-    assert (output.dtype, output.shape) == (np.float32, (4, 6 + 4 * 6))
-    statistics = [part for x in (normed, maps) for part in (x.mean(axis=(2, 3)), x.std(axis=(2, 3)))]
+    assert (output.dtype, output.shape) == (np.float32, (4, 6 + 6 * 6))
+    # Each as it was before a later layer changed it in place.
+    three = (normed, maps, normed.clip(0) - 0.1)
+    statistics = [part for x in three for part in (x.mean(axis=(2, 3)), x.std(axis=(2, 3)))]
     np.testing.assert_allclose(output, np.concatenate([values, *statistics], axis=1), atol=1e-6)
+    with pytest.raises(RuntimeError):
+        backbone.network.taps.run(torch.zeros(1, 5, 8, 8))
+    assert not module.conv._forward_hooks
     # No layer, a map of one position, a tuple of one.
     for change in (None, lambda maps: maps.mean(dim=(2, 3), keepdim=True), lambda maps: (maps.mean(dim=(2, 3)),)):
-        np.testing.assert_array_equal(small(change).embed(batch, None), output[:, :6])
+        np.testing.assert_allclose(small(change).embed(batch, None), output[:, :6], rtol=1e-6)
 
 
-def test_the_built_in_resnet18_fits_the_protocol_and_the_batch_changes_nothing_but_the_order_counts(images):
-    backbone = make_backbone("resnet18", weights="random", layers="layer1", size=32)
+def test_the_built_in_resnet18_fits_the_protocol_and_the_batch_changes_nothing_but_rounding(images):
+    backbone, batch = make_backbone("resnet18", weights="random", size=32), images(3)
     assert isinstance(backbone, Backbone)
-    info = backbone.info()
-    assert (backbone.name, info.id, info.layers, len(info.weights)) == ("resnet18", "resnet18", ("layer1",), 64)
-    batch = images(7)
-    together = backbone.embed(batch, None)
     with torch.no_grad():
-        expected = built(resnet18).eval()(normalised(batch))
-    np.testing.assert_allclose(together[:, :512], expected.numpy(), atol=1e-5)
-    for other in (
-        np.concatenate([backbone.embed([image], None) for image in batch]),
-        backbone.embed(batch[::-1], None)[::-1],
-    ):
-        # Up to float32 rounding in 18 layers: the size of the batch orders a convolution's sums.
-        assert (np.linalg.norm(other - together, axis=1) <= 4e-6 * np.linalg.norm(together, axis=1)).all()
-    assert np.abs(np.diff(together, axis=0)).max() > 1e-3
+        expected = built(resnet18).eval()(normalised(batch)).numpy()
+    np.testing.assert_allclose(backbone.embed(batch, None), expected, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([backbone.embed([x], None) for x in batch]), expected, atol=1e-5)
+    assert np.abs(np.diff(expected, axis=0)).max() > 1e-3
 
 
 def test_layers_and_all_that_changes_pixels_change_the_fingerprint_and_the_device_does_not(refused):
@@ -98,19 +105,6 @@ def test_layers_and_all_that_changes_pixels_change_the_fingerprint_and_the_devic
     if not torch.cuda.is_available():
         with refused(ConfigError, "mixed precision (amp) needs a GPU"):
             small(amp=True)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_and_cpu_agree_and_mixed_precision_is_another_extractor(images):
-    batch = images(5, SIZE)
-    cpu, gpu = small(device="cpu", layers=("conv",)), small(device="cuda", layers=("conv",))
-    np.testing.assert_allclose(gpu.embed(batch, None), cpu.embed(batch, None), atol=1e-5)
-    assert gpu.info().fingerprint == cpu.info().fingerprint
-    mixed = small(device="cuda", amp=True, layers=("conv",))
-    output = mixed.embed(batch, None)
-    assert output.dtype == np.float32
-    np.testing.assert_allclose(output, cpu.embed(batch, None), atol=1e-2)
-    assert mixed.info().fingerprint != cpu.info().fingerprint
 
 
 def test_an_output_that_is_no_embedding_is_one_line(refused):
@@ -133,7 +127,6 @@ def test_statistics_are_numpys_over_the_positions():
         *(((3, 5, 2, 6), (2, 3)), ((3, 1, 2, 2), (2, 3)), ((2, 7, 7, 7), (2, 3)), ((2, 96, 7, 7), (2, 3))),
         *(((3, 9, 5), (1,)), ((2, 7, 7, 96), (1, 2))),  # tokens; Swin's channels last
     ):
-        assert position_axes(shape) == axes
         values = torch.randn(shape, generator=random) * 3 + 100
         exact = values.numpy().astype(np.float64)
         mean, deviation = channel_statistics(values)
@@ -149,53 +142,16 @@ def test_statistics_are_numpys_over_the_positions():
     assert torch.isfinite(deviation).all()
 
 
-class Pair(nn.Module):
-    def forward(self, x):
-        return x - 0.1, None
-
-
-class Twice(nn.Module):
-    """A convolution, a layer that works in place on its output, and one that is used twice."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.relu = nn.ReLU(inplace=True)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.unused = nn.Conv2d(3, 4, 3)
-        self.tuple = Pair()
-
-    def forward(self, images):
-        x = self.relu(self.conv(images))
-        return self.pool(self.relu(self.tuple(x)[0])).flatten(1)
-
-
-def test_a_tap_sees_a_layer_before_later_layers_change_it_in_place_and_is_gone_afterwards():
-    module = Twice().eval()
-    images = torch.randn(2, 3, 8, 8)
-    taps = Taps("net", module, ["conv", "tuple"])
-    with torch.no_grad():
-        _, (mean, deviation, other, _) = taps.run(images)
-        plain = module.conv(images)
-    torch.testing.assert_close(mean, plain.mean(dim=(2, 3)))
-    torch.testing.assert_close(deviation, plain.std(dim=(2, 3), correction=0))
-    torch.testing.assert_close(other, plain.relu().mean(dim=(2, 3)) - 0.1)
-    assert not module.conv._forward_hooks
-    with pytest.raises(RuntimeError):
-        taps.run(torch.zeros(1, 5, 8, 8))
-    assert not module.conv._forward_hooks
-
-
 def test_a_layer_that_cannot_be_tapped_says_why(refused):
     for layer, says in {
-        "cnv": "net has no layer 'cnv'; did you mean 'conv'? (it has: conv, relu, pool",
+        "cnv": "small has no layer 'cnv'; did you mean 'conv'? (it has: conv, norm, relu",
         "": "has no layer ''",
         "relu": "'relu' is called more than once",
         "unused": "'unused' isn't called",
         "pool": "'pool' has no positions",
     }.items():
         with refused(ConfigError, says):
-            Taps("net", Twice().eval(), [layer]).run(torch.zeros(1, 3, 8, 8))
+            small(layers=(layer,))
 
 
 def test_preparing_is_pillows_resizing_of_the_centre_square():

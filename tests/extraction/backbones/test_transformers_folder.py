@@ -1,6 +1,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -93,30 +94,24 @@ def test_a_model_of_the_hub_is_read_as_its_folder(vit, monkeypatch, refused):
         make_backbone("clip:ViT-Z")
 
 
-def test_a_pooler_without_weights_in_the_folder_is_never_used_and_nothing_is_told(vit, images, capfd, refused):
-    folder = vit(pooler=False)
+def test_a_pooler_without_weights_is_never_used_and_the_input_is_the_processors_or_imagenets(vit, capfd, refused):
+    folder = vit(pooler=False, processor=None)
     capfd.readouterr()
-    backbone = make_backbone(f"hf:{folder}")
-    assert backbone.info().preprocessing.endswith("pooling cls")
-    first = backbone.embed(images(), None)
-    np.testing.assert_array_equal(make_backbone(f"hf:{folder}").embed(images(), None), first)
+    preprocessing = make_backbone(f"hf:{folder}", size=SIZE).info().preprocessing
+    assert preprocessing.endswith("mean 0.485 0.456 0.406, std 0.229 0.224 0.225, pooling cls")
     assert capfd.readouterr() == ("", "")
-    with refused(ConfigError, "holds no weights of the pooler; choose pooling=cls"):
-        make_backbone(f"hf:{folder}", pooling="pooler")
-
-
-def test_the_input_is_the_processors_or_imagenets(vit, refused):
-    folder = vit(processor=None)
-    assert "mean 0.485 0.456 0.406" in make_backbone(f"hf:{folder}", size=SIZE).info().preprocessing
-    with refused(ConfigError, "can't embed images of 224x224", "option size"):
-        make_backbone(f"hf:{folder}")
+    for options, *words in (
+        ({"pooling": "pooler"}, "holds no weights of the pooler; choose pooling=cls"),
+        ({}, "can't embed images of 224x224", "option size"),
+    ):
+        with refused(ConfigError, *words):
+            make_backbone(f"hf:{folder}", **options)
     crop = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 40}, "do_center_crop": True}
     folder = vit(processor=PROCESSOR | crop | {"crop_size": {"height": SIZE, "width": SIZE}, "resample": 3})
     assert "32x32 bicubic" in make_backbone(f"hf:{folder}").info().preprocessing
 
 
 KNOWN = ("<s>", "</s>", "?", "a", "photo", "of", "face", "neutral", "happy", "very")
-WORDS = {word: place for place, word in enumerate(KNOWN)}
 
 
 @pytest.fixture
@@ -124,13 +119,15 @@ def clip(tmp_path):
     """A folder with a small CLIP and a tokenizer of ten words, and the network in it."""
     torch.manual_seed(1)
     config = transformers.CLIPConfig(
-        text_config=TOWER | {"vocab_size": len(WORDS), "bos_token_id": 0, "eos_token_id": 1},
+        text_config=TOWER | {"vocab_size": len(KNOWN), "bos_token_id": 0, "eos_token_id": 1},
         vision_config=TOWER | {"image_size": SIZE, "patch_size": 8},
         projection_dim=12,
     )
     model = transformers.CLIPModel(config).eval()
     model.save_pretrained(tmp_path / "clip")
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(WORDS, unk_token="?"))
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: place for place, word in enumerate(KNOWN)}, unk_token="?")
+    )
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     ends = {"single": "<s> $A </s>", "special_tokens": [("<s>", 0), ("</s>", 1)]}
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(**ends)
@@ -139,64 +136,51 @@ def clip(tmp_path):
     return tmp_path / "clip", model
 
 
-def clip_logits(model, pictures, texts):
-    """What CLIP itself makes of pictures and of texts, given as their words."""
-    rows = [[0, *(WORDS[word] for word in text.split()), 1] for text in texts]
-    pixels = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).astype(np.float32) / 255)
-    with torch.no_grad():
-        # One text at a time: no padding.
-        parts = [model(input_ids=torch.tensor([row]), pixel_values=pixels).logits_per_image for row in rows]
-    return torch.cat(parts, dim=1).numpy()
-
-
 def test_texts_of_the_classes_classify_as_clip_itself_does(clip, images, make_tree, tmp_path, refused):
     folder, model = clip
-    plain = {"size": SIZE, "mean": 0, "std": 1}
-    backbone = make_backbone(f"hf:{folder}", pooling="joint", **plain)
-    pictures, classes = images(4), ("neutral", "very_happy")
+    make = partial(make_backbone, f"hf:{folder}", size=SIZE, mean=0, std=1)
+    backbone, pictures, classes = make(pooling="joint"), images(4), ("neutral", "very_happy")
     embedded = backbone.embed(pictures, None)
-    expected = clip_logits(model, pictures, [f"a photo of a {label} face" for label in ("neutral", "very happy")])
+    # Each text as its words, one at a time: no padding.
+    texts = [f"a photo of a {label} face".split() for label in ("neutral", "very happy")]
+    rows = [torch.tensor([[0, *(KNOWN.index(word) for word in text), 1]]) for text in texts]
+    pixels = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    with torch.no_grad():
+        logits = [model(input_ids=row, pixel_values=pixels).logits_per_image for row in rows]
+        pooled = model.vision_model(pixels).pooler_output.numpy()
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(embedded @ backbone.texts(classes).T, expected, atol=1e-3)
+    np.testing.assert_allclose(embedded @ backbone.texts(classes).T, torch.cat(logits, dim=1).numpy(), atol=1e-3)
     assert backbone.info().preprocessing.endswith("pooling joint")
     assert backbone.info().about == {"prompts": "a photo of a {label} face"}
+    # Otherwise the vision tower alone is taken.
+    np.testing.assert_allclose(make().embed(pictures, None), pooled, atol=1e-5)
+    assert make().texts is None
     source = read_layout("auto", make_tree(tmp_path / "source", 3, 4, SIZE))
     extract(source, with_mirror(backbone), tmp_path / "cache.h5", neutral="neutral")
     with open_cache(tmp_path / "cache.h5", verify=True) as cache:
         table = cache.read(["s1", "s2"])
     np.testing.assert_allclose(table.prompts, backbone.texts(table.classes), rtol=1e-5)
     # Another text is another cache of the same rows.
-    other = make_backbone(f"hf:{folder}", pooling="joint", prompts="a {label} face", **plain)
+    other = make(pooling="joint", prompts="a {label} face")
     assert other.info() == backbone.info()
     with refused(InputError, "its texts of the classes differ"):
         extract(source, with_mirror(other), tmp_path / "cache.h5", neutral="neutral")
-    layer = "vision_model.encoder.layers.1"
     for options, words in (
         ({"pooling": "joint", "prompts": "a face"}, "must hold {label}"),
-        ({"pooling": "joint", "layers": layer}, "doesn't go with pooling=joint"),
+        ({"pooling": "joint", "layers": "vision_model"}, "doesn't go with pooling=joint"),
         ({"pooling": "cls", "prompts": "a {label}"}, "prompts has no effect here: it belongs to"),
     ):
         with refused(ConfigError, words):
-            make_backbone(f"hf:{folder}", **options, **plain)
+            make(**options)
     with refused(InputError, "has 104 tokens, and this network reads 77; shorten prompts"):
-        make_backbone(f"hf:{folder}", pooling="joint", prompts="{label}" + " very" * 100, **plain).texts(classes)
+        make(pooling="joint", prompts="{label}" + " very" * 100).texts(classes)
     for file in folder.glob("tokenizer*"):
         file.unlink()
-    bare = make_backbone(f"hf:{folder}", pooling="joint", **plain)
+    bare = make(pooling="joint")
     with refused(InputError, "no tokenizer there"):
         bare.texts(classes)
     # Pictures without labels are no reason to read texts.
     extract([replace(item, label=None) for item in source], bare, tmp_path / "new.h5", neutral="neutral")
-
-
-def test_of_two_towers_the_vision_tower_is_taken(clip, images):
-    folder, model = clip
-    backbone = make_backbone(f"hf:{folder}", size=SIZE, mean=0, std=1)
-    assert backbone.texts is None
-    pixels = torch.from_numpy(np.stack(images()).transpose(0, 3, 1, 2).astype(np.float32) / 255)
-    with torch.no_grad():
-        expected = model.vision_model(pixels).pooler_output.numpy()
-    np.testing.assert_allclose(backbone.embed(images(), None), expected, atol=1e-5)
 
 
 def test_what_does_not_fit_is_one_line(vit, tmp_path, refused, monkeypatch):
@@ -209,20 +193,22 @@ def test_what_does_not_fit_is_one_line(vit, tmp_path, refused, monkeypatch):
     ):
         with refused(ConfigError, says):
             make_backbone(f"hf:{folder}", **options)
-    state = load_file(folder / "model.safetensors")
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    state = load_file(weights)
     del state["layernorm.weight"]
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    with refused(InputError, "1 weights aren't in the folder (layernorm.weight) and would be random"):
-        make_backbone(f"hf:{folder}")
-    (folder / "config.json").write_text('{"model_type": "no_such_type"}')
-    with refused(ConfigError, "can't be loaded"):
-        make_backbone(f"hf:{folder}")
-    (folder / "model.safetensors").unlink()
-    with refused(InputError, "no weights there"):
-        make_backbone(f"hf:{folder}")
-    (folder / "config.json").unlink()
-    with refused(InputError, "no config.json there; hf: takes the folder"):
-        make_backbone(f"hf:{folder}")
+    for change, error, says in (
+        (
+            lambda: save_file(state, weights, {"format": "pt"}),
+            InputError,
+            "1 weights aren't in the folder (layernorm.w",
+        ),
+        (lambda: config.write_text('{"model_type": "no_such_type"}'), ConfigError, "can't be loaded"),
+        (weights.unlink, InputError, "no weights there"),
+        (config.unlink, InputError, "no config.json there; hf: takes the folder"),
+    ):
+        change()
+        with refused(error, says):
+            make_backbone(f"hf:{folder}")
     transformers.BertModel(transformers.BertConfig(vocab_size=30, **TOWER)).save_pretrained(tmp_path / "bert")
     with refused(ConfigError, "can't embed images"):
         make_backbone(f"hf:{tmp_path / 'bert'}")

@@ -11,6 +11,7 @@ from featlab.extraction.backbones.builtin import template
 from featlab.extraction.faces import MESH_TO_68, lies_outside, order_problem, unit_problem
 from featlab.extraction.faces.align import AlignConfig
 from featlab.extraction.inputs import InputConfig, read_inputs, with_face_crop
+from featlab.extraction.items import Pseudonyms
 from featlab.extraction.tables import ImportConfig, import_features
 
 FACE = (template(68) * 100 + 60).astype(np.float32)
@@ -131,6 +132,9 @@ def test_without_names_the_number_of_rows_must_fit_and_the_order_is_said(clip, t
     is_true(clip, path)
     told = "rows were taken in the order by number (row 2 is zoë/neutral/v/img2.png)"
     assert told in found(clip, path)[0].warnings[-1]
+    hidden = found(clip, path, pseudonyms=Pseudonyms(bytes(32)))[0].warnings[-1]
+    assert "(row 2 is f-" in hidden
+    assert "zoë" not in hidden.replace(str(tmp_path), "")
     np.save(path, TRUE[:11])
     with refused(InputError, "landmarks for 11 rows, the source has 12"):
         found(clip, path)

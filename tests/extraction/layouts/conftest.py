@@ -28,10 +28,15 @@ def put(tmp_path):
 
 @pytest.fixture
 def facts():
-    """``facts("bah", root, "subject frame", split="test")``: these values of every item, in order."""
+    """``facts("bah", root, "subject frame", split="test")``: these values of every item; its file is where it says."""
 
     def read(layout, root, names, **options):
-        return [attrgetter(*names.split())(item) for item in read_layout(layout, root, **options)]
+        items = read_layout(layout, root, **options)
+        if root.is_dir() and layout != "auto":
+            assert all(item.path == root / item.name.partition("#")[0] for item in items)
+        if layout not in ("auto", "manifest"):
+            assert [item.row for item in items] == list(range(len(items)))
+        return [attrgetter(*names.split())(item) for item in items]
 
     return read
 

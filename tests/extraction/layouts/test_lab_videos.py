@@ -1,14 +1,11 @@
+"""Videos of many recordings: BioVid, StressID, BAH and Aff-Wild2."""
+
 import pytest
 
 from featlab.errors import ConfigError
 from featlab.extraction.layouts import LAYOUTS, detect_layout, read_layout
 
 PEOPLE = ("071309_w_21", "112610_w_60")
-LABELS = (
-    "subject/task,binary-stress,affect3-class\n"
-    "2ea4_Breathing,0,0\n2ea4_Math,1.0,2.0\n2ea4_Stroop,0,1\n2ea4_Reading,,\n9zzz_Math,1,2\n"
-)
-TASKS = ("Baseline", "Breathing", "Math", "Stroop", "Reading", "Video2")
 
 
 def biovid(put, base="video"):
@@ -16,71 +13,65 @@ def biovid(put, base="video"):
     return put(*(f"{base}/{name}-{number:03}.mp4" for name in names for number in (6, 81)))
 
 
-def stressid(put, base="Videos/"):
-    put("labels.csv", text=LABELS)
-    return put(*(f"{base}2ea4/2ea4_{task}.mp4" for task in TASKS))
-
-
-@pytest.mark.parametrize("base", ["video", "PartA/video", "."])
-def test_no_pain_is_neutral_and_the_highest_level_is_pain(put, base):
-    root = biovid(put, base)
-    items = read_layout("biovid", root)
-    assert [item.row for item in items] == list(range(len(PEOPLE) * 2 * 2))
-    first = items[0]
-    assert (first.subject, first.label, first.video, first.frame) == (PEOPLE[0], "neutral", f"{PEOPLE[0]}-BL1-006", 0)
-    assert all(item.path == root / item.name and item.path.is_file() and item.at is None for item in items)
-    assert {(item.video.split("-")[1], item.label) for item in items} == {("BL1", "neutral"), ("PA4", "pain")}
+@pytest.mark.parametrize("base", ["video/", "PartA/video/", ""])
+def test_no_pain_is_neutral_and_the_highest_level_is_pain(put, facts, base):
+    root = biovid(put, base or ".")
+    assert facts("biovid", root, "subject label video frame name at") == [
+        (person, label, video := f"{person}-{level}-{number}", 0, f"{base}{person}/{video}.mp4", None)
+        for person in PEOPLE
+        for level, label in (("BL1", "neutral"), ("PA4", "pain"))
+        for number in ("006", "081")
+    ]
     assert detect_layout(root) == "biovid"
     for merge, labels in (("true", {"neutral", "pain"}), ("false", {"neutral", "PA1", "PA4"})):
-        chosen = read_layout("biovid", root, levels="BL1,PA1,PA4", merge=merge)
-        assert (len(chosen), {item.label for item in chosen}) == (12, labels)
+        chosen = facts("biovid", root, "label", levels="BL1,PA1,PA4", merge=merge)
+        assert (len(chosen), set(chosen)) == (12, labels)
     assert LAYOUTS.get("biovid").sampling.window == (2.0, 5.0), "that of the published protocol"
 
 
 @pytest.mark.parametrize("mark", ["\t", ",", ";"])
-def test_samples_csv_is_the_list_and_what_it_misses_stays_to_fail_later(put, mark):
+def test_samples_csv_is_the_list_and_what_it_misses_stays_to_fail_later(put, facts, mark):
     root = biovid(put)
     listed = [f"{PEOPLE[0]}-{end}" for end in ("BL1-006", "PA4-006", "PA4-099", "PA1-006")]
-    rows = [f"1\t{PEOPLE[0]}\t0\t{name.split('-')[1]}\t1\t{name}" for name in listed]
-    header = "subject_id\tsubject_name\tclass_id\tclass_name\tsample_id\tsample_name"
-    put("samples.csv", text="\n".join([header, *rows]).replace("\t", mark))
-    items = read_layout("biovid", root)
-    assert [item.video for item in items] == listed[:3]
-    assert [item.path.exists() for item in items] == [True, True, False]
-    assert items[2].name == f"video/{PEOPLE[0]}/{PEOPLE[0]}-PA4-099.mp4"
+    lines = ["subject_id\tsubject_name\tsample_name", *(f"1\t{PEOPLE[0]}\t{name}" for name in listed)]
+    put("samples.csv", text="\n".join(lines).replace("\t", mark))
+    assert facts("biovid", root, "video") == listed[:3]
+    assert [path.exists() for path in facts("biovid", root, "path")] == [True, True, False]
 
 
 def test_folders_of_frames_stand_for_videos(put, facts):
     root = put(*(f"a_w_1/a_w_1-{level}-081/image{ms}.jpg" for level in ("BL1", "PA4") for ms in (2040, 960)))
     assert facts("biovid", root, "video frame path.name") == [
-        ("a_w_1-BL1-081", 0, "image960.jpg"),
-        ("a_w_1-BL1-081", 1, "image2040.jpg"),
-        ("a_w_1-PA4-081", 0, "image960.jpg"),
-        ("a_w_1-PA4-081", 1, "image2040.jpg"),
+        (f"a_w_1-{level}-081", frame, f"image{(960, 2040)[frame]}.jpg") for level in ("BL1", "PA4") for frame in (0, 1)
     ]
-    root = put("s/2ea4/2ea4_Math/frame10.jpg", "s/2ea4/2ea4_Math/frame9.jpg", "s/labels.csv", text=LABELS) / "s"
-    read = facts("stressid", root, "frame path.name label")
-    assert read == [(0, "frame9.jpg", "stress"), (1, "frame10.jpg", "stress")]
+
+
+LABELS = (
+    "subject/task,binary-stress,affect3-class\n"
+    "2ea4_Breathing,0,0\n2ea4_Math,1.0,2.0\n2ea4_Stroop,0,1\n2ea4_Reading,,\n9zzz_Math,1,2\n"
+)
+TASKS = {
+    "Baseline": ("neutral", "neutral"),
+    "Breathing": ("neutral", "relaxed"),
+    "Math": ("stress", "stress"),
+    "Reading": (None, None),
+    "Stroop": ("neutral", "neutral"),
+    "Video2": (None, None),
+}
 
 
 @pytest.mark.parametrize("base", ["Videos/", "videos/", ""])
-def test_labels_are_looked_up_and_what_has_none_is_unknown(put, base, refuses):
-    root = stressid(put, base)
-    items = read_layout("stressid", root)
-    labels = dict(zip(TASKS, ("neutral", "neutral", "stress", "neutral", None, None), strict=True))
-    assert {item.video: item.label for item in items} == {f"2ea4_{task}": label for task, label in labels.items()}
-    assert {item.subject for item in items} == {"2ea4"}
-    assert all(item.path == root / item.name and item.path.is_file() for item in items)
+def test_labels_are_looked_up_and_what_has_none_is_unknown(put, facts, base, refuses):
+    put("labels.csv", text=LABELS)
+    root = put(*(f"{base}2ea4/2ea4_{task}.mp4" for task in TASKS))
+    for place, column in enumerate(("binary-stress", "affect3-class")):
+        assert facts("stressid", root, "subject video label", labels=column) == [
+            ("2ea4", f"2ea4_{task}", labels[place]) for task, labels in TASKS.items()
+        ]
+    assert facts("stressid", root, "video", tasks="Math,Baseline") == ["2ea4_Baseline", "2ea4_Math"]
+    refuses("stressid", root, "no recording of the task Maths (there are: Baseline, Breathing", tasks="Maths")
     assert detect_layout(root) == "stressid"
     assert LAYOUTS.get("stressid").sampling.fps == 1.0
-
-    def chosen(**options):
-        return {item.video.removeprefix("2ea4_"): item.label for item in read_layout("stressid", root, **options)}
-
-    three = chosen(labels="affect3-class")
-    assert (three["Breathing"], three["Math"], three["Stroop"]) == ("relaxed", "stress", "neutral")
-    assert list(chosen(tasks="Math,Baseline")) == ["Baseline", "Math"]
-    refuses("stressid", root, "no recording of the task Maths (there are: Baseline, Breathing", tasks="Maths")
 
 
 CALM = "Videos/82725/Visite_1/82725_Question_1_2024-11-19_15-12-23_Video.mp4"
@@ -100,17 +91,12 @@ def bah_frames(put, prefix="", base=""):
 @pytest.mark.parametrize("prefix", ["", "cropped-aligned-faces/"])
 def test_frames_have_labels_of_their_own(put, facts, prefix, base):
     root = bah_frames(put, prefix, base)
-    assert facts("bah", root, "subject frame label row") == [
-        ("82567", 0, HESITANT, 0),
-        ("82567", 1, "neutral", 1),
-        ("82725", 0, "neutral", 2),
-        ("82725", 1, "neutral", 3),
-        ("82725", 2, HESITANT, 4),
-        ("82725", 10, HESITANT, 5),
+    calm = CALM.rpartition("/")[2]
+    assert facts("bah", root, "subject frame label")[:2] == [("82567", 0, HESITANT), ("82567", 1, "neutral")]
+    assert facts("bah", root, "subject video frame label")[2:] == [
+        ("82725", calm, frame, HESITANT if frame > 1 else "neutral") for frame in (0, 1, 2, 10)
     ]
-    items = read_layout("bah", root)
-    assert items[2].video == CALM.rpartition("/")[2]
-    assert all(item.path == root / item.name and item.path.is_file() for item in items)
+    assert all(path.is_file() for path in facts("bah", root, "path"))
     assert detect_layout(root) == "bah"
 
 
@@ -129,8 +115,8 @@ def test_videos_have_one_label_and_a_transcript_with_commas(put, facts, refuses,
     put(f"{place}/train.txt", text=f"{CALM},0,Well, when I wake up, I get ready.\n")
     root = put(f"{place}/val.txt", text=f"{TORN},1,I could have.\n")
     assert facts("bah", root, "subject label name video frame") == [
-        ("82567", HESITANT, TORN, TORN.rpartition("/")[2], 0),
-        ("82725", "neutral", CALM, CALM.rpartition("/")[2], 0),
+        (who, label, name, name.rpartition("/")[2], 0)
+        for who, label, name in (("82567", HESITANT, TORN), ("82725", "neutral", CALM))
     ]
     assert detect_layout(root) == "bah"
     # Where both are there the level decides, and a missing file stays to fail later.
@@ -155,21 +141,19 @@ def pictures(put, video, *numbers, place="cropped_aligned"):
 
 
 @pytest.mark.parametrize("place", ["cropped_aligned", "batch1/cropped_aligned", "cropped_aligned_new_50_vids"])
-def test_line_and_image_meet_by_number_and_minus_one_is_dropped(put, facts, place):
+def test_line_and_image_meet_by_number_and_minus_one_and_what_has_no_partner_are_left_out(put, facts, place):
     annotate(put, "video5", 0, -1, 4, 7, 6)
-    root = pictures(put, "video5", 1, 2, 3, 5, place=place)
-    assert facts("aff-wild2", root, "subject video frame label row name at") == [
-        ("video5", "video5", 0, "neutral", 0, f"{place}/video5/00001.jpg", None),
-        ("video5", "video5", 2, "happiness", 1, f"{place}/video5/00003.jpg", None),
-        ("video5", "video5", 4, "surprise", 2, f"{place}/video5/00005.jpg", None),
-    ]
-    assert all(item.path == root / item.name for item in read_layout("aff-wild2", root))
-    assert detect_layout(root) == "aff-wild2"
-    # Lines without an image, and images without a line, are left out.
-    pictures(put, "video5", 6, place=place)
     annotate(put, "video6", 0, 1, 2)
-    pictures(put, "video6", 1, 2, place=place)
-    assert facts("aff-wild2", root, "subject frame label")[3:] == [("video6", 0, "neutral"), ("video6", 1, "anger")]
+    pictures(put, "video5", 1, 2, 3, 5, 6, place=place)
+    root = pictures(put, "video6", 1, 2, place=place)
+    assert facts("aff-wild2", root, "subject video frame label name at") == [
+        (video, video, frame, label, f"{place}/{video}/{frame + 1:05}.jpg", None)
+        for video, frame, label in (
+            *(("video5", 0, "neutral"), ("video5", 2, "happiness"), ("video5", 4, "surprise")),
+            *(("video6", 0, "neutral"), ("video6", 1, "anger")),
+        )
+    ]
+    assert detect_layout(root) == "aff-wild2"
 
 
 @pytest.mark.parametrize("folder", ["EXPR_Classification_Challenge", "annotations/EX", "a/b/expr_challenge"])
@@ -184,31 +168,28 @@ def test_annotations_are_found_by_what_is_in_them(put, facts, folder):
     ]
 
 
-def test_split_every_and_drop_choose(put, facts):
+def test_split_every_drop_and_media_choose_and_aligned_images_come_first(put, facts):
     annotate(put, "video5", 0, 1, 7, 3)
     annotate(put, "video6", 2, place=f"{CHALLENGE}/Validation_Set")
-    pictures(put, "video6", 1)
-    root = pictures(put, "video5", 1, 2, 3, 4)
-    for options, expected in (
-        ({"split": "validation"}, [("video6", 0, "disgust")]),
-        ({"split": "train", "every": 2}, [("video5", 0, "neutral"), ("video5", 2, "other")]),
-        ({"split": "train", "drop": "other,anger"}, [("video5", 0, "neutral"), ("video5", 3, "fear")]),
-    ):
-        assert facts("aff-wild2", root, "subject frame label", **options) == expected
-
-
-def test_a_video_stands_in_for_images_and_aligned_images_come_first(put, facts):
-    annotate(put, "video5", 0, -1, 4)
-    root = put("batch1/video5.mp4")
-    assert facts("aff-wild2", root, "name frame label at") == [
-        ("batch1/video5.mp4", 0, "neutral", None),
-        ("batch1/video5.mp4", 2, "happiness", None),
+    root = put("batch1/video5.mp4", "batch1/video6.mp4")
+    video5 = [("neutral", 0), ("anger", 1), ("other", 2), ("fear", 3)]
+    assert facts("aff-wild2", root, "label frame name at", split="train", every=2) == [
+        (*each, "batch1/video5.mp4", None) for each in video5
     ]
     for place in ("cropped", "cropped_aligned"):
-        pictures(put, "video5", 1, place=place)
-    assert facts("aff-wild2", root, "name") == ["cropped_aligned/video5/00001.jpg"]
-    assert facts("aff-wild2", root, "name", media="cropped") == ["cropped/video5/00001.jpg"]
-    assert facts("aff-wild2", root, "name", media="batch1") == ["batch1/video5.mp4"] * 2
+        pictures(put, "video5", 1, 2, 3, 4, place=place)
+    for options, expected in (
+        ({"split": "validation"}, [("disgust", 0)]),
+        ({"split": "train", "every": 2}, video5[::2]),
+        ({"split": "train", "drop": "other,anger"}, video5[::3]),
+    ):
+        assert facts("aff-wild2", root, "label frame", **options) == expected
+    for options, place in (
+        ({}, "cropped_aligned/video5/00001.jpg"),
+        ({"media": "cropped"}, "cropped/video5/00001.jpg"),
+        ({"media": "batch1"}, "batch1/video5.mp4"),
+    ):
+        assert facts("aff-wild2", root, "name", split="train", **options)[0] == place
 
 
 def test_trees_that_leave_a_doubt_are_refused(put, refuses):

@@ -12,17 +12,17 @@ from featlab.extraction.text import open_delimited
 HEAD = "subject,label,video,frame"
 
 
-def test_a_table_comes_back_as_it_was_written_and_a_long_one_in_blocks(people, write_csv, check_cache, run, put):
+def test_a_table_comes_back_as_it_was_written_and_a_long_one_in_blocks(columns, save, check_cache, run, read, put):
     for suffix in ("csv", "tsv"):
-        report = run(write_csv(f"features.{suffix}", people), out=f"{suffix}.h5")
-        table = check_cache(report, people)
+        report = run(save(f"features.{suffix}", columns))
+        check_cache(report)
         assert (report.rows, report.dim, report.failures, report.notes) == (16, 3, (), ())
-        assert table.paths is table.landmarks is None
+        assert read(report).paths is read(report).landmarks is None
     values = np.random.default_rng(3).normal(size=(5001, 2)).astype(np.float32)
     path = put("x.csv", "subject,frame,a,b", *(f"s,{row},{a!r},{b!r}" for row, (a, b) in enumerate(values.tolist())))
     seen = []
-    read = read_rows(open_delimited(path), Selection(), on_progress=lambda *now: seen.append(now))
-    assert np.array_equal(read.features, values)
+    rows = read_rows(open_delimited(path), Selection(), on_progress=lambda *now: seen.append(now))
+    assert np.array_equal(rows.features, values)
     assert seen[-1] == (5001, 5002)
 
 
@@ -55,12 +55,6 @@ def test_text_columns_and_the_row_numbers_of_pandas_are_named_and_left_out(put, 
     assert "f0 to f1" in report.extractor.preprocessing
 
 
-def test_two_sessions_are_two_recordings_where_no_row_names_a_video(put, run, read):
-    lines = [f"s0,{label},{session},0,1" for label in ("rest", "smile") for session in (1, 2)]
-    table = read(run(put("x.csv", "subject,label,session,frame,f0", *lines)))
-    assert table.videos == ("1 rest", "1 smile", "2 rest", "2 smile")
-
-
 def test_columns_are_names_beginnings_or_an_expression(put):
     path = put("x.csv", "subject,f1,f12,f2,age,x_0,y_0", "s,1,2,3,40,5,6")
     for spec, expected in {
@@ -80,14 +74,12 @@ def test_columns_are_names_beginnings_or_an_expression(put):
 def test_landmark_columns_are_landmarks(put, run, read):
     lines = ("s,rest,9,4,1,2,3", "s,rest,8,,1,2,3", "t,rest,7,0,0,0,0")
     report = run(put("x.csv", "subject,label,f,y_1,x_0,y_0,x_1", *lines))
-    assert report.dim == 1
     nowhere = [[np.nan] * 2] * 2  # of zeros too, which some tools write where they found no face
-    expected = [[[1, 2], [3, 4]], nowhere, nowhere]
-    np.testing.assert_array_equal(read(report).landmarks, expected)
-    assert "2 landmarks" in report.notes[0]
+    np.testing.assert_array_equal(read(report).landmarks, [[[1, 2], [3, 4]], nowhere, nowhere])
+    assert (report.dim, report.notes[0]) == (1, "x_0, y_0, … are taken as 2 landmarks")
 
 
-def test_without_videos_a_label_is_one_and_frames_follow_the_rows(put, run, read):
+def test_what_names_no_video_is_one_of_its_path_its_label_and_its_session(put, run, read):
     report = run(put("x.csv", "subject,label,f", "s,rest,1", "s,smile,2", "s,rest,3", "s,,4", "t,rest,5"))
     table = read(report)
     assert [table.describe_row(row) for row in range(5)] == [
@@ -97,20 +89,20 @@ def test_without_videos_a_label_is_one_and_frames_follow_the_rows(put, run, read
         "subject 's', video 'unlabelled', frame 0",
         "subject 't', video 'rest', frame 0",
     ]
-    assert table.embeddings[:, 0].tolist() == [1, 3, 2, 4, 5]
-    assert table.label.tolist() == [0, 0, 1, -1, 0]
+    assert (table.embeddings[:, 0].tolist(), table.label.tolist()) == ([1, 3, 2, 4, 5], [0, 0, 1, -1, 0])
     assert "no row names a video" in report.notes[0]
-
-
-def test_a_path_gives_the_video_the_order_and_the_name_of_a_row(put, run, read):
-    lines = [r"a\v1\img10.png,s,rest,1", r"a\v1\img2.png,s,rest,2", "img.png,s,rest,3"]
+    lines = [f"s0,{label},{session},0,1" for label in ("rest", "smile") for session in (1, 2)]
+    table = read(run(put("x.csv", "subject,label,session,frame,f0", *lines)))
+    assert table.videos == ("1 rest", "1 smile", "2 rest", "2 smile")
+    # A path gives the video, the order and the name of a row.
+    lines = [r"a\v1\img10.png,s,rest,1", r"a\v1\img2.png,s,rest,2", "img.png,s,rest,3", "b/v.mp4,s,rest,4"]
     table = read(run(put("x.csv", "path,subject,label,f", *lines)))
-    assert table.paths == ("a/v1/img2.png", "a/v1/img10.png", "img.png")
-    assert [table.videos[code] for code in table.video] == ["a/v1", "a/v1", "rest"]
-    assert table.frame.tolist() == [0, 1, 0]
+    assert table.paths == ("a/v1/img2.png", "a/v1/img10.png", "b/v.mp4", "img.png")
+    assert [table.videos[code] for code in table.video] == ["a/v1", "a/v1", "b/v", "rest"]
+    assert table.frame.tolist() == [0, 1, 0, 0]
     # Frames written as floats are whole numbers.
     path = put("y.csv", f"{HEAD},f", "s,rest,v,3.0,1", "s,rest,v,12,1")
-    assert read(run(path, out="y.h5")).frame.tolist() == [3, 12]
+    assert read(run(path)).frame.tolist() == [3, 12]
 
 
 def test_a_row_that_cannot_be_stored_is_refused_with_its_line_or_skipped_and_listed(put, tmp_path, run, read, refused):

@@ -47,9 +47,8 @@ def test_a_folder_becomes_frames_of_videos(folder, run, read):
         ("anna", "anna/v2", 2, 12),
         ("bo", "bo", 1, 21),
     ]
-    assert report.dim == 2
     names = ("anna/v1.csv#row=0", "anna/v1.csv#row=2", "anna/v2.mp4#row=0", "anna/v2.mp4#row=2", "bo.csv#row=0")
-    assert table.paths == names
+    assert (report.dim, table.paths) == (2, names)
     np.testing.assert_array_equal(table.landmarks[1], [[3, 1], [2, 3]])
     assert [(failure.path, failure.reason.split(":")[0]) for failure in report.failures] == [
         ("anna/v1.csv#row=1", "success is 0"),
@@ -60,19 +59,12 @@ def test_a_folder_becomes_frames_of_videos(folder, run, read):
 def test_groups_of_columns(folder, run, read, refused):
     row = dict(zip(HEADER, cells(1), strict=True))
     real, there, pose, gaze = "AU01_r AU45_r", "AU01_c AU45_c", "pose_Tx pose_Rz", "gaze_0_x gaze_angle_y"
+    groups = {None: real, "au-r": real, "au-c": there, "au": f"{real} {there}", "pose": pose, "gaze": gaze}
+    for group, columns in (groups | {"all": f"{gaze} {pose} {real} {there}"}).items():
+        table = read(run(folder, selection=Selection(group=group)))
+        assert table.embeddings[0].tolist() == pytest.approx([float(row[name]) for name in columns.split()])
     with refused(FeatlabError, "--features 'aus' is not one of au, au-r, ", "did you mean 'au"):
         run(folder, selection=Selection(group="aus"))
-    for group, columns in {
-        None: real,
-        "au-r": real,
-        "au-c": there,
-        "au": f"{real} {there}",
-        "pose": pose,
-        "gaze": gaze,
-        "all": f"{gaze} {pose} {real} {there}",
-    }.items():
-        table = read(run(folder, selection=Selection(group=group), if_exists="overwrite"))
-        assert table.embeddings[0].tolist() == pytest.approx([float(row[name]) for name in columns.split()])
 
 
 def test_a_manifest_of_one_table_counts_the_rows_that_have_failed(tmp_path, put, run, read):

@@ -57,47 +57,32 @@ def test_parts_are_disjoint_complete_and_reproducible_and_unknown_or_too_few_peo
         choose_people(listed(PEOPLE), ["q07"], 0.2, 0)
 
 
-def test_pixels_are_those_of_the_files_and_no_held_out_image_is_opened(make_source, load, monkeypatch):
-    items = make_source(subjects=4)
+def test_pixels_are_those_of_the_files_and_no_held_out_image_is_opened(make_source, load, monkeypatch, refused):
+    items = make_source(subjects=4, side=20)
     kept = [item for item in items if item.subject != "s2"]
-    expected = np.stack([decode_image(item.path) for item in kept])
+    kept.remove(bad := kept[3])
+    bad.path.write_bytes(b"")
+    expected = [Image.fromarray(decode_image(item.path)).resize((10, 10), Image.Resampling.BILINEAR) for item in kept]
     opened, seen = [], []
     monkeypatch.setattr(decode, "decode_image", lambda path: opened.append(path) or decode_image(path))
+    unlabelled = Item(items[0].path, "more.png", "s0", None, "more", 0, 99)
     people = choose_people(items, ["s2"], 0.3, 0)
-    images = load(items, people, on_image=lambda *now: seen.append(now))
-    assert opened == [item.path for item in kept]
+    images = load([*items, unlabelled], people, size=10, on_image=lambda *now: seen.append(now))
+    assert sorted(opened) == sorted([bad.path, *(item.path for item in kept)])
     assert seen == [(done, 24) for done in range(1, 25)]
-    np.testing.assert_array_equal(images.pixels, expected)
+    assert images.failures == ((bad.name, "the file is empty"),)
+    np.testing.assert_array_equal(images.pixels, np.stack(expected))
     assert [images.subjects[code] for code in images.subject] == [item.subject for item in kept]
     assert [CLASSES[code] for code in images.label] == [item.label for item in kept]
     assert images.rows_of(["s1"]).tolist() == [row for row, item in enumerate(kept) if item.subject == "s1"]
-
-
-def test_unreadable_and_unlabelled_images_are_left_out_and_the_first_are_listed(make_source, load, refused):
-    items = make_source(subjects=3)
-    items[3].path.write_bytes(b"")
-    unlabelled = Item(items[0].path, "more.png", "s0", None, "more", 0, 99)
-    people = choose_people(items, [], 0.3, 0)
-    images = load([*items, unlabelled], people)
-    assert images.failures == ((items[3].name, "the file is empty"),)
-    expected = [decode_image(item.path) for item in items if item is not items[3]]
-    np.testing.assert_array_equal(images.pixels, expected)
+    floats = images.batch(np.array([2, 1]), "cpu")
+    assert floats.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(floats.numpy(), images.pixels[[2, 1]].transpose(0, 3, 1, 2) / 255, rtol=1e-6)
+    green = (images.pixels[2, 1, 2, 1] / 255 - 0.456) / 0.224
+    assert float(normalise(floats)[0, 1, 1, 2]) == pytest.approx(green, rel=1e-5)
     rest = [item for item in items if item.label == "neutral" or item.subject in people.fit]
     with refused(InputError, "1 source subjects that are held out for validation", "1 classes (neutral)"):
         load(rest, people)
-
-
-def test_images_are_resized_and_floats_are_scaled_ordered_and_normalised(make_source, load):
-    items = make_source(subjects=2, side=20)
-    images = load(items, choose_people(items, [], 0.3, 0), size=10)
-    expected = Image.fromarray(decode_image(items[0].path)).resize((10, 10), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(images.pixels[0], np.asarray(expected))
-    pixels = images.pixels[[2, 1]]
-    floats = images.batch(np.array([2, 1]), "cpu")
-    assert floats.is_contiguous(memory_format=torch.channels_last)
-    np.testing.assert_allclose(floats.numpy(), pixels.transpose(0, 3, 1, 2) / 255, rtol=1e-6)
-    green = (pixels[0, 1, 2, 1] / 255 - 0.456) / 0.224
-    assert float(normalise(floats)[0, 1, 1, 2]) == pytest.approx(green, rel=1e-5)
 
 
 def test_fractions_are_equal_over_classes_and_over_subjects_within_a_class():
@@ -128,7 +113,7 @@ def changed(images, **strengths):
     return augment(images, TrainConfig(**{**NOTHING, **strengths}), torch.Generator().manual_seed(0))
 
 
-def test_each_change_alone_changes_images_and_stays_in_range():
+def test_each_change_is_drawn_by_the_generator_and_turning_one_off_leaves_those_of_the_others():
     images = noise()
     for name in NOTHING:
         other = changed(images, **{name: 1.0})
@@ -137,18 +122,14 @@ def test_each_change_alone_changes_images_and_stays_in_range():
         assert bool(((other - images).abs().amax(dim=(1, 2, 3)) > 1e-3).all()), name
     assert torch.equal(changed(images), images)
     assert torch.equal(changed(images, flip=1.0), images.flip(3))
+    first, again, other = (augment(images, TrainConfig(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    torch.testing.assert_close(changed(images, light=1.0, noise=1e-6), changed(images, light=1.0), rtol=0, atol=1e-4)
     # Only the share that moves is resampled.
     images = noise(count=400, side=8)
     same = (changed(images, move=0.3) == images).flatten(1).all(dim=1)
     assert 0.6 < same.float().mean() < 0.8
-
-
-def test_the_generator_says_the_draws_and_turning_one_change_off_leaves_those_of_the_others():
-    images, config = noise(), TrainConfig()
-    first, again, other = (augment(images, config, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    torch.testing.assert_close(changed(images, light=1.0, noise=1e-6), changed(images, light=1.0), rtol=0, atol=1e-4)
 
 
 def test_light_keeps_what_is_brighter_brighter_and_erasing_fills_one_rectangle():

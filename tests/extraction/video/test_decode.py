@@ -32,13 +32,11 @@ def test_every_common_mode_becomes_contiguous_rgb(tmp_path, pixels):
         decoded = decode_image(path)
         assert (decoded.shape, decoded.dtype, decoded.flags.c_contiguous) == ((24, 20, 3), np.uint8, True)
         np.testing.assert_array_equal(decoded, np.asarray(image.convert("RGB")))
-    grey = np.array([[0, 257, 128 * 257], [65535, 256 * 255, 100]], dtype=np.uint16)
     rgba = np.array([[[200, 100, 50, 255], [200, 100, 50, 0]]], dtype=np.uint8)
     palette = Image.new("P", (1, 1), 3)
     palette.putpalette([0, 0, 0, 0, 0, 0, 0, 0, 0, 250, 250, 250])
     red, blue = (Image.new("RGB", (1, 1), colour) for colour in ("red", "blue"))
     for name, image, options, expected in (
-        ("grey.png", Image.fromarray(grey), {}, np.repeat(np.rint(grey / 257)[:, :, None], 3, axis=2)),
         ("rgba.png", Image.fromarray(rgba), {}, [[[200, 100, 50], [0, 0, 0]]]),
         ("palette.png", palette, {"transparency": 3}, [[[0, 0, 0]]]),
         ("animated.gif", red, {"save_all": True, "append_images": [blue]}, [[[255, 0, 0]]]),
@@ -95,26 +93,26 @@ def test_heic_is_read_through_its_extra_which_is_named_where_it_is_missing(tmp_p
 
 
 def test_what_is_no_image_is_refused_without_a_path(tmp_path, pixels, monkeypatch, refused):
-    path = tmp_path / "a.png"
+    path = tmp_path / "a.tif"
     for content, says in (
+        (None, "No such file"),
         (b"", "the file is empty"),
         (b"not an image", "not an image that Pillow can read"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 30, None),
-        (b"\xff\xd8\xff\xe0" + b"\0" * 30, None),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 30, ""),
+        (b"\xff\xd8\xff\xe0" + b"\0" * 30, ""),
+        (np.full((3, 3), 3, dtype=np.float32), "from 3 to 3 have no known range"),
+        (np.full((3, 3), np.nan, dtype=np.float32), "NaN or infinite"),
     ):
-        path.write_bytes(content)
-        with pytest.raises(InputError, match=says) as caught:
+        if isinstance(content, np.ndarray):
+            Image.fromarray(content).save(path)
+        elif content is not None:
+            path.write_bytes(content)
+        with pytest.raises(InputError) as caught:
             decode_image(path)
-        assert str(tmp_path) not in str(caught.value)
-        assert "\n" not in str(caught.value)
-    Image.fromarray(np.full((3, 3), 3, dtype=np.float32)).save(tmp_path / "float.tif")
-    Image.fromarray(np.full((3, 3), np.nan, dtype=np.float32)).save(tmp_path / "nan.tif")
-    for name, says in {
-        **{"none.png": "No such file", "": "a folder, not an image"},
-        **{"float.tif": "from 3 to 3 have no known range", "nan.tif": "NaN or infinite"},
-    }.items():
-        with refused(InputError, says):
-            decode_image(tmp_path / name)
+        assert says in str(caught.value)
+        assert not any(word in str(caught.value) for word in (str(tmp_path), "\n"))
+    with refused(InputError, "a folder, not an image"):
+        decode_image(tmp_path)
     Image.fromarray(pixels(1)).save(path)
     for limit in (300, 100):  # of 480 pixels: above Pillow's warning, above its error
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
