@@ -38,7 +38,7 @@ from trust_forked import counted, in_children
 
 from featlab import ExtractorInfo, verify_cache
 from featlab.bundle.bundle import Bundle, load_bundle, save_bundle
-from featlab.bundle.files import load_adaptation, open_tensors, save_adaptation, write_json, write_tensors
+from featlab.bundle.files import load_adaptation, read_tensors, save_adaptation, write_json, write_tensors
 from featlab.cache.schema import parse_json
 from featlab.config.load import Config, load_config, parse_settings
 from featlab.errors import FeatlabError
@@ -121,7 +121,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     loaded = load_bundle(bundle)
     as_it_was = partial(_as_it_was, _facts(loaded))
     adapted = save_adaptation(folder / "subjects" / "s1", loaded, _adapt(loaded), {"subject": "s1"})
-    told, kept = open_tensors(adapted / _ADAPTATION)
+    told, kept = read_tensors(adapted / _ADAPTATION)
     about = json.dumps(told).encode()
     out = folder / "out.h5"
     landmarks = (

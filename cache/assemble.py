@@ -27,7 +27,6 @@ from featlab.cache.encode import (
 from featlab.cache.hdf5 import Structure
 from featlab.cache.schema import ContentDigest, ExtractorInfo, Kinds, first_disorder
 from featlab.cache.table import FeatureTable, row_text
-from featlab.cache.verify import Repeats
 from featlab.errors import CacheError
 
 # Little enough that memory which one block leaves serves the next.
@@ -79,15 +78,12 @@ class Plan:
         return cls(cache.rows, cache.subjects, cache.videos, kinds)
 
 
-def write_cache(
-    out: Path, header: Header, plan: Plan, parts: Iterable[tuple[str, CodedRows]], repeats: Repeats | None = None
-) -> Path:
+def write_cache(out: Path, header: Header, plan: Plan, parts: Iterable[tuple[str, CodedRows]]) -> Path:
     """Write a cache, whole or not at all, from (name for messages, rows) in ascending order.
 
-    One part is in memory, and the codes of all rows. `repeats` learns of the rows that are written.
+    One part is in memory, and the codes of all rows.
     """
     digest = ContentDigest(header.extractor, header.classes, header.neutral, plan.subjects, plan.videos)
-    learners: list[ContentDigest | Repeats] = [digest, repeats] if repeats else [digest]
     places = _places(plan.subjects), _places(plan.videos)
     codes = {name: np.empty(plan.rows, dtype=dtype) for name, dtype in schema.CODE_DTYPES.items()}
     keys = [codes[name] for name in (schema.SUBJECT, schema.VIDEO, schema.FRAME)]
@@ -108,7 +104,7 @@ def write_cache(
             for name, column in codes.items():
                 column[start:stop] = columns[name]
             _check_order(f"{out}: {part_name}", plan, [key[max(start - 1, 0) : stop] for key in keys])
-            hashed = pool.submit(_learn, learners, {name: columns[name] for name in large})
+            hashed = pool.submit(_learn, digest, {name: columns[name] for name in large})
             for name, data in large.items():
                 # A copy of text takes on the type's note that it is UTF-8.
                 data[start:stop] = columns[name].astype(data.dtype, copy=data.dtype.kind == "S")
@@ -118,7 +114,7 @@ def write_cache(
             raise CacheError(f"{out}: expected {plan.rows} rows, got {start}: a shard changed meanwhile; run again")
         if header.prompts is not None:
             codes[schema.PROMPTS] = header.prompts
-        _learn([digest], codes)
+        _learn(digest, codes)
         for name, names in ((schema.SUBJECTS, plan.subjects), (schema.VIDEOS, plan.videos)):
             codes[name] = encode_names(names, str(out), "name")
         codes[schema.SUBJECT_OFFSETS] = np.searchsorted(keys[0], np.arange(len(plan.subjects) + 1)).astype(
@@ -137,10 +133,9 @@ def write_cache(
     return out
 
 
-def _learn(learners: Sequence[ContentDigest | Repeats], columns: Mapping[str, NDArray[Any]]) -> None:
-    for learner in learners:
-        for name, block in columns.items():
-            learner.update(name, block)
+def _learn(digest: ContentDigest, columns: Mapping[str, NDArray[Any]]) -> None:
+    for name, block in columns.items():
+        digest.update(name, block)
 
 
 def _check_order(part: str, plan: Plan, keys: Sequence[NDArray[Any]]) -> None:
@@ -183,7 +178,7 @@ def write_table(
     keys = (table.subject, table.video, table.frame)
     # Rows that are in order are taken as views, others a block at a time.
     order = None if first_disorder(*keys) is None else np.lexsort(keys[::-1])
-    block = max(1, _TABLE_BLOCK_BYTES * len(table) // table.nbytes)
+    block = max(1, _TABLE_BLOCK_BYTES // (4 * table.dim))
 
     def coded(start: int, stop: int) -> CodedRows:
         rows = table.take(slice(start, stop) if order is None else order[start:stop])

@@ -59,28 +59,24 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     # Renaming onto a symbolic link would replace the link itself, and split its users from the file they share.
     target = Path(os.path.realpath(path))
-    try:
-        make_folder(target.parent)
-        if target.is_dir():
-            raise FeatlabError(f"{path}: can't be written, a folder of that name is in the way; choose another name")
-        mode = S_IMODE(target.stat().st_mode) if target.exists() else 0o600
-        opened = ExitStack()
-        partial = opened.enter_context(_new_draft(target))
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    with opened:
+    with ExitStack() as opened:
+        with _writing(path):
+            partial = opened.enter_context(_new_draft(target))
+            if target.is_dir():
+                raise FeatlabError(
+                    f"{path}: can't be written, a folder of that name is in the way; choose another name"
+                )
+            mode = S_IMODE(target.stat().st_mode) if target.exists() else 0o600
         try:
             yield partial
         except OSError as error:
             if error.filename == str(partial) or error.errno in _DISK_FULL:
                 raise cannot_write(path, error) from error
             raise
-        try:
+        with _writing(path):
             _sync_file(partial)
             partial.chmod(mode)
             os.replace(partial, target)
-        except OSError as error:
-            raise cannot_write(path, error) from error
     sync_folder(target.parent)
 
 
@@ -104,32 +100,37 @@ def atomic_folder(path: Path, *, keep: str = "") -> Iterator[Path]:
     left beside it.
     """
     target = Path(os.path.realpath(path))
-    with ExitStack() as locks:
-        try:
-            make_folder(target.parent)
-            draft = locks.enter_context(_new_draft(target, folder=True))
-            with folders_synced_last():
-                yield draft
-                atomic_write_text(draft / SUMS, sums_of(sorted(draft.iterdir())))
-            if keep and (target / keep).exists():
-                return
-            if target.is_dir():
-                # No system call exchanges two folders everywhere: the old one goes once the new one is in its place.
-                # Nobody takes it for one that a dead writer left.
-                locks.enter_context(_locked(target))
-                old = draft.with_name(f"{draft.name}.old")
-                target.rename(old)
-                try:
-                    draft.rename(target)
-                except BaseException:
-                    old.rename(target)
-                    raise
-                shutil.rmtree(old, ignore_errors=True)
-            else:
+    with _writing(path), ExitStack() as locks:
+        draft = locks.enter_context(_new_draft(target, folder=True))
+        with folders_synced_last():
+            yield draft
+            atomic_write_text(draft / SUMS, sums_of(sorted(draft.iterdir())))
+        if keep and (target / keep).exists():
+            return
+        if target.is_dir():
+            # No system call exchanges two folders everywhere: the old one goes once the new one is in its place.
+            # Locked, nobody takes it for one that a dead writer left.
+            locks.enter_context(_locked(target))
+            old = draft.with_name(f"{draft.name}.old")
+            target.rename(old)
+            try:
                 draft.rename(target)
-            sync_folder(target.parent)
-        except OSError as error:
-            raise cannot_write(path, error) from error
+            except BaseException:
+                old.rename(target)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            draft.rename(target)
+        sync_folder(target.parent)
+
+
+@contextmanager
+def _writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the system says inside the block into the one line about the path."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def make_folder(path: Path) -> None:
@@ -146,6 +147,7 @@ def make_folder(path: Path) -> None:
 @contextmanager
 def _new_draft(target: Path, *, folder: bool = False) -> Iterator[Path]:
     """Yield an empty draft beside the target, locked; what is left of it afterwards is removed."""
+    make_folder(target.parent)
     _sweep(target.parent)
     draft = target.with_name(f"{target.name}.{_HERE}{secrets.token_hex(4)}.partial")
     if folder:
@@ -156,11 +158,8 @@ def _new_draft(target: Path, *, folder: bool = False) -> Iterator[Path]:
         with _locked(draft):
             yield draft
     finally:
-        if folder:
-            shutil.rmtree(draft, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            shutil.rmtree(draft) if folder else draft.unlink()
 
 
 @contextmanager
@@ -232,20 +231,17 @@ def folders_synced_last() -> Iterator[None]:
     try:
         yield
     finally:
-        folders, _waiting = _waiting, outer
+        folders, _waiting = _waiting, None
         for folder in folders:
-            _sync_folder(folder)
+            sync_folder(folder)
+        _waiting = outer
 
 
 def sync_folder(path: Path) -> None:
     """Make a rename in this folder last through a power cut; at once, or at the end of `folders_synced_last`."""
-    if _waiting is None:
-        _sync_folder(path)
-    else:
+    if _waiting is not None:
         _waiting.add(path)
-
-
-def _sync_folder(path: Path) -> None:
+        return
     # Windows opens no folders and some network drives sync none: the rename itself has been done by then.
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)

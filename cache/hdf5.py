@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import featlab.cache.schema as schema
 from featlab.cache.schema import ContentDigest, ExtractorInfo, first_disorder, parse_json
-from featlab.cache.table import row_text, shape_text
+from featlab.cache.table import check_codes, has_shape, row_text, shape_text
 from featlab.errors import CONTROL, CacheError, UnreadableError, one_line
 
 CHUNK_CACHE_BYTES = 1 << 20
@@ -234,10 +234,10 @@ def _checked(
     if not fits:
         wanted = " or ".join(str(dtype) for dtype in dtypes) or "fixed-length text"
         raise CacheError(f"{path}: dataset {name!r} is of type {dataset.dtype}, expected {wanted}; {_AGAIN}")
-    lengths = zip(shape, dataset.shape, strict=False)
-    if dataset.ndim != len(shape) or any(got == 0 or want not in {None, got} for want, got in lengths):
-        wanted = shape_text(shape)
-        raise CacheError(f"{path}: dataset {name!r} is of shape {dataset.shape}, expected {wanted}; {_AGAIN}")
+    if 0 in dataset.shape or not has_shape(dataset.shape, shape):
+        raise CacheError(
+            f"{path}: dataset {name!r} is of shape {dataset.shape}, expected {shape_text(shape)}; {_AGAIN}"
+        )
     # One that is larger than what the file holds of it would be read as zeros.
     held = dataset.id.get_storage_size() * (_MOST_PACKED if dataset.compression else 1)
     if held < dataset.nbytes:
@@ -261,20 +261,11 @@ def _names(file: h5py.File, path: Path, name: str, rows: int) -> tuple[str, ...]
 
 
 def _check_codes(cache: Structure) -> None:
-    path = cache.path
-    limits = {
-        schema.LABEL: (schema.UNKNOWN_LABEL, len(cache.classes)),
-        schema.SUBJECT: (0, len(cache.subjects)),
-        schema.VIDEO: (0, len(cache.videos)),
-    }
-    for name, (lowest, count) in limits.items():
-        codes = cache.codes[name]
-        if codes.min() < lowest or codes.max() >= count:
-            raise CacheError(
-                f"{path}: dataset {name!r} holds codes from {codes.min()} to {codes.max()}, expected {lowest} to "
-                f"{count - 1}; {_AGAIN}"
-            )
-    keys = [cache.codes[name] for name in (schema.SUBJECT, schema.VIDEO, schema.FRAME)]
+    path, codes = cache.path, cache.codes
+    check_codes(f"{path}: label", codes[schema.LABEL], len(cache.classes), lowest=schema.UNKNOWN_LABEL)
+    check_codes(f"{path}: subject", codes[schema.SUBJECT], len(cache.subjects))
+    check_codes(f"{path}: video", codes[schema.VIDEO], len(cache.videos))
+    keys = [codes[name] for name in (schema.SUBJECT, schema.VIDEO, schema.FRAME)]
     lengths = np.diff(cache.offsets)
     ends = cache.offsets[0] == 0 and cache.offsets[-1] == cache.rows
     if not ends or lengths.min() < 1 or np.any(np.repeat(np.arange(len(lengths)), lengths) != keys[0]):

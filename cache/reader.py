@@ -93,12 +93,9 @@ class Cache(Structure):
         return ranges
 
     def _row_bytes(self) -> int:
-        size = sum(column.itemsize for column in self.codes.values())
-        for name, dataset in self.large.items():
-            # A Python string weighs about 50 bytes more than its letters, and its place in the tuple 8.
-            each = dataset.dtype.itemsize + 58 if name == schema.PATHS else np.dtype(np.float32).itemsize
-            size += each * int(np.prod(dataset.shape[1:], dtype=np.int64))
-        return size
+        # Of floats as they are read; a Python string weighs about 50 bytes more than its letters.
+        floats = sum(4 * int(np.prod(dataset.shape[1:], dtype=np.int64)) for dataset in self.large.values())
+        return floats + (64 + self.large[schema.PATHS].dtype.itemsize if schema.PATHS in self.large else 16)
 
     def _read(self, ranges: list[tuple[int, int]], digest: ContentDigest | None = None) -> FeatureTable:
         if not self.file:

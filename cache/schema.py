@@ -101,16 +101,9 @@ class ExtractorInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types; `from_dict` turns it back."""
-        return {
-            "id": self.id,
-            "weights": self.weights,
-            "preprocessing": self.preprocessing,
-            "layers": list(self.layers),
-            "versions": dict(self.versions),
-            # Left out when there is nobody or nothing, so that such caches are what they were.
-            **({"trained_on": list(self.trained_on)} if self.trained_on else {}),
-            **({"about": dict(self.about)} if self.about else {}),
-        }
+        content = {name: list(told) if isinstance(told, tuple) else told for name, told in vars(self).items()}
+        # Left out when there is nobody or nothing, so that such caches are what they were.
+        return {name: told for name, told in content.items() if told or name not in ("trained_on", "about")}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ExtractorInfo:

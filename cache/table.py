@@ -72,9 +72,9 @@ class FeatureTable:
             _check_array("prompts", self.prompts, np.float32, (len(self.classes), self.dim))
         if self.paths is not None and len(self.paths) != rows:
             raise CacheError(f"feature table: expected {rows} paths, one a row, got {len(self.paths)}")
-        _check_codes("label", self.label, -1, len(self.classes))
-        _check_codes("subject", self.subject, 0, len(self.subjects))
-        _check_codes("video", self.video, 0, len(self.videos))
+        check_codes("feature table: label", self.label, len(self.classes), lowest=-1)
+        check_codes("feature table: subject", self.subject, len(self.subjects))
+        check_codes("feature table: video", self.video, len(self.videos))
         if self.neutral not in self.classes:
             raise CacheError(
                 f"feature table: the neutral class {self.neutral!r} is not one of the classes {list(self.classes)}"
@@ -121,12 +121,6 @@ class FeatureTable:
     def neutral_code(self) -> int:
         """The label code of the neutral class."""
         return self.classes.index(self.neutral)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held by the arrays (names and paths not counted)."""
-        arrays = (self.embeddings, self.label, self.subject, self.video, self.frame, self.landmarks)
-        return sum(array.nbytes for array in arrays if array is not None)
 
     def take(self, index: RowIndex) -> FeatureTable:
         """Return the rows that `index` (a bool mask, int indices or a slice) picks, in its order; names unchanged.
@@ -213,9 +207,7 @@ def closest_names(name: str, known: Sequence[str]) -> str:
 def _check_array(name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int | None, ...]) -> None:
     if array.dtype != dtype:
         raise CacheError(f"feature table: expected {name} of dtype {np.dtype(dtype)}, got {array.dtype}")
-    lengths = zip(shape, array.shape, strict=False)
-    fits = array.ndim == len(shape) and all(want is None or want == got for want, got in lengths)
-    if not fits:
+    if not has_shape(array.shape, shape):
         raise CacheError(f"feature table: expected {name} of shape {shape_text(shape)}, got {array.shape}")
 
 
@@ -226,14 +218,20 @@ def same_prompts(one: NDArray[np.float32] | None, other: NDArray[np.float32] | N
     return one.shape == other.shape and np.allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+def has_shape(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    """Tell whether a shape is the wanted one, where None may be of any length."""
+    return len(shape) == len(wanted) and all(want in (None, got) for want, got in zip(wanted, shape, strict=True))
+
+
 def shape_text(shape: Sequence[int | None]) -> str:
     """Return a wanted shape for a message: "(12, any, 2)"."""
     return "(" + ", ".join("any" if length is None else str(length) for length in shape) + ")"
 
 
-def _check_codes(name: str, codes: NDArray[Any], lowest: int, names: int) -> None:
+def check_codes(what: str, codes: NDArray[Any], names: int, *, lowest: int = 0) -> None:
+    """Raise a CacheError when a code has no name."""
     if len(codes) and (codes.min() < lowest or codes.max() >= names):
         raise CacheError(
-            f"feature table: {name} codes run from {codes.min()} to {codes.max()}, but only {lowest} to {names - 1} "
-            "have a name"
+            f"{what} codes run from {codes.min()} to {codes.max()}, but only {lowest} to {names - 1} have a name; make "
+            "it again"
         )

@@ -38,7 +38,6 @@ from featlab.cache.encode import (
 from featlab.cache.hdf5 import decode_names, get_dataset, guarded, open_file, read_attr
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
-from featlab.cache.verify import Repeats
 from featlab.errors import CacheError, one_line
 
 Failure = Mapping[str, str]
@@ -79,7 +78,6 @@ class CacheBuilder:
         self._out = Path(out)
         self.header = Header(extractor, tuple(classes), neutral, dtype, prompts)
         self._folder = self._out.with_name(self._out.name + ".shards")
-        self._heads: dict[str, _Shard] = {}
         try:
             if self._out.is_dir():
                 raise CacheError(f"{out}: can't be written, a folder of that name is in the way; choose another name")
@@ -110,7 +108,6 @@ class CacheBuilder:
 
     def write_shard(self, key: str, rows: FeatureTable, failures: Sequence[Failure] = ()) -> None:
         """Write the shard of `key`, rows in order, whole or not at all; an earlier one is replaced."""
-        self._heads.pop(key, None)
         where = f"{self._out}, shard {key!r}"
         arrays: Columns = {
             _FAILURES: np.frombuffer(json.dumps([dict(failure) for failure in failures]).encode(), np.uint8)
@@ -129,22 +126,17 @@ class CacheBuilder:
             write_text_attr(file, schema.FORMAT_ATTR, schema.SHARD_FORMAT)
 
     def failures(self, keys: Sequence[str]) -> list[dict[str, str]]:
-        """Return the failures that came with the shards of `keys`, in key order; also after `assemble`."""
+        """Return the failures that came with the shards of `keys`, in key order."""
         return [failure for key in keys for failure in self._head(key).failures]
 
-    def assemble(self, keys: Sequence[str], repeats: Repeats | None = None) -> Path:
-        """Join the shards into the cache, rename it onto `out`, remove the shards and close the builder.
-
-        `repeats` learns of the rows on the way.
-        """
-        heads = {key: self._head(key) for key in keys}
-        filled = {key: head.plan for key, head in heads.items() if head.plan.rows}
+    def assemble(self, keys: Sequence[str]) -> Path:
+        """Join the shards into the cache, rename it onto `out`, remove the shards and close the builder."""
+        filled = {key: plan for key in keys if (plan := self._head(key).plan).rows}
         if not filled:
             raise CacheError(f"{self._out}: no shard holds a row, every item failed; see the failures for the reasons")
         plan = Plan.joined(str(self._out), {f"shard {key!r}": part for key, part in filled.items()})
         parts = ((f"shard {key!r}", self._read_rows(key, part)) for key, part in filled.items())
-        write_cache(self._out, self.header, plan, parts, repeats)
-        self._heads = heads
+        write_cache(self._out, self.header, plan, parts)
         for pattern in (f"*{_SUFFIX}", f"*{_SUFFIX}.*.partial"):
             for path in self._folder.glob(pattern):
                 path.unlink(missing_ok=True)
@@ -164,7 +156,7 @@ class CacheBuilder:
         return self._folder / f"{readable}-{digest[:16]}{_SUFFIX}"
 
     def _head(self, key: str) -> _Shard:
-        head = self._heads.get(key) or self._read_head(key)
+        head = self._read_head(key)
         if head is None:
             raise CacheError(
                 f"{self._out}: shard {key!r} is missing, damaged or of other settings; write it before assembling"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,9 +84,7 @@ def input_config(session: Session) -> InputConfig:
     from featlab.extraction.video import Sampling, parse_window
 
     given = {name: session.given.get(name, FLAGS[name].default) for name in INPUT_FLAGS}
-    crop = AlignConfig(no_face=given["no_face"])
-    if given["eye_distance"] is not None:
-        crop = replace(crop, eye_distance=given["eye_distance"])
+    crop = AlignConfig(given["eye_distance"], given["no_face"])
     if not given["align"] and crop != AlignConfig():
         raise ConfigError("--eye-distance and --no-face say how faces are cropped; add --align")
     fps, window, stride = (given[name] for name in VIDEO_FLAGS)

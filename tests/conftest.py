@@ -176,7 +176,7 @@ def refused() -> Callable[..., object]:
     return check
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_tree() -> Callable[..., Path]:
     """subject/label/image for some subjects, two labels and some frames: noise, brighter below in a smile."""
 

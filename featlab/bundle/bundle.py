@@ -9,7 +9,6 @@ subjects/<id>/       what adapting to one person changed
 from __future__ import annotations
 
 import hmac
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -49,9 +48,7 @@ class KeyedNames:
         return cls(key, tuple(sorted({_hash(key, name) for name in names})))
 
     def __contains__(self, name: str) -> bool:
-        wanted = _hash(self.key, name)
-        place = bisect_left(self.hashes, wanted)
-        return self.hashes[place : place + 1] == (wanted,)
+        return _hash(self.key, name) in self.hashes
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -153,10 +150,12 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         raise BundleError(f"{path}: format {version} is newer than this featlab's ({BUNDLE_FORMAT}); update featlab")
     if version < BUNDLE_FORMAT:
         raise BundleError(f"{path}: format {version} is of a featlab before 0.2.0; run featlab pretrain again")
-    tensors = read_tensors(folder / _MODEL, device, digest=meta.get("tensors"))
     try:
-        return _assemble(meta, tensors, device)
-    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        _, tensors = read_tensors(folder / _MODEL, digest=meta.get("tensors"))
+        return _assemble(meta, {name: tensor.to(device) for name, tensor in tensors.items()}, device)
+    except BundleError:
+        raise
+    except (AttributeError, LookupError, OSError, TypeError, RuntimeError, ValueError) as error:
         raise BundleError(f"{folder}: damaged or incomplete ({one_line(error)}); run featlab pretrain again") from error
 
 
@@ -236,21 +235,20 @@ def _assemble(meta: Mapping[str, Any], tensors: Mapping[str, Tensor], device: st
 
 def _check_consistent(bundle: Bundle) -> None:
     projection, head, bank = bundle.projection, bundle.head, bundle.bank
-    dim, width = projection.components.shape[1], head.linear.out_features
-    if (head.linear.in_features, len(head.classifier.bias)) != (dim, len(bundle.classes)):
-        raise ValueError(f"the head doesn't fit {dim} features and {len(bundle.classes)} classes")
-    if len(bundle.translator.offset) != dim:
-        raise ValueError(f"the translator doesn't fit {dim} features")
+    (_, dim), width = projection.components.shape, head.linear.out_features
+    shapes = [
+        ("head", (head.linear.in_features, len(head.classifier.bias)), (dim, len(bundle.classes))),
+        ("translator", bundle.translator.offset.shape, (dim,)),
+        ("projection.mean", projection.mean.shape, projection.components.shape[:1]),
+    ]
+    if bank is not None:
+        for layer, columns in zip(LAYERS, (dim, dim, width), strict=True):
+            shapes += [(f"style bank: {layer}", statistic.shape, (columns,)) for statistic in bank.layers[layer]]
+    for name, shape, wanted in shapes:
+        if tuple(shape) != tuple(wanted):
+            raise ValueError(f"{name} has shape {tuple(shape)}, not {tuple(wanted)}")
     if bundle.neutral not in bundle.classes:
         raise ValueError(f"neutral {bundle.neutral!r} is not one of the classes")
-    if projection.mean.shape != projection.components.shape[:1]:
-        raise ValueError("projection.mean does not fit projection.components")
-    if bank is None:
-        return
-    for layer, columns in zip(LAYERS, (dim, dim, width), strict=True):
-        for statistic in bank.layers[layer]:
-            if statistic.shape != (columns,):
-                raise ValueError(f"style bank: {layer} has shape {tuple(statistic.shape)}")
 
 
 def bundle_card(bundle: Bundle) -> str:

@@ -52,29 +52,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 
 def read_tensors(
-    path: Path, device: str = "cpu", *, digest: str | None = None, finite: bool = True
-) -> dict[str, Tensor]:
-    """Read safetensors onto a device; refuse NaN and infinity (if ``finite``), and what isn't what was written.
+    path: Path, *, digest: str | None = None, finite: bool = True
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `write_tensors` says about the tensors (nothing, where it wrote none), and the tensors.
 
     ``digest`` is what `write_tensors` returned, where it is known from elsewhere.
 
     Raises:
-        BundleError: A missing or damaged file, a NaN or infinity in it, or other tensors than were written.
-    """
-    try:
-        about, tensors = open_tensors(path)
-    except (OSError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: can't be read ({one_line(error)})") from error
-    check_tensors(path, about, tensors, digest, finite)
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
-
-
-def open_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `write_tensors` says about the tensors (nothing, where it wrote none), and the tensors, unchecked.
-
-    Raises:
         OSError: It isn't there.
-        ValueError: A damaged file, or one of a newer format.
+        BundleError: A damaged file, one of a newer format, a NaN or infinity (if ``finite``), or other tensors than
+            were written.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -82,24 +69,19 @@ def open_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_ABOUT)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    about = _checked(text) if text else {}
-    if about.get(_FORMAT, 0) > TENSORS_FORMAT:
-        raise ValueError(f"its format {about[_FORMAT]} is newer than this featlab's; update featlab")
-    return about, tensors
-
-
-def check_tensors(
-    path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor], digest: str | None = None, finite: bool = True
-) -> None:
-    """Refuse what `open_tensors` gave, as `read_tensors` does."""
+        about = _checked(text) if text else {}
+        newer = about.get(_FORMAT, 0) > TENSORS_FORMAT
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise BundleError(f"{path}: damaged ({one_line(error)})") from error
+    if newer:
+        raise BundleError(f"{path}: its format {about[_FORMAT]} is newer than this featlab's; update featlab")
     for name, tensor in tensors.items():
         if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity")
     found = _digest({name: each.numpy() for name, each in tensors.items()})
     if {found} != {found, about.get(_TENSORS), digest or found}:
         raise BundleError(f"{path}: its content is not what was written (damaged, or of another run)")
+    return about, tensors
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
@@ -196,19 +178,19 @@ def load_adaptation(folder: Path, bundle: Bundle) -> tuple[AdaptedModel, dict[st
     """
     path = folder / _ADAPTATION
     try:
-        meta, tensors = open_tensors(path)
+        meta, tensors = read_tensors(path)
         version, kind = int(meta["format_version"]), str(meta["translator"])
         made_for, iterations, trainable = str(meta["bundle"]), int(meta["iterations"]), int(meta["trainable"])
         history, warnings = tuple(dict(entry) for entry in meta["history"]), tuple(meta["warnings"])
     except OSError as error:
         raise BundleError(f"{folder}: no adaptation there ({one_line(error)}); run featlab adapt first") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path}: damaged; run featlab adapt again") from error
+        why = error if isinstance(error, BundleError) else f"{path}: damaged"
+        raise BundleError(f"{why}; run featlab adapt again") from error
     if version > ADAPTATION_FORMAT:
         raise BundleError(f"{path}: format {version} is newer than this featlab's; update featlab")
     if made_for != _fingerprint(bundle):
         raise BundleError(f"{folder}: was made for another bundle; run featlab adapt again")
-    check_tensors(path, meta, tensors)
     try:
         model = PersonalModel(bundle.projection, _translator(kind, bundle, tensors), _head(bundle, tensors))
         state = model.state_dict()

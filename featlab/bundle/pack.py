@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from shutil import copyfileobj
 
 from featlab.bundle.bundle import BUNDLE_FILES, load_bundle
 from featlab.cache.atomic import atomic_folder, atomic_path, sum_of
@@ -24,8 +23,7 @@ def pack_bundle(folder: Path, out: Path) -> str:
         with zipfile.ZipFile(partial, "w") as archive:
             for name in BUNDLE_FILES:
                 # Without the day and the mode of the file.
-                with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as to:
-                    to.write((folder / name).read_bytes())
+                archive.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes())
         return sum_of(partial)
 
 
@@ -44,11 +42,9 @@ def unpack_bundle(file: Path, out: Path) -> None:
             if sorted(part.filename for part in parts) != sorted(BUNDLE_FILES) or not plain:
                 raise BundleError(f"{file}: not what featlab bundle pack writes")
             with atomic_folder(out) as draft:
-                for name in BUNDLE_FILES:
-                    with archive.open(name) as part, (draft / name).open("wb") as to:
-                        copyfileobj(part, to)
+                archive.extractall(draft, BUNDLE_FILES)
                 load_bundle(draft)
+    except BundleError:
+        raise
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
-        if isinstance(error, BundleError):
-            raise
         raise BundleError(f"{file}: can't be read as a packed bundle ({error}); get it again") from error

@@ -9,7 +9,7 @@ import inspect
 import json
 import textwrap
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,14 +112,12 @@ def parse_settings(settings: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    items: list[tuple[str, Any]] = []
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in data.items():
         if isinstance(value, dict):
-            items += _flatten(value, f"{prefix}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
-            items.append((f"{prefix}{key}", value))
-    return items
+            yield f"{prefix}{key}", value
 
 
 def _check_section(key: str, where: str) -> None:
@@ -132,30 +130,30 @@ def _check_section(key: str, where: str) -> None:
 def _replaced(config: Config, key: str, value: Any, where: str) -> Config:
     _check_section(key, where)
     section, dot, name = key.partition(".")
-    if section == "cache" and dot:
-        raise ConfigError(f"{where}: unknown key {key!r}; cache is a file name, not a section")
-    if section != "cache" and not name:
-        raise ConfigError(f"{where}: {section} is a section; write {section}.key = value")
-    if section == "adapt" and "." in name:
-        return replace(config, adapt=_with_method_option(config.adapt, name, value, where))
+    part = getattr(config, section)
     try:
+        if section == "cache" and dot:
+            raise ConfigError(f"unknown key {key!r}; cache is a file name, not a section")
+        if section != "cache" and not name:
+            raise ConfigError(f"{section} is a section; write {section}.key = value")
         if section == "cache":
             part = convert("cache", str, value)
+        elif section == "adapt" and "." in name:
+            part = _with_method_option(part, name, value)
         else:
-            part = with_options(getattr(config, section), {name: value}, section)
+            part = with_options(part, {name: value}, section)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     return replace(config, **{section: part})
 
 
-def _with_method_option(adapt: AdaptConfig, name: str, value: Any, where: str) -> AdaptConfig:
+def _with_method_option(adapt: AdaptConfig, name: str, value: Any) -> AdaptConfig:
     """Keep a method's option as it came: only the method knows its own keys, and checks them when it is made."""
     method, _, option = name.partition(".")
     if not method or not option or "." in option:
-        raise ConfigError(f"{where}: unknown key adapt.{name}; a method's option is adapt.<method>.<option>")
-    options = {key: dict(table) for key, table in adapt.options.items()}
-    options.setdefault(method, {})[option] = value
-    return replace(adapt, options=options)
+        raise ConfigError(f"unknown key adapt.{name}; a method's option is adapt.<method>.<option>")
+    mine = {**adapt.options.get(method, {}), option: value}
+    return replace(adapt, options={**adapt.options, method: mine})
 
 
 _WIDTH = 100

@@ -53,8 +53,8 @@ class Option:
             if self.minimum is not None and self.maximum is not None:
                 if not self.minimum <= item <= self.maximum:
                     raise ConfigError(f"{key} = {item} must be between {self.minimum:g} and {self.maximum:g}")
-            elif self.minimum is not None:
-                check_at_least(key, item, self.minimum)
+            elif self.minimum is not None and not item >= self.minimum:
+                raise ConfigError(f"{key} = {item} must be at least {self.minimum}")
 
     def is_read(self, config: Any) -> bool:
         """Return whether anything reads the option, the others being what they are."""
@@ -151,12 +151,6 @@ def check_choice(name: str, value: str, known: Sequence[str]) -> None:
         raise ConfigError(f"{name} = {value!r} is not one of {', '.join(known)}{closest(value, known)}")
 
 
-def check_at_least(name: str, value: float, minimum: float) -> None:
-    """Raise a ConfigError when ``value`` is below ``minimum``."""
-    if not value >= minimum:
-        raise ConfigError(f"{name} = {value} must be at least {minimum}")
-
-
 def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
     """Return a copy of one frozen dataclass config with ``options`` replaced, strings converted to the field's type.
 
@@ -184,46 +178,41 @@ def with_options(config: Any, options: Mapping[str, Any], where: str) -> Any:
     return replace(config, **values, **({"where": where} if isinstance(config, Options) else {}))
 
 
+_SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
 def convert(key: str, kind: Any, value: Any) -> Any:
     """Convert a TOML value or a command line string to a field's type."""
+    inner = next((item for item in typing.get_args(kind) if item is not type(None)), None)
     if typing.get_origin(kind) is types.UnionType:
-        kinds = [item for item in typing.get_args(kind) if item is not type(None)]
-        if value is None or value == "none":
-            return None
-        kind = kinds[0]
+        return None if value is None or value == "none" else convert(key, inner, value)
     if typing.get_origin(kind) is tuple:
-        item_kind = typing.get_args(kind)[0]
         parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             raise ConfigError(f"{key} = {value!r} must be a list")
-        return tuple(convert(key, item_kind, part) for part in parts)
+        return tuple(convert(key, inner, part) for part in parts)
     if kind is bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if isinstance(value, bool):
-            return value
-        if str(value).lower() in words:
-            return words[str(value).lower()]
-        raise ConfigError(f"{key} = {value!r} must be true or false")
+        if (switch := _SWITCHES.get(str(value).lower())) is None:
+            raise ConfigError(f"{key} = {value!r} must be true or false")
+        return switch
     if kind in (int, float):
         return _number(key, kind, value)
     if kind is str:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
-        if not isinstance(value, str):
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ConfigError(f"{key} = {value!r} must be text")
-        return value
+        return str(value)
     raise ConfigError(f"{key} can't be set from a file or a flag")
 
 
 def _number(key: str, kind: Any, value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ConfigError(f"{key} = {value!r} must be a number")
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = kind(value)
+        if kind is int and isinstance(value, float) and value != number:
+            raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{key} = {value!r} must be {'a whole number' if kind is int else 'a number'}") from None
-    if kind is int and isinstance(value, float) and value != number:
-        raise ConfigError(f"{key} = {value!r} must be a whole number")
     if not math.isfinite(number):
         raise ConfigError(f"{key} = {value!r} must be finite")
     return number

@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 
 from featlab.config.analysis import EngineConfig
 from featlab.engine.cluster import died, on_dask, on_slurm
-from featlab.errors import FeatlabError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -180,46 +179,32 @@ def usable_cores() -> int:
 
 
 def run_in_order(
-    work: Work[Item, Result], pieces: Iterable[Item], *, jobs: int, died: Callable[[Item], str]
+    work: Work[Item, Result], pieces: Iterable[Item], *, jobs: int, name: Callable[[Item], object]
 ) -> Generator[tuple[Item, Result], None, None]:
-    """Do the work on each piece, and yield pieces and results in their order."""
+    """Do the work on each piece, and yield pieces and results in their order; ``name`` says where a worker died."""
     if jobs == 1:
-        for piece in pieces:
-            yield piece, work(piece)
+        yield from ((piece, work(piece)) for piece in pieces)
         return
     # "spawn": the parent may have started threads (torch, faiss, HDF5), and a fork of those can deadlock.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(os.getpid(), work))
     under_way: deque[tuple[Item, Future[Any]]] = deque()
-
-    def finish_next() -> tuple[Item, Result]:
-        piece, future = under_way.popleft()
-        try:
-            return piece, future.result()
-        except BrokenProcessPool:
-            raise FeatlabError(died(piece)) from None
-
+    piece: Item | None = None
     try:
         for piece in pieces:
-            try:
-                with without_interrupts():
-                    under_way.append((piece, pool.submit(_run_in_worker, piece)))
-            except BrokenProcessPool:
-                raise FeatlabError(died(piece)) from None
+            with without_interrupts():
+                under_way.append((piece, pool.submit(_run_in_worker, piece)))
             if len(under_way) >= jobs + 2:
-                yield finish_next()
+                piece, future = under_way.popleft()
+                yield piece, future.result()
         while under_way:
-            yield finish_next()
+            piece, future = under_way.popleft()
+            yield piece, future.result()
+    except BrokenProcessPool:
+        assert piece is not None  # nothing else starts a process
+        raise died(f"a worker process near {name(piece)}") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def died_near(name: str, doing: str = "") -> str:
-    """Say that a worker process died at an item, in work of which finished parts are kept."""
-    return (
-        f"a worker process died{doing} near {name} (out of memory?); what is finished is kept: run the same command "
-        "again, with fewer jobs if memory is short"
-    )
 
 
 _work: Callable[[Any], Any] | None = None

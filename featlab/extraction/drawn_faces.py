@@ -48,12 +48,11 @@ def write_faces(
     manifest, landmarks = folder / "manifest.csv", []
     clips = list(itertools.product(range(config.people), config.classes, range(config.clips)))
     lines = ["path,subject,label,video,frame,intensity\n"]
-    died = f"{folder}: a worker process died (out of memory?); draw again with fewer jobs"
     try:
         (folder / "frames").mkdir(parents=True, exist_ok=True)
         manifest.unlink(missing_ok=True)
         write = partial(_write_clip, folder, config)
-        with closing(run_in_order(write, clips, jobs=worker_count(jobs, len(clips)), died=lambda _: died)) as drawn:
+        with closing(run_in_order(write, clips, jobs=worker_count(jobs, len(clips)), name=lambda _: folder)) as drawn:
             for done, (clip, (points, intensity)) in enumerate(drawn, start=1):
                 landmarks.append(points)
                 video = _video(*clip)

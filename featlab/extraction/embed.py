@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from featlab.cache.table import LARGEST, FeatureTable, usable_rows
 from featlab.cache.writer import CacheBuilder
 from featlab.config.analysis import EngineConfig
-from featlab.engine import died_near, run_all, run_in_order
+from featlab.engine import run_all, run_in_order
 from featlab.errors import ConfigError, FeatlabError, InputError
 from featlab.extraction.backbones import Backbone, Image, Preparation, make_backbone
 from featlab.extraction.decode import Pixels, read_pixels
@@ -63,9 +63,7 @@ def embed_shards(
     dim: int | None = None
     worst = 0.0
     header, by_key = builder.header, {shard.key: shard for shard in shards}
-    embed = elsewhere or partial(
-        run_in_order, _task(backbone), jobs=jobs, died=lambda batch: died_near(batch.items[0].name)
-    )
+    embed = elsewhere or partial(run_in_order, _task(backbone), jobs=jobs, name=lambda batch: batch.items[0].name)
     with closing(embed(_batches(shards, batch_size))) as results:
         for key, group in groupby(results, key=lambda pair: pair[0].key):
             shard, size = by_key[key], 0

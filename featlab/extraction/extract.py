@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
-from featlab.cache.verify import Repeats, check_cache
+from featlab.cache.verify import check_cache
 from featlab.cache.writer import CacheBuilder
 from featlab.config.options import Options, option
 from featlab.engine import worker_count
@@ -127,9 +127,9 @@ def extract(
         listed = (*failures, *not_embedded)
         # The list goes first: a cache without its list would look like one made from other inputs.
         write_list(out, listed)
-        builder.assemble(keys, repeats := Repeats())
+        builder.assemble(keys)
     lost = worst if config.dtype == "float16" else None
-    return replace(_report(out, listed, start, repeats, done - failed), storage_error=lost)
+    return replace(_report(out, listed, start, done - failed), storage_error=lost)
 
 
 def class_prompts(backbone: Backbone, classes: Sequence[str]) -> NDArray[np.float32] | None:
@@ -170,12 +170,11 @@ def _report(
     out: Path,
     failures: tuple[Failure, ...],
     start: float,
-    repeats: Repeats | None = None,
     resumed_rows: int | None = None,
 ) -> ExtractionReport:
-    """Describe the cache at ``out``; without ``repeats`` and ``resumed_rows`` all of it was there before."""
+    """Describe the cache at ``out``; without ``resumed_rows`` all of it was there before."""
+    problems, warnings = check_cache(out)
     with open_cache(out) as cache:
-        problems, warnings = repeats.find(cache) if repeats else check_cache(out)
         rows = len(cache)
         return ExtractionReport(
             path=out,

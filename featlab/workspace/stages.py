@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from featlab.bundle.bundle import Bundle, KeyedNames, write_bundle
-from featlab.bundle.files import check_tensors, open_tensors, write_tensors
-from featlab.cache.atomic import atomic_folder, atomic_write_text, check_sum
+from featlab.bundle.files import read_tensors, write_tensors
+from featlab.cache.atomic import atomic_folder, atomic_write_text
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.compute import choose_device
@@ -290,9 +290,7 @@ def _load_pairs(path: Path) -> Pairs:
 def _read(path: Path, run: str, *, finite: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what was said about a stage's tensors, and the tensors; the command to ``run`` makes them again."""
     try:
-        check_sum(path, BundleError)
-        about, tensors = open_tensors(path)
-        check_tensors(path, about, tensors, finite=finite)
+        about, tensors = read_tensors(path, finite=finite)
     except ValueError as error:
         raise BundleError(f"{path}: damaged; delete {path.parent} and run featlab {run}") from error
     except OSError as error:

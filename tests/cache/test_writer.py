@@ -97,7 +97,6 @@ def test_failures_travel_with_their_shard_and_any_nan_means_no_face(new_builder,
     second = new_builder()
     assert second.failures(["a", "b"]) == expected
     assert digest_of(second.assemble(["a", "b"])) == digest_of(build(tmp_path / "b.h5"))
-    assert second.failures(["a", "b"]) == expected
 
 
 def test_shards_that_make_no_cache_are_refused(new_builder, make_rows, cache_path, tmp_path, refuses):

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from featlab.exchange.export import ExportMismatch, export_model, exportable_net
 from featlab.exchange.formats import FORMATS, NetworkWithHead, export_metadata, fold
 from featlab.extraction.backbones import APPENDED, InputSpec, NetworkOptions, make_backbone
 from featlab.extraction.backbones.network import module_backbone
-from featlab.methods import base_model, get_method, method_names
+from featlab.methods import base_model, get_method, make_method, method_names
 from featlab.model.networks import PersonalModel
+from featlab.protocol.splits import target_of
 from featlab.workspace.predict_images import check_backbone
 
 both = pytest.mark.parametrize("format", ["pt2", "onnx"])
@@ -33,6 +35,32 @@ def holds_no_row(path, person):
     """Whether no row of the person can be found in the file."""
     data = path.read_bytes()
     return not any(row[:4].tobytes() in data for row in person.embeddings)
+
+
+@pytest.fixture(scope="module")
+def person(people):
+    """Rows of s04: 12 values, classes (anger, neutral, disgust)."""
+    return people(subjects=5, classes=3, frames=8).rows_of("s04")
+
+
+@pytest.fixture(scope="module")
+def bundle(people, small_bundle):
+    """Of four others, prepared for every method."""
+    return small_bundle(people(subjects=4, classes=3, frames=8), methods=method_names())
+
+
+@pytest.fixture(scope="module")
+def adapted(bundle, person):
+    """``adapted("pft")``: the person's model by one method, in 100 steps at most; not to be changed."""
+
+    def adapt(name):
+        steps = getattr(get_method(name).config_type(), "iterations", 0)
+        method = make_method(name, {name: {"iterations": 100}} if steps > 100 else None)
+        if get_method(name).needs_labels:
+            return method.adapt(bundle, target_of(person), labels=person.label).model
+        return method.adapt(bundle, target_of(person.take(person.label == person.neutral_code))).model
+
+    return cache(adapt)
 
 
 @pytest.fixture

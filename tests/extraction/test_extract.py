@@ -177,7 +177,7 @@ def test_a_worker_that_dies_is_one_line_and_finished_shards_stay(tmp_path, items
     import deadly_preparation
 
     given = {"landmarks": POINTS, "config": ExtractConfig(jobs=2, shard_rows=1, batch=1)}
-    with refused(FeatlabError, "worker process died near s", ".png ", "run the same command again"):
+    with refused(FeatlabError, "worker process near s", ".png ", "run the same command again"):
         run(items, stand_in(means, deadly_preparation.prepare), tmp_path / "c.h5", **given)
     given["config"] = ExtractConfig(jobs=1, shard_rows=1, batch=1)
     resumed = run(items, stand_in(means), tmp_path / "c.h5", **given)

@@ -9,7 +9,7 @@ from featlab.bundle.files import (
     ADAPTATION_FORMAT,
     adaptation_folder,
     load_adaptation,
-    open_tensors,
+    read_tensors,
     save_adaptation,
     write_tensors,
 )
@@ -28,7 +28,7 @@ def edit(remove="", meta=(), **changes):
     """Write the file again, with the digests of its new content: only the change is wrong then."""
 
     def changed(path):
-        about, tensors = open_tensors(path)
+        about, tensors = read_tensors(path)
         about.update(meta)
         about.pop(remove, None)
         write_tensors(path, tensors | changes, about)

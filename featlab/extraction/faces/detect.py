@@ -1,4 +1,4 @@
-"""What is asked of a detector, and how one is found by its name."""
+"""What a detector is, how one is found by its name, and the faces that it finds in every item of a source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from featlab.cache.atomic import atomic_write_bytes
 from featlab.config.options import Registry
-from featlab.engine import OnProgress, died_near, run_in_order, worker_count
+from featlab.engine import OnProgress, run_in_order, worker_count
 from featlab.errors import ConfigError, InputError, closest
 from featlab.extraction.decode import read_pixels
 from featlab.extraction.faces.landmark_files import ARRAY, COUNTS, FACES
@@ -87,13 +87,13 @@ def detect_landmarks(
     folder = out.with_name(out.name + ".landmarks")
     final, files = folder / "landmarks.npz", {each.key: folder / "shards" / f"{each.key[:32]}.npz" for each in shards}
     tell = on_progress or (lambda done, total: None)
-    work, died = partial(_detect, detector), (lambda shard: died_near(shard.items[0].name, " while looking for faces"))
+    work, name = partial(_detect, detector), (lambda shard: shard.items[0].name)
     if (kept := _load(final, whole)) is None:
         found = {key: part for key, file in files.items() if (part := _load(file, key)) is not None}
         todo = [shard for shard in shards if shard.key not in found]
         done = len(ordered) - sum(len(shard.items) for shard in todo)
         tell(done, len(ordered))
-        with closing(run_in_order(work, todo, jobs=worker_count(jobs, len(shards)), died=died)) as results:
+        with closing(run_in_order(work, todo, jobs=worker_count(jobs, len(shards)), name=name)) as results:
             for shard, part in results:
                 _save(files[shard.key], part, shard.key)
                 found[shard.key] = part

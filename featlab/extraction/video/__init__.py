@@ -190,9 +190,8 @@ def expand_videos(
     if paths:
         import_av()
     read: dict[Path, tuple[VideoTimes | str, Sequence[int]]] = {}
-    died = "a worker process died near {}; is it a whole video?".format
     # Starting a worker process takes as long as reading the time stamps of some videos.
-    with closing(run_in_order(_probe, paths, jobs=worker_count(jobs, len(paths) // 8), died=died)) as results:
+    with closing(run_in_order(_probe, paths, jobs=worker_count(jobs, len(paths) // 8), name=str)) as results:
         for path, times in results:
             read[path] = times, () if isinstance(times, str) else sample(times, sampling)
             if on_progress is not None:

@@ -62,12 +62,7 @@ def test_what_does_not_fit_is_one_line(libraries, monkeypatch, refused):
         ("torchvision:resnet18", {"weights": "IMAGENET1K_V2"}, ConfigError, "did you mean 'IMAGENET1K_V1'"),
         ("torchvision:resnet18", {"weights": "nope.pt"}, InputError, "nope.pt: can't be read"),
         ("timm:tini", {}, ConfigError, "timm 9.9 has no network 'tini'; did you mean 'tiny'"),
-        (
-            "timm:tiny",
-            {"weights": "imagenet"},
-            ConfigError,
-            "imagenet is none of a file, random, or timm's",
-        ),
+        ("timm:tiny", {"weights": "imagenet"}, ConfigError, "imagenet is none of a file, random, or timm's"),
         ("timm:gone", {"weights": "pretrained"}, ConfigError, "can't be made (no pretrained weights); name a file"),
         ("timm:hf-hub:o/gone@v1", {"weights": "pretrained"}, ConfigError, "run `hf download o/gone` where there is"),
     ):
@@ -98,21 +93,17 @@ def test_only_the_last_linear_layer_of_a_head_is_removed(refused):
 
 
 CODE = """
+from collections import OrderedDict
 import torch
 from torch import nn
 from featlab.extraction.backbones import make_backbone
 
-class Net(nn.Module):
-    def __init__(self, width=4):
-        super().__init__()
-        self.conv = nn.Conv2d(3, width, 3)
-
-    def forward(self, images):
-        return self.conv(images).mean(dim=(2, 3))
+def untrained(width=4, note=""):
+    return nn.Sequential(OrderedDict(conv=nn.Conv2d(3, width, 3), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten()))
 
 def trained(width=4, note=""):
     torch.manual_seed(width)
-    return Net(width)
+    return untrained(width)
 
 def light(size=16):
     return make_backbone("hog", size=size)
@@ -120,7 +111,7 @@ def light(size=16):
 def broken():
     raise ValueError("no such\\ncheckpoint")
 
-untrained, nothing, number = Net, lambda: 3, 3
+nothing, number = lambda: 3, 3
 ready, ready_backbone = trained(), light()
 """
 
