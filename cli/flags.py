@@ -247,9 +247,10 @@ PIXEL_FLAGS = {
     ),
     "align": _faces(bool, "Level the eyes and crop the face, by the landmarks.", flags="--align"),
     "eye_distance": _faces(
-        float | None,
+        float,
         "With --align: distance of the eyes as a fraction of the crop's width; less leaves a wider margin.",
         "FRACTION",
+        default=0.36,
     ),
     "no_face": _faces(
         str, "With --align: an image without a face is cropped in the centre, or left out.", "keep|drop", default="keep"

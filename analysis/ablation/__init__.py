@@ -41,7 +41,6 @@ class Grid:
     methods: tuple[str, ...] = ("source-only", "neutral-shift", "referenced", "pft")
     base: Values = field(default_factory=dict)  # What every setting sets that does not set it itself.
     retrains: bool = False  # Every setting has a bundle of its own: validated only on demand.
-    weighs: bool = True  # pft aligns in closed form, and so weighs the frames of a clip.
     name: str = ""
 
 
@@ -145,7 +144,6 @@ def _losses(workspace: Workspace) -> Grid:
         methods=("source-only", "pft"),
         base=_LBFGS,
         retrains=True,
-        weighs=False,
     )
 
 
@@ -195,7 +193,6 @@ def _layers(workspace: Workspace) -> Grid:
         notes=("All minimise, by L-BFGS, how far means are from the style bank's at embedding and bottleneck.",),
         methods=("pft",),
         retrains=True,
-        weighs=False,
     )
 
 

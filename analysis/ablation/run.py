@@ -120,11 +120,10 @@ def make_grid(name: str, workspace: Workspace) -> Grid:
     base, notes = {**grid.base, "protocol.methods": methods}, grid.notes
     if grid.retrains:
         base["pretrain.validation"] = config.ablate.validation and config.pretrain.validation
-        if grid.weighs and not config.ablate.validation and "pft" in methods:
+        if not config.ablate.validation and "pft" in methods:
             notes += (
-                "Bundles are not validated on source people here, so that pft weighs the frames of every clip by how "
-                "neutral C calls them (ablate.validation = true: as featlab evaluate does, in about five times the "
-                "time).",
+                "Bundles are not validated on source people here, so that numbers of pft differ a little from those of "
+                "featlab evaluate (ablate.validation = true: as it does, in about five times the time).",
             )
     settings = tuple(replace(item, values={**base, **item.values}) for item in grid.settings)
     return replace(grid, name=name, methods=methods, settings=settings, notes=notes)

@@ -190,7 +190,7 @@ def _faces(
         if config.face != "largest":
             raise ConfigError("--face chooses among the faces that --landmarks finds or holds, and there are none")
         return None, ""
-    given = landmarks_for(path, items)
+    given = landmarks_for(path, items, config.pseudonyms.path if config.pseudonyms else str)
     if not len(given.faces.points):
         raise InputError(f"{path}: none of its rows is a face (all are empty, zeros or not finite)")
     faces = given.faces if unit == "pixels" else _in_pixels(given.faces, items)

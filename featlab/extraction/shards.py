@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TypeVar
 
@@ -87,17 +88,15 @@ def difference(
                 if failure.path not in failed:
                     return f"{failure.path} is new, and fails ({failure.reason})"
             wanted = [item for item in items if item.name not in failed]
-            start = 0
-            for block in cache.iter_rows():
-                here = wanted[start : start + len(block)]
-                start += len(here)
-                for row, item in enumerate(here):
-                    if not _same(block, row, item, landmarks):
-                        return f"{item.name} differs or is new"
-                if len(here) < len(block):
-                    return f"it has {block.describe_row(len(here))}, which the source hasn't"
-            if wanted[start:]:
-                return f"{wanted[start].name} is new"
+            there = ((block, row) for block in cache.iter_rows() for row in range(len(block)))
+            for item, found in zip_longest(wanted, there):
+                if found is None:
+                    return f"{item.name} is new"
+                block, row = found
+                if item is None:
+                    return f"it has {block.describe_row(row)}, which the source hasn't"
+                if not _same(block, row, item, landmarks):
+                    return f"{item.name} differs or is new"
     except CacheError as error:
         return str(error)
     made = out.stat().st_mtime_ns

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from featlab import ExtractorInfo, FeatureTable, write_table
 from featlab.analysis.page import Page, Result, read_page, read_table, write_result
@@ -31,23 +30,6 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make
 
 
-def drawn_texts(figure: Figure) -> list[tuple[Text, Bbox]]:
-    """Every text that is drawn, with its box: no tick beyond the limits of its axis, nothing of axes that are off."""
-    hidden = set()
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for minor in (False, True):
-                places, ticks = axis.get_ticklocs(minor=minor), axis.get_ticklabels(minor=minor)
-                kept = [t for p, t in zip(places, ticks, strict=False) if low <= p <= high and axes.axison]
-                hidden |= set(axis.findobj(Text)) - {axis.label, *kept} if not minor else set()
-            if not axes.axison:
-                hidden.add(axis.label)
-    found = [item for item in figure.findobj(Text) if item.get_text().strip() and item.get_visible()]
-    boxes = [(item, item.get_window_extent()) for item in found if item not in hidden]
-    return [(item, box) for item, box in boxes if box.width]
-
-
 @pytest.fixture(scope="session")
 def readable() -> Any:
     """``readable(figure)``: draws without a warning of a layout that does not fit; no text is cut, covered or tiny."""
@@ -56,12 +38,23 @@ def readable() -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             figure.canvas.draw()
-        page, texts = figure.bbox.padded(1.0), drawn_texts(figure)
-        for text, box in texts:
-            assert page.x0 <= box.x0 < box.x1 <= page.x1, text
-            assert page.y0 <= box.y0 < box.y1 <= page.y1, text
+        hidden: set[Any] = set()
+        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [
+                tick.label1
+                for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+                if low <= tick.get_loc() <= high
+            ]
+            hidden |= set(axis.findobj(Text)).difference([axis.label, *ticks] if axis.axes.axison else [])
+        texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+        boxes = [(text, text.get_window_extent()) for text in texts if text not in hidden]
+        page = figure.bbox.padded(1.0)
+        for text, box in boxes:
+            assert page.x0 <= box.x0 <= box.x1 <= page.x1, text
+            assert page.y0 <= box.y0 <= box.y1 <= page.y1, text
             assert text.get_fontsize() >= 6.5, text
-        straight = [(text, box.padded(-1.5)) for text, box in texts if text.get_rotation() % 90 == 0]
+        straight = [(text, box.padded(-1.5)) for text, box in boxes if box.width and text.get_rotation() % 90 == 0]
         assert not [(a, b) for (a, one), (b, other) in combinations(straight, 2) if one.overlaps(other)]
         return figure
 

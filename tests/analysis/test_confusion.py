@@ -141,22 +141,21 @@ def test_results_are_found_by_folder_by_file_and_the_newest_by_default_or_refuse
     with pytest.raises(InputError, match="run featlab evaluate first"):
         open_results(tmp_path)
     older, newer = (written(tmp_path / "results" / name, many) for name in ("z-first", "a-second"))
-    (tmp_path / "results" / "cells").mkdir()
     os.utime(older / "results.jsonl", ns=(1, 1))
     assert open_results(tmp_path).path == newer / "results.jsonl"
     found = open_results(tmp_path, older)
     assert found.path == open_results(tmp_path, older / "results.jsonl").path
     assert (found.facts["cache_digest"], found.name) == ("abc", "z-first")
-    (newer / "run.json").unlink()
-    assert open_results(tmp_path, newer).facts == {}
+    (older / "run.json").unlink()
+    assert open_results(tmp_path, older).facts == {}
     (newer / "run.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match=r"run\.json: damaged"):
-        open_results(tmp_path, newer)
-    (newer / "SHA256SUMS").unlink()  # as an older featlab wrote it
     (tmp_path / "results.jsonl").write_text("", encoding="utf-8")
-    for name, said in (("no", "no results there"), ("", "holds no results"), (newer, r"run\.json: can't be read")):
+    for name, said in (("no", "no results there"), ("", "holds no results"), (newer, r"run\.json: damaged")):
         with pytest.raises(InputError, match=said):
             open_results(tmp_path, tmp_path / name)
+    (newer / "SHA256SUMS").unlink()  # as an older featlab wrote it
+    with pytest.raises(InputError, match=r"run\.json: can't be read"):
+        open_results(tmp_path, newer)
 
 
 def test_the_page_holds_the_figure_s_numbers(many, tmp_path, stored):

@@ -20,7 +20,7 @@ EXTRACTOR = ExtractorInfo("toy", "none", "random numbers")
 CLASSES = ("neutral", "smile")
 SUBJECTS = tuple(f"s{number:03}" for number in range(38, 46))
 VALUES = ("head.epochs=2", "features.dim=6", "head.bottleneck=8", "pretrain.epochs=3")
-QUICK = [word for value in VALUES for word in ("--set", value)]
+QUICK = "".join(f"{value}\n" for value in VALUES)
 METHODS = "source-only,neutral-shift,pft"
 EVALUATION = ["evaluate", "--targets", "3", "--methods", METHODS, "--no-plots", "--jobs", "1", "--device", "cpu"]
 
@@ -36,8 +36,9 @@ def make_table(people: Callable[..., FeatureTable]) -> FeatureTable:
 
 @pytest.fixture
 def folder(tmp_path: Path, table: FeatureTable, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with nothing in it but a cache."""
+    """The current folder, with nothing in it but a cache and the settings that make every stage take a moment."""
     write_table(tmp_path / "cache.h5", table, EXTRACTOR)
+    (tmp_path / "featlab.toml").write_text(QUICK)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -47,9 +48,10 @@ def trained_once(people: Callable[..., FeatureTable], tmp_path_factory: pytest.T
     """A workspace in which s041 is adapted to, and three methods are evaluated on three targets."""
     root = tmp_path_factory.mktemp("trained")
     write_table(root / "cache.h5", make_table(people), EXTRACTOR)
+    (root / "featlab.toml").write_text(QUICK)
     with chdir(root):
         for words in (["adapt", "--subject", "s041"], EVALUATION):
-            result = CliRunner().invoke(make_app(), [*words, *QUICK])
+            result = CliRunner().invoke(make_app(), words)
             assert result.exit_code == 0, result.stderr
     return root
 
@@ -63,6 +65,12 @@ def trained(trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
+def bundle(trained: Path) -> str:
+    """The bundle in the current folder, which is the trained workspace, in which s041 is adapted to."""
+    return next(str(path.parents[1]) for path in Path("bundles").glob("*/subjects/s041"))
+
+
+@pytest.fixture
 def evaluated(trained: Path) -> Path:
     """The results of the evaluation in the current folder, which is the trained workspace."""
     return next(Path("results").glob("evaluate-*"))
@@ -70,30 +78,37 @@ def evaluated(trained: Path) -> Path:
 
 @pytest.fixture
 def run() -> Run:
-    """Types a command; the result has exit_code, stdout and stderr."""
-    return lambda *words: CliRunner().invoke(make_app(), list(words))
+    """Types a command, whose first words may be one text; the result has exit_code, stdout and stderr."""
+    return lambda line="", *words: CliRunner().invoke(make_app(), [*shlex.split(line), *words])
 
 
 @pytest.fixture
 def run_well(run: Run) -> Run:
-    """Types a command that must end in 0."""
+    """Types a command that must end in 0, or in ``code``."""
 
-    def type_in(*words: str) -> Result:
+    def type_in(*words: str, code: int = 0) -> Result:
         result = run(*words)
-        assert result.exit_code == 0, result.output + result.stderr
+        assert result.exit_code == code, result.output + result.stderr
         return result
 
     return type_in
 
 
-@pytest.fixture
-def run_json(run_well: Run) -> Callable[..., dict[str, Any]]:
-    """Types a command with --json, and reads the one object that stdout must hold."""
+class Told(dict[str, Any]):
+    """The one object that stdout holds with --json, and beside it what stderr says."""
 
-    def type_in(*words: str) -> dict[str, Any]:
-        data = json.loads(run_well(*words, "--json").stdout)
-        assert isinstance(data, dict)
-        return data
+    stderr = ""
+
+
+@pytest.fixture
+def run_json(run_well: Run) -> Callable[..., Told]:
+    """Types a command as `run_well`, with --json."""
+
+    def type_in(*words: str, code: int = 0) -> Told:
+        result = run_well(*words, "--json", code=code)
+        told = Told(json.loads(result.stdout))
+        told.stderr = result.stderr
+        return told
 
     return type_in
 
@@ -122,12 +137,12 @@ def refused(run: Run) -> Callable[..., str]:
 
 @pytest.fixture
 def refusals(refused: Callable[..., str]) -> Callable[..., None]:
-    """``refusals({"words": "part of the line"}, *first_words)``: each command is refused, and makes no folder."""
+    """``refusals({"words": "part of the line"}, "first words")``: each command is refused, and makes no folder."""
 
-    def check(table: Mapping[str, str], *first: str) -> None:
+    def check(table: Mapping[str, str], first: str = "") -> None:
         before = {path for path in Path.cwd().iterdir() if path.is_dir()}
         for words, expected in table.items():
-            line = refused(*first, *shlex.split(words))
+            line = refused(f"{first} {words}")
             assert expected in line, (words, line)
         assert {path for path in Path.cwd().iterdir() if path.is_dir()} == before
 
@@ -136,8 +151,8 @@ def refusals(refused: Callable[..., str]) -> Callable[..., None]:
 
 @pytest.fixture
 def quickly() -> list[str]:
-    """Flags that make every stage take a moment."""
-    return list(QUICK)
+    """Flags that make every stage take a moment, where no file says so."""
+    return [word for value in VALUES for word in ("--set", value)]
 
 
 @pytest.fixture

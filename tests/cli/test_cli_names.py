@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from featlab import open_cache, write_table
+from featlab import write_table
 from featlab.analysis import render, style
 from featlab.analysis.table import Table
 from featlab.bundle.bundle import bundle_card
@@ -66,26 +66,22 @@ def table(people):
 
 @pytest.mark.parametrize("name", [*ODD, *TORN])
 def test_a_name_is_inert_in_the_terminal_and_in_every_table_and_figure(tmp_path, name, capsys):
-    made = Table(
-        "of " + name, ("Subject", "Score"), ((name, "-1.5"), ("other", "+2.0 [-1.0, 3.0]")), ((False, True),) * 2
-    )
+    rows = ((name, "-1.5"), ("other", "+2.0 [-1.0, 3.0]"))
+    made = Table(f"of {name}", ("Subject", "Score"), rows, ((False, True),) * 2)
     output = Output()
     output.table(made)
-    output.show(f"of {name}")
-    output.facts(name, {name: name})
+    output.tell(name, {name: name})
     output.columns(("Who",), [(name,)])
-    output.warn(name)
-    output.note(name)
+    for say in (output.show, output.warn, output.note):
+        say(f"of {name}")
     Output(json_mode=True).json({name: name})
     said = capsys.readouterr()
-    for text in (said.out, said.err):
-        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", text)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", said.out + said.err)
     cells = list(csv.reader(io.StringIO(render.to_csv(made), newline="")))
     assert not re.match(r"[=+\-@\t\r]", cells[1][0])
     assert (from_cell(cells[1][0]), cells[1][1], cells[2][1]) == (name, "-1.5", "+2.0 [-1.0, 3.0]")
     markdown = render.to_markdown(made)
-    assert "<script" not in markdown
-    assert "](" not in markdown
+    assert not re.search(r"<script|\]\(", markdown)
     assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) in (0, 3) for line in markdown.split("\n"))
     assert "<" not in render.to_latex(made).replace(r"\textless{}", "")
     if name in TORN:
@@ -105,8 +101,7 @@ def test_a_name_is_inert_in_the_terminal_and_in_every_table_and_figure(tmp_path,
 def test_a_bundles_card_holds_no_html(table, small_bundle, extractor):
     bundle = small_bundle(replace(table, classes=("<b>|=1", "neutral")))
     card = bundle_card(replace(bundle, extractor=replace(extractor, preprocessing="<img src=x> |")))
-    assert "<b>" not in card
-    assert "<img" not in card
+    assert not re.search("<b>|<img", card)
     assert "&lt;b>" in card
 
 
@@ -116,27 +111,15 @@ def test_a_cell_comes_back_as_it_was():
     assert as_cell(-1.5) == -1.5
 
 
-def test_people_of_any_name_go_through_a_workspace(folder, table, run_well, lines_of, extractor, quickly, people):
+def test_people_of_any_name_go_through_a_workspace(folder, run_well, lines_of, extractor, people):
     names = ODD[:8]
-    everyone = replace(people(8, 2, 6, 12, 2, seed=7), subjects=tuple(names))
-    order = np.argsort(names)
-    everyone = replace(
-        everyone,
-        subjects=tuple(sorted(names)),
-        subject=np.argsort(order)[everyone.subject].astype(np.int32),
-        classes=("<b>|=1", "neutral"),
-    )
-    write_table("cache.h5", everyone, extractor)
-    run_well("pair", *quickly)
+    everyone = people(8, 2, 6, 12, 2, seed=7)
+    write_table("cache.h5", replace(everyone, subjects=names, classes=("<b>|=1", "neutral")), extractor)
+    run_well("pair")
     (pairs,) = Path("stages").glob("pair-*/pairs.csv")
-    assert {from_cell(line["row_subject"]) for line in lines_of(pairs)} <= set(names)
+    assert {from_cell(line["row_subject"]) for line in lines_of(pairs)} == set(names)
     assert not re.search(r"(^|,)[=+@]", pairs.read_text(encoding="utf-8"), re.MULTILINE)
-    words = ["--targets", "3", "--methods", "source-only,neutral-shift,pft", "--jobs", "1", *quickly]
-    run_well("evaluate", *words)
+    run_well("evaluate --targets 3 --methods source-only,neutral-shift,pft --jobs 1")
     run_well("report")
-    page = Path("report.html").read_text(encoding="utf-8")
-    assert "<script>alert" not in page
-    assert "<b>|=1" not in page
+    assert not re.search(r"<script>alert|<b>\|=1", Path("report.html").read_text(encoding="utf-8"))
     assert "<b>" not in next(Path("results").glob("evaluate-*/table_classes.md")).read_text()
-    with open_cache("cache.h5") as cache:
-        assert set(cache.subjects) == set(names)

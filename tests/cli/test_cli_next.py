@@ -25,20 +25,20 @@ TYPED = {
     "verify": "verify",
     "layouts": "layouts biovid",
     "methods": "methods pft",
-    "train": "train --targets s041,s042 QUICK",
-    "pair": "pair --targets s041,s042 QUICK",
-    "pretrain": "pretrain --targets s041 QUICK",
-    "adapt": "adapt --subject s041 --method adabn QUICK",
-    "predict": "predict --subject s041 QUICK",
-    "export": "export --subject s041 --out s041.safetensors QUICK",
-    "evaluate": "evaluate --targets 3 --methods source-only,neutral-shift,pft --no-plots -j 1 --device cpu QUICK",
-    "benchmark": "benchmark --targets 3 --methods source-only,adabn --no-plots -j 1 --device cpu QUICK",
-    "tune": "tune pft --space weighting=mean,auto --folds 2 --draws 1 --targets 2 -j 1 QUICK",
-    "ablate": "ablate dims --targets 3 --values 4 --methods pft -j 1 QUICK",
-    "complexity": "complexity --methods source-only,pft --targets 2 --repeat 1 --batch 8 QUICK",
-    "branches": "branches --targets 4 QUICK",
+    "train": "train --targets s041,s042",
+    "pair": "pair --targets s041,s042",
+    "pretrain": "pretrain --targets s041",
+    "adapt": "adapt --subject s041 --method adabn",
+    "predict": "predict --subject s041",
+    "export": "export --subject s041 --out s041.safetensors",
+    "evaluate": "evaluate --targets 3 --methods source-only,neutral-shift,pft --no-plots -j 1 --device cpu",
+    "benchmark": "benchmark --targets 3 --methods source-only,adabn --no-plots -j 1 --device cpu",
+    "tune": "tune pft --space weighting=mean,auto --folds 2 --draws 1 --targets 2 -j 1",
+    "ablate": "ablate dims --targets 3 --values 4 --methods pft -j 1",
+    "complexity": "complexity --methods source-only,pft --targets 2 --repeat 1 --batch 8",
+    "branches": "branches --targets 4",
     "plot confusion": "plot confusion",
-    "plot style": "plot style --targets s041 --methods pft QUICK",
+    "plot style": "plot style --targets s041 --methods pft",
     "report": "report",
     "paper": "paper",
     "import": "import t.csv --out t.h5",
@@ -53,7 +53,7 @@ ELSEWHERE |= {f"plot {name}" for name in ("tsne", "neighbours", "pairs", "clip")
 WAYS_ON = re.compile(r"next|open it in a browser|without --dry-run")
 
 
-def test_every_command_ends_with_what_comes_next_and_its_tables_fit_80_columns(trained, run_well, quickly, monkeypatch):
+def test_every_command_ends_with_what_comes_next_and_its_tables_fit_80_columns(trained, run_well, monkeypatch):
     assert set(TYPED) | ELSEWHERE == ALL
     plain, tables = Output.show, []
 
@@ -67,14 +67,13 @@ def test_every_command_ends_with_what_comes_next_and_its_tables_fit_80_columns(t
     Path("t.csv").write_text(f"subject,label,video,frame,x\n{rows}")
     bundle = next(Path("bundles").iterdir())
     for name, line in TYPED.items():
-        words = line.replace("BUNDLE", str(bundle)).split()
         tables.clear()
-        said = run_well(*(each for word in words for each in (quickly if word == "QUICK" else [word]))).stdout
+        said = run_well(*line.replace("BUNDLE", str(bundle)).split()).stdout
         assert any(map(WAYS_ON.search, said.splitlines()[-4:])), (name, said)
         assert max(tables, default=0) <= 80, name
-    sets = " ".join(f"--set {word}" for word in quickly if word != "--set")
-    said = run_well("adapt", "--subject", "s041", "--method", "adabn", "-C", ".", "--cache", "cache.h5", *quickly)
-    step = f"next: featlab predict --subject s041 --method adabn --cache cache.h5 {sets}"
+    words = ("--subject", "s041", "--method", "adabn", "--cache", "cache.h5", "--set", "head.epochs=2")
+    said = run_well("adapt", *words, "-C", ".")
+    step = f"next: featlab predict {' '.join(words)}"
     assert said.stdout.splitlines()[-1] == step
     assert run_well("inspect", "t.h5").stdout.splitlines()[-1] == "next: featlab evaluate --cache t.h5"
     assert "next" not in run_well("inspect", "--quiet").stdout + run_well("inspect", "--json").stdout
@@ -125,7 +124,7 @@ def test_a_wrong_name_is_refused_before_torch_is_there(trained, refusals, monkey
         refusals({"--subject nobody": "unknown subject", "--subject s041 --cache gone.h5": "no cache there"}, command)
 
 
-def test_where_one_person_is_alone_others_are_asked_for(folder, table, extractor, refused, quickly):
+def test_where_one_person_is_alone_others_are_asked_for(folder, table, extractor, refused):
     write_table("cache.h5", table.rows_of("s041"), extractor)
     for words in ("evaluate", "train", "pretrain", "adapt --subject s041", "tune pft"):
-        assert "others are needed to learn from" in refused(*words.split(), "-q", *quickly)
+        assert "others are needed to learn from" in refused(*words.split(), "-q")

@@ -13,16 +13,22 @@ from featlab.analysis.paper import methods_of, published_tables
 from featlab.methods import method_names
 
 TABLES = published_tables()
-FAST = ["--set", "pretrain.epochs=1", "--set", "pretrain.validation=false", "--set", "adapt.clup-swav.epochs=1"]
 WHO = [f"p{number}" for number in range(5)]
 WILD = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
 SEVEN = ("anger", "neutral", "disgust", "fear", "happiness", "sadness", "surprise")
 
 
 @pytest.fixture
-def draw(tmp_path, monkeypatch):
-    """Write a small picture for each class: ``draw(name, code)``."""
+def fast(tmp_path, monkeypatch):
+    """The current folder, where little is trained."""
     monkeypatch.chdir(tmp_path)
+    values = ("head.epochs=2", "features.dim=6", "head.bottleneck=8", "pretrain.epochs=1")
+    Path("featlab.toml").write_text("\n".join([*values, "pretrain.validation=false", "adapt.clup-swav.epochs=1"]))
+
+
+@pytest.fixture
+def draw(fast):
+    """Write a small picture for each class: ``draw(name, code)``."""
     random = np.random.default_rng(0)
 
     def write(name, code):
@@ -75,23 +81,21 @@ def affwild2(draw):
 
 
 @pytest.mark.parametrize("tree", [biovid, stressid, bah, affwild2])
-def test_a_table_of_the_poster_runs_on_its_layout_as_an_evaluation_does(tree, draw, run, run_well, run_json, quickly):
+def test_a_table_of_the_poster_runs_on_its_layout_as_an_evaluation_does(tree, draw, run_well, run_json):
     tree(draw)
     name = f"poster-{tree.__name__}"
-    table, words = TABLES[name], ["--methods", "source-only,pft", "--jobs", "1", *FAST, *quickly]
-    hog = ["--backbone", "hog", "--option", "size=24", "--landmarks", "none", "--jobs", "1", "--out", "cache.h5"]
-    run_well("extract", "tree", *table.make.split()[3:], *hog)
-    shown = run_well("paper", name, *words)
+    table, words = TABLES[name], "--methods source-only,pft --jobs 1"
+    hog = "--backbone hog --option size=24 --landmarks none --jobs 1 --out cache.h5"
+    run_well(f"extract tree {hog}", *table.make.split()[3:])
+    shown = run_well(f"paper {name} {words}")
     assert f"paper {name}: 2 targets, 3 source subjects; published: 10 and {table.sources}" in shown.stderr
-    data = run_json("paper", name, *words)
-    same = run_json("evaluate", "--targets", "2", "--no-plots", *words)
+    data, same = run_json(f"paper {name} {words}"), run_json(f"evaluate --targets 2 --no-plots {words}")
     assert same["runs"] == {"all": 4, "reused": 4, "failed": 0, "missing": 0}
     for line, item in zip(data["lines"], same["summary"], strict=True):
         assert line["run"] == item["method"]
         assert line["published"] == table.runs[line["run"]][1][0]
-        assert line["ours"]["mean"] == pytest.approx(100 * item["macro_f1"])
-        assert line["ours"]["low"] == pytest.approx(100 * item["ci95"][0])
-        assert line["ours"]["video"] == pytest.approx(100 * item["video_macro_f1"])
+        found = [line["ours"][key] for key in ("mean", "low", "video")]
+        assert found == pytest.approx([100 * item["macro_f1"], 100 * item["ci95"][0], 100 * item["video_macro_f1"]])
         for said in (line["run"], f"{line['published']:.2f}", f"{line['ours']['mean']:.2f}"):
             assert said in shown.stdout
     printed = " ".join(shown.stdout.split())
@@ -101,15 +105,13 @@ def test_a_table_of_the_poster_runs_on_its_layout_as_an_evaluation_does(tree, dr
     points = table.runs["pft"][1][0] - table.runs["source-only"][1][0]
     assert data["words"][0].endswith(f"{points:+.1f} published.")
     assert data["words"][-1].startswith("The protocols differ")
-    shares = [run("paper", name, *words, "--seed", "1", "--share", part) for part in ("1/2", "2/2")]
-    assert [share.exit_code for share in shares] == [0, 0]
-    assert ("share 1/2 is done" in shares[0].stdout, "Targets" in shares[1].stdout) == (True, True)
+    shares = [run_well(f"paper {name} {words} --seed 1 --share {part}").stdout for part in ("1/2", "2/2")]
+    assert ("share 1/2 is done" in shares[0], "Targets" in shares[1]) == (True, True)
 
 
 @pytest.fixture
-def workspace(people, extractor, tmp_path, monkeypatch):
+def workspace(people, extractor, fast):
     """``workspace(subjects, classes)``: a cache of drawn people in the current folder."""
-    monkeypatch.chdir(tmp_path)
 
     def make(subjects, classes):
         table = people(subjects, 2, 12, 12, len(classes), seed=7)
@@ -118,20 +120,18 @@ def workspace(people, extractor, tmp_path, monkeypatch):
     return make
 
 
-def test_costs_and_branches_are_those_of_their_commands(workspace, run_json, quickly):
+def test_costs_and_branches_are_those_of_their_commands(workspace, run_json):
     workspace(6, ("smile", "calm"))
-    words, some = [*FAST, *quickly], ["--methods", "source-only,shot,pft"]
-    data = run_json("paper", "complexity", *some, *words, "--jobs", "1")
-    costs = run_json("complexity", "--targets", "3", *some, *words)
+    some = "--methods source-only,shot,pft"
+    data, costs = run_json(f"paper complexity {some} --jobs 1"), run_json(f"complexity --targets 3 {some}")
     found = {(line["run"], line["measure"]["key"]): line for line in data["lines"]}
     for cost in costs["costs"]:
-        line = found[cost["method"], "iterations"]
-        assert (line["ours"]["mean"], line["ours"]["targets"]) == (cost["iterations"], 3)
-        assert found[cost["method"], "trainable"]["ours"]["mean"] == cost["trainable"]
-        assert found[cost["method"], "predict_flops"]["ours"]["mean"] == pytest.approx(cost["predict_flops"] / 1e6)
+        lines = [found[cost["method"], key]["ours"] for key in ("iterations", "trainable", "predict_flops")]
+        expected = [cost["iterations"], cost["trainable"], pytest.approx(cost["predict_flops"] / 1e6)]
+        assert ([line["mean"] for line in lines], lines[0]["targets"]) == (expected, 3)
     assert found["pft", "iterations"]["published"] == 135
     assert found["source-only", "accuracy"]["published"] is None  # The table hasn't it.
-    data, there = run_json("paper", "branches", *words), run_json("branches", "--targets", "3", *words)
+    data, there = run_json("paper branches"), run_json("branches --targets 3")
     branches = {row["representation"]: row for row in there["rows"]}
     for line in data["lines"]:
         own = branches[line["run"]][line["measure"]["key"]]
@@ -139,19 +139,18 @@ def test_costs_and_branches_are_those_of_their_commands(workspace, run_json, qui
     assert [line["published"] for line in data["lines"]] == [0.75, 0.40, 0.53, 0.85]
     assert "here smile, calm" in data["differences"][0]
     # Nobody is named in these tables, and `forget` knows whom they count.
-    gone = {Path(path).name for path, _ in run_json("forget", "--subject", data["targets"][0], "--dry-run")["goes"]}
+    gone = {Path(path).name for path, _ in run_json("forget --dry-run --subject", data["targets"][0])["goes"]}
     gone = {re.sub("-[0-9a-f]{12}$", "", name) for name in gone}
     assert gone >= {"paper-complexity", "paper-branches", "complexity", "branches"}
     # A run with other targets has a folder of its own.
-    run_json("paper", "branches", "--targets", "2", *words)
+    run_json("paper branches --targets 2")
     assert len([*Path("results").glob("paper-branches-*")]) == 2
 
 
-def test_tables_of_clup_adapt_to_a_data_set(workspace, run_json, quickly):
+def test_tables_of_clup_adapt_to_a_data_set(workspace, run_json):
     workspace(4, SEVEN)
-    words = ["--targets", "s02,s03", "--jobs", "1", *FAST, *quickly]
-    for name, methods in (("clup-classes", "source-only"), ("clup-raf-expw", "source-only,shot,clup-swav")):
-        data = run_json("paper", name, "--methods", methods, *words)
+    for words in ("clup-classes --methods source-only", "clup-raf-expw --methods source-only,shot,clup-swav"):
+        data = run_json(f"paper {words} --targets s02,s03 --jobs 1")
         assert data["config"]["protocol"]["scope"] == "dataset"
         assert "the 2 target subjects of the cache together" in data["differences"][0]
         for line in data["lines"]:
@@ -184,25 +183,21 @@ def test_published_figures_are_those_of_the_papers_and_all_can_be_run():
     assert kept == [(0.5, 1000, "fresh"), (0.5, 1000, "source"), (0.5, 1000, "source"), (0.5, 1000, "fresh")]
 
 
-def test_what_makes_no_sense_is_refused_before_anything_is_trained(workspace, run, refusals, run_json, quickly):
+def test_what_makes_no_sense_is_refused_before_anything_is_trained(workspace, run_json, run_well, refusals):
     workspace(3, ("pain", "neutral"))
     table = {
         "poster-biovid": "needs 4 people, two to learn from, and here are 3",
         "poster-stressid": "the cache pain, neutral; make a cache with them, as by `featlab extract STRESSID",
         "clup-afe-expw": "featlab merge",
-        **dict.fromkeys(
-            (f"branches {word}" for word in ("--methods pft", "--share 1/2", "--collect")), "leave out --methods"
-        ),
+        **{f"branches {flag}": "leave out --methods" for flag in ("--methods pft", "--share 1/2", "--collect")},
         "poster-biovdi": "did you mean 'poster-biovid'",
         "poster-biovid --targets 1 --methods pff": "did you mean 'pft'",
     }
     refusals(table, "paper")
     workspace(3, SEVEN)
     refusals({"clup-afe-expw": "which subjects"}, "paper")
-    failing = ["--methods", "source-only,pft", "--targets", "1", "--jobs", "1", *FAST, *quickly]
-    result = run("paper", "poster-affwild2", *failing, "--set", "pretrain.style_bank=none")
-    assert result.exit_code == 3
-    assert "notes of the table say why" in result.stderr
-    assert "style bank" in result.stdout
+    failing = "--methods source-only,pft --targets 1 --jobs 1 --set pretrain.style_bank=none"
+    result = run_well(f"paper poster-affwild2 {failing}", code=3)
+    assert ("notes of the table say why" in result.stderr, "style bank" in result.stdout) == (True, True)
     assert [item["name"] for item in run_json("paper")["tables"]] == list(TABLES)
-    assert all(name in run("paper").stdout for name in TABLES)
+    assert all(name in run_well("paper").stdout for name in TABLES)

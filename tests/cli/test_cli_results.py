@@ -6,8 +6,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from featlab import write_table
 from featlab.analysis import demo
 from featlab.methods import get_method, method_names
@@ -15,200 +13,148 @@ from featlab.methods import get_method, method_names
 METHODS = "source-only,neutral-shift,pft"
 
 
-@pytest.fixture
-def words(quickly):
-    return ["evaluate", "--targets", "2", "--methods", METHODS, "--jobs", "1", "--device", "cpu", *quickly]
+WORDS = f"evaluate --targets 2 --methods {METHODS} --jobs 1 --device cpu"
 
 
-def test_evaluate_prints_tables_writes_its_folder_and_says_the_same_in_json(folder, run_well, run_json, words):
-    result = run_well(*words, "--quiet")
-    assert result.stderr == ""
+def test_evaluate_prints_and_writes_and_shows_what_is_finished_as_it_lies_there(
+    folder, run_well, run_json, monkeypatch
+):
+    first = run_well(WORDS, "--quiet")
+    assert first.stderr == ""
     for said in ("Macro F1 of each target subject", "6 runs: 0 reused, 0 failed"):
-        assert said in result.stdout
+        assert said in first.stdout
     (made,) = Path("results").glob("evaluate-*")
-    names = {path.name for path in made.iterdir()}
+    stamps = {path: path.stat().st_mtime_ns for path in made.iterdir()}
+    names = {path.name for path in stamps}
     tables = {f"table_{name}.{ending}" for name in ("subjects", "summary") for ending in ("md", "csv", "tex")}
     assert names >= {"results.jsonl", "run.json", "summary.svg", "subjects.svg", *tables}
     assert "failures.jsonl" not in names
-    rows = [json.loads(line) for line in (made / "results.jsonl").read_text().splitlines()]
-    data, other = (run_json(*words, "--draws", draws, "--no-plots") for draws in ("1", "2"))
-    assert data["runs"] == {"all": 6, "reused": 6, "failed": 0, "missing": 0}
-    assert data["results"] == rows
-    assert {"config", "cache_digest", "versions"} <= set(data)
-    assert data["config"]["protocol"]["methods"] == METHODS.split(",")
-    assert [item["method"] for item in data["summary"]] == METHODS.split(",")
-    assert {row["draw"] for row in other["results"]} == {0, 1}
-    assert other["runs"] == {"all": 12, "reused": 6, "failed": 0, "missing": 0}
-    assert run_json(*words, "--seed", "5", "--no-plots")["runs"]["reused"] == 0
-
-
-def test_what_is_finished_is_shown_as_it_lies_there_until_a_file_of_it_is_gone(
-    folder, run_well, run_json, words, monkeypatch
-):
-    first = run_well(*words)
-    (made,) = Path("results").glob("evaluate-*")
-    stamps = {path: path.stat().st_mtime_ns for path in made.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr("featlab.evaluation.runner.plan", None)
         for more in ((), ("--no-plots",)):
-            assert run_well(*words, *more).stdout == first.stdout.replace("6 runs: 0 reused", "6 runs: 6 reused")
-        data = run_json(*words)
+            again = run_well(WORDS, *more, "--quiet")
+            assert again.stdout == first.stdout.replace("6 runs: 0 reused", "6 runs: 6 reused")
+        data = run_json(WORDS)
     assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == stamps
-    assert (data["runs"]["reused"], len(data["files"])) == (6, len(stamps))
+    assert data["runs"] == {"all": 6, "reused": 6, "failed": 0, "missing": 0}
+    assert data["results"] == [json.loads(row) for row in (made / "results.jsonl").read_text().splitlines()]
+    assert len(data["files"]) == len(stamps)
+    assert {"config", "cache_digest", "versions"} <= set(data)
+    assert [item["method"] for item in data["summary"]] == METHODS.split(",")
+    # Until a file of it is gone, or another one is asked for.
     (made / "summary.svg").unlink()
-    run_well(*words, "--set", "plot.formats=pdf")
+    run_well(WORDS, "--set", "plot.formats=pdf")
     assert {"summary.svg", "summary.pdf"} <= {path.name for path in made.iterdir()}
+    other = run_json(WORDS, "--draws", "2", "--no-plots")
+    assert {row["draw"] for row in other["results"]} == {0, 1}
+    assert other["runs"] == {"all": 12, "reused": 6, "failed": 0, "missing": 0}
 
 
-def test_tables_are_shown_where_the_folder_may_not_be_written(folder, run, words, monkeypatch):
+def test_tables_are_shown_where_the_folder_may_not_be_written(folder, run, monkeypatch):
     def refuses(path, text):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("featlab.analysis.page.atomic_write_text", refuses)
-    result = run(*words, "--no-plots", "--quiet")
-    assert result.exit_code == 2
-    assert "Macro F1 of each target subject" in result.stdout
+    result = run(WORDS, "--no-plots", "--quiet")
+    assert (result.exit_code, "Macro F1 of each target subject" in result.stdout) == (2, True)
     (line,) = result.stderr.splitlines()
     assert "Permission denied" in line
 
 
-def test_failed_runs_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, run, words):
+def test_failed_runs_are_listed_and_end_in_3_and_only_failed_ones_in_1(folder, run_json, run_well):
     # The style bank is what these two methods need; source-only does without.
-    broken = [*words, "--set", "pretrain.style_bank=none", "--no-plots"]
-    result = run(*broken, "--json")
-    assert result.exit_code == 3
-    assert json.loads(result.stdout)["runs"]["failed"] == 4
-    assert "style bank" in result.stderr
+    broken = f"{WORDS} --set pretrain.style_bank=none --no-plots"
+    data = run_json(broken, code=3)
+    assert (data["runs"]["failed"], "style bank" in data.stderr) == (4, True)
     (listed,) = Path("results").glob("evaluate-*/failures.jsonl")
     assert len(listed.read_text().splitlines()) == 4
-    assert run(*broken, "--methods", "pft").exit_code == 1
+    run_well(broken, "--methods", "pft", code=1)
 
 
-def test_people_are_named_in_a_file_of_the_current_folder(folder, run_json, words):
+def test_people_are_named_in_a_file_of_the_current_folder(folder, run_json):
     Path("reported.txt").write_text("s039\ns042\n")
     Path("workspace").mkdir()
+    shutil.copy("featlab.toml", "workspace")
     for name in ("pool", "targets"):
-        flags = ("-C", "workspace", "--cache", "cache.h5", "--methods", "source-only", "--no-plots")
-        data = run_json(*words, *flags, f"--{name}", "reported.txt")
+        flags = f"-C workspace --cache cache.h5 --methods source-only --no-plots --{name} reported.txt"
+        data = run_json(f"{WORDS} {flags}")
         assert {row["subject"] for row in data["results"]} == {"s039", "s042"}
         assert Path(data["config"]["protocol"][name]) == Path("reported.txt").absolute()
 
 
-def test_the_flags_of_the_protocol_are_recorded_and_followed(folder, run_well, words):
-    for command, plots in (("evaluate", []), ("benchmark", ["--no-plots"])):
-        typed = (command, *words[1:], "--smooth", "3", "--frames", "4", "--contamination", "0.25", *plots)
-        result = run_well(*typed, "--json")
-        assert "each from at most 4 frames of a neutral clip, 25 % of it other classes" in result.stderr
-        data = json.loads(result.stdout)
+def test_the_flags_of_the_protocol_are_recorded_and_followed(folder, run_well, run_json):
+    typed = f"{WORDS} --smooth 3 --frames 4 --contamination 0.25 --no-plots"
+    for command in ("evaluate", "benchmark"):
+        data = run_json(typed.replace("evaluate", command))
+        assert "each from at most 4 frames of a neutral clip, 25 % of it other classes" in data.stderr
         (stored,) = Path("results").glob(f"{command}-*/run.json")
         for protocol in (data["config"]["protocol"], json.loads(stored.read_text())["config"]["protocol"]):
             assert [protocol[name] for name in ("smoothing", "frames", "contamination", "pool")] == [3, 4, 0.25, ""]
         assert {(row["adapt_frames"], row["frames"]) for row in data["results"]} == {(4, 17)}
-        assert all(row["macro_f1_smoothed"] is not None and len(row["reliability"]) == 45 for row in data["results"])
         assert all(item["macro_f1_smoothed"] is not None and item["ece"] is not None for item in data["summary"])
-        drawn = {path.name for path in stored.parent.iterdir()}
-        assert ({"summary.svg", "summary.csv"} <= drawn) is not bool(plots)
-    assert "over 3 frames of a video" in " ".join(run_well(*typed, "--wide").stdout.split())
-    assert "Smoothed" not in run_well(*typed).stdout
-    assert "Smoothed" not in run_well(*words, "--smooth", "0", "--no-plots").stdout
+    for flags, said in (("--wide",), True), ((), False), (("--wide", "--smooth", "0"), False):
+        assert ("over 3 frames of a video" in " ".join(run_well(typed, *flags).stdout.split())) == said
 
 
 def test_methods_come_from_the_registry_and_one_is_told_in_full(run, run_json, refused):
     listed = run_json("methods")["methods"]
-    assert [item["name"] for item in listed] == list(method_names())
-    assert all(item["title"] == get_method(item["name"]).title for item in listed)
-    printed = run("methods").stdout
-    assert all(name in printed for name in method_names())
-    assert max(len(line) for line in printed.splitlines()) < 200
-
+    assert [(item["name"], item["title"]) for item in listed] == [
+        (name, get_method(name).title) for name in method_names()
+    ]
     printed, method = run("methods", "dsfda").stdout, get_method("dsfda")
     words = " ".join(printed.split())
-    assert " ".join(method.published.split()) in words
-    assert method.carries in words
-    assert "adapt.dsfda.bn_mode" in printed
-    assert "train, eval" in printed
+    for said in (" ".join(method.published.split()), method.carries, "adapt.dsfda.bn_mode", "train, eval"):
+        assert said in words
     (facts,) = run_json("methods", "dsfda")["methods"]
-    assert facts["options"]["gaussians"] == "class"
-    assert facts["space"]["bn_mode"] == ["train", "eval"]
+    assert (facts["options"]["gaussians"], facts["space"]["bn_mode"]) == ("class", ["train", "eval"])
     assert "did you mean 'dsfda'" in refused("methods", "dsfd")
 
 
-def test_targets_that_the_backbone_has_seen_are_named(folder, run, table, extractor, quickly):
-    write_table(folder / "cache.h5", table, replace(extractor, trained_on=("s038", "s041")))
-    words = ("evaluate", "--methods", "source-only", "--quiet", "--no-plots", "--jobs", "1", *quickly)
-    assert "1 of the 2 targets (s041)" in run(*words, "--targets", "s041,s042").stderr
-    assert "trained" not in run(*words, "--targets", "s042,s043").stderr
-    assert "(s041)" in run("adapt", "--subject", "s041", "--quiet", *quickly).stderr
+def test_targets_that_the_backbone_has_seen_are_named(folder, run_well, table, extractor):
+    write_table("cache.h5", table, replace(extractor, trained_on=("s038", "s041")))
+    evaluate = "evaluate --methods source-only --quiet --no-plots --jobs 1 --targets"
+    assert "1 of the 2 targets (s041)" in run_well(evaluate, "s041,s042").stderr
+    assert "trained" not in run_well(evaluate, "s042,s043").stderr
+    assert "(s041)" in run_well("adapt --subject s041 --quiet").stderr
 
 
 QUICK = {"head.epochs": 2, "protocol.methods": "source-only,pft,pft-poster"}
 
 
-def test_an_evaluation_becomes_a_page(evaluated, run_well):
+def test_an_evaluation_becomes_a_page_and_older_or_damaged_ones_are_left_out_and_said(evaluated, run_well, run_json):
+    older = shutil.copytree(evaluated, evaluated.parent / "evaluate-000000000000")
+    os.utime(older / "page.json", (1, 1))
     result = run_well("report", "--title", "Ours & <theirs>")
-    assert result.stdout.splitlines()[-1].startswith("report.html: 1 section, ")
-    assert str(evaluated) in result.stdout
+    assert "left out: evaluate-000000000000" in result.stderr
     text = Path("report.html").read_text(encoding="utf-8")
     assert "<title>Ours &amp; &lt;theirs&gt;</title>" in text
     assert "featlab evaluate --targets 3 --methods source-only,neutral-shift,pft --no-plots" in text
     assert "--jobs" not in text
-    run_well("report", "--title", "Ours & <theirs>", "--out", "deep/again.html")
-    assert Path("deep/again.html").read_text(encoding="utf-8") == text
-
-
-def test_json_names_the_file_and_its_sections_and_older_runs_are_left_out(evaluated, run_well, run_json):
-    older = shutil.copytree(evaluated, evaluated.parent / "evaluate-000000000000")
-    os.utime(older / "page.json", (1, 1))
-    assert "left out: evaluate-000000000000" in run_well("report").stderr
-    data = run_json("report")
+    data = run_json("report", "--out", "deep/again.html")
     assert [(item["kind"], item["folder"]) for item in data["sections"]] == [("evaluate", str(evaluated))]
-    assert data["skipped"] == []
-    assert data["bytes"] == Path(data["file"]).stat().st_size
+    assert data["bytes"] == Path("deep/again.html").stat().st_size
     assert len(run_json("report", str(older), str(evaluated))["sections"]) == 2
+    (older / "page.json").write_text("{", encoding="utf-8")
+    data = run_json("report", str(older), str(evaluated), code=3)
+    assert (data["skipped"][0]["folder"], "is left out" in data.stderr) == (str(older), True)
 
 
-def test_a_damaged_page_is_skipped_with_a_warning(evaluated, run):
-    broken = Path("results/plot-tsne")
-    broken.mkdir()
-    (broken / "page.json").write_text("{", encoding="utf-8")
-    result = run("report", "--quiet")
-    assert result.exit_code == 3
-    assert "warning: plot-tsne is left out: results/plot-tsne/page.json: damaged" in result.stderr
-    assert Path("report.html").is_file()
-    assert json.loads(run("report", "--json").stdout)["skipped"][0]["folder"] == "results/plot-tsne"
-
-
-@pytest.fixture
-def sized(monkeypatch):
-    """Make the demo that is asked for tiny, and only once; returns what was asked for."""
-    real, run, asked, made = demo.DemoConfig.sized, demo.run_demo, [], []
+def test_the_demo_makes_a_workspace_in_which_the_next_command_works(tmp_path, run_well, monkeypatch):
+    real, asked = demo.DemoConfig.sized, []
 
     def tiny(**options):
         asked.append(options)
         config = real(**options)
-        faces = replace(config.faces, frames=4, size=48)
-        return replace(config, faces=faces, targets=2, settings={**config.settings, **QUICK})
-
-    def once(*words, **options):
-        made.extend([] if made else [run(*words, **options)])
-        return made[0]
+        faces, settings = replace(config.faces, frames=4, size=48), {**config.settings, **QUICK}
+        return replace(config, faces=faces, targets=2, settings=settings)
 
     monkeypatch.setattr(demo.DemoConfig, "sized", tiny)
-    monkeypatch.setattr(demo, "run_demo", once)
-    return asked
-
-
-def test_the_demo_makes_a_workspace_in_which_the_next_command_works(tmp_path, run_well, run_json, monkeypatch, sized):
     monkeypatch.chdir(tmp_path)
-    words = ("demo", "--quick", "--people", "9", "--jobs", "1")
-    first = run_well(*words)
-    assert sized == [{"people": 9, "expressions": 2, "seed": 0, "quick": True}]
-    assert [line.split()[0] for line in first.stderr.splitlines()[1:5]] == [f"{n}/4" for n in range(1, 5)]
+    made = run_well("demo --quick --people 9 --jobs 1")
+    assert asked == [{"people": 9, "expressions": 2, "seed": 0, "quick": True}]
+    assert [line.split()[0] for line in made.stderr.splitlines()[1:5]] == [f"{n}/4" for n in range(1, 5)]
     for said in ("no claim about real people", "Macro F1 of each target subject", "featlab adapt --subject s009"):
-        assert said in first.stdout
-    data = run_json(*words)
-    assert data["folder"] == "featlab-demo"
-    assert len({row["subject"] for row in data["results"]}) == 2
+        assert said in made.stdout
     monkeypatch.chdir("featlab-demo")
     assert Path("index.html").is_file()
-    run_well("adapt", "--subject", "s009")
+    run_well("adapt --subject s009")

@@ -1,6 +1,5 @@
 """adapt and predict: one new person."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,62 +12,27 @@ from safetensors.torch import load_file
 from featlab import ExtractorInfo, write_table
 
 
-def test_adapt_runs_as_typed_says_which_stages_ran_first_and_runs_none_again(folder, run_well, run_json, quickly):
-    # The settings stand in the file, so that the command is the one that people type.
-    lines = [f"{value.split('=')[0]} = {value.split('=')[1]}\n" for value in quickly[1::2]]
-    Path("featlab.toml").write_text("".join(lines))
-    result = run_well("adapt", "--subject", "s041")
+def test_adapt_runs_as_typed_says_which_stages_ran_first_and_runs_none_again(folder, run_well, run_json):
+    result = run_well("adapt --subject s041")
     for line in ("train: 168 rows of 7 source subjects", "pretrain:"):
         assert line in result.stderr
     for words in ("s041", "6 neutral frames of ", "macro F1", "labels used for this line only"):
         assert words in result.stdout
     (stored,) = folder.glob("bundles/*/subjects/s041/adaptation.safetensors")
     before = load_file(stored)
-    facts = []
-    for _ in range(2):
-        again = run_well("adapt", "--subject", "s041", "--json")
-        assert "train:" not in again.stderr
-        facts.append({name: value for name, value in json.loads(again.stdout).items() if name != "seconds"})
-    assert facts[0] == facts[1]
+    facts = [run_json("adapt --subject s041") for _ in range(2)]
+    assert not any("train:" in each.stderr for each in facts)
+    assert facts[0] | {"seconds": 0} == facts[1] | {"seconds": 0}
     assert (facts[0]["subject"], facts[0]["test_rows"]) == ("s041", 18)
     assert all(map(torch.equal, load_file(stored).values(), before.values()))
 
 
-def test_a_person_is_found_in_whatever_form_the_name_is_typed(folder, run_json, table, extractor, quickly):
-    named = tuple("Zo\u00eb" if name == "s041" else name for name in table.subjects)
-    order = np.argsort(np.array(named)[table.subject], kind="stable")
-    codes = np.argsort(np.argsort(named)).astype(np.int32)[table.subject]
-    write_table("cache.h5", replace(table, subjects=tuple(sorted(named)), subject=codes).take(order), extractor)
-    for typed in ("Zo\u00eb", "Zoe\u0308", " Zo\u00eb\u00a0"):
-        assert run_json("adapt", "--subject", typed, *quickly, "-q")["subject"] == "Zo\u00eb"
-        assert (
-            run_json("evaluate", "--targets", f"{typed},", "--methods", "source-only", "--no-plots", *quickly)["runs"][
-                "all"
-            ]
-            == 1
-        )
-
-
-def test_a_subject_without_labels_is_taken_to_be_neutral_and_told_so(folder, run, table, extractor, quickly):
+def test_a_subject_without_labels_is_taken_to_be_neutral_and_told_so(folder, run_json, table, extractor):
     unknown = np.where(table.subject == 3, -1, table.label).astype(np.int16)
     write_table("cache.h5", replace(table, label=unknown), extractor)
-    result = run("adapt", "--subject", "s041", *quickly, "--json")
-    assert result.exit_code == 0, result.stderr
-    data = json.loads(result.stdout)
+    data = run_json("adapt --subject s041")
     assert (data["frames"], data["macro_f1_before"]) == (24, None)
-    assert "no row of 's041' has a label" in result.stderr
-
-
-def test_a_bundle_adapts_to_a_person_of_another_cache(folder, run_json, table, extractor, quickly, tmp_path):
-    made = run_json("pretrain", *quickly)
-    person = replace(table.rows_of("s041"), subjects=tuple(f"new{name}" for name in table.subjects))
-    (tmp_path / "elsewhere").mkdir()
-    write_table("elsewhere/person.h5", person, extractor)
-    words = ("--subject", "news041", "--bundle", made["folder"], "--cache", "elsewhere/person.h5", "-q")
-    adapted = run_json("adapt", *words)
-    assert (adapted["frames"], adapted["bundle"]) == (6, made["folder"])
-    predicted = run_json("predict", *words, "--out", "elsewhere/new.csv")
-    assert (predicted["rows"], predicted["reused"]) == (24, True)
+    assert "no row of 's041' has a label" in data.stderr
 
 
 @pytest.fixture
@@ -93,88 +57,72 @@ def reads(monkeypatch):
 
 
 def test_with_a_ready_bundle_no_row_but_the_persons_is_read_and_no_source_cache_opened(
-    trained, run_json, table, extractor, quickly, reads
+    bundle, run_json, table, extractor, reads
 ):
     files, rows = reads
     mine = np.flatnonzero(table.subject == table.subjects.index("s041"))
     own = {("cache.h5", mine[0], mine[-1] + 1)}
-    bundle = run_json("adapt", "--subject", "s041", *quickly, "-q")["bundle"]
-    assert run_json("predict", "--subject", "s041", *quickly, "-q")["reused"]
-    run_json("adapt", "--subject", "s041", "--bundle", bundle, *quickly, "-q", "--set", "adapt.pft.guard=false")
+    run_json("adapt --subject s041")
+    assert run_json("predict --subject s041")["reused"]
+    run_json("adapt --subject s041 --set adapt.pft.guard=false --bundle", bundle)
     assert set(rows) == own
-    write_table("ward.h5", table.rows_of("s041"), extractor)
+    # A person of another cache, where nobody else is.
+    person = replace(table.rows_of("s041"), subjects=tuple(f"new{name}" for name in table.subjects))
+    write_table("ward.h5", person, extractor)
     Path("cache.h5").unlink()
     files.clear()
-    for words in (["adapt", "--force"], ["predict"]):
-        run_json(*words, "--subject", "s041", "--bundle", bundle, "--cache", "ward.h5", *quickly, "-q")
-    assert set(files) == {"ward.h5"}
+    words = ("--subject", "news041", "--bundle", bundle, "--cache", "ward.h5", "-q")
+    adapted, predicted = run_json("adapt", *words), run_json("predict", *words, "--out", "new.csv")
+    assert (adapted["frames"], adapted["bundle"]) == (6, bundle)
+    assert (predicted["rows"], predicted["reused"], set(files)) == (24, True, {"ward.h5"})
 
 
-def test_a_bundle_that_has_to_be_made_is_made_of_the_source_rows_alone(folder, run_json, table, quickly, reads):
-    run_json("adapt", "--subject", "s041,s042", *quickly, "-q", "-j", "1")
-    everything = run_json("pretrain", "--targets", "s041,s042", *quickly, "-q")
-    assert everything["reused"]
+def test_a_bundle_that_has_to_be_made_is_made_of_the_source_rows_alone(folder, run_json, reads):
+    run_json("adapt --subject s041,s042 -j 1")
+    assert run_json("pretrain --targets s041,s042")["reused"]
     assert sum(last - first for _, first, last in reads[1][:1]) == 48
 
 
-def test_many_people_are_adapted_to_at_once_and_go_on_where_they_were(folder, run, run_json, table, extractor, quickly):
-    bare = (table.subject == 3) & (table.label == table.neutral_code)  # s041 is left without a neutral row
-    write_table("cache.h5", table.take(~bare), extractor)
-    words = ("adapt", "--subject", "s041,s042,s043", *quickly)
-    result = run(*words, "--json")
-    assert result.exit_code == 3, result.stderr
-    first = json.loads(result.stdout)
+@pytest.fixture
+def bare(folder, table, extractor):
+    """s041 of the cache is left without a neutral row."""
+    write_table("cache.h5", table.take((table.subject != 3) | (table.label != table.neutral_code)), extractor)
+
+
+def test_many_people_are_adapted_to_at_once_and_go_on_where_they_were(bare, run_well, run_json, refused, table):
+    first = run_json("adapt --subject s041,s042,s043", code=3)
     assert [(item["subject"], item["reused"]) for item in first["people"]] == [("s042", False), ("s043", False)]
     assert [item["subject"] for item in first["refused"]] == ["s041"]
-    assert "neutral" in first["refused"][0]["reason"]
-    alone = run_json("adapt", "--subject", "s043", "--bundle", first["bundle"], *quickly, "--seed", "0")
-    assert alone["folder"] == first["people"][1]["folder"]
-    again = run(*words)
-    assert again.exit_code == 3
-    for told in ("2 of 3 subjects", "2 stored already", "s041", "neutral"):
-        assert told in again.stdout
-    # Everyone whom the bundle doesn't know; by a pattern, and from a file.
-    left_out = len(table.subjects) - 3
-    data = json.loads(run("adapt", "--subject", "all", "--bundle", first["bundle"], *quickly, "--json").stdout)
-    assert (len(data["people"]), data["source_subjects_left_out"]) == (2, left_out)
-    Path("people.txt").write_text("s042\ns043\n")
-    for spec in ("s04[23]", "people.txt"):
-        assert len(run_json("adapt", "--subject", spec, "--bundle", first["bundle"], *quickly)["people"]) == 2, spec
-    for spec, told in (("all", "nobody is left to train on"), ("x*", "fits none"), ("s042,s4", "did you mean")):
-        refused = run("adapt", "--subject", spec, *quickly)
-        assert (refused.exit_code, told in refused.stderr) == (2, True), refused.stderr
+    bundle = ("--bundle", first["bundle"])
+    assert run_json("adapt --subject s043", *bundle)["folder"] == first["people"][1]["folder"]
+    again = run_well("adapt --subject s041,s042,s043", code=3).stdout
+    assert all(told in again for told in ("2 of 3 subjects", "2 stored already", "s041", "neutral"))
+    # Everyone whom the bundle doesn't know; by a pattern.
+    data = run_json("adapt --subject all", *bundle, code=3)
+    assert (len(data["people"]), data["source_subjects_left_out"]) == (2, len(table.subjects) - 3)
+    assert len(run_json("adapt --subject s04[23]", *bundle)["people"]) == 2
+    assert "nobody is left to train on" in refused("adapt --subject all")
 
 
-def test_many_people_are_predicted_in_one_file_as_each_alone(
-    folder, run, run_json, table, extractor, quickly, lines_of
-):
-    bare = (table.subject == 3) & (table.label == table.neutral_code)  # s041 is left without a neutral row
-    write_table("cache.h5", table.take(~bare), extractor)
-    bundle = run_json("pretrain", "--targets", "s041,s042,s043", *quickly)["folder"]
-    words = ("predict", "--bundle", bundle, *quickly, "--smooth", "3", "--subject")
+def test_many_people_are_predicted_in_one_file_as_each_alone(bare, run_well, run_json, lines_of):
+    words = ("predict --smooth 3 --bundle", run_json("pretrain --targets s041,s042,s043")["folder"], "--subject")
     alone = [line for name in ("s042", "s043") for line in (run_json(*words, name), lines_of("predictions.csv"))[1]]
-    result = run(*words, "s04[1-3]", "--out", "both.csv", "--json")
-    assert result.exit_code == 3, result.stderr
-    told = json.loads(result.stdout)
-    assert [(one["subject"], one["reused"], one["rows"]) for one in told["people"]] == [
-        ("s042", True, 24),
-        ("s043", True, 24),
-    ]
+    told = run_json(*words, "s04[1-3]", "--out", "both.csv", code=3)
+    people = [(one["subject"], one["reused"], one["rows"]) for one in told["people"]]
+    assert people == [("s042", True, 24), ("s043", True, 24)]
     assert (told["refused"][0]["subject"], "neutral" in told["refused"][0]["reason"]) == ("s041", True)
     assert lines_of("both.csv") == alone
-    assert (run(*words, "s038,s041", "--out", "none.csv").exit_code, Path("none.csv").exists()) == (2, False)
-    shown = run(*words, "all")
+    run_well(*words, "s038,s041", "--out", "none.csv", code=2)
+    assert not Path("none.csv").exists()
+    shown = run_well(*words, "all", code=3)
     for line in ("2 of 3 subjects (2 adapted to already)", "s041", "no 'neutral' rows"):
         assert line in shown.stdout
     assert "source subjects of the bundle left out" in shown.stderr
-    assert "names 2 people; name one person" in run(*words, "s042,s043", "--images", "x.png").stderr
+    assert "names 2 people; name one person" in run_well(*words, "s042,s043", "--images", "x.png", code=2).stderr
 
 
-def test_an_adaptation_to_another_clip_is_not_reused_in_silence(folder, run_json, run, table, extractor, quickly):
-    made = run_json("pretrain", "--subject", "s041", *quickly)
-    words = ("--subject", "s041", "--bundle", made["folder"], *quickly)
-    run_json("adapt", *words)
-    assert run_json("predict", *words)["reused"]
+def test_an_adaptation_to_another_clip_is_not_reused_in_silence(bundle, run_json, table, extractor):
+    words = ("--subject", "s041", "--bundle", bundle)
     other = np.where(table.subject[:, None] == 3, table.embeddings[::-1], table.embeddings)
     moved = replace(table, embeddings=np.ascontiguousarray(other))
     rows = table.subject == 3
@@ -186,16 +134,15 @@ def test_an_adaptation_to_another_clip_is_not_reused_in_silence(folder, run_json
     for told, (cache, reused) in cases.items():
         run_json("adapt", *words)
         write_table("other.h5", cache, extractor)
-        result = run("predict", *words, "--cache", "other.h5", "--json")
-        assert result.exit_code == 0, result.stderr
-        assert (json.loads(result.stdout)["reused"], told in result.stderr) == (reused, True), result.stderr
+        data = run_json("predict --cache other.h5", *words)
+        assert (data["reused"], told in data.stderr) == (reused, True), data.stderr
 
 
 COLUMNS = ["subject", "video", "frame", "adapted_on", "predicted", "p_neutral", "p_smile"]
 
 
-def test_predict_adapts_first_and_writes_one_line_a_frame(folder, run_well, run_json, quickly, lines_of):
-    result = run_well("predict", "--subject", "s041", *quickly)
+def test_predict_adapts_first_and_writes_one_line_a_frame(folder, run_well, run_json, lines_of):
+    result = run_well("predict --subject s041")
     assert "s041 is not adapted to yet" in result.stderr
     assert "smile-a" in result.stdout
     lines = lines_of("predictions.csv")
@@ -207,49 +154,29 @@ def test_predict_adapts_first_and_writes_one_line_a_frame(folder, run_well, run_
         shares = {name: float(line[f"p_{name}"]) for name in ("neutral", "smile")}
         assert sum(shares.values()) == pytest.approx(1, abs=2e-6)
         assert line["predicted"] == max(shares, key=shares.get)
-    before = Path("predictions.csv").read_bytes()
-    assert run_json("predict", "--subject", "s041", *quickly)["reused"]
-    assert Path("predictions.csv").read_bytes() == before
+    assert run_json("predict --subject s041 --set protocol.smoothing=9")["reused"]
+    assert lines_of("predictions.csv") == lines
+    # Smoothed on request only.
+    assert run_json("predict --subject s041 --smooth 3")["smoothing"] == 3
+    near = [float(line["p_smile"]) for line in lines[:3]]
+    assert float(lines_of("predictions.csv")[1]["p_smile"]) == pytest.approx(np.mean(near), abs=2e-6)
+    # An adaptation by another method is not taken.
+    made, other = (run_json(f"predict --subject s041 --method {name}") for name in ("adabn", "neutral-shift"))
+    assert (made["reused"], other["reused"], "the stored adaptation is adabn" in other.stderr) == (False, False, True)
 
 
-def test_predictions_are_smoothed_on_request_only(trained, run_json, quickly, lines_of):
-    words = ("predict", "--subject", "s041", *quickly)
-    plain = run_json(*words, "--out", "plain.csv", "--set", "protocol.smoothing=9")
-    smoothed = run_json(*words, "--out", "smoothed.csv", "--smooth", "3")
-    assert [made["smoothing"] for made in (plain, smoothed)] == [0, 3]
-    before, after = lines_of("plain.csv"), lines_of("smoothed.csv")
-    for same, line in zip(before, after, strict=True):
-        assert [line[key] for key in COLUMNS[:3]] == [same[key] for key in COLUMNS[:3]]
-        clip = [other for other in before if other["video"] == line["video"]]
-        near = [float(other["p_smile"]) for other in clip if abs(int(other["frame"]) - int(line["frame"])) <= 1]
-        assert float(line["p_smile"]) == pytest.approx(np.mean(near), abs=2e-6)
-
-
-def test_predict_does_not_take_an_adaptation_of_other_settings(folder, run, quickly):
-    run("adapt", "--subject", "s041", "--method", "adabn", *quickly)
-    result = run("predict", "--subject", "s041", "--method", "neutral-shift", *quickly, "--json")
-    assert not json.loads(result.stdout)["reused"]
-    assert "the stored adaptation is adabn" in result.stderr
-
-
-def test_who_can_not_be_a_target_is_refused_before_anything_runs(folder, refusals, run_json, table, extractor, quickly):
-    Path("featlab.toml").write_text('[protocol]\nsources = ["s038", "s039", "s041"]\n')
-    both = ("adapt --subject s041", "evaluate --targets s041,s042", "train --subject s041")
-    refusals(dict.fromkeys(both, "both source and target"))
-    made = run_json("pretrain", *quickly)
-    refusals({f"adapt --subject s038 --bundle {made['folder']}": "both source and target"})
-    Path("featlab.toml").unlink()
-    write_table("cache.h5", table.take((table.subject != 3) | (table.label == 1)), extractor)
+def test_who_can_not_be_a_target_is_refused_before_anything_runs(bare, refusals, run_json, table):
     refusals(dict.fromkeys(("adapt --subject s041", "evaluate --targets s041"), "no 'neutral' rows"))
-
-
-def test_a_cache_of_another_extractor_than_the_bundles_is_refused(trained, refusals, run_json, table, quickly):
-    made = run_json("pretrain", "--subject", "s041", *quickly)
+    with Path("featlab.toml").open("a") as file:
+        file.write('protocol.sources = ["s038", "s039", "s042"]\n')
+    both = ("adapt --subject s042", "evaluate --targets s040,s042", "train --subject s042")
+    refusals(dict.fromkeys(both, "both source and target"))
+    bundle = run_json("pretrain")["folder"]
+    refusals({f"adapt --subject s038 --bundle {bundle}": "both source and target"})
+    # Nor can who comes from another extractor.
     write_table("other.h5", table, ExtractorInfo("other", "none", "other numbers"))
-    for command in ("adapt", "predict"):
-        words = f"{command} --subject s041 --bundle {made['folder']} --cache other.h5"
-        refusals({words: "'other'"})
-        refusals({words: "'toy'"})
+    words = (f"{command} --subject s040 --bundle {bundle} --cache other.h5" for command in ("adapt", "predict"))
+    refusals(dict.fromkeys(words, "the bundle was made for 'toy'"))
 
 
 @pytest.fixture
@@ -262,34 +189,33 @@ def many(folder, people, table, extractor):
     return both
 
 
-def test_adapt_says_what_it_expects_without_labels(many, run_well, run_json, quickly, extractor):
-    known = run_json("adapt", "--subject", "s041", *quickly)
+def test_adapt_says_what_it_expects_without_labels(many, run_well, run_json, extractor):
+    known = run_json("adapt --subject s041")
     gain = known["expected_gain"]
     assert gain["frames"] == known["test_rows"] == 18
     assert gain["low"] <= gain["expected"] <= gain["high"]
     assert 0 <= gain["chance"] <= 1
     assert known["report"]["refusal"] == ""
-    shown = run_well("adapt", "--subject", "s041", *quickly).stdout
+    shown = run_well("adapt --subject s041").stdout
     assert "expected gain" in shown
     assert "no label used" in shown
     # The labels of the other frames change nothing of it.
     label = np.where((many.subject == 3) & (many.label == 1), -1, many.label).astype(np.int16)
     write_table("cache.h5", replace(many, label=label), extractor)
-    assert run_json("adapt", "--subject", "s041", *quickly)["expected_gain"] == gain
+    assert run_json("adapt --subject s041")["expected_gain"] == gain
 
 
-def test_a_clip_that_is_not_neutral_is_refused_unless_forced(many, refused, run_json, quickly, extractor):
+def test_a_clip_that_is_not_neutral_is_refused_unless_forced(many, refused, run_json, extractor):
     rows = np.flatnonzero((many.subject == 3) & (many.video == many.video[many.subject == 3].min()))
     embeddings = many.embeddings.copy()
     smile = many.embeddings[many.label == 1].mean(axis=0) - many.embeddings[many.label == 0].mean(axis=0)
     embeddings[rows[::2]] += 8 * smile
     write_table("cache.h5", replace(many, embeddings=embeddings), extractor)
-    run_json("pretrain", "--targets", "s041,", *quickly)
-    words = ("adapt", "--subject", "s041", "--targets", "s041,", *quickly, "-q")
-    line = refused(*words)
+    run_json("pretrain --targets s041,")
+    line = refused("adapt --subject s041 --targets s041, -q")
     assert "does not look neutral" in line
     assert "--force" in line
     assert not list(Path("bundles").glob("*/subjects/*"))
-    forced = run_json(*words, "--force")
+    forced = run_json("adapt --subject s041 --targets s041, --force")
     assert "does not look neutral" in forced["report"]["refusal"]
     assert any("does not look neutral" in warning for warning in forced["warnings"])

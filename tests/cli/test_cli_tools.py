@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,6 @@ OTHER = {
     "openface2": ("gaze", 2),
 }
 FAILS = ("openface2", "openface3", "py-feat", "deepface")
-QUICK = [f"--set={each}" for each in ("head.epochs=2", "features.dim=2", "head.bottleneck=4", "pretrain.epochs=1")]
 
 
 def cell(column, name, frame, level, failed, rng):
@@ -81,31 +81,29 @@ def write(path, name):
     path.write_text("\n".join(lines))
 
 
-def test_every_tools_table_is_imported_and_what_comes_of_it_evaluated(tmp_path, monkeypatch, run, run_json):
+def test_every_tools_table_is_imported_and_what_comes_of_it_evaluated(tmp_path, monkeypatch, run, run_json, quickly):
     assert set(COLUMNS) == set(PRESETS)
     for name in COLUMNS:
         folder = tmp_path / name
         folder.mkdir()
         monkeypatch.chdir(folder)
         write(folder / "table.csv", name)
-        left = 16 * (name in FAILS)
-        result = run("import", "table.csv", "--json")
-        data = json.loads(result.stdout)
-        assert f"import: taken as {PRESETS[name].title}'s table: {data['dim']} " in result.stderr
-        assert (result.exit_code, data["warnings"]) == (3 if left else 0, [])
-        assert (data["rows"], data["failures"], data["features"]) == (96 - left, left, TAKEN.get(name, []))
-        assert data["dim"] == len(TAKEN.get(name, range(6)))
-        assert json.loads(run("import", "table.csv", "--from", name, "--json").stdout)["digest"] == data["digest"]
-        with open_cache(folder / "cache.h5") as cache:
+        left, code = (16, 3) if name in FAILS else (0, 0)
+        data = run_json("import table.csv", code=code)
+        assert f"import: taken as {PRESETS[name].title}'s table: {data['dim']} " in data.stderr
+        assert (data["rows"], data["failures"], data["warnings"]) == (96 - left, left, [])
+        assert (data["dim"], data["features"]) == (len(TAKEN.get(name, range(6))), TAKEN.get(name, []))
+        assert run_json("import table.csv --from", name, code=code)["digest"] == data["digest"]
+        with open_cache("cache.h5") as cache:
             frames = set(cache.read().frame.tolist())
         assert frames == set(range(6)) - ({2} if left and "frame" in COLUMNS[name] else {5} if left else set())
         if name in OTHER:
             group, dim = OTHER[name]
-            other = json.loads(run("import", "table.csv", "--features", group, "--out", "x.h5", "--json").stdout)
+            other = run_json("import table.csv --out x.h5 --features", group, code=code)
             assert (other["dim"], other["rows"]) == (dim, 96 - left)
         if name in ("openface2", "deepface"):  # With and without frame numbers; a cache is a cache from here on.
-            words = ("evaluate", "--targets", "p1", "--methods", "source-only,pft", "--no-plots", "--jobs", "1")
-            assert [row["error"] for row in run_json(*words, *QUICK)["results"]] == ["", ""]
+            words = "evaluate --targets p1 --methods source-only,pft --no-plots --jobs 1"
+            assert [row["error"] for row in run_json(words, *quickly)["results"]] == ["", ""]
 
 
 AUS = ("AU04_r", "AU12_r")
@@ -133,8 +131,8 @@ def openface(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_folder_becomes_distances_from_each_persons_rest(openface, run, run_well, lines_of):
-    result = run_well("calibrate", "openface", "--out", "openface.csv")
+def test_a_folder_becomes_distances_from_each_persons_rest(openface, run_well, lines_of):
+    result = run_well("calibrate openface --out openface.csv")
     assert "s3: AU04_r at rest differs by 0.5" in result.stderr
     assert "6 people, 12 neutral clips" in result.stdout
     rows = lines_of("openface.csv")
@@ -150,32 +148,23 @@ def test_a_folder_becomes_distances_from_each_persons_rest(openface, run, run_we
     page = json.loads(Path("openface.rest/page.json").read_text())
     assert [figure["name"] for figure in page["figures"]] == ["rest", "drift"]
     assert {row["person"] for row in lines_of("openface.rest/drift.csv") if row["drifts"] == "True"} == {"s3"}
-    assert run_well("import", "openface.csv", "--columns", ".*_z", "--out", "z.h5").exit_code == 0
-    assert run_well("report", "openface.rest").exit_code == 0
-    run_well("calibrate", "openface", "--neutral", "video:*neutral_1,*neutral_2", "--out", "o.parquet", "--no-plots")
+    run_well("import openface.csv --columns .*_z --out z.h5")
+    run_well("report openface.rest")
+    run_well("calibrate openface --neutral video:*neutral_1,*neutral_2 --out o.parquet --no-plots")
     read = [pyarrow.parquet.read_table("o.parquet"), pyarrow.csv.read_csv("openface.csv")]
     assert read[0].drop(["session"]).equals(read[1].drop(["session"]).cast(read[0].drop(["session"]).schema))
 
 
-def test_who_has_no_neutral_frame_is_left_out_and_listed(openface, run):
+def test_who_has_no_neutral_frame_is_left_out_and_listed(openface, run_json, refusals):
     lines = Path("openface/manifest.csv").read_text().replace("s6,neutral", "s6,talk")
     Path("few.csv").write_text(lines)
-    result = run("calibrate", "openface", "--manifest", "few.csv", "--out", "o.csv", "--no-plots", "--json")
-    assert result.exit_code == 3
-    assert json.loads(result.stdout)["left_out"] == ["s6"]
-    assert "s6: no neutral frame" in result.stderr
-    assert "s6," not in Path("o.csv").read_text()
-    assert "nan" not in Path("o.csv").read_text().lower()
-
-
-def test_bad_words_are_one_line(openface, refusals):
-    refusals(
-        {
-            "--out o.xlsx": "ends in .csv or .parquet",
-            "--out o.csv --neutral calm": "no row has the label 'calm' (labels: neutral, smile)",
-            "--out o.csv --neutral video:s9*": "no row has the video 's9*'",
-            "--out o.csv --neutral none.csv": "none.csv: no such file",
-        },
-        "calibrate",
-        "openface",
-    )
+    data = run_json("calibrate openface --manifest few.csv --out o.csv --no-plots", code=3)
+    assert (data["left_out"], "s6: no neutral frame" in data.stderr) == (["s6"], True)
+    assert not re.search("s6,|nan", Path("o.csv").read_text().lower())
+    table = {
+        "--out o.xlsx": "ends in .csv or .parquet",
+        "--out o.csv --neutral calm": "no row has the label 'calm' (labels: neutral, smile)",
+        "--out o.csv --neutral video:s9*": "no row has the video 's9*'",
+        "--out o.csv --neutral none.csv": "none.csv: no such file",
+    }
+    refusals(table, "calibrate openface")

@@ -3,8 +3,6 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from featlab import write_table
 from featlab.errors import InputError
 from featlab.methods import get_method
@@ -14,10 +12,10 @@ FILES = TABLE | {"SHA256SUMS", "chosen.toml", "trials.jsonl", "run.json", "page.
 MADE = Path("results/tune-shot-im")
 
 
-@pytest.fixture
-def words(quickly):
-    space = ["--space", "epochs=1,2", "--space", "lr=0.01", "--set", "adapt.shot-im.bn_mode=eval"]
-    return ["tune", "shot-im", "--targets", "2", "--folds", "3", "--jobs", "1", "--device", "cpu", *space, *quickly]
+WORDS = (
+    "tune shot-im --targets 2 --folds 3 --jobs 1 --device cpu --space epochs=1,2 --space lr=0.01 "
+    "--set adapt.shot-im.bn_mode=eval"
+)
 
 
 def fail_when(monkeypatch, wrong):
@@ -34,16 +32,13 @@ def fail_when(monkeypatch, wrong):
 
 
 def test_it_prints_what_the_files_and_json_say_leaves_the_config_and_reuses_every_run(
-    folder, run_well, run_json, words, quickly, lines_of
+    folder, run_well, run_json, lines_of
 ):
-    Path("featlab.toml").write_text("# mine\n")
-    result = run_well(*words)
-    assert Path("featlab.toml").read_text() == "# mine\n"
+    before = Path("featlab.toml").read_text()
+    result = run_well(WORDS)
     for said in (
-        "Tuning of shot-im on source subjects",
-        "Chosen: candidate",
+        *("Tuning of shot-im on source subjects", "Chosen: candidate", " --set adapt.shot-im.lr=0.01"),
         "--set adapt.shot-im.bn_mode=eval --set adapt.shot-im.epochs=",
-        " --set adapt.shot-im.lr=0.01",
     ):
         assert said in result.stdout
     # Two clips of each expression in 6 people: nothing can be shown.
@@ -51,10 +46,9 @@ def test_it_prints_what_the_files_and_json_say_leaves_the_config_and_reuses_ever
     # The default, epochs = 15, is outside the grid of two.
     for said in ("3 candidates on 6 source subjects in", "0 of 18 runs are there", "2 target subjects are left out"):
         assert said in result.stderr
-    assert run_well(*words, "--quiet").stderr == ""
+    data = run_json(WORDS, "--quiet")
+    assert (data.stderr, Path("featlab.toml").read_text()) == ("", before)
     assert {path.name for path in MADE.iterdir()} == FILES
-
-    data = run_json(*words)
     chosen = data["chosen"]
     assert {"config", "versions", "space", "command", "cache_digest"} <= set(data)
     assert (data["method"], data["fixed"], data["applied"]) == ("shot-im", {"bn_mode": "eval"}, None)
@@ -71,55 +65,47 @@ def test_it_prints_what_the_files_and_json_say_leaves_the_config_and_reuses_ever
     assert {"epochs", "lr", "95 % interval", "p vs default", "SD"} <= set(lines[0])
     assert lines[0]["Candidate"].startswith(str(chosen["number"]))
 
-    methods = ["--targets", "2", "--methods", "shot-im", "--no-plots", "--jobs", "1"]
-    evaluated = run_json("evaluate", *methods, *quickly, *chosen["flags"])
+    evaluated = run_json("evaluate --targets 2 --methods shot-im --no-plots --jobs 1", *chosen["flags"])
     options = evaluated["config"]["adapt"]["options"]["shot-im"]
     assert {name: str(value) for name, value in chosen["options"].items()} == options
 
 
 def test_a_data_set_has_a_folder_of_its_own_and_a_network_that_has_seen_the_players_is_a_warning(
-    folder, run_well, words, table, extractor
+    folder, run_json, table, extractor
 ):
-    write_table(folder / "cache.h5", table, replace(extractor, trained_on=table.subjects))
-    result = run_well(*words, "--scope", "dataset", "--json")
-    assert "trained on images of 6 of the 6 subjects who play targets" in result.stderr
-    assert json.loads(result.stdout)["config"]["protocol"]["scope"] == "dataset"
+    write_table("cache.h5", table, replace(extractor, trained_on=table.subjects))
+    data = run_json(WORDS, "--scope", "dataset")
+    assert "trained on images of 6 of the 6 subjects who play targets" in data.stderr
+    assert data["config"]["protocol"]["scope"] == "dataset"
     assert {path.name for path in Path("results/tune-shot-im-dataset").iterdir()} == FILES
 
 
-def test_a_candidate_that_fails_is_not_chosen_and_when_all_fail_nothing_is(folder, run, words, monkeypatch):
+def test_a_candidate_that_fails_is_not_chosen_and_when_all_fail_nothing_is(folder, run_json, monkeypatch):
     with monkeypatch.context() as patch:
         fail_when(patch, lambda config: config.epochs == 15)
-        result = run(*words, "--json")
-    assert result.exit_code == 3
-    data = json.loads(result.stdout)
-    assert data["runs"]["failed"] == 6
-    assert "the clip is too dark" in result.stderr
+        data = run_json(WORDS, code=3)
+    assert (data["runs"]["failed"], "the clip is too dark" in data.stderr) == (6, True)
     assert "failed: the clip is too dark" in (MADE / "table_trials.md").read_text()
-
-    Path("featlab.toml").write_text("# mine\n")
+    before = Path("featlab.toml").read_text()
     fail_when(monkeypatch, lambda config: True)
-    result = run(*words, "--set", "adapt.shot-im.diversity=0.5", "--apply", "--json")
-    assert result.exit_code == 1
-    assert json.loads(result.stdout)["chosen"] is None
-    assert "Nothing was chosen" in result.stderr
+    data = run_json(WORDS, "--set", "adapt.shot-im.diversity=0.5", "--apply", code=1)
+    assert (data["chosen"], data["verdict"].startswith("Nothing was chosen")) == (None, True)
     assert {path.name for path in MADE.iterdir()} == FILES - {"chosen.toml"}
-    assert Path("featlab.toml").read_text() == "# mine\n"
+    assert Path("featlab.toml").read_text() == before
 
 
-def test_apply_keeps_the_rest_of_the_file_evaluate_reads_it_and_tuning_again_chooses_the_same(
-    folder, run_json, words, quickly
-):
-    before = '# Mine: do not touch.\r\n[adapt.shot-im]\r\nlr = 0.5  # by hand\r\n\r\n[protocol]\r\ntargets = "2"\r\n'
+def test_apply_keeps_the_rest_of_the_file_evaluate_reads_it_and_tuning_again_chooses_the_same(folder, run_json):
+    mine = '# Mine: do not touch.\n[adapt.shot-im]\nlr = 0.5  # by hand\n\n[protocol]\ntargets = "2"\n'
+    before = (Path("featlab.toml").read_text() + mine).replace("\n", "\r\n")
     Path("featlab.toml").write_bytes(before.encode())
-    data = run_json(*words, "--apply")
+    data = run_json(WORDS, "--apply")
     chosen, after = data["chosen"]["options"], Path("featlab.toml").read_bytes().decode()
     assert data["applied"] == "featlab.toml"
     assert tomllib.loads(after)["adapt"]["shot-im"] == chosen
     added = f'bn_mode = "eval"\r\nepochs = {chosen["epochs"]}\r\n'
     assert after == before.replace("lr = 0.5 ", f"lr = {chosen['lr']} ").replace("by hand\r\n", f"by hand\r\n{added}")
-    evaluated = run_json("evaluate", "--methods", "shot-im", "--no-plots", "--jobs", "1", *quickly)
+    evaluated = run_json("evaluate --methods shot-im --no-plots --jobs 1")
     assert evaluated["config"]["adapt"]["options"]["shot-im"] == chosen
-    again = run_json(*words)
+    again = run_json(WORDS)
     assert again["chosen"]["options"] == chosen
     assert again["runs"]["reused"] == again["runs"]["all"]

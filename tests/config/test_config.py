@@ -203,5 +203,5 @@ def test_settings_are_split_at_the_first_equals_sign_and_need_a_key_and_a_value(
     assert given == {"head.lr": "0.01", "cache": "a=b.h5", "protocol.sources": ""}
     assert load_config(None, parse_settings(["head.lr=1", "head.lr=2"])).head.lr == 2.0
     for item in ("head.lr", "", "=3", " = 3"):
-        with refused(ConfigError, "--set", "section.key=value"):
+        with refused(ConfigError, "--set", "key=value"):
             parse_settings([item])

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from featlab.exchange.export import ExportMismatch, export_model, exportable_net
 from featlab.exchange.formats import FORMATS, NetworkWithHead, export_metadata, fold
 from featlab.extraction.backbones import APPENDED, InputSpec, NetworkOptions, make_backbone
 from featlab.extraction.backbones.network import module_backbone
-from featlab.methods import base_model, get_method, method_names
+from featlab.methods import base_model, get_method, make_method, method_names
 from featlab.model.networks import PersonalModel
+from featlab.protocol.splits import target_of
 from featlab.workspace.predict_images import check_backbone
 
 both = pytest.mark.parametrize("format", ["pt2", "onnx"])
@@ -35,14 +37,39 @@ def holds_no_row(path, person):
     return not any(row[:4].tobytes() in data for row in person.embeddings)
 
 
+@pytest.fixture(scope="module")
+def person(people):
+    """Rows of s04: 12 values, classes (anger, neutral, disgust)."""
+    return people(subjects=5, classes=3, frames=8).rows_of("s04")
+
+
+@pytest.fixture(scope="module")
+def bundle(people, small_bundle):
+    """Of four others, prepared for every method."""
+    return small_bundle(people(subjects=4, classes=3, frames=8), methods=method_names())
+
+
+@pytest.fixture(scope="module")
+def adapted(bundle, person):
+    """``adapted("pft")``: the person's model by one method, in 100 steps at most; not to be changed."""
+
+    def adapt(name):
+        steps = getattr(get_method(name).config_type(), "iterations", 0)
+        method = make_method(name, {name: {"iterations": 100}} if steps > 100 else None)
+        if get_method(name).needs_labels:
+            return method.adapt(bundle, target_of(person), labels=person.label).model
+        return method.adapt(bundle, target_of(person.take(person.label == person.neutral_code))).model
+
+    return cache(adapt)
+
+
 @pytest.fixture
 def exported(tmp_path, bundle, person, adapted):
     """``exported("pt2", method="pft")``: the person's model, the file it went into, and the report."""
 
     def export(format, method="pft"):
         metadata = export_metadata(bundle, subject="s04", method=method)
-        path = tmp_path / f"head.{format}"
-        model = adapted(method)
+        model, path = adapted(method), tmp_path / f"head.{format}"
         return model, path, export_model(model, path, format, metadata, embeddings=person.embeddings)
 
     return export
@@ -165,20 +192,18 @@ IMAGES = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 @both
 def test_with_a_backbone_images_go_in(tmp_path, bundle, person, adapted, format):
-    model, backbone = adapted("pft"), network(Pool())
+    model, backbone, path = adapted("pft"), network(Pool()), tmp_path / f"whole.{format}"
     if format == "pt2":
         batch = {"images": {0: torch.export.Dim.DYNAMIC}}
         torch.export.save(torch.export.export(Pool(), (IMAGES[:2],), dynamic_shapes=batch), tmp_path / "net.pt2")
         backbone = make_backbone(f"pt2:{tmp_path / 'net.pt2'}", device="cpu")
     metadata = export_metadata(bundle, subject="s04", method="pft", network=backbone)
-    path = tmp_path / f"whole.{format}"
     report = export_model(model, path, format, metadata, embeddings=person.embeddings, network=backbone)
     assert (report.rows, report.random_rows) == (0, 3)
     assert (report.metadata["input"], report.metadata["images"]["size"]) == ("images", 16)
     with torch.no_grad():
         ours = model(Pool()(IMAGES))
-    run, _ = FORMATS[format][1](path)
-    torch.testing.assert_close(run(IMAGES)["logits"], ours, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(FORMATS[format][1](path)[0](IMAGES)["logits"], ours, atol=1e-4, rtol=1e-4)
 
 
 def test_statistics_that_a_backbone_appends_are_exported_and_an_older_bundle_knows_it_without_layers():

@@ -3,7 +3,7 @@
 import sys
 from collections import OrderedDict
 from enum import Enum
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,26 +69,21 @@ def make_source(tmp_path, make_tree):
 def onnx_file():
     """``onnx_file(path, nodes)``: a convolution and then nodes, each (operator, inputs, output, attributes).
 
-    By default these are what a classifier has: POOL to a vector "flat" of 40 values, then a Gemm to 7 "scores".
+    By default they are a classifier's: the mean of the maps as "flat", 40 values, and a Gemm to 7 "scores".
     """
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
     make, rng = onnx.helper, np.random.default_rng(3)
     values = {"conv": rng.normal(size=(40, 3, 3, 3)), "head": rng.normal(size=(40, 7)), "bias": rng.normal(size=7)}
     values["head4"] = values["head"].T[:, :, None, None]
-    pool = [
-        ("Relu", ["maps"], "kept", {}),
-        ("GlobalAveragePool", ["kept"], "mean", {}),
-        ("Flatten", ["mean"], "flat", {}),
-    ]
+    mean = [("GlobalAveragePool", ["maps"], "mean", {}), ("Flatten", ["mean"], "flat", {})]
+    classifier = (*mean, ("Gemm", ["flat", "head", "bias"], "scores", {}))
 
     def write(
-        path, nodes=None, *, shape=("n", 3, 12, 12), kind="float32", outputs=None, first=(), beside=False, inputs=()
+        path, nodes=classifier, shape=("n", 3, 12, 12), kind="float32", outputs=None, first=(), inputs=(), **places
     ):
         taken, given = (make.np_dtype_to_tensor_dtype(np.dtype(each)) for each in (kind, "float32"))
         first = first or [("Cast", ["x"], "cast", {"to": given})]
-        if nodes is None:
-            nodes = [*pool, ("Gemm", ["flat", "head", "bias"], "scores", {})]
         nodes = [*first, ("Conv", [first[-1][2], "conv"], "maps", {}), *nodes]
         weights = values | ({"conv": values["conv"][:, :1]} if 1 in shape else {})
         graph = make.make_graph(
@@ -99,8 +94,7 @@ def onnx_file():
             [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
         )
         model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=9)
-        places = {"save_as_external_data": True, "location": "weights.data", "size_threshold": 64}
-        onnx.save(model, str(path), **(places if beside else {}))
+        onnx.save(model, str(path), **places)
         return path
 
     return write
@@ -144,23 +138,21 @@ def libraries(monkeypatch):
             raise RuntimeError("no pretrained\nweights")
         return trained(tiny(num_classes), pretrained)
 
-    config = {"input_size": (3, 40, 40), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
-    models, torchvision, timm = (ModuleType(name) for name in ("torchvision.models", "torchvision", "timm"))
-    models.__dict__.update(
+    models = SimpleNamespace(
         list_models=lambda module=None: ["resnet18", "resnet50"],
         get_model_weights=lambda name: Published,
         get_model=lambda name, weights=None: trained(Headed(), weights),
-        Headed=Headed,
     )
-    torchvision.__dict__.update(__version__="9.9", models=models)
-    timm.__dict__.update(
+    config = {"input_size": (3, 40, 40), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
+    timm = SimpleNamespace(
+        __name__="timm",
         __version__="9.9",
         is_model=lambda name: name in ("tiny", "tiny.tag", "gone"),
         list_models=lambda: ["tiny"],
         create_model=create_model,
         data=SimpleNamespace(resolve_data_config=lambda arguments, model: config),
-        tiny=tiny,
     )
-    for module in (models, torchvision, timm):
+    torchvision = SimpleNamespace(__name__="torchvision", __version__="9.9", models=models)
+    for module in (torchvision, timm):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    return SimpleNamespace(models=models, timm=timm)
+    return SimpleNamespace(headed=Headed, tiny=tiny)

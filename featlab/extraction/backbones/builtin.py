@@ -63,22 +63,23 @@ class HogBackbone:
 
     def embed(self, images: Sequence[Image], landmarks: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Describe n images; see `Backbone.embed`. Landmarks are not used."""
-        return np.stack([self._describe(image) for image in images])
-
-    def _describe(self, image: Image) -> NDArray[np.float32]:
         config = self.config
-        # ITU-R 601 luma; Pillow's bilinear filter widens when it shrinks, so that a large photograph doesn't alias.
-        grey = PilImage.fromarray(image).convert("L")
-        if grey.size != (config.size, config.size):
-            grey = grey.resize((config.size, config.size), PilImage.Resampling.BILINEAR)
-        descriptor: NDArray[np.float32] = hog(
-            np.asarray(grey, dtype=np.float32) / np.float32(255),
-            orientations=config.orientations,
-            pixels_per_cell=(config.cell, config.cell),
-            cells_per_block=(config.block, config.block),
-            block_norm="L2-Hys",
-        )
-        return descriptor
+        described = []
+        for image in images:
+            # ITU-R 601 luma; Pillow's bilinear filter widens when it shrinks, so a large photograph doesn't alias.
+            grey = PilImage.fromarray(image).convert("L")
+            if grey.size != (config.size, config.size):
+                grey = grey.resize((config.size, config.size), PilImage.Resampling.BILINEAR)
+            described.append(
+                hog(
+                    np.asarray(grey, dtype=np.float32) / np.float32(255),
+                    orientations=config.orientations,
+                    pixels_per_cell=(config.cell, config.cell),
+                    cells_per_block=(config.block, config.block),
+                    block_norm="L2-Hys",
+                )
+            )
+        return np.stack(described)
 
 
 def build_hog(argument: str | None, options: Mapping[str, Any]) -> HogBackbone:

@@ -1,4 +1,4 @@
-"""What is asked of a detector, and how one is found by its name."""
+"""What a detector is, how one is found by its name, and the faces that it finds in every item of a source."""
 
 from __future__ import annotations
 

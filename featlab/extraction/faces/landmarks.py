@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
@@ -26,8 +26,11 @@ def find_landmarks(source: Path) -> Path | None:
     return next((path for path in beside if path.is_file()), None)
 
 
-def landmarks_for(path: Path, items: Sequence[Item]) -> Found:
-    """Read the landmarks of a source's items from a file or folder; InputError for what doesn't fit for certain."""
+def landmarks_for(path: Path, items: Sequence[Item], called: Callable[[str], str] = str) -> Found:
+    """Read the landmarks of a source's items from a file or folder; InputError for what doesn't fit for certain.
+
+    ``called`` is what pictures are called in a warning.
+    """
     file = find_landmarks(path) if path.is_dir() else path
     if file is None:
         return Found(read_landmark_folder(path, items), matched="by name")
@@ -40,18 +43,21 @@ def landmarks_for(path: Path, items: Sequence[Item]) -> Found:
     faces = _faces_of(file, table, rows, names)
     if table.paths is not None:
         return Found(faces, matched="by name")
-    return Found(faces, matched="row by row", warning=_order_warning(file, names) if table.counts is None else "")
+    return Found(
+        faces, matched="row by row", warning=_order_warning(file, names, called) if table.counts is None else ""
+    )
 
 
-def _order_warning(file: Path, names: Sequence[str]) -> str:
+def _order_warning(file: Path, names: Sequence[str], called: Callable[[str], str]) -> str:
     """Say that the pictures' names have another order as text, in which most tools go; empty: they haven't."""
     as_text = sorted(names)
     if not names == sorted(names, key=natural_key) != as_text:
         return ""
     place = next(place for place, name in enumerate(as_text) if name != names[place])
+    ours, theirs = called(names[place]), called(as_text[place])
     return (
-        f"{file} has no names: its rows were taken in the order by number (row {place + 1} is {names[place]}); a "
-        f"tool that sorts names as text has {as_text[place]} there. A csv with a column path is certain"
+        f"{file} has no names: its rows were taken in the order by number (row {place + 1} is {ours}); a tool that "
+        f"sorts names as text has {theirs} there. A csv with a column path is certain"
     )
 
 

@@ -34,16 +34,11 @@ History = list[dict[str, float]]
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """Name the first key in which two requests, as JSON has them, differ, with both values; None when in none."""
-    now = json.loads(json.dumps(now))
     for key in (*now, *(key for key in before if key not in now)):
-        if before.get(key) != now.get(key):
-            return f"{key} was {_short(before.get(key))} and is {_short(now.get(key))}"
+        was, is_now = (json.dumps(values.get(key), ensure_ascii=False) for values in (before, now))
+        if was != is_now:
+            return f"{key} was {was[:60]} and is {is_now[:60]}"
     return None
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @dataclass(frozen=True)

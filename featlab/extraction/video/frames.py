@@ -103,14 +103,14 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
 
 
 def _stream(container: Any, av: ModuleType) -> Any:
-    for stream in container.streams.video:
-        if stream.disposition & av.stream.Disposition.attached_pic:
-            continue
-        if stream.codec_context is None:
-            raise InputError("its video is in a format that this build of PyAV can't decode")
-        stream.codec_context.thread_count = 1
-        return stream
-    raise InputError("there is no video in it")
+    cover = av.stream.Disposition.attached_pic
+    stream = next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+    if stream is None:
+        raise InputError("there is no video in it")
+    if stream.codec_context is None:
+        raise InputError("its video is in a format that this build of PyAV can't decode")
+    stream.codec_context.thread_count = 1
+    return stream
 
 
 def read_packets(video: OpenVideo) -> Iterator[Any]:

@@ -62,7 +62,7 @@ def make_views(features: Tensor, video: NDArray[np.int32], *, window: int) -> Vi
 
 
 def sinkhorn(scores: Tensor) -> Tensor:
-    """Return balanced soft assignments of rows to prototypes (SwAV, equations 3 to 5), computed with logarithms."""
+    """Return balanced soft assignments of rows to prototypes (SwAV, equations 3 to 5, ε = 0.05), by logarithms."""
     rows, prototypes = scores.shape
     logs = scores / 0.05
     for _ in range(3):

@@ -51,18 +51,21 @@ def validate_on_source(source: SourceRows, bundle: Bundle) -> dict[str, Tensor]:
     people = len(source.subjects)
     if people < LEAST_SUBJECTS:
         return {}
-    folds = [(held_out, source.without(held_out)) for held_out in person_folds(people, bundle.seed)]
+    dealt = ((held_out, source.without(held_out)) for held_out in person_folds(people, bundle.seed))
     folds = [
         (held_out, rest)
-        for held_out, rest in folds
+        for held_out, rest in dealt
         if len(torch.unique(rest.labels[rest.labels >= 0])) > 1 and rest.subjects
     ]
     if not folds:
         return {}
     models = _fold_models([rest for _, rest in folds], bundle)
+    # The linear and the MLP part of T, or T as it is.
+    ends = (0.0, 1.0) if _has_parts(bundle) else (1.0,)
+    parts = [[_weighed(model, weight) for weight in ends] for model in models]
     played = [
-        _play(source, subject, adapt, test, fold, parts)
-        for fold, ((held_out, _), parts) in enumerate(zip(folds, map(_parts_of, models), strict=True))
+        _play(source, subject, adapt, test, fold, parts[fold])
+        for fold, (held_out, _) in enumerate(folds)
         for subject in held_out.tolist()
         for adapt, test in _splits(source, subject)
     ]
@@ -89,11 +92,6 @@ def _has_parts(bundle: Bundle) -> bool:
     """Whether T is the mean of a linear and an MLP part."""
     config = bundle.config.pretrain
     return config.form == "joint" and config.epochs > 0 and 0 < config.balance < 1
-
-
-def _parts_of(bundle: Bundle) -> list[Bundle]:
-    """Return the bundle with the linear and with the MLP part of its T, or as it is where T has no parts."""
-    return [_weighed(bundle, weight) for weight in (0.0, 1.0)] if _has_parts(bundle) else [bundle]
 
 
 def _weighed(bundle: Bundle, weight: float) -> Bundle:

@@ -80,9 +80,9 @@ def test_hog_equals_skimage_on_the_same_grey_image(pixels):
     assert "grey 32x32, 8x8 cells, 3x3 blocks, 6 orientations" in small.info().preprocessing
     # Other sizes are another extractor.
     made = [make_backbone("hog", **{key: 4}) for key in ("cell", "block", "orientations")]
-    named = {name: make_backbone(name) for name in ("hog", "geometry", "geometry:51", "geometry:49")}
-    assert all(isinstance(backbone, Backbone) and backbone.name == name for name, backbone in named.items())
-    assert len({backbone.info().fingerprint for backbone in (*made, *named.values())}) == 7
+    made += [make_backbone(name) for name in ("hog", "geometry", "geometry:51", "geometry:49")]
+    assert all(isinstance(backbone, Backbone) for backbone in made)
+    assert len({backbone.info().fingerprint for backbone in made}) == 7
 
 
 def test_geometry_is_blind_to_place_size_tilt_and_batch():

@@ -9,6 +9,7 @@ from featlab.extraction.backbones import make_backbone
 IMAGES = list(np.random.default_rng(3).integers(0, 256, (5, 12, 12, 3), dtype=np.uint8))
 POOL = [("Relu", ["maps"], "kept", {}), ("GlobalAveragePool", ["kept"], "mean", {}), ("Flatten", ["mean"], "flat", {})]
 GEMM = [*POOL, ("Gemm", ["flat", "head", "bias"], "scores", {})]
+BESIDE = {"save_as_external_data": True, "location": "weights.data", "size_threshold": 64}
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_list_of_scores_is_no_embedding_until_it_is_named(made, refused):
         ([*product, ("LogSoftmax", ["scores"], "l", {})], "flat", "LogSoftmax"),
         ([*maps, ("Flatten", ["g"], "scores", {})], "kept", "Conv"),
     ):
-        out, beside = nodes[-1][2], {"beside": nodes is GEMM}
+        out, beside = nodes[-1][2], BESIDE if nodes is GEMM else {}
         says = f"7 values an image, after its last {ending}: scores of classes"
         with refused(ConfigError, says, f"--option node={node}, or the scores with --option node={out}"):
             made(nodes, beside)
@@ -85,7 +86,7 @@ def test_a_list_of_scores_is_no_embedding_until_it_is_named(made, refused):
 
 
 def test_weights_beside_the_file_are_part_of_its_hash(made, tmp_path):
-    before, beside = made(POOL, {"beside": True}).info().weights, tmp_path / "weights.data"
+    before, beside = made(POOL, BESIDE).info().weights, tmp_path / "weights.data"
     beside.write_bytes(beside.read_bytes()[:-1] + b"!")
     assert make_backbone(f"onnx:{tmp_path / 'net.onnx'}").info().weights != before
 

@@ -118,17 +118,16 @@ def test_a_file_that_holds_no_weights_is_one_line(tmp_path, refused):
     path = tmp_path / "w.pt"
     for name, content, says in (
         ("w.pt", b"", "isn't a file of torch.save"),
-        ("w.pt", b"no weights", "isn't a file of torch.save"),
         ("w.pt", b"PK\x03\x04 broken", "isn't a file of torch.save"),
         ("w.safetensors", b"no safetensors", "isn't a safetensors file"),
         ("w.h5", b"", "weights files end in .safetensors, .pt"),
         ("w.pt2", b"", "an exported network is a backbone by itself: pt2:FILE"),
+        ("gone.pt", None, "can't be read (No such file"),
     ):
-        (tmp_path / name).write_bytes(content)
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
         with refused(InputError, says, str(tmp_path / name)):
             read_state_dict(tmp_path / name)
-    with refused(InputError, "nope.pt: can't be read (No such file"):
-        read_state_dict(tmp_path / "nope.pt")
     for save, content, says in (
         (torch.jit.save, torch.jit.trace(Tiny().eval(), torch.zeros(1, 3, 8, 8)), "is a TorchScript archive"),
         (torch.save, {"epoch": 1, "loss": 0.5}, "holds no state dict (its keys: epoch, loss)"),

@@ -11,6 +11,7 @@ from featlab.extraction.backbones.builtin import template
 from featlab.extraction.faces import MESH_TO_68, lies_outside, order_problem, unit_problem
 from featlab.extraction.faces.align import AlignConfig
 from featlab.extraction.inputs import InputConfig, read_inputs, with_face_crop
+from featlab.extraction.items import Pseudonyms
 from featlab.extraction.tables import ImportConfig, import_features
 
 FACE = (template(68) * 100 + 60).astype(np.float32)
@@ -54,20 +55,15 @@ def test_a_face_in_any_position_is_one_and_what_is_no_face_is_named():
 
 
 def test_pixels_are_told_from_shares_and_faces_in_a_picture_from_others():
-    assert "go from 0.20 to 1.00, so they are shares of the picture and not pixels" in unit_problem(
-        np.array([[[0.2, 1], [0.5, 0.7]]], np.float32)
-    )
+    shares = np.array([[[0.2, 1], [0.5, 0.7]]], np.float32)
+    assert "go from 0.20 to 1.00, so they are shares of the picture and not pixels" in unit_problem(shares)
     assert "-0.90" in unit_problem(np.array([[[-0.9, 0.4]]], np.float32))
     assert unit_problem(faces()) == unit_problem(faces(count=0)) == ""
-    for face, size, outside in (
-        (FACE, (120, 120), False),
-        (FACE + np.array((30, 0)), (120, 120), False),
-        (FACE + np.array((75, 0)), (120, 120), True),
-        (FACE - (0, 70), (120, 120), True),
-        (FACE * 3, (120, 120), True),
-        (FACE * 3, (0, 0), False),
-    ):
-        assert lies_outside(face, size) == outside
+    for face in (FACE, FACE + np.array((30, 0))):
+        assert not lies_outside(face, (120, 120))
+    for face in (FACE + np.array((75, 0)), FACE - (0, 70), FACE * 3):
+        assert lies_outside(face, (120, 120))
+        assert not lies_outside(face, (0, 0)), "of a size that isn't known"
 
 
 @pytest.fixture
@@ -131,6 +127,9 @@ def test_without_names_the_number_of_rows_must_fit_and_the_order_is_said(clip, t
     is_true(clip, path)
     told = "rows were taken in the order by number (row 2 is zoë/neutral/v/img2.png)"
     assert told in found(clip, path)[0].warnings[-1]
+    hidden = found(clip, path, pseudonyms=Pseudonyms(bytes(32)))[0].warnings[-1]
+    assert "(row 2 is f-" in hidden
+    assert "zoë" not in hidden.replace(str(tmp_path), "")
     np.save(path, TRUE[:11])
     with refused(InputError, "landmarks for 11 rows, the source has 12"):
         found(clip, path)

@@ -13,22 +13,12 @@ from featlab.extraction.training.export import BackboneMeta, export_backbone, re
 from featlab.extraction.training.train import build_network, load_weights
 
 
-def test_the_small_net_halves_the_resolution_and_taps_without_positions_are_left_out():
-    net, shapes = small_resnet(widths=(4, 6, 8, 10)).eval(), {}
-    for name in TAPS:
-        net.get_submodule(name).register_forward_hook(
-            lambda module, args, out, name=name: shapes.__setitem__(name, tuple(out.shape[1:]))
-        )
-    assert net(torch.zeros(1, 3, 96, 96)).shape == (1, net.dim) == (1, 10)
-    assert [shapes[name] for name in TAPS] == [(4, 24, 24), (4, 24, 24), (6, 12, 12), (8, 6, 6), (10, 3, 3)]
+@pytest.mark.usefixtures("libraries")
+def test_networks_are_built_without_a_head_with_the_taps_that_have_positions_and_others_are_refused(refused):
     module, dim, taps = build_network("small", 96)
     assert (dim, taps, module.training) == (module.dim, TAPS, True)
     assert build_network("small", 16)[2] == ("maxpool", "layer1", "layer2")
     assert build_network("small", 16, ("layer2.0.conv1",))[2] == ("layer2.0.conv1",)
-
-
-@pytest.mark.usefixtures("libraries")
-def test_networks_of_the_libraries_lose_their_head_and_what_can_not_be_trained_is_refused(refused):
     assert build_network("torchvision:resnet18", 64)[1:] == (512, TAPS)
     assert build_network("timm:tiny", 64)[1:] == (8, ())
     known = "known: small, resnet18, torchvision:NAME, timm:NAME"
@@ -116,21 +106,19 @@ class Branches(nn.Module):
 
 
 def test_what_is_no_backbone_is_refused_and_nothing_is_written(network, tmp_path, refused, monkeypatch):
-    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    for other, layers, words in (
-        (nn.Sequential(nn.Conv2d(3, 4, 3)), (), "pool the map"),
-        (pooled, ("layer1",), "no layer 'layer1'"),
-        (pooled, ("1",), "no positions"),
-        (Branches(), (), "can't export"),
+    pooled, path = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), tmp_path / "net.pt2"
+    monkeypatch.setattr("featlab.extraction.training.export.find_spec", lambda name: None)
+    for other, name, layers, words in (
+        (nn.Conv2d(3, 4, 3), "net.pt2", (), "pool the map"),
+        (pooled, "net.pt2", ("layer1",), "no layer 'layer1'"),
+        (pooled, "net.pt2", ("0",), "no positions"),
+        (Branches(), "net.pt2", (), "can't export"),
+        (pooled, "net.onnx", (), "pip install 'featlab[onnx]'"),
     ):
         with refused(ConfigError, words):
-            export_backbone(other, tmp_path / "net.pt2", BackboneMeta(size=8, id="x", layers=layers))
-    for wrong in ({"size": 0}, {"mean": (0.5,)}, {"std": (1.0, 0.0, 1.0)}):
-        with refused(ConfigError):
-            BackboneMeta(**{"size": 8, "id": "x", **wrong})
-    monkeypatch.setattr("featlab.extraction.training.export.find_spec", lambda name: None)
-    with refused(ConfigError, "an ONNX file needs", "pip install 'featlab[onnx]'"):
-        export_backbone(network, tmp_path / "net.onnx", META)
+            export_backbone(other, tmp_path / name, BackboneMeta(size=8, id="x", layers=layers))
+    with refused(ConfigError, "std positive"):
+        BackboneMeta(size=8, id="x", std=(1.0, 0.0, 1.0))
     load = torch.export.load
 
     def damaged(*args, **kwargs):
@@ -140,20 +128,19 @@ def test_what_is_no_backbone_is_refused_and_nothing_is_written(network, tmp_path
 
     monkeypatch.setattr(torch.export, "load", damaged)
     with refused(FeatlabError, "differ from the network's"):
-        export_backbone(network, tmp_path / "net.pt2", META)
+        export_backbone(network, path, META)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_files_that_are_no_backbone_of_ours_have_no_card(tmp_path, refused):
-    (tmp_path / "text.pt2").write_text("no archive")
-    for name, text in (("none", "extra/other.json"), ("other", "extra/featlab.json")):
-        with zipfile.ZipFile(tmp_path / f"{name}.pt2", "w") as archive:
-            archive.writestr(f"{name}/{text}", '{"format": "another"}')
-    for name, says in (
-        ("other", "its format is 'another'"),
-        ("absent", "can't be read as a .pt2"),
-        ("text", "can't be read as a .pt2"),
-        ("none", "has no featlab.json"),
+    path = tmp_path / "net.pt2"
+    for inner, says in (
+        (None, "can't be read as a .pt2"),
+        ("extra/other.json", "has no featlab.json"),
+        ("extra/featlab.json", "its format is 'another'"),
     ):
+        if inner is not None:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr(f"net/{inner}", '{"format": "another"}')
         with refused(InputError, says):
-            read_card(tmp_path / f"{name}.pt2")
+            read_card(path)

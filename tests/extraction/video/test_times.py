@@ -36,30 +36,28 @@ def cover_alone(path):
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
 
 
-def test_a_broken_file_says_why_in_one_line(tmp_path, make_video, capfd, monkeypatch):
+def test_a_broken_file_says_why_in_one_line(tmp_path, make_video, capfd, monkeypatch, refused):
     whole = make_video(tmp_path / "whole.mp4").read_bytes()
-    for number, (spoil, says) in enumerate(
+    for number, (content, says) in enumerate(
         (
-            (lambda path: path.write_bytes(b"no video" * 99), "not a video that can be read: Invalid data"),
-            (lambda path: path.write_bytes(b""), "the file is empty"),
-            (lambda path: path.mkdir(), "a folder, not a video"),
+            (b"no video" * 99, "not a video that can be read: Invalid data"),
+            (whole[: len(whole) // 2], "not a video that can be read: Invalid data"),
+            (PLAYLIST, "not a video that can be read"),
+            (b"", "the file is empty"),
             (lambda path: None, "not a video that can be read: No such file or directory"),
+            (lambda path: path.mkdir(), "a folder, not a video"),
             (cover_alone, "there is no video in it"),
-            (lambda path: path.write_bytes(whole[: len(whole) // 2]), "not a video that can be read: Invalid data"),
-            (lambda path: path.write_bytes(PLAYLIST), "not a video that can be read"),
             (lambda path: make_video(path, (), codec="mpeg4", format="avi"), "the video has no frames"),
         )
     ):
         path = tmp_path / f"{number}.mp4"
-        spoil(path)
+        content(path) if callable(content) else path.write_bytes(content)
         capfd.readouterr()
-        with pytest.raises(InputError) as caught:
+        with refused(InputError, says):
             probe_video(path)
-        assert str(caught.value).startswith(says)
-        assert "\n" not in str(caught.value)
         assert capfd.readouterr() == ("", "")
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ConfigError, match=r"video frames need PyAV: pip install 'featlab\[video\]'"):
+    with refused(ConfigError, "video frames need PyAV: pip install 'featlab[video]'"):
         probe_video(path)
 
 

@@ -92,6 +92,8 @@ def test_sliced_wasserstein_equals_optimal_assignments_in_any_order():
             costs.append(cost[linear_sum_assignment(cost)].mean())
         assert sliced_wasserstein(p, q, directions).item() == pytest.approx(np.mean(costs), rel=1e-12)
         assert sliced_wasserstein(p, p.flip(0), directions).item() == pytest.approx(0, abs=1e-30)
+    many = random_directions(7, 20_000, torch.Generator().manual_seed(0))
+    assert sliced_wasserstein(*torch.eye(7)[:2, None], many).item() == pytest.approx(2 / 7, rel=0.02)
 
 
 def drawn(*shape, seed=0, shift=0.0):
@@ -127,6 +129,8 @@ def test_every_pair_of_classes_and_their_contrast_equal_a_loop_over_kernels():
         pairs = by_kernels(source.numpy(), target.numpy())
         np.testing.assert_allclose(class_discrepancies(source, target), pairs, atol=1e-12)
         assert contrastive_discrepancy(source, target).item() == pytest.approx(contrast(pairs), abs=1e-12)
+    points = drawn(2, 1, 6)
+    np.testing.assert_allclose(class_discrepancies(points, points), [[0, 6.186276], [6.186276, 0]], atol=1e-6)
     source, target = drawn(1, 4, 3), drawn(1, 5, 3, seed=1)
     assert torch.equal(contrastive_discrepancy(source, target), class_discrepancies(source, target)[0, 0])
 
@@ -178,6 +182,7 @@ def test_conditioning_is_the_kronecker_product_weights_know_scipys_entropy_and_p
     np.testing.assert_allclose(condition(z, p), expected, rtol=1e-12)
     expected = 1 + np.exp(-scipy.special.entr(p.numpy()).sum(axis=1))
     np.testing.assert_allclose(certainty_weights(p), expected, atol=1e-4)
+    np.testing.assert_allclose(certainty_weights(torch.full((1, 7), 1 / 7)), [1.142867], atol=1e-5)
     z, p = z.requires_grad_(True), p.detach().requires_grad_(True)
     (condition(z, p).sum(dim=1) * certainty_weights(p)).sum().backward()
     assert p.grad is None

@@ -53,6 +53,13 @@ def test_entropies_equal_scipys():
     np.testing.assert_allclose(marginal_entropy(p), scipy_entropy(p.numpy().mean(axis=0)), atol=5 * EPSILON)
 
 
+def test_information_is_least_when_predictions_are_sure_and_balanced():
+    balanced, one_class = one_hot(0, 1, 2, 3, count=4), one_hot(2, 2, 2, count=4)
+    pair = tensor([[0.9, 0.1], [0.8, 0.2]])
+    for p, expected in ((torch.full((5, 4), 0.25), 0), (one_class, 0), (balanced, -1.38626), (pair, -0.009966)):
+        assert float(mean_entropy(p) - marginal_entropy(p)) == pytest.approx(expected, abs=5e-6)
+
+
 def test_information_loss_of_certain_predictions_is_scikit_learns_and_that_of_small_cases_known():
     balanced, uniform, smooth = one_hot(0, 1, 2, 3, count=4), torch.full((5, 4), 0.25), softmax([[5.0, 0, 0, 0]] * 6)
     p = tensor([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.2, 0.8], [0.1, 0.9]])
@@ -87,7 +94,12 @@ LOGITS = [[2, 0], [1, 0], [0.5, 0], [0, 2]]
 
 
 def test_only_classes_that_enough_rows_are_predicted_as_are_assigned():
-    assert centre_labels(Z, softmax([[*row, -9] for row in LOGITS]))[0].tolist() == [0, 0, 1, 1]
+    for logits in (LOGITS, [[*row, -9] for row in LOGITS]):
+        assert centre_labels(Z, softmax(logits))[0].tolist() == [0, 0, 1, 1]
+    first = [[0.508892, 0.244012, 0.715870], [0.192272, 0.550923, 0.711086]]
+    second = [[0.687116, 0.037062, 0.724178], [0.070014, 0.703623, 0.703623]]
+    for weight, centres in ((softmax(LOGITS), first), (one_hot(0, 0, 1, 1, count=2), second)):
+        np.testing.assert_allclose(class_centres(unit_codes(Z), weight), centres, atol=1e-6)
     assert centre_labels(Z, softmax([[0, 3, 1]] * 4))[0].tolist() == [1, 1, 1, 1]
     z, p = tensor([[1, 0]] * 3 + [[0, 1]] * 2), tensor([[0.9, 0.1]] * 3 + [[0.1, 0.9]] * 2)
     assert centre_labels(z, p, threshold=1)[0].tolist() == [0, 0, 0, 1, 1]
@@ -124,6 +136,9 @@ def test_a_class_that_loses_its_rows_in_the_first_round_gets_none_in_the_second(
 
 
 def test_labels_and_purities_equal_a_loop_over_clusters():
+    cluster, predicted = np.repeat([0, 1, 2], [5, 4, 3]), np.array([0, 0, 0, 0, 1, 1, 1, 1, 0, 2, 2, 0])
+    label, purity = label_clusters(cluster, predicted, clusters=4, classes=3)
+    assert (label.tolist(), purity[:3].round(4).tolist()) == ([0, 1, 2, -1], [0.8, 0.75, 0.6667])
     cluster, predicted = rng().integers(0, 30, size=400), rng(1).integers(0, 7, size=400)
     cluster[cluster == 11] = 12
     # Of equally frequent classes the first names the cluster.
