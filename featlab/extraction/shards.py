@@ -92,9 +92,10 @@ def difference(
             for item, found in zip_longest(wanted, there):
                 if found is None:
                     return f"{item.name} is new"
+                block, row = found
                 if item is None:
-                    return f"it has {found[0].describe_row(found[1])}, which the source hasn't"
-                if not _same(*found, item, landmarks):
+                    return f"it has {block.describe_row(row)}, which the source hasn't"
+                if not _same(block, row, item, landmarks):
                     return f"{item.name} differs or is new"
     except CacheError as error:
         return str(error)

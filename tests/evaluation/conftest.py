@@ -1,7 +1,6 @@
 """Two methods whose best options are known, for tuning; a spy on what is evaluated."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 import torch
@@ -50,17 +49,15 @@ class Planted(Method):
 
 
 class PlantedSource(SourceAccess):
-    """The same with source rows, which it counts."""
+    """The same, given source rows."""
 
     name = "planted-source"
     title = "Planted"
     published = "Nowhere."
     config_type = PlantedConfig
     space = Planted.space
-    seen: ClassVar[list[int]] = []
 
     def fit(self, bundle, source, target, *, seed=0):
-        self.seen.append(len(source.features))
         return Planted.adapt(self, bundle, target)
 
 
@@ -69,7 +66,6 @@ def planted(monkeypatch):
     """`Planted`; it and `PlantedSource` are registered."""
     for method in (Planted, PlantedSource):
         monkeypatch.setitem(METHODS.found, method.name, method)
-    monkeypatch.setattr(PlantedSource, "seen", [])
     return Planted
 
 

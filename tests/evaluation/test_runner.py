@@ -2,6 +2,7 @@ import json
 import pickle
 import shutil
 from dataclasses import replace
+from unittest.mock import DEFAULT, Mock
 
 import numpy as np
 import pytest
@@ -45,9 +46,8 @@ def first(kept, open_workspace, tmp_path):
     """The rows of the default run, which is finished in the workspace."""
     if kept.exists():
         shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
-        return run(open_workspace())
     rows = run(open_workspace())
-    shutil.copytree(tmp_path, kept)
+    shutil.copytree(tmp_path, kept, dirs_exist_ok=True)
     return rows
 
 
@@ -69,13 +69,10 @@ def cells(root):
     return sorted(root.glob("results/runs/*/*.jsonl"))
 
 
-def forbid(monkeypatch, *names):
-    for name in names:
-
-        def never(*args, name=name, **options):
-            raise AssertionError(f"{name} ran again")
-
-        monkeypatch.setattr(featlab.evaluation.runner, name, never)
+def forbid(monkeypatch):
+    """Let nothing be trained or evaluated any more."""
+    for name in ("bundle_stage", "evaluate_subject"):
+        monkeypatch.setattr(featlab.evaluation.runner, name, Mock(side_effect=AssertionError(f"{name} ran again")))
 
 
 def test_there_is_a_row_for_each_method_and_target_in_the_order_of_the_table(open_workspace):
@@ -114,7 +111,7 @@ def test_with_the_same_sources_another_target_or_a_pool_changes_no_targets_numbe
     many = run(open_workspace(values | {"protocol.targets": "s04,s05"}))
     assert numbers(few) == [entry for entry in numbers(many) if entry["subject"] == "s04"]
     assert len(many) == 2 * len(few)
-    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    forbid(monkeypatch)
     assert numbers(run(open_workspace(values | {"protocol.pool": "s04,s05"}))) == numbers(many)
 
 
@@ -134,7 +131,7 @@ def test_two_jobs_give_what_one_does(first, open_workspace, tmp_path, monkeypatc
 def test_a_cell_holds_one_row_and_a_second_run_computes_nothing(first, open_workspace, tmp_path, monkeypatch):
     stored = [row_in(path) for path in cells(tmp_path)]
     assert sorted(str(row.to_dict()) for row in stored) == sorted(str(row.to_dict()) for row in first)
-    forbid(monkeypatch, "bundle_stage", "evaluate_subject")
+    forbid(monkeypatch)
     assert [row.to_dict() for row in run(open_workspace())] == [row.to_dict() for row in first]
 
 
@@ -154,16 +151,10 @@ def test_only_what_is_missing_is_run_and_the_order_stays(first, open_workspace, 
 
 
 def test_a_killed_run_keeps_what_it_had(open_workspace, tmp_path, monkeypatch):
-    real, calls = featlab.evaluation.runner.evaluate_subject, []
-
-    def dies(*args, **options):
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return real(*args, **options)
-
+    real = featlab.evaluation.runner.evaluate_subject
     with monkeypatch.context() as patch:
-        patch.setattr(featlab.evaluation.runner, "evaluate_subject", dies)
+        killed = Mock(wraps=real, side_effect=[DEFAULT] * 5 + [KeyboardInterrupt])
+        patch.setattr(featlab.evaluation.runner, "evaluate_subject", killed)
         with pytest.raises(KeyboardInterrupt):
             run(open_workspace())
     assert len(cells(tmp_path)) == 5
@@ -222,45 +213,31 @@ def test_a_damaged_run_another_ones_file_and_one_without_a_digest_are_told_and_r
         assert [line for line in told if str(one) in line and "damaged" in line], told
 
 
-def test_a_cell_that_fails_is_a_row_with_its_error_and_is_tried_again(open_workspace, tmp_path, monkeypatch):
-    method = get_method("neutral-shift")
-    real = method.adapt
-
-    def fails(self, bundle, target, *, seed=0):
-        raise InputError("the clip is too dark")
-
+def test_a_cell_that_fails_is_a_row_with_its_error_and_is_tried_again(open_workspace, tmp_path, monkeypatch, ran):
     with monkeypatch.context() as patch:
-        patch.setattr(method, "adapt", fails)
+        fails = Mock(side_effect=InputError("the clip is too dark"))
+        patch.setattr(get_method("neutral-shift"), "adapt", fails)
         rows = run(open_workspace())
     failed = [row for row in rows if row.error]
     assert [(row.method, row.error) for row in failed] == [("neutral-shift", "the clip is too dark")] * 2
     assert len(cells(tmp_path)) == len(rows) - 2
-    tried = []
-
-    def counted(self, bundle, target, *, seed=0):
-        tried.append(self.name)
-        return real(self, bundle, target, seed=seed)
-
-    monkeypatch.setattr(method, "adapt", counted)
+    ran.clear()
     again = run(open_workspace())
-    # Two cells, and the first of them once more to count its operations.
-    assert tried == ["neutral-shift"] * 3
+    assert [method.name for *_, methods in ran for method in methods] == ["neutral-shift"] * 2
     assert not any(row.error for row in again)
     assert [row.method for row in again] == [row.method for row in rows]
     assert len(cells(tmp_path)) == len(rows)
 
 
 def test_a_drawn_target_without_a_neutral_clip_fails_alone(open_workspace, people):
-    table = people()
-    # A draw takes whoever it takes; here everyone but two has no neutral rows to adapt on.
-    named = open_workspace().targets()
+    table, named = people(), open_workspace().targets()
     bare = table.subjects.index(named[0])
-    table = table.take((table.subject != bare) | (table.label != table.neutral_code))
-    rows = run(open_workspace(table=table))
-    assert {row.subject for row in rows if row.error} == {named[0]}
+    rows = run(open_workspace(table=table.take((table.subject != bare) | (table.label != table.neutral_code))))
+    failed = [row for row in rows if row.error]
+    assert {row.subject for row in failed} == {named[0]}
     assert {row.subject for row in rows if not row.error} == {named[1]}
-    assert all("no 'neutral' rows" in row.error for row in rows if row.error)
-    assert {row.selection for row in rows if row.method == "oracle"} == {"oracle"}
+    assert all("no 'neutral' rows" in row.error for row in failed)
+    assert {row.selection for row in failed if row.method == "oracle"} == {"oracle"}
 
 
 def test_a_person_a_data_set_and_one_with_another_subject_share_no_cell(open_workspace, tmp_path):

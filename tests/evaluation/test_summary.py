@@ -48,40 +48,36 @@ TABLE = (
 )
 
 
-def test_methods_come_in_input_order_with_mean_sd_and_interval_over_subjects():
-    summaries = summarise(TABLE)
-    assert [summary.method for summary in summaries] == ["source-only", "pft", "shot", "oracle"]
-    pft = summaries[1]
+def test_methods_come_in_input_order_and_are_compared_with_source_only_over_subjects():
+    summary = named(TABLE)
+    assert list(summary) == ["source-only", "pft", "shot", "oracle"]
+    pft, shot = summary["pft"], summary["shot"]
     assert pft.subjects == pft.runs == 10
     assert pft.macro_f1 == pytest.approx(np.mean(BETTER))
     assert pft.sd == pytest.approx(np.std(BETTER, ddof=1))
     assert pft.ci95 == bootstrap_interval(BETTER)
     assert pft.macro_f1_all == pytest.approx(np.mean(BETTER) / 2)
     assert (pft.seconds, pft.iterations, pft.trainable) == (1.0, 10.0, 100.0)
-
-
-def test_methods_are_compared_with_source_only_pairwise_over_subjects():
-    summary = named(TABLE)
-    pft, shot = summary["pft"], summary["shot"]
     difference = np.subtract(BETTER, SOURCE)
     assert pft.difference_vs_source == pytest.approx(difference.mean())
     assert pft.difference_ci95 == pytest.approx(bootstrap_interval(difference))
-    assert (pft.wins, pft.ties, pft.losses) == (9, 0, 1)
-    assert pft.negative_transfer == 1
+    assert (pft.wins, pft.ties, pft.losses, pft.negative_transfer) == (9, 0, 1, 1)
     assert (shot.wins, shot.ties, shot.losses) == (1, 1, 8)
     # The gap is taken between means.
-    assert pft.gap_closed == pytest.approx((np.mean(BETTER) - np.mean(SOURCE)) / (0.9 - np.mean(SOURCE)))
-    assert summary["source-only"].gap_closed == 0.0
-    assert summary["oracle"].gap_closed == pytest.approx(1.0)
-    assert shot.gap_closed < 0
-    # Holm runs over the methods but source-only and the oracle.
-    expected = holm([wilcoxon(np.subtract(scores, SOURCE)) for scores in (BETTER, WORSE)])
-    assert [pft.p_vs_source, shot.p_vs_source] == pytest.approx(expected)
-    assert np.isnan([summary["source-only"].p_vs_source, summary["oracle"].p_vs_source]).all()
-    # Without source-only nothing is compared.
-    alone = summarise([row("pft", "a", 0.5), row("pft", "b", 0.6)])[0]
+    assert pft.gap_closed == pytest.approx(difference.mean() / (0.9 - np.mean(SOURCE)))
+    assert (summary["source-only"].gap_closed, summary["oracle"].gap_closed) == (0, pytest.approx(1))
+    # Holm runs over the methods but the one compared with and the oracle.
+    scores = {"source-only": SOURCE, "pft": BETTER, "shot": WORSE}
+    for name, field in (("source-only", "p_vs_source"), ("pft", "p_vs_pft")):
+        others = [other for other in scores if other != name]
+        expected = holm([wilcoxon(np.subtract(scores[other], scores[name])) for other in others])
+        assert [getattr(summary[other], field) for other in others] == pytest.approx(expected)
+        assert np.isnan([getattr(summary[other], field) for other in (name, "oracle")]).all()
+    assert shot.difference_vs_pft == pytest.approx(np.mean(WORSE) - np.mean(BETTER))
+    # Nothing is compared with what isn't there.
+    alone = summarise([row("shot", "a", 0.5), row("shot", "b", 0.6)])[0]
     assert alone.negative_transfer is None
-    assert np.isnan([alone.gap_closed, alone.p_vs_source, alone.difference_vs_source]).all()
+    assert np.isnan([alone.gap_closed, alone.p_vs_source, alone.difference_vs_source, alone.p_vs_pft]).all()
 
 
 def test_seeds_and_draws_are_averaged_within_a_subject_and_smoothed_scores_of_their_own():
@@ -154,38 +150,19 @@ def test_rows_that_contradict_each_other_are_refused_and_nothing_gives_nothing_i
     assert len(json.loads(text)[1]["ci95"]) == 2
 
 
-def test_the_comparison_with_pft_is_a_family_of_its_own():
-    summary = named(TABLE)
-    expected = holm([wilcoxon(np.subtract(SOURCE, BETTER)), wilcoxon(np.subtract(WORSE, BETTER))])
-    assert [summary["source-only"].p_vs_pft, summary["shot"].p_vs_pft] == pytest.approx(expected)
-    assert np.isnan([summary["pft"].p_vs_pft, summary["oracle"].p_vs_pft]).all()
-    assert summary["shot"].difference_vs_pft == pytest.approx(np.mean(WORSE) - np.mean(BETTER))
-    assert summary["pft"].difference_vs_pft == 0.0
-    # Without pft nothing is compared with it, and another method can stand in for it.
-    without = named([line for line in TABLE if line.method != "pft"])
-    assert np.isnan([(item.p_vs_pft, item.difference_vs_pft) for item in without.values()]).all()
-    assert without["shot"].p_vs_source == pytest.approx(wilcoxon(np.subtract(WORSE, SOURCE)))
-
-
 def test_ranks_are_averaged_over_shared_subjects_and_leave_out_oracles():
     names, scores = ("source-only", "pft", "shot"), np.array([SOURCE, BETTER, WORSE])
-    summary = named(TABLE)
-    assert [summary[name].rank for name in names] == pytest.approx(list(stats.rankdata(-scores, axis=0).mean(axis=1)))
-    assert {summary[name].rank_subjects for name in names} == {10}
-    assert np.isnan(summary["oracle"].rank)
-    assert summary["oracle"].rank_subjects == 0
-    # A method that never finished has none.
-    rows = [line for line in TABLE if line.method != "shot" or line.subject in ("s00", "s09")]
-    summary = named([*rows, failed("broken", "s00")])
-    assert [summary[name].rank for name in names] == pytest.approx(
-        list(stats.rankdata(-scores[:, [0, 9]], axis=0).mean(axis=1))
-    )
-    assert summary["pft"].rank_subjects == 2
-    assert np.isnan(summary["broken"].rank)
-    # Nor have methods without a subject in common, nor one method alone.
-    apart = named([row("pft", "a", 0.5), row("shot", "b", 0.6)])
-    assert np.isnan([item.rank for item in apart.values()]).all()
-    assert np.isnan(summarise([row("pft", "a", 0.5)])[0].rank)
+    fewer = [line for line in TABLE if line.method != "shot" or line.subject in ("s00", "s09")]
+    for rows, shared in ((TABLE, range(10)), ([*fewer, failed("broken", "s00")], [0, 9])):
+        summary = named(rows)
+        expected = stats.rankdata(-scores[:, shared], axis=0).mean(axis=1)
+        assert [summary[name].rank for name in names] == pytest.approx(list(expected))
+        assert {summary[name].rank_subjects for name in names} == {len(shared)}
+        assert summary["oracle"].rank_subjects == 0
+        assert np.isnan([item.rank for name, item in summary.items() if name not in names]).all()
+    # Methods without a subject in common have none, nor has one method alone.
+    for rows in ([row("pft", "a", 0.5), row("shot", "b", 0.6)], [row("pft", "a", 0.5)]):
+        assert np.isnan([item.rank for item in summarise(rows)]).all()
     rows = [row("pft", "a", 0.5), row("pft", "a", 0.9, draw=1), row("pft", "b", 0.1), row("shot", "b", 0.3)]
     rows += [row("shot", "a", 0.4), row("oracle", "c", 1.0, selection="oracle")]
     assert shared_scores(rows) == {"pft": (0.5, 0.1), "shot": (0.4, 0.3)}

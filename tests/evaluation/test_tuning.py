@@ -9,7 +9,6 @@ from featlab.errors import InputError
 from featlab.evaluation.results import EvaluationRow
 from featlab.evaluation.tuning import cannot_play, deal_folds, open_sources, plan_tuning, run_tuning, search_space
 from featlab.evaluation.tuning_report import report_tuning
-from featlab.methods import get_method
 from featlab.methods.base import SourceFeatures
 from featlab.workspace.workspace import Workspace
 
@@ -45,14 +44,10 @@ def flat(rows):
 @pytest.fixture
 def tables(monkeypatch):
     """Names of everyone who has a row in any table that is ever made."""
-    met: set[str] = set()
-    real = FeatureTable.__post_init__
-
-    def spy(self):
-        real(self)
-        met.update(self.subject_names_present())
-
-    monkeypatch.setattr(FeatureTable, "__post_init__", spy)
+    met, real = set(), FeatureTable.__post_init__
+    monkeypatch.setattr(
+        FeatureTable, "__post_init__", lambda self: real(self) or met.update(self.subject_names_present())
+    )
     return met
 
 
@@ -174,23 +169,20 @@ def test_a_data_set_of_players_is_adapted_to_at_once_and_what_is_there_is_not_ru
 
 
 def test_source_rows_are_those_of_the_fold(opened, monkeypatch):
-    met = []
-    real = SourceFeatures.of.__func__
+    met, real = [], SourceFeatures.of
 
-    def spy(cls, bundle, table):
-        sources = {name for name in table.subjects if name in bundle.source_subjects}
-        met.append((set(table.subject_names_present()), sources, len(table)))
-        return real(cls, bundle, table)
+    def spy(bundle, table):
+        met.append(
+            (set(table.subject_names_present()), {name for name in table.subjects if name in bundle.source_subjects})
+        )
+        return real(bundle, table)
 
-    monkeypatch.setattr(SourceFeatures, "of", classmethod(spy))
+    monkeypatch.setattr(SourceFeatures, "of", spy)
     made = plan(opened(), method="planted-source")
-    rows = run_tuning(made)
-    assert not any(row.error for row in flat(rows).values())
-    assert all(present == trained for present, trained, _ in met)
-    assert {frozenset(present) for present, _, _ in met} == {
-        frozenset(set(names_in(made.workspace)) - set(names)) for names in made.folds.values()
-    }
-    assert set(get_method("planted-source").seen) == {count for _, _, count in met}
+    assert not any(row.error for row in flat(run_tuning(made)).values())
+    assert all(present == trained for present, trained in met)
+    others = [set(names_in(made.workspace)) - set(names) for names in made.folds.values()]
+    assert {frozenset(present) for present, _ in met} == set(map(frozenset, others))
 
 
 def test_who_fails_somewhere_is_never_chosen_and_a_subject_on_whom_all_fail_is_in_nobodys_mean(opened, people):

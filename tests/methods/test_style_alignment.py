@@ -19,25 +19,24 @@ from featlab.model.style_bank import CarriedShare, StyleBank
 DIM = 4
 NEUTRAL = 1
 
-
-with seeded(0):
+with seeded(0), torch.no_grad():
     TRANSLATOR = Translator(DIM, 6).eval().requires_grad_(False)
-
-
-def head_of():
-    """Expression is the first feature: neutral at 0, the other class at 4, the same for everyone."""
-    head = SourceHead(DIM, 2, 2).eval().requires_grad_(False)
-    state = {name: torch.zeros_like(value) for name, value in head.state_dict().items()}
-    state |= {"norm.weight": torch.ones(2), "norm.running_var": torch.ones(2)}
-    state["linear.weight"] = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
-    state["linear.bias"] = torch.tensor([-2.0, 2.0])
-    state["classifier.parametrizations.weight.original0"] = torch.ones(2, 1)
-    state["classifier.parametrizations.weight.original1"] = torch.eye(2)
-    head.load_state_dict(state)
-    return head
-
-
-HEAD = head_of()
+    # Expression is the first feature: neutral at 0, the other class at 4, the same for everyone.
+    HEAD = SourceHead(DIM, 2, 2).eval().requires_grad_(False)
+    HEAD.linear.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]]))
+    HEAD.linear.bias.copy_(torch.tensor([-2.0, 2.0]))
+    HEAD.classifier.weight = torch.eye(2)
+BUNDLE = Bundle(
+    projection=Projection(torch.zeros(DIM), torch.eye(DIM)),
+    head=HEAD,
+    translator=TRANSLATOR,
+    classes=("smile", "neutral"),
+    neutral="neutral",
+    extractor=ExtractorInfo("hog", "none", "grey"),
+    source_subjects=KeyedNames.of(("a",), ""),
+    config=Config(),
+    seed=0,
+)
 
 
 def clip(neutral, other, seed=0, identity=(1.0, -3.0, 2.0, 0.5)):
@@ -47,25 +46,10 @@ def clip(neutral, other, seed=0, identity=(1.0, -3.0, 2.0, 0.5)):
     return frames[torch.randperm(len(frames), generator=random)]
 
 
-def bundle_of(centre=(0.0, 0.0, 0.0, 0.0), share=1.0):
-    mean = torch.tensor(centre)
-    return Bundle(
-        projection=Projection(torch.zeros(DIM), torch.eye(DIM)),
-        head=HEAD,
-        translator=TRANSLATOR,
-        classes=("smile", "neutral"),
-        neutral="neutral",
-        extractor=ExtractorInfo("hog", "none", "grey"),
-        source_subjects=KeyedNames.of(("a",), ""),
-        config=Config(),
-        seed=0,
-        share=CarriedShare(share),
-        bank=StyleBank({"features": (mean, mean)}, 1),
-    )
-
-
 def align(features, centre=(0.0, 0.0, 0.0, 0.0), share=1.0, **options):
-    return align_style(features, bundle_of(centre, share), **options)
+    mean = torch.tensor(centre)
+    bundle = replace(BUNDLE, share=CarriedShare(share), bank=StyleBank({"features": (mean, mean)}, 1))
+    return align_style(features, bundle, **options)
 
 
 @pytest.mark.parametrize("residual", [True, False])
@@ -76,7 +60,7 @@ def test_logits_are_those_of_t_b_and_c(residual):
         for tensor in (*head.eval().parameters(), *translator.parameters()):
             tensor.data.normal_()
         features = torch.randn(7, DIM)
-    found = replace(bundle_of(), translator=translator, head=head).logits(features)
+    found = replace(BUNDLE, translator=translator, head=head).logits(features)
     torch.testing.assert_close(found, head(translator(features)).detach())
     # A bundle that is gone keeps no model alive.
     left = weakref.ref(translator)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from featlab.compute import torch_generator
 from featlab.config.load import Config
 from featlab.errors import InputError
 from featlab.model.linear import fit_linear_translator, head_map, linear_translator
@@ -30,14 +31,9 @@ def head():
 
 
 @pytest.fixture(scope="module")
-def table(people):
-    return people(subjects=6, frames=6, classes=CLASSES)
-
-
-@pytest.fixture(scope="module")
-def rows(table):
-    features = torch.from_numpy(table.embeddings[:, :DIM].copy())
-    return SourceRows.of(table, features)
+def rows(people):
+    table = people(subjects=6, frames=6, classes=CLASSES)
+    return SourceRows.of(table, torch.from_numpy(table.embeddings[:, :DIM].copy()))
 
 
 def config_of(**values):
@@ -46,18 +42,13 @@ def config_of(**values):
 
 def test_t_gives_the_wanted_probabilities_through_the_unchanged_head():
     for classes in (2, 3, 5):
-        head = random_head(classes)
+        head, features = random_head(classes), torch.randn(50, DIM)
         weight, bias = head_map(head)
-        features = torch.randn(20, DIM)
         torch.testing.assert_close(features.double() @ weight + bias, head(features).double(), atol=1e-5, rtol=1e-5)
         weight, bias = torch.randn(DIM, classes).double(), torch.randn(classes).double()
-        translator = linear_translator(head, weight, bias)
-        features = torch.randn(50, DIM)
-        ours = torch.softmax(head(translator(features)), dim=1)
+        ours = torch.softmax(head(linear_translator(head, weight, bias)(features)), dim=1)
         expected = torch.softmax(features.double() @ weight + bias, dim=1)
         torch.testing.assert_close(ours.double(), expected, atol=1e-4, rtol=0)
-        assert not translator.training
-        assert not any(parameter.requires_grad for parameter in translator.parameters())
 
 
 def test_t_moves_features_along_the_directions_that_c_tells_apart_alone(head):
@@ -73,19 +64,15 @@ def test_t_moves_features_along_the_directions_that_c_tells_apart_alone(head):
 @pytest.mark.parametrize("penalty", [1.0, 12.0])
 def test_it_is_the_logistic_regression_that_scikit_learn_fits(penalty, rows, head):
     """The same episodes, the same weights, the same penalty: another program, another solver."""
-    features, labels, clips = rows.features, rows.labels, rows
-    config = config_of(penalty=penalty, episodes=1)
-    translator, history = fit_linear_translator(rows, head, config, share=0.8, seed=3)
-    from featlab.compute import run_seed
-
-    random = torch.Generator().manual_seed(run_seed(3, "linear"))
-    every = torch.arange(len(features))
-    seen = features + 0.8 * (clips.subject_mean().mean(dim=0) - clips.episode_mean(every, random))
-    share = clips.tested_share(every).double()
+    translator, history = fit_linear_translator(rows, head, config_of(penalty=penalty, episodes=1), share=0.8, seed=3)
+    every = torch.arange(len(rows.features))
+    centre = rows.subject_mean().mean(dim=0)
+    seen = rows.features + 0.8 * (centre - rows.episode_mean(every, torch_generator(3, "linear")))
+    share = rows.tested_share(every).double()
     weight = (share / share.sum()).numpy()
     # scikit-learn minimises C · Σ wᵢ lossᵢ + ‖W‖² / 2.
-    fitted = LogisticRegression(C=len(np.unique(clips.row_video)) / penalty, tol=1e-10, max_iter=20_000)
-    fitted.fit(seen.double().numpy(), labels.numpy(), sample_weight=weight)
+    fitted = LogisticRegression(C=len(np.unique(rows.row_video)) / penalty, tol=1e-10, max_iter=20_000)
+    fitted.fit(seen.double().numpy(), rows.labels.numpy(), sample_weight=weight)
     expected = fitted.predict_proba(seen.double().numpy())
     ours = torch.softmax(head(translator(seen)), dim=1).numpy()
     np.testing.assert_allclose(ours, expected, atol=2e-3)

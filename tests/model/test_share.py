@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ from featlab.model import linear
 from featlab.model.linear import CANDIDATES, LEAST_SUBJECTS, largest_alike, learn_share, person_folds
 from featlab.model.style_bank import CarriedShare, SourceRows, shares_sentence
 from featlab.protocol.splits import target_of
+
+
+def clips_of(table):
+    return SourceRows.of(table, torch.from_numpy(table.embeddings))
 
 
 def planted(people, share, subjects=24):
@@ -30,7 +35,7 @@ def planted(people, share, subjects=24):
 def test_a_share_that_was_planted_is_found(share, people):
     """Rows of expressions are aligned best by it, and neutral rows by all of the offset: the best is near or above."""
     table = planted(people, share)
-    found = learn_share(SourceRows.of(table, torch.from_numpy(table.embeddings)), 2, 4.0, seed=0)
+    found = learn_share(clips_of(table), 2, 4.0, seed=0)
     assert found.people == 24
     assert len(found.losses) == len(CANDIDATES)
     assert found.value >= CANDIDATES[int(np.argmin(found.losses))]
@@ -55,33 +60,31 @@ def test_the_largest_share_is_taken_that_cant_be_told_from_the_best():
 
 
 def test_of_many_rows_an_even_selection_tells_the_share(people, monkeypatch):
-    table, fit, rows = planted(people, 1.0), linear.fit_classifier, []
+    table, fit = planted(people, 1.0), Mock(wraps=linear.fit_classifier)
     monkeypatch.setattr(linear, "MOST_ROWS", len(table) // 2)
-    monkeypatch.setattr(linear, "fit_classifier", lambda *given: rows.append(len(given[1])) or fit(*given))
-    found = learn_share(SourceRows.of(table, torch.from_numpy(table.embeddings)), 2, 4.0, seed=0)
+    monkeypatch.setattr(linear, "fit_classifier", fit)
+    found = learn_share(clips_of(table), 2, 4.0, seed=0)
     assert (found.people, found.value) == (24, pytest.approx(1, abs=0.1))
-    assert 0 < max(rows) <= len(table) // 2
+    assert 0 < max(len(call.args[1]) for call in fit.call_args_list) <= len(table) // 2
 
 
 def test_every_person_is_held_out_once_and_only_the_seed_of_that_changes_what_is_learnt(people):
-    folds = person_folds(13, 0)
-    assert sorted(torch.cat(folds).tolist()) == list(range(13))
+    assert sorted(torch.cat(person_folds(13, 0)).tolist()) == list(range(13))
     table = planted(people, 0.5, subjects=10)
-    features = torch.from_numpy(table.embeddings)
-    found = learn_share(SourceRows.of(table, features), 2, 4.0, seed=0)
-    assert found == learn_share(SourceRows.of(table, features), 2, 4.0, seed=0)
-    assert found.losses != learn_share(SourceRows.of(table, features), 2, 4.0, seed=1).losses
+    first, again, other = (learn_share(clips_of(table), 2, 4.0, seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first.losses != other.losses
 
 
 def test_with_too_few_people_all_of_the_offset_is_taken_and_said(people):
-    table = people(subjects=LEAST_SUBJECTS - 1)
-    found = learn_share(SourceRows.of(table, torch.from_numpy(table.embeddings)), 2, 4.0, seed=0)
+    found = learn_share(clips_of(people(subjects=LEAST_SUBJECTS - 1)), 2, 4.0, seed=0)
     assert found == CarriedShare()
     assert "not learned" in found.sentence()
-    assert "95 % of how a face differs at rest" in CarriedShare(0.95, 52).sentence()
-    assert "52 people" in CarriedShare(0.95, 52).sentence()
-    several = shares_sentence([CarriedShare(0.95, 52), CarriedShare(0.8, 51), CarriedShare(0.9, 52)])
-    assert several == CarriedShare(0.95, 52).sentence().replace("95", "80 to 95").replace("52", "51 to 52")
+    one = CarriedShare(0.95, 52)
+    for words in ("95 % of how a face differs at rest", "52 people"):
+        assert words in one.sentence()
+    several = shares_sentence([one, CarriedShare(0.8, 51), CarriedShare(0.9, 52)])
+    assert several == one.sentence().replace("95", "80 to 95").replace("52", "51 to 52")
 
 
 def test_a_bundle_takes_the_share_that_it_learned_and_the_offset_is_that_share(people, small_bundle):
@@ -115,16 +118,6 @@ def test_where_a_clip_tells_nothing_of_the_next_adapt_says_that_it_does_not_help
     assert any("source people who were held out" in line for line in adapted.warnings)
 
 
-def clips_of(table):
-    return SourceRows.of(table, torch.from_numpy(table.embeddings))
-
-
-def neutral_rows(table, subject, video=None):
-    """The oracle's row picker, by name."""
-    mine = (table.subject == table.subjects.index(subject)) & (table.label == table.neutral_code)
-    return mine if video is None else mine & (table.video == table.videos.index(video))
-
-
 def random(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -133,46 +126,33 @@ def random(seed=0):
 def uneven(people):
     """Clips of different lengths: s00 keeps one neutral clip, s01 two of 1 and 5 rows, s02 none; s03 keeps all."""
     table = people(subjects=4, clips=3, frames=5)
-    drop = neutral_rows(table, "s00", "neutral-1") | neutral_rows(table, "s00", "neutral-2")
-    drop |= neutral_rows(table, "s01", "neutral-0") | (neutral_rows(table, "s01", "neutral-1") & (table.frame > 0))
-    drop |= neutral_rows(table, "s02")
-    return table.take(~drop)
+    who, clip = table.subject, np.array([name[-1] for name in table.videos])[table.video]
+    drop = (who == 0) & (clip != "0") | (who == 1) & ((clip == "0") | (clip == "1") & (table.frame > 0)) | (who == 2)
+    return table.take((table.label != table.neutral_code) | ~drop)
 
 
-def test_a_clip_is_a_subjects_neutral_rows_of_one_video_and_its_mean_is_numpys(uneven):
+def test_a_clip_is_a_subjects_neutral_rows_of_one_video_and_means_are_over_clips_whatever_their_lengths(uneven):
     clips = clips_of(uneven)
     assert clips.subjects == ("s00", "s01", "s03")
     assert clips.count.tolist() == [1, 2, 3]
-    assert clips.clip_mean.shape == (6, uneven.dim)
-    seen = set()
-    for position, subject in enumerate(clips.subjects):
-        for clip in clips.clips[position, : clips.count[position]].tolist():
-            rows = (clips.row_clip == clip).numpy()
-            assert set(uneven.subject[rows]) == {uneven.subjects.index(subject)}
-            assert (uneven.label[rows] == uneven.neutral_code).all()
-            (video,) = np.unique(uneven.video[rows])
-            assert np.array_equal(rows, neutral_rows(uneven, subject, uneven.videos[video]))
+    neutral, seen = uneven.label == uneven.neutral_code, []
+    for place, subject in enumerate(clips.subjects):
+        mine = uneven.subject == uneven.subjects.index(subject)
+        assert (clips.row_subject.numpy() == place).tolist() == mine.tolist()
+        own = clips.clips[place, : clips.count[place]].tolist()
+        for clip, video in zip(own, np.unique(uneven.video[mine & neutral]), strict=True):
+            rows = mine & neutral & (uneven.video == video)
+            assert np.array_equal((clips.row_clip == clip).numpy(), rows)
             np.testing.assert_allclose(clips.clip_mean[clip], uneven.embeddings[rows].mean(axis=0), atol=1e-5)
-            seen.add(clip)
-    assert seen == set(range(6))
-    for row, (subject, clip) in enumerate(zip(clips.row_subject.tolist(), clips.row_clip.tolist(), strict=True)):
-        name = uneven.subjects[uneven.subject[row]]
-        assert subject == (-1 if name == "s02" else clips.subjects.index(name))
-        assert (clip >= 0) == (uneven.label[row] == uneven.neutral_code)
-
-
-def test_a_subjects_mean_is_over_clips_whatever_their_lengths_and_the_order_of_rows(uneven):
-    means = clips_of(uneven).subject_mean()
-    long, short = (uneven.embeddings[neutral_rows(uneven, "s01", f"neutral-{clip}")] for clip in (2, 1))
-    assert (len(long), len(short)) == (5, 1)
-    np.testing.assert_allclose(means[1], (long.mean(axis=0) + short[0]) / 2, atol=1e-5)
-    only = uneven.embeddings[neutral_rows(uneven, "s00")]
-    np.testing.assert_allclose(means[0], only.mean(axis=0), atol=1e-5)
+        torch.testing.assert_close(clips.subject_mean()[place], clips.clip_mean[own].mean(dim=0))
+        seen += own
+    assert sorted(seen) == list(range(6))
+    assert ((clips.row_clip >= 0).numpy() == neutral).all()
+    assert (clips.row_subject[uneven.subject == 2] == -1).all()
     order = np.random.default_rng(0).permutation(len(uneven))
-    straight, shuffled = clips_of(uneven), clips_of(uneven.take(order))
-    torch.testing.assert_close(shuffled.clip_mean, straight.clip_mean)
-    assert torch.equal(shuffled.row_clip, straight.row_clip[order])
-    assert torch.equal(shuffled.row_subject, straight.row_subject[order])
+    shuffled = clips_of(uneven.take(order))
+    torch.testing.assert_close(shuffled.clip_mean, clips.clip_mean)
+    assert torch.equal(shuffled.row_clip, clips.row_clip[order])
 
 
 def test_rows_that_are_not_known_to_be_neutral_are_in_no_clip(people):
@@ -180,32 +160,23 @@ def test_rows_that_are_not_known_to_be_neutral_are_in_no_clip(people):
     clips = clips_of(table.take(table.label != table.neutral_code))
     assert clips.subjects == ()
     assert (clips.row_subject == -1).all()
-    assert (clips.row_clip == -1).all()
     table = replace(table, label=np.where(table.frame < 3, table.label, -1).astype(np.int16))
     assert (clips_of(table).row_clip[table.frame >= 3] == -1).all()
 
 
 def test_a_row_is_seen_through_half_of_its_subjects_other_clips(people):
-    for count in (1, 2, 3, 4, 5):
-        clips = clips_of(people(subjects=3, clips=count, frames=2))
-        rows = torch.nonzero(clips.row_subject >= 0).squeeze(1)
-        half = max(1, count // 2)
-        for seed in range(5):
-            for row, mean in zip(rows.tolist(), clips.episode_mean(rows, random(seed)).numpy(), strict=True):
-                mine = clips.clips[clips.row_subject[row], :count].tolist()
-                others = [clip for clip in mine if clip != clips.row_clip[row]] or mine
-                choices = [
-                    clips.clip_mean[list(some)].mean(dim=0).numpy() for some in itertools.combinations(others, half)
-                ]
-                assert min(np.abs(mean - choice).max() for choice in choices) < 1e-5
     # A subject with fewer clips than others is never seen through one twice: s00 has 4 of 7.
     table = people(subjects=2, clips=7, frames=2)
     late = np.isin(table.video, [table.videos.index(f"neutral-{clip}") for clip in (4, 5, 6)])
-    clips = clips_of(table.take(~late | (table.subject > 0)))
-    (row,) = torch.nonzero((clips.row_subject == 0) & (clips.row_clip < 0))[0]
-    pairs = [clips.clip_mean[list(some)].mean(dim=0) for some in itertools.combinations(clips.clips[0, :4].tolist(), 2)]
-    for mean in clips.episode_mean(row.repeat(100), random()):
-        assert min((mean - pair).abs().max() for pair in pairs) < 1e-5
+    few = clips_of(table.take(~late | (table.subject > 0)))
+    for clips in (few, *(clips_of(people(subjects=3, clips=count, frames=2)) for count in (1, 2, 3, 4, 5))):
+        rows = torch.nonzero(clips.row_subject >= 0).squeeze(1)
+        for row, mean in zip(rows.tolist() * 5, clips.episode_mean(rows.repeat(5), random()), strict=True):
+            who = clips.row_subject[row]
+            mine = clips.clips[who, : clips.count[who]].tolist()
+            others = [clip for clip in mine if clip != clips.row_clip[row]] or mine
+            chosen = itertools.combinations(others, max(1, len(mine) // 2))
+            assert min((mean - clips.clip_mean[list(some)].mean(dim=0)).abs().max() for some in chosen) < 1e-5
 
 
 def test_every_clip_that_may_be_seen_is_seen(people):

@@ -22,20 +22,20 @@ NAMES = tuple(f"s{number:03d}" for number in range(40))
 
 def one_person(*videos, seed=None):
     """Rows of one subject; a video is a text of one letter a frame: n neutral, p pain, ? unknown. Named v0, v1, …"""
-    frames = [len(video) for video in videos]
-    rows = sum(frames)
+    rows = [(CODES[letter], number, frame) for number, video in enumerate(videos) for frame, letter in enumerate(video)]
+    label, video, frame = np.array(rows, dtype=np.int32).reshape(-1, 3).T
     table = FeatureTable(
-        embeddings=np.arange(rows * 2, dtype=np.float32).reshape(rows, 2),
-        label=np.array([CODES[letter] for video in videos for letter in video], dtype=np.int16),
-        subject=np.zeros(rows, dtype=np.int32),
-        video=np.repeat(np.arange(len(videos), dtype=np.int32), frames),
-        frame=np.concatenate([np.arange(count, dtype=np.int32) for count in frames] or [np.zeros(0, np.int32)]),
+        embeddings=np.arange(len(rows) * 2, dtype=np.float32).reshape(-1, 2),
+        label=label.astype(np.int16),
+        subject=np.zeros_like(video),
+        video=video,
+        frame=frame,
         subjects=("s0",),
         videos=tuple(f"v{number}" for number in range(len(videos))),
         classes=("pain", "neutral"),
         neutral="neutral",
     )
-    return table if seed is None else table.take(np.random.default_rng(seed).permutation(rows))
+    return table if seed is None else table.take(np.random.default_rng(seed).permutation(len(rows)))
 
 
 def where(table, rows):
@@ -136,12 +136,9 @@ def test_a_target_is_the_rows_it_was_made_of_without_label_name_or_path(people):
     table = people(subjects=1)
     rows = split_target(table).adapt
     target = target_of(table, rows)
-    assert len(target) == len(rows)
-    for name in ("embeddings", "video", "frame"):
-        assert np.array_equal(getattr(target, name), getattr(table, name)[rows])
+    for name, values in vars(target).items():
+        assert np.array_equal(values, getattr(table, name)[rows])
     assert len(target_of(table)) == len(table)
-    for name in ("label", "labels", "subject", "subjects", "videos", "classes", "paths", "neutral"):
-        assert not hasattr(target, name)
 
 
 def test_a_target_without_rows_of_finite_features_is_refused(refused):
@@ -181,9 +178,9 @@ def test_a_new_subject_takes_at_most_one_place_in_a_draw(name, number, draw):
 
 
 def test_ids_stand_between_commas_or_in_a_file_one_a_line_that_is_no_subject(tmp_path, monkeypatch):
-    for spec in ("s003,s001", " s001 , s003 ,", "s001,s003,s001"):
-        assert choose_targets(NAMES, spec, seed=0) == choose_targets(NAMES, spec, seed=7, draw=3) == ("s001", "s003")
     path = tmp_path / "targets.txt"
+    for spec in ("s003,s001", " s001 , s003 ,", "s001,s003,s001"):
+        assert choose_targets(NAMES, spec, seed=7, draw=3) == named_subjects(NAMES, spec) == ("s001", "s003")
     for content in ("s003\ns001\n", "# targets\ns001  # first\n\n  s003\n", "\ufeffs001\r\ns003\r\n"):
         path.write_bytes(content.encode())
         assert choose_targets(NAMES, str(path), seed=0) == ("s001", "s003")
@@ -208,30 +205,36 @@ def test_a_pattern_names_all_whom_it_fits_and_those_alone(tmp_path, refused):
 
 
 def test_a_plain_number_is_a_draw_also_where_subjects_are_called_by_numbers():
-    numbers = tuple(str(number) for number in range(1, 21))
-    assert len(choose_targets(numbers, "10", seed=0)) == 10
-    assert choose_targets(numbers, "10,", seed=0) == ("10",)
-    padded = tuple(f"{number:03d}" for number in range(20))
-    assert choose_targets(padded, "010", seed=0) == ("010",)
-    assert len(choose_targets(padded, "10", seed=0)) == 10
+    numbers, padded = ([f"{number:{width}d}" for number in range(1, 21)] for width in ("", "03"))
+    for names, spec, many in ((numbers, "10", 10), (numbers, "10,", 1), (padded, "010", 1), (padded, "10", 10)):
+        assert len(choose_targets(names, spec, seed=0)) == many
 
 
-def test_targets_that_are_none_are_refused(tmp_path, refused):
+def test_targets_and_pools_that_are_none_are_refused(tmp_path, refused):
+    nobody, broken = tmp_path / "nobody.txt", tmp_path / "broken.txt"
+    nobody.write_bytes(b"# nobody\n")
+    broken.write_bytes(b"\xff\xfes001")
     for words, specs in (
         (("40 subjects", "1 to 39"), ("0", "40", "41", "99999")),
         (("unknown subject",), ("s0033", "s001,s0O3", "-3", "2.5", "missing.txt", "s " * 200)),
-        (("names no subject",), ("", " ", ",", " , ,")),
+        (("names no subject",), ("", " ", ",", " , ,", str(nobody))),
+        ((str(broken), "can't be read"), (str(broken),)),
     ):
         for spec in specs:
             with refused(InputError, *words):
                 choose_targets(NAMES, spec, seed=0)
     with refused(InputError, "'s0O3' among the 3 of the cache; did you mean 's003'"):
-        choose_targets(("s003", "x", "y"), "s0O3", seed=0)
-    path = tmp_path / "targets.txt"
-    for content, words in ((b"# nobody\n", "names no subject"), (b"\xff\xfes001", "can't be read")):
-        path.write_bytes(content)
-        with refused(InputError, str(path), words):
-            choose_targets(NAMES, str(path), seed=0)
+        named_subjects(("s003", "x", "y"), "s0O3")
+    with refused(InputError, "--pool ','", "give ids with commas"):
+        named_subjects(NAMES, ",", "--pool")
+    for spec, pool, words in (
+        ("0", NAMES[:3], ["--targets 0", "the pool has 3 subjects"]),
+        ("4", NAMES[:3], ["--targets 4", "the pool has 3 subjects"]),
+        ("40", NAMES, ["at least one must stay a source"]),
+        ("s001,s002", NAMES[:10], ["--targets s001,s002", "names the targets", "--pool"]),
+    ):
+        with refused(InputError, *words):
+            choose_targets(NAMES, spec, seed=0, pool=pool)
 
 
 def test_a_pool_is_drawn_from_as_from_everyone_and_nobody_else_is():
@@ -244,30 +247,6 @@ def test_a_pool_is_drawn_from_as_from_everyone_and_nobody_else_is():
     before = set(choose_targets(NAMES, "5", seed=0, pool=NAMES[:20]))
     after = set(choose_targets(NAMES, "5", seed=0, pool=NAMES[:21]))
     assert after - before <= {NAMES[20]}
-
-
-def test_a_pool_is_read_as_targets_are_and_what_does_not_go_with_it_is_refused(tmp_path, refused):
-    path = tmp_path / "pool.txt"
-    path.write_text("s003 # first\ns001\n")
-    assert (
-        named_subjects(NAMES, str(path), "--pool") == named_subjects(NAMES, " s003,s001", "--pool") == ("s001", "s003")
-    )
-    path.write_bytes(b"\xff\xfes001")
-    for spec, words in (
-        ("s0O3", ("unknown subject 's0O3'",)),
-        (",", ("--pool ','", "give ids with commas")),
-        (str(path), (f"--pool {path}", "can't be read")),
-    ):
-        with refused(InputError, *words):
-            named_subjects(NAMES, spec, "--pool")
-    for spec, pool, words in (
-        ("0", NAMES[:3], ["--targets 0", "the pool has 3 subjects"]),
-        ("4", NAMES[:3], ["--targets 4", "the pool has 3 subjects"]),
-        ("40", NAMES, ["at least one must stay a source"]),
-        ("s001,s002", NAMES[:10], ["--targets s001,s002", "names the targets", "--pool"]),
-    ):
-        with refused(InputError, *words):
-            choose_targets(NAMES, spec, seed=0, pool=pool)
 
 
 def test_a_subject_that_is_source_and_target_is_refused(refused):
