@@ -90,7 +90,7 @@ def test_what_is_left_elsewhere_is_found(folder, table, run_json, extractor):
     data = run_json("forget -C . --subject", who, code=1)
     assert sorted(data["hold_a_row"]) == sorted(f"notes/{name}" for name in rows)
     assert sorted(data["hold_the_name"]) == sorted(f"notes/{name}" for name in named)
-    assert "it isn't featlab's to change" in data.stderr
+    assert "still holds the name" in data.stderr
 
 
 def test_a_cache_alone_and_a_pseudonym(folder, table, run_well, refused, extractor):
