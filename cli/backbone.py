@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def recipe_of(session: Session, name: str, device: str) -> Recipe:
     """Return how a backbone with the options that were given is made; one without any has nothing to refuse."""
+    from featlab.config.load import parse_settings
     from featlab.extraction.embed import Recipe
 
     trust(session, name)
@@ -31,7 +32,8 @@ def recipe_of(session: Session, name: str, device: str) -> Recipe:
         given["layers"] = tuple(names_in(session["layers"]))
     if device != "auto":
         given["device"] = device
-    options = parse_options(session["options"] or (), "--option", "cell=6") | given
+    said = parse_settings(session["options"] or (), "--option", "cell=6")
+    options = {key: _value(text) for key, text in said.items()} | given
     return Recipe(name, tuple(options.items()), bool(session.given.get("mirror")))
 
 
@@ -79,6 +81,7 @@ def embedder(session: Session, bundle: Bundle) -> Callable[[Path, str], Embedded
 
 def input_config(session: Session) -> InputConfig:
     """Return what the flags say about how a source is read."""
+    from featlab.config.load import parse_settings
     from featlab.extraction.faces.align import AlignConfig
     from featlab.extraction.inputs import InputConfig
     from featlab.extraction.video import Sampling, parse_window
@@ -93,24 +96,14 @@ def input_config(session: Session) -> InputConfig:
         sampling = Sampling(fps, None if window is None else parse_window(window), 1 if stride is None else stride)
     return InputConfig(
         **{name: given[name] for name in ("layout", "landmarks", "landmarks_unit", "face")},
-        layout_options=parse_options(given["layout_options"] or (), "--layout-option", "levels=PA4"),
+        layout_options=parse_settings(given["layout_options"] or (), "--layout-option", "levels=PA4"),
         align=crop if given["align"] else None,
         sampling=sampling,
     )
 
 
-def parse_options(items: Sequence[str], flag: str, example: str) -> dict[str, Any]:
-    """Return ``{key: value}`` of ``key=value`` items; a value that is a number or true or false becomes one."""
-    options: dict[str, Any] = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"{flag} {item}: expected key=value, for example {flag} {example}")
-        options[key.strip()] = _value(value.strip())
-    return options
-
-
 def _value(text: str) -> Any:
+    """Return a number, or true or false, where a text says one; a factory of one's own converts nothing."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
@@ -182,6 +175,7 @@ def train(
 
     from featlab.cache.schema import one_form
     from featlab.compute import choose_device
+    from featlab.config.load import parse_settings
     from featlab.config.options import with_options
     from featlab.extraction.training import TrainConfig
     from featlab.extraction.training.data import list_items, take_frames
@@ -192,9 +186,8 @@ def train(
     if weights is not None and weights.suffix == ".pt2":
         trust(session, f"pt2:{weights}")
     given = {"arch": arch, "size": size, "layers": layers, "epochs": epochs, "batch": batch, "refit": refit}
-    values = {key: value for key, value in given.items() if value is not None}
-    values = parse_options(settings or (), "--set", "lr=0.001") | values
-    config = with_options(TrainConfig(), values, "backbone")
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    config = with_options(TrainConfig(), parse_settings(settings or (), example="lr=0.001") | values, "backbone")
     chosen_device = choose_device(session["device"]).type
     torch.set_num_threads(session.jobs)
     listed = list_items(source, input_config(session))

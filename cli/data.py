@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from featlab.cli.output import Output
 
 
-@command("json_mode")
+@command("json_mode", then="featlab extract SOURCE --backbone hog -C {folder}")
 def init(
     session: Session,
     folder: Annotated[Path, Argument(metavar="[DIR]", help="Where; made when it isn't there.")] = Path("."),
@@ -34,13 +35,11 @@ def init(
     if path.exists() and not force:
         raise InputError(f"{path} exists; --force replaces it with the defaults")
     atomic_write_text(path, config_template())
-    output = session.output
     cache = folder / Config().cache
-    output.json({"path": path, "cache": cache, "cache_exists": cache.exists()})
-    where = "" if folder.resolve() == Path.cwd() else f" -C {folder}"
-    steps = [] if cache.exists() else [f"featlab extract SOURCE --backbone hog --out {cache}"]
-    steps += [f"featlab adapt --subject ID{where}", f"featlab evaluate{where}"]
-    output.show(f"wrote {path}; next:", *(f"  {step}" for step in steps))
+    session.output.json({"path": path, "cache": cache, "cache_exists": cache.exists()})
+    session.output.show(f"wrote {path}")
+    if cache.exists():
+        session.then = "featlab adapt -C {folder} --subject ID; featlab evaluate -C {folder}"
 
 
 @command(*TABLE_FLAGS, "merge_names", "json_mode", "quiet", then="featlab import {out}")
@@ -67,11 +66,9 @@ def calibrate(
     output, selection = session.output, Selection(session["columns"], session["features"], session["tool"])
     if out.suffix.lower() not in (".csv", ".parquet") or out.resolve() == table.resolve():
         raise InputError(f"--out {out}: give the calibrated table a name of its own that ends in .csv or .parquet")
-    how = {name: session[name] for name in ("skip_bad", "merge_names")}
-    rows, failures, source = calibration.read_recordings(table, session["manifest"], selection, neutral, **how)
-    resting = calibration.resting_rows(
-        rows, neutral, lambda path: calibration.read_recordings(path, None, selection, "", **how)[0]
-    )
+    read = partial(calibration.read_recordings, skip_bad=session["skip_bad"], merge_names=session["merge_names"])
+    rows, failures, source = read(table, session["manifest"], selection, neutral)
+    resting = calibration.resting_rows(rows, neutral, lambda path: read(path, None, selection, "")[0])
     found = rest_of(rows, resting)
     if len(found.left_out) == len(set(rows.index.subject)):
         raise InputError(f"{neutral} has a neutral frame of nobody in {table}; people need the same names in both")
@@ -84,8 +81,7 @@ def calibrate(
     data["cautions"] = [f"{who}: {why}" for each in known.values() for who, why in each]
     result = calibration.calibration_result(found, rows, mark, plots=plots, data=data)
     output.result(out.with_suffix(".rest"), result, typed_command())
-    for note in source.notes:
-        output.note(f"calibrate: {note}")
+    output.note(*(f"calibrate: {note}" for note in source.notes))
     output.show(f"{out}: every row's distance from its person's rest; {rest_file}: the resting faces")
     output.warn(*dict.fromkeys((*rows.index.warnings, *resting.index.warnings)))
     left_out = f"rows or files are left out; they are listed in {list_path(out)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,19 +75,12 @@ def methods(
 
 
 def _facts(method: type[Method]) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from featlab.methods.registry import needs
 
-    return {
-        "name": method.name,
-        "title": method.title,
-        "setting": method.setting,
+    plain = ("name", "title", "setting", "published", "carries", "supports_single_class")
+    return {name: getattr(method, name) for name in plain} | {
         "needs": needs(method),
-        "published": method.published,
-        "carries": method.carries,
         "updates": list(method.updates),
-        "supports_single_class": method.supports_single_class,
         "options": asdict(method.config_type()),
         "space": {option: list(values) for option, values in method.space},
     }
@@ -99,16 +92,15 @@ def _show_method(output: Output, method: type[Method]) -> None:
     facts = _facts(method)
     shown = {
         "setting": method.setting,
-        "needs": ", ".join(facts["needs"]) or "nothing but the source model and the target's rows",
-        "changes": ", ".join(method.updates) or "nothing",
+        "needs": facts["needs"] or "nothing but the source model and the target's rows",
+        "changes": method.updates or "nothing",
         "leaves the source": method.carries or None,
         "meant for one class": "yes" if method.supports_single_class else "no: its objective expects every class",
     }
     output.facts(f"{method.name}: {method.title}", shown)
     output.show("", inspect.cleandoc(method.__doc__ or ""), "", method.published)
-    tried = dict(method.space)
     lines = [
-        (f"adapt.{method.name}.{option}", value, ", ".join(map(str, tried[option])) if option in tried else "–")
+        (f"adapt.{method.name}.{option}", value, ", ".join(map(str, facts["space"].get(option, "–"))))
         for option, value in facts["options"].items()
     ]
     if lines:
@@ -135,7 +127,6 @@ def _run_and_show(
     protocol, facts = known.config.protocol, run_facts(known)
     draws = [known.targets(draw) for draw in range(protocol.draws)]
     runs = sum(map(len, draws)) * protocol.seeds * len(protocol.methods)
-
     folder = root / "results" / (name or run_folder(command, facts))
     whole = session["share"] == FLAGS["share"].default and not session["collect"]
     finished = read_finished(folder, facts, runs, plots=plots) if whole and not tuned else None

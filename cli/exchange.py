@@ -73,11 +73,8 @@ def export(
     }
     said = {
         "model": f"{name}, {subject or 'nobody in particular'}",
-        "input": f"images {network.prepare.size}x{network.prepare.size}"
-        if network
-        else f"embeddings of {metadata['dim']} values",
+        "input": metadata["input"],
         "output": f"logits and probabilities of {', '.join(source.classes)}",
-        "max_difference": f"{report.difference:.1e} between its logits and ours at most",
     }
     session.output.tell(str(out), facts, said, path=out, facts=report.metadata)
 

@@ -68,10 +68,6 @@ def ablate(
     leave(failed=len(failed), runs=len(errors))
 
 
-_FEW = 3
-"""Targets that are measured where ``--targets`` isn't given: neutral clips are alike, and seconds add up."""
-
-
 @workspace_command("methods", "targets", "pool", "device", "wide", then=TO_REPORT)
 def complexity(
     session: Session,
@@ -92,7 +88,8 @@ def complexity(
     with output.progress() as bars:
         opened = session.open()
         subjects = opened.targets()
-        measured = len(subjects) if session["targets"] else min(_FEW, len(subjects))
+        # Neutral clips are alike, and seconds add up.
+        measured = len(subjects) if session["targets"] else min(3, len(subjects))
         output.note(
             f"complexity: {len(names)} methods x {measured} of {len(subjects)} targets x {repeat} runs, one thread"
         )

@@ -124,23 +124,16 @@ class Output:
     @contextmanager
     def progress(self) -> Iterator[Bars]:
         """Show bars on stderr while the block runs; hidden with --quiet and where stderr is no terminal."""
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich import progress
         from rich.table import Column
 
-        bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(20),
-            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[words]}", markup=False),
+        bars = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(20),
+            progress.MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(compact=True),
+            progress.TextColumn("{task.fields[words]}", markup=False),
             console=self.stderr,
             transient=True,
             disable=self.quiet or not self.stderr.is_terminal,

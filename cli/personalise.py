@@ -88,6 +88,5 @@ def personalise(
     html, summary = out.with_suffix(".html"), page.summary()
     page.write(html, typed_command())
     facts = {"page": html, "method": method.name, "frames": len(target), "max_difference": report.difference}
-    said = {"max_difference": f"{report.difference:.1e} between the file's logits and ours at most"}
-    output.tell(str(out), facts, said, model=out, subject=name, words=summary)
+    output.tell(str(out), facts, model=out, subject=name, words=summary)
     output.show(*summary)

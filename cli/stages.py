@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from featlab.workspace.stages import StageOutput
     from featlab.workspace.workspace import Source, Workspace
 
-_TOP = 5
-"""Reference subjects that are named."""
-
 
 @workspace_command("subjects", "targets", "dim", "device", then="featlab pretrain{targets}{at}")
 def train(session: Session) -> None:
@@ -31,8 +28,7 @@ def train(session: Session) -> None:
 
     output = session.output
     with output.stages() as progress:
-        opened = session.open(on_epoch=progress, subjects=_nobody)
-        source = _source(opened, session)
+        source = _source(session, progress)
         trained, made = train_stage(source)
     facts = {
         "rows": len(source.table),
@@ -53,18 +49,16 @@ def pair(session: Session) -> None:
     from featlab.workspace.stages import pair_stage
 
     output = session.output
-    opened = session.open(subjects=_nobody)
+    source = _source(session)
     if session["index"]:
-        refuse_inert(opened.config.pair, ["index"], "pair")
-    source = _source(opened, session)
+        refuse_inert(source.workspace.config.pair, ["index"], "pair")
     pairs, made = pair_stage(source)
     summary = pairs_summary(pairs, source.table)
-    used = sorted(summary["references"].items(), key=lambda item: (-item[1], item[0]))[:_TOP]
+    used = sorted(summary["references"].items(), key=lambda item: (-item[1], item[0]))[:5]
     same, recall = summary["same_label_share"], summary["recall"]
     said = {
         "skipped": f"{summary['skipped']:,} rows have no reference",
         "same_label_share": None if same is None else f"{100 * same:.1f} %",
-        "most_used_row": f"{summary['most_used_row']} times",
         "references": "most often " + ", ".join(f"{name} ({count:,})" for name, count in used),
         "recall": None if recall is None else f"{100 * recall:.1f} % of the true references, on a sample",
         "list": made.folder / "pairs.csv",
@@ -84,11 +78,11 @@ def pretrain(session: Session) -> None:
 
     output = session.output
     with output.stages() as progress:
-        opened = session.open(on_epoch=progress, subjects=_nobody)
-        source = _source(opened, session)
+        source = _source(session, progress)
+        config = source.workspace.config
         # What adapt asks for by default, so that it finds this bundle.
-        names = names_in(session["methods"]) or [opened.config.adapt.method]
-        refuse_unread(opened.config, names)
+        names = names_in(session["methods"]) or [config.adapt.method]
+        refuse_unread(config, names)
         bundle, made = bundle_stage(source, names)
     first, last = (bundle.history[0], bundle.history[-1]) if bundle.history else ({}, {})
     pretrain = bundle.config.pretrain
@@ -133,12 +127,9 @@ def outlook(bundle: Bundle, methods: Iterable[str]) -> list[str]:
     return lines
 
 
-def _nobody(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Whose rows are read before it is known who is a source subject: rows that are held out never are."""
-    return ()
-
-
-def _source(workspace: Workspace, session: Session) -> Source:
+def _source(session: Session, on_epoch: Callable[[str, int, int, float], None] | None = None) -> Source:
+    """Open the workspace for the source subjects; rows of who is held out are never read."""
+    workspace = session.open(on_epoch=on_epoch, subjects=lambda everyone: ())
     output, kept_out = session.output, session.held_out(workspace, session["subjects"] or ())
     source = workspace.source(kept_out)
     if not kept_out and not workspace.config.protocol.sources:
@@ -244,8 +235,7 @@ def _adapt_many(
     }
     if gains:
         said["expected gain"] = f"{sum(gains) / len(gains):+.0f} points of macro F1 on average (no label used)"
-    done_to = [asdict(done) for done in adapted]
-    facts = {"method": opened.config.adapt.method, "people": done_to, "bundle": folder}
+    facts = {"method": opened.config.adapt.method, "people": [asdict(done) for done in adapted], "bundle": folder}
     output.tell("adapt", facts, said, **left_out(people, targets, refused))
     warnings = [(done.subject, line) for done in adapted for line in done.warnings]
     output.warn_of_failures(warnings, "warnings in all; --json has each")

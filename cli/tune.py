@@ -70,7 +70,10 @@ def tune(
     if applied is not None:
         output.show(f"{applied}: [adapt.{method}] has the chosen values")
         session.then = "featlab evaluate{at}"
-    _end(report, output)
+    failed = [(f"candidate {trial.number}", "; ".join(trial.reasons)) for trial in report.trials if trial.failed]
+    output.warn_of_failures(failed, "candidates failed; the table's notes say on how many subjects")
+    output.warn(*(f"every candidate failed on a subject: {reason}" for reason in report.unscored.values()))
+    leave(failed=report.failed, runs=report.failed if report.chosen is None else 0)
 
 
 def _tell_plan(plan: TuningPlan, reused: int, runs: int, output: Output) -> None:
@@ -90,18 +93,6 @@ def _tell_plan(plan: TuningPlan, reused: int, runs: int, output: Output) -> None
             f"the backbone was trained on images of {len(seen)} of the {len(plan.subjects)} subjects who play targets: "
             "their scores are too high, and other options may be better for people whom it hasn't seen"
         )
-
-
-def _end(report: TuningReport, output: Output) -> None:
-    """Say what failed, and leave with the exit code that it calls for."""
-    for trial in report.trials:
-        if trial.failed:
-            output.warn(f"candidate {trial.number} failed on {trial.failed} subjects: {'; '.join(trial.reasons)}")
-    for reason in report.unscored.values():
-        output.warn(f"every candidate failed on a subject: {reason}")
-    if report.chosen is None:
-        output.warn(report.verdict)
-    leave(failed=report.failed, runs=report.failed if report.chosen is None else 0)
 
 
 def _edited(workspace: Path, method: str, options: Mapping[str, Any]) -> tuple[Path, str]:

@@ -58,18 +58,9 @@ def make_people(
     span of the class means: it moves all of a person's rows across the source classifier's border, and it is seen in
     their neutral clip, so that adapting to a person matters. A person's rows don't depend on how many others there are.
 
-    Args:
-        subjects: People, called s00, s01, …
-        clips: Videos a class and person, called neutral-0, anger-0, …; rows are sorted by subject, video and frame.
-        frames: Rows a video.
-        dim: D0.
-        classes: K, 2 to 7; code 1 is neutral.
-        landmarks: Give (N, 7, 2) points: one shape a person, moved by the expression and a little by each frame.
-        seed: Other people, other classes.
-        expression: Size of a class mean.
-        identity: Size of a subject offset.
-        resting: Size of a resting expression.
-        noise: Standard deviation of a row.
+    People are called s00, s01, …, their videos neutral-0, anger-0, … (``clips`` a class, of ``frames`` rows), and code
+    1 of the ``classes`` is neutral. Landmarks (N, 7, 2) are one shape a person, moved by the expression and a little by
+    each frame. The last four arguments are the sizes of the parts.
     """
     names = CLASSES[:classes]
     rng = np.random.default_rng([seed, 0])

@@ -101,13 +101,13 @@ def flat_values(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace("adapt.options.", "adapt.", 1): value for key, value in _flatten(data)}
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, str]:
-    """Turn ``["head.lr=0.01", …]`` into a dict."""
+def parse_settings(settings: Sequence[str], flag: str = "--set", example: str = "head.lr=0.01") -> dict[str, str]:
+    """Turn ``["head.lr=0.01", …]`` into a dict; ``flag`` gave them, for the message."""
     values = {}
     for item in settings:
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set {item}: expected section.key=value, for example --set head.lr=0.01")
+            raise ConfigError(f"{flag} {item}: expected key=value, for example {flag} {example}")
         values[key.strip()] = value.strip()
     return values
 

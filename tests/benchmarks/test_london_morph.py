@@ -24,38 +24,18 @@ from make_clips import find_photographs, make_clips
 SIDE = 48
 
 
-def a_mesh(seed: int = 0, width: float = 100.0) -> NDArray[np.float64]:
+def a_mesh() -> NDArray[np.float64]:
     """A face-sized cloud of 478 points with two eyes."""
-    points = np.random.default_rng(seed).uniform(-1, 1, (478, 2)) * (0.4, 0.45) + (0.5, 0.55)
+    points = np.random.default_rng(0).uniform(-1, 1, (478, 2)) * (0.4, 0.45) + (0.5, 0.55)
     points[[33, 133, 362, 263]] = [(0.25, 0.42), (0.40, 0.42), (0.60, 0.42), (0.75, 0.42)]
-    return points * width
-
-
-def grid(side: int) -> NDArray[np.float64]:
-    axis = np.arange(side, dtype=np.float64)
-    return np.stack(np.meshgrid(axis, axis), axis=-1)
-
-
-def still(**changes: object) -> Clip:
-    """A clip in which nothing happens."""
-    values = {"intensity": np.zeros(FRAMES), "places": (Similarity(complex(0.6), 0j),) * FRAMES}
-    values |= {"light": np.zeros(FRAMES), "gain": np.ones(3), "bias": 0.0, "noise": 0.0}
-    return Clip(**(values | changes))  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def morph() -> Morph:
-    """An even grey face that smiles by moving its lower half."""
-    neutral = np.random.default_rng(0).uniform(20, 140, (478, 2))
-    smiling = neutral + np.where(neutral[:, 1:] > 90, np.array((4.0, -6.0)), 0.0)
-    grey = np.full((160, 160, 3), 100.0)
-    return Morph(grey, grey + 50, neutral, smiling)
+    return points * 100
 
 
 @pytest.mark.filterwarnings("ignore:.estimate. is deprecated:FutureWarning")
 def test_the_warp_is_the_piecewise_affine_map_of_scikit_image() -> None:
     # Pictures whose grey levels are x and y: a warped one says where its pixels come from.
-    coordinates = np.concatenate((grid(SIDE), np.zeros((SIDE, SIDE, 1))), axis=-1)
+    x, y = np.meshgrid(*[np.arange(SIDE, dtype=np.float64)] * 2)
+    coordinates = np.stack((x, y, 0 * x), axis=-1)
     rng = np.random.default_rng(3)
     neutral = rng.uniform(4, SIDE - 5, (478, 2))
     smiling = neutral + rng.normal(0, 0.05, neutral.shape)
@@ -66,7 +46,7 @@ def test_the_warp_is_the_piecewise_affine_map_of_scikit_image() -> None:
     border = [(x, y) for y in (low, middle, high) for x in (low, middle, high) if (x, y) != (middle, middle)]
     oracle = PiecewiseAffineTransform()
     oracle.estimate(np.concatenate((mesh[:468], border)), np.concatenate((neutral[:468], border)))
-    expected = oracle(grid(SIDE).reshape(-1, 2)).reshape(SIDE, SIDE, 2)
+    expected = oracle(coordinates[..., :2].reshape(-1, 2)).reshape(SIDE, SIDE, 2)
     np.testing.assert_allclose(2 * picture[..., :2], expected, atol=1e-6)
 
 
@@ -74,21 +54,21 @@ def test_a_morph_begins_and_ends_with_the_photographs() -> None:
     photographs = [np.random.default_rng(seed).integers(0, 256, (100, 110, 3), dtype=np.uint8) for seed in (0, 1)]
     smiling = a_mesh() + np.where(a_mesh()[:, 1:] > 70, np.array((3.0, -4.0)), 0.0)
     morph = make_morph((photographs[0], photographs[1]), (a_mesh(), smiling), SIDE)
-    for intensity, image, points in (
-        (0.0, morph.neutral, morph.neutral_mesh),
-        (1.0, morph.smiling, morph.smiling_mesh),
-    ):
-        drawn, at = morph.at(intensity)
-        np.testing.assert_allclose(drawn, image, atol=1e-5)
-        np.testing.assert_array_equal(at, points)
+    for intensity, *ends in ((0.0, morph.neutral, morph.neutral_mesh), (1.0, morph.smiling, morph.smiling_mesh)):
+        for drawn, end in zip(morph.at(intensity), ends, strict=True):
+            np.testing.assert_allclose(drawn, end, atol=1e-5)
 
 
-def test_landmarks_are_the_mesh_points_under_the_same_map(morph: Morph) -> None:
+def test_landmarks_are_the_mesh_points_under_the_same_map() -> None:
+    # An even grey face that smiles by moving its lower half, at an even light.
+    neutral = np.random.default_rng(0).uniform(20, 140, (478, 2))
+    grey = np.full((160, 160, 3), 100.0)
+    morph = Morph(grey, grey + 50, neutral, neutral + np.where(neutral[:, 1:] > 90, np.array((4.0, -6.0)), 0.0))
     intensity = np.linspace(0, 1, FRAMES)
     places = tuple(Similarity(0.6 * np.exp(0.01j * frame), frame / 10 - 0.5j) for frame in range(FRAMES))
-    _, landmarks = film(still(intensity=intensity, places=places), morph, np.random.default_rng(0), 96)
-    assert landmarks.shape == (FRAMES, 68, 2)
-    assert landmarks.dtype == np.float32
+    clip = Clip(intensity=intensity, places=places, light=np.zeros(FRAMES), gain=np.ones(3), bias=0.0, noise=0.0)
+    _, landmarks = film(clip, morph, np.random.default_rng(0), 96)
+    assert (landmarks.shape, landmarks.dtype) == ((FRAMES, 68, 2), np.float32)
     for frame, place in enumerate(places):
         mesh = (1 - intensity[frame]) * morph.neutral_mesh + intensity[frame] * morph.smiling_mesh
         x, y = mesh[list(MESH_TO_68)].T

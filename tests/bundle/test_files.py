@@ -48,19 +48,15 @@ def bundle(table, small_bundle):
     return small_bundle(table.without("s05"), methods=("coral",))
 
 
-def flipped(path, places):
-    """Turn one bit of the file after the other, and yield its place; the file is as it was afterwards."""
+def flipped(path):
+    """Turn a bit of one byte of the file after the other, and yield its place; the file is as it was afterwards."""
     whole = path.read_bytes()
-    for place, bit in places:
+    for place in range(len(whole)):
         data = bytearray(whole)
-        data[place] ^= 1 << bit
+        data[place] ^= 1 << place % 8
         path.write_bytes(data)
         yield place
     path.write_bytes(whole)
-
-
-def a_bit_of_every_byte(path):
-    return [(place, place % 8) for place in range(path.stat().st_size)]
 
 
 def test_tensors_come_back_and_those_of_another_run_are_refused(tmp_path):
@@ -82,11 +78,6 @@ def test_a_newer_file_of_tensors_is_refused(tmp_path, monkeypatch):
         write_tensors(path, TENSORS)
     with pytest.raises(BundleError, match=r"format 2 is newer .* update featlab"):
         read_tensors(path)
-    with monkeypatch.context() as patch:
-        patch.setattr("featlab.bundle.files.TENSORS_FORMAT", "two")
-        write_tensors(path, TENSORS)
-    with pytest.raises(BundleError, match="damaged"):
-        read_tensors(path)
 
 
 def test_json_comes_back_and_no_turned_bit_gives_another(tmp_path):
@@ -94,7 +85,7 @@ def test_json_comes_back_and_no_turned_bit_gives_another(tmp_path):
     write_json(path, CONTENT)
     read = CONTENT | {"numbers": [1, 2.5, -0.0]}
     assert read_json(path) == read
-    for place in flipped(path, a_bit_of_every_byte(path)):
+    for place in flipped(path):
         with suppress(ValueError):
             assert read_json(path) == read, place
     path.write_text('{"old": 1}')
@@ -102,34 +93,16 @@ def test_json_comes_back_and_no_turned_bit_gives_another(tmp_path):
         read_json(path)
 
 
-def test_an_adaptation_is_one_file_that_a_kill_leaves_old_or_new_and_no_turned_bit_changes(
-    tmp_path, table, bundle, monkeypatch
-):
-    target, folder = target_of(table.rows_of("s05")), tmp_path / "s05"
-    rows = table.rows_of("s05").embeddings
-    models = {name: make_method(name).adapt(bundle, target) for name in ("coral", "neutral-shift")}
-
-    def save(name):
-        save_adaptation(folder, bundle, models[name], {"method": name})
-
-    save("coral")
-    # A kill before any of the calls that change what is on disk.
-    for name in ("os.replace", "os.rename", "os.unlink", "pathlib.Path.write_bytes"):
-        with monkeypatch.context() as patched:
-            patched.setattr(name, lambda *_args, **_options: (_ for _ in ()).throw(KeyboardInterrupt))
-            with suppress(KeyboardInterrupt):
-                save("neutral-shift")
-        model, meta = load_adaptation(folder, bundle)
-        assert np.array_equal(model.predict_proba(rows), models[meta["method"]].predict_proba(rows)), name
-    save("coral")
-    path, known = folder / "adaptation.safetensors", load_adaptation(folder, bundle)[1]
-    for place in flipped(path, a_bit_of_every_byte(path)):
-        try:
-            model, meta = load_adaptation(folder, bundle)
-        except BundleError:
-            continue
-        assert meta == known, place
-        assert np.array_equal(model.predict_proba(rows), models["coral"].predict_proba(rows)), place
+def test_an_adaptation_is_one_file_and_no_turned_bit_of_it_gives_another(tmp_path, table, bundle):
+    rows, model = table.rows_of("s05"), make_method("coral").adapt(bundle, target_of(table.rows_of("s05")))
+    folder = save_adaptation(tmp_path / "s05", bundle, model, {"method": "coral"})
+    (path,) = folder.iterdir()
+    known, expected = load_adaptation(folder, bundle)[1], model.predict_proba(rows.embeddings)
+    for place in flipped(path):
+        with suppress(BundleError):
+            again, meta = load_adaptation(folder, bundle)
+            assert meta == known, place
+            assert np.array_equal(again.predict_proba(rows.embeddings), expected), place
 
 
 def test_a_bundle_or_a_file_of_an_older_format_is_refused_with_what_to_do(tmp_path, refused):

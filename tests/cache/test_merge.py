@@ -53,7 +53,6 @@ def test_the_merged_cache_is_the_one_that_one_extraction_of_all_would_have_given
         assert verify_cache(merged) == []
         assert digest(merged) == digest(whole)
         assert np.array_equal(read(merged).embeddings, read(whole).embeddings)
-        assert read(merged).subjects == read(whole).subjects
 
 
 def test_each_caches_subjects_are_listed_beside_it_and_rows_come_block_by_block(pair, tmp_path, monkeypatch):
@@ -71,8 +70,7 @@ def test_each_caches_subjects_are_listed_beside_it_and_rows_come_block_by_block(
     assert len(sizes) >= 2
     assert (tmp_path / "both.raf.subjects.txt").read_text(encoding="utf-8") == "Zoë\n"
     assert (tmp_path / "both.fer.subjects.txt").read_text(encoding="utf-8").split() == ["s1", "s2", "s3"]
-    assert [item.subjects for item in report.inputs] == [("Zoë",), ("s1", "s2", "s3")]
-    assert sum(item.rows for item in report.inputs) == len(read(report.path))
+    assert [(item.rows, item.subjects) for item in report.inputs] == [(7, ("Zoë",)), (12, ("s1", "s2", "s3"))]
 
 
 def test_a_prefix_keeps_people_of_one_name_apart(make, tmp_path, refused):
@@ -114,12 +112,10 @@ def test_names_that_may_be_one_are_told_and_one_person_in_two_forms_is_refused(m
         return lambda rows: replace(rows, subjects=(name,), embeddings=rows.embeddings + 1)
 
     one = make("one.h5", 0, 1)
-    loud = make("loud.h5", 3, classes=("neutral", "Happy", "pain"))
     assert merge_caches((one, make("two.h5", 3)), tmp_path / "a.h5").warnings == ()
+    loud = make("loud.h5", 3, change=called("ZOË"), classes=("neutral", "Happy", "pain"))
     (line,) = merge_caches((one, loud), tmp_path / "b.h5").warnings
-    assert line == "names that may be one: class 'Happy', 'happy'; --rename OLD=NEW joins classes"
-    (line,) = merge_caches((one, make("big.h5", 3, change=called("ZOË"))), tmp_path / "c.h5").warnings
-    assert "subject 'ZOË', 'Zoë'" in line
+    assert line.startswith("names that may be one: subject 'ZOË', 'Zoë'; class 'Happy', 'happy'; --rename OLD=NEW")
     with refused(CacheError, "both have the subject"):
         merge_caches((one, make("apart.h5", 3, change=called("Zoe\u0308"))), tmp_path / "d.h5")
 
@@ -160,11 +156,9 @@ def test_texts_of_the_classes_travel_with_the_rows(make, extractor, tmp_path, re
         assert ("prompts" in inspect_cache(report.path).extractor.about) == kept
     remove_subjects(whole, ["s1"])
     np.testing.assert_array_equal(read(whole).prompts, texts)
-    for words, changed in (("not what was written", texts + 1), ("shape (2, 8), expected (3, 8)", texts[:2])):
-        with h5py.File(whole, "r+") as file:
-            del file["prompts"]
-            file["prompts"] = changed
-        refuses(whole, words, verify=True)
+    with h5py.File(whole, "r+") as file:
+        file["prompts"][0] += 1
+    refuses(whole, "not what was written", verify=True)
 
 
 def test_features_of_two_extractors_never_meet_and_who_trained_the_backbone_is_kept(make, extractor, tmp_path):
@@ -193,20 +187,16 @@ def test_what_is_no_merge_is_refused_and_a_merge_that_is_stopped_leaves_nothing(
         with refused(CacheError, words):
             merge_caches(paths, to, force=force)
         assert (out.read_bytes(), pair[0].read_bytes()) == (b"mine", before)
-    files = set(tmp_path.rglob("*"))
 
-    def stop(done, total):
+    def stop():
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        merge_caches(pair, tmp_path / "stopped.h5", on_progress=stop)
-    assert set(tmp_path.rglob("*")) == files
     # Killed at any of its three renames, or stopped by an edited cache, it can be made again by the same words.
     real = os.replace
     for place in range(3):
         again, renames = tmp_path / f"again{place}.h5", itertools.count()
         with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", lambda *names: real(*names) if next(renames) < place else stop(0, 0))  # noqa: B023
+            patch.setattr(os, "replace", lambda *names: real(*names) if next(renames) < place else stop())  # noqa: B023
             with pytest.raises(KeyboardInterrupt):
                 merge_caches(pair, again)
         merge_caches(pair, again)

@@ -169,7 +169,6 @@ def test_any_rows_written_are_read_and_sliced_back(tmp_path, rows, dim, dtype, s
             assert found == [rows[i][1:] for i in mine]
 
 
-CLASSES = ("neutral", "happy", "pain")
 PEOPLE, LABELS, TWICE, CHANCE = "of two people", "two labels", "there twice", "by chance"
 
 
@@ -190,13 +189,10 @@ def found(people, tmp_path):
             names[row] = names[like]
             if landmarks and points:
                 table.landmarks[row] = table.landmarks[like]
-        write_table(
-            tmp_path / "c.h5", replace(table, paths=tuple(names) if paths else None), ExtractorInfo("a", "b", "c")
-        )
-        return [
-            [next(kind for kind in (CHANCE, PEOPLE, LABELS, TWICE) if kind in line) for line in lines]
-            for lines in check_cache(tmp_path / "c.h5")
-        ]
+        table = replace(table, paths=tuple(names) if paths else None)
+        told = check_cache(write_table(tmp_path / "c.h5", table, ExtractorInfo("a", "b", "c")))
+        kinds = (CHANCE, PEOPLE, LABELS, TWICE)
+        return [[next(kind for kind in kinds if kind in line) for line in lines] for lines in told]
 
     return make
 
@@ -215,10 +211,9 @@ def test_which_equal_rows_are_a_problem_a_warning_or_nothing(found):
     assert found((12, 0), zeros=12) == [[PEOPLE], []]
 
 
-def test_pictures_are_named_and_counted(people, tmp_path):
+def test_pictures_are_named_and_counted(people, extractor, tmp_path):
     table = people(2, frames=3, dim=20, landmarks=False)
     table.embeddings[12:15] = table.embeddings[:3]
-    write_table(tmp_path / "c.h5", table, ExtractorInfo("a", "b", "c"))
-    ((line,), _) = check_cache(tmp_path / "c.h5")
+    ((line,), _) = check_cache(write_table(tmp_path / "c.h5", table, extractor))
     first, second = (f"subject '{who}', video 'anger-0', frame 0, anger" for who in ("s00", "s01"))
     assert line.endswith(f"c.h5: the same picture is of two people: {first} and {second}, and 2 more like it")

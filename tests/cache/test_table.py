@@ -85,9 +85,6 @@ def test_the_fingerprint_is_about_features_and_not_about_library_versions():
     content = '{"id":"hog","layers":[],"preprocessing":"grey 96x96","weights":"none"}'
     assert info.fingerprint == hashlib.sha256(content.encode()).hexdigest()
     assert replace(info, versions={"numpy": "9"}).fingerprint == info.fingerprint
-    changed = [replace(info, id="x"), replace(info, weights="x"), replace(info, preprocessing="x")]
-    changed.append(replace(info, layers=("stem",)))
-    assert len({info.fingerprint, *(other.fingerprint for other in changed)}) == 5
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -113,14 +110,8 @@ def test_a_name_has_one_form_however_it_was_typed():
 
 
 def test_spellings_that_differ_in_case_zeros_blanks_or_width_alone_are_told():
-    for group in (
-        ["Neutral", "neutral"],
-        ["001", "1"],
-        ["a  b", "a b"],
-        ["a b", "a\u00a0b"],
-        ["s01", "s1"],
-        ["1", "１"],
-    ):
+    for group in ("Neutral neutral", "001 1", "a__b a_b", "a_b a\u00a0b", "s01 s1", "1 １"):
+        group = [name.replace("_", " ") for name in group.split(" ")]
         assert spellings([*group, "other", *group]) == [sorted(group)]
     for names in (["10", "1", "100", "101"], ["1-1", "11"], ["ab", "a b"], ["s1", "s10"]):
         assert spellings(names) == []

@@ -27,7 +27,7 @@ BESIDE_A_CACHE = {
     },
     "train --quiet": {
         "--set head.epoch=3": "did you mean 'epochs'",
-        "--set head.epochs": "section.key=value",
+        "--set head.epochs": "expected key=value",
         "--targets s04x": "did you mean 's04",
         "--targets 8": "at least one must stay a source",
         "--targets s038,s039,s040,s041,s042,s043,s044": "at least 2 source subjects",

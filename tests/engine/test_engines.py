@@ -206,22 +206,18 @@ def test_shards_are_embedded_on_a_cluster_as_they_are_here(tmp_path, make_tree, 
     monkeypatch.chdir(tmp_path)
     items = read_layout("auto", Path("faces"))
     items[3].path.write_bytes(b"no picture")
-    network = Recipe("resnet18", (("weights", "random"), ("size", 32), ("device", "cpu")), mirror=True)
-    for name, recipe in (("hog", Recipe("hog", (("size", 16),))), ("network", network)):
-        reports, tables = [], []
-        for place, elsewhere in (
-            ("here", None),
-            ("there", Cluster(recipe, recipe.make().info().fingerprint, dask, 1, tmp_path).embed),
-        ):
-            out = tmp_path / f"{name}-{place}.h5"
-            config = ExtractConfig(jobs=1, shard_rows=5, batch=2)
-            reports.append(extract(items, recipe.make(), out, neutral="neutral", config=config, elsewhere=elsewhere))
-            with open_cache(out) as cache:
-                tables.append(cache.read())
-        assert reports[0].failures == reports[1].failures
-        assert [failure.path for failure in reports[1].failures] == [items[3].name]
-        assert tables[0].paths == tables[1].paths
-        assert np.allclose(tables[0].embeddings, tables[1].embeddings, rtol=1e-4, atol=1e-5)
+    recipe = Recipe("resnet18", (("weights", "random"), ("size", 32), ("device", "cpu")), mirror=True)
+    cluster = Cluster(recipe, recipe.make().info().fingerprint, dask, 1, tmp_path)
+    reports, tables = [], []
+    for elsewhere in (None, cluster.embed):
+        out, config = tmp_path / f"{len(reports)}.h5", ExtractConfig(jobs=1, shard_rows=5, batch=2)
+        reports.append(extract(items, recipe.make(), out, neutral="neutral", config=config, elsewhere=elsewhere))
+        with open_cache(out) as cache:
+            tables.append(cache.read())
+    assert reports[0].failures == reports[1].failures
+    assert [failure.path for failure in reports[1].failures] == [items[3].name]
+    assert tables[0].paths == tables[1].paths
+    assert np.allclose(tables[0].embeddings, tables[1].embeddings, rtol=1e-4, atol=1e-5)
 
 
 def test_another_backbone_than_the_commands_embeds_nothing(tmp_path, make_tree, refused):

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -22,13 +23,8 @@ from featlab.model.networks import PersonalModel
 from featlab.protocol.splits import target_of
 from featlab.workspace.predict_images import check_backbone
 
-both = pytest.mark.parametrize("format", ["pt2", "onnx"])
-
-
-@pytest.fixture(autouse=True)
-def _onnx_where_it_is_asked_for(request):
-    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("format") == "onnx":
-        pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
+no_onnx = pytest.mark.skipif(find_spec("onnxscript") is None, reason="the extra `onnx` is not installed")
+both = pytest.mark.parametrize("format", ["pt2", pytest.param("onnx", marks=no_onnx)])
 
 
 def holds_no_row(path, person):
@@ -69,8 +65,7 @@ def exported(tmp_path, bundle, person, adapted):
 
     def export(format, method="pft"):
         metadata = export_metadata(bundle, subject="s04", method=method)
-        path = tmp_path / f"head.{format}"
-        model = adapted(method)
+        model, path = adapted(method), tmp_path / f"head.{format}"
         return model, path, export_model(model, path, format, metadata, embeddings=person.embeddings)
 
     return export
@@ -193,20 +188,18 @@ IMAGES = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 @both
 def test_with_a_backbone_images_go_in(tmp_path, bundle, person, adapted, format):
-    model, backbone = adapted("pft"), network(Pool())
+    model, backbone, path = adapted("pft"), network(Pool()), tmp_path / f"whole.{format}"
     if format == "pt2":
         batch = {"images": {0: torch.export.Dim.DYNAMIC}}
         torch.export.save(torch.export.export(Pool(), (IMAGES[:2],), dynamic_shapes=batch), tmp_path / "net.pt2")
         backbone = make_backbone(f"pt2:{tmp_path / 'net.pt2'}", device="cpu")
     metadata = export_metadata(bundle, subject="s04", method="pft", network=backbone)
-    path = tmp_path / f"whole.{format}"
     report = export_model(model, path, format, metadata, embeddings=person.embeddings, network=backbone)
     assert (report.rows, report.random_rows) == (0, 3)
     assert (report.metadata["input"], report.metadata["images"]["size"]) == ("images", 16)
     with torch.no_grad():
         ours = model(Pool()(IMAGES))
-    run, _ = FORMATS[format][1](path)
-    torch.testing.assert_close(run(IMAGES)["logits"], ours, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(FORMATS[format][1](path)[0](IMAGES)["logits"], ours, atol=1e-4, rtol=1e-4)
 
 
 def test_statistics_that_a_backbone_appends_are_exported_and_an_older_bundle_knows_it_without_layers():

@@ -3,7 +3,7 @@
 import sys
 from collections import OrderedDict
 from enum import Enum
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,23 +138,21 @@ def libraries(monkeypatch):
             raise RuntimeError("no pretrained\nweights")
         return trained(tiny(num_classes), pretrained)
 
-    config = {"input_size": (3, 40, 40), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
-    models, torchvision, timm = (ModuleType(name) for name in ("torchvision.models", "torchvision", "timm"))
-    models.__dict__.update(
+    models = SimpleNamespace(
         list_models=lambda module=None: ["resnet18", "resnet50"],
         get_model_weights=lambda name: Published,
         get_model=lambda name, weights=None: trained(Headed(), weights),
-        Headed=Headed,
     )
-    torchvision.__dict__.update(__version__="9.9", models=models)
-    timm.__dict__.update(
+    config = {"input_size": (3, 40, 40), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
+    timm = SimpleNamespace(
+        __name__="timm",
         __version__="9.9",
         is_model=lambda name: name in ("tiny", "tiny.tag", "gone"),
         list_models=lambda: ["tiny"],
         create_model=create_model,
         data=SimpleNamespace(resolve_data_config=lambda arguments, model: config),
-        tiny=tiny,
     )
-    for module in (models, torchvision, timm):
+    torchvision = SimpleNamespace(__name__="torchvision", __version__="9.9", models=models)
+    for module in (torchvision, timm):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    return SimpleNamespace(models=models, timm=timm)
+    return SimpleNamespace(headed=Headed, tiny=tiny)

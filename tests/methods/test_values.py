@@ -74,7 +74,6 @@ def test_neutral_shift_equals_numpy_in_either_precision_and_rows_to_predict_have
     expected = probabilities_of(bundle, features_of(bundle, probe) + shift)
     model = run("neutral-shift", bundle, rows)
     np.testing.assert_allclose(model.predict_proba(probe), expected, atol=1e-5)
-    np.testing.assert_allclose(model.predict_proba(probe, block=5), model.predict_proba(probe), atol=1e-6)
     assert model.predict_proba(probe[:0]).shape == (0, len(table.classes))
     for shape in ((4, 11), (12,), (2, 2, 12)):
         with refused(InputError, str(shape), "(n, 12)"):

@@ -14,11 +14,8 @@ def test_auto_takes_a_gpu_to_train_and_the_cpu_for_a_clip(
     tmp_path, people, small, extractor, small_bundle, refused, monkeypatch
 ):
     write_table(tmp_path / "cache.h5", people(), extractor)
-    sent = []
-    monkeypatch.setattr(
-        "featlab.workspace.adapt.load_bundle", lambda folder, device: sent.append(device) or small_bundle(people())
-    )
-    monkeypatch.setattr("featlab.bundle.bundle.Bundle.check_extractor", lambda *_: None)
+    sent, bundle = [], small_bundle(people())
+    monkeypatch.setattr("featlab.workspace.adapt.load_bundle", lambda folder, device: sent.append(device) or bundle)
     for cuda, mps, chosen in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)

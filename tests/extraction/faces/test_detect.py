@@ -49,20 +49,17 @@ def colour(tmp_path, monkeypatch):
 
 
 def paint(path, value, height=6):
-    path.parent.mkdir(exist_ok=True)
     PilImage.fromarray(np.full((height, 8, 3), value, np.uint8)).save(path)
 
 
 @pytest.fixture
 def items(tmp_path):
     """Nine pictures, one of them black, one of them no picture; the source lists them in another order."""
-    made = []
-    for number in range(ROWS):
-        path = tmp_path / "images" / f"{number}.png"
+    paths = [tmp_path / f"{number}.png" for number in range(ROWS)]
+    for number, path in enumerate(paths):
         paint(path, 0 if number == FACELESS else 10 * number + 1)
-        made.append(Item(path, path.name, "s", None, "v", number, row=ROWS - 1 - number))
-    made[BROKEN].path.write_bytes(b"no picture")
-    return made
+    paths[BROKEN].write_bytes(b"no picture")
+    return [Item(path, path.name, "s", None, "v", row, row=ROWS - 1 - row) for row, path in enumerate(paths)]
 
 
 @pytest.fixture(autouse=True)

@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -75,21 +76,19 @@ POINTS = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 4, 2) / 4
 
 
 def test_arrays_of_both_shapes_are_read(tmp_path):
-    for dtype in ("float32", "float64", "int32"):
-        for shape in ((3, 4, 2), (3, 8)):
-            np.save(tmp_path / "l.npy", (POINTS * 4).astype(dtype).reshape(shape))
-            read = read_landmarks(tmp_path / "l.npy", 3)
-            assert read.dtype == np.float32
-            np.testing.assert_array_equal(read, POINTS * 4)
+    holed = POINTS.copy()
+    holed[1, 2, 0] = np.inf  # one number makes it no face
+    for dtype, shape in itertools.product(("float32", "float64", "int32"), ((3, 4, 2), (3, 8))):
+        np.save(tmp_path / "l.npy", (POINTS * 4).astype(dtype).reshape(shape))
+        read = read_landmarks(tmp_path / "l.npy", 3)
+        assert read.dtype == np.float32
+        np.testing.assert_array_equal(read, POINTS * 4)
+    np.save(tmp_path / "l.npy", holed)
+    holed[1] = np.nan
     np.savez(tmp_path / "one.npz", POINTS)
     np.savez(tmp_path / "named.npz", key=np.array("k"), landmarks=POINTS.reshape(3, 8))
-    for name in ("one.npz", "named.npz"):
-        np.testing.assert_array_equal(read_landmarks(tmp_path / name, 3), POINTS)
-    points = POINTS.copy()
-    points[1, 2, 0] = np.inf
-    np.save(tmp_path / "l.npy", points)
-    points[1] = np.nan
-    np.testing.assert_array_equal(read_landmarks(tmp_path / "l.npy", 3), points)
+    for name, expected in (("l.npy", holed), ("one.npz", POINTS), ("named.npz", POINTS)):
+        np.testing.assert_array_equal(read_landmarks(tmp_path / name, 3), expected)
 
 
 def test_an_openface_csv_is_read_in_order_or_by_path_and_a_failed_detection_is_nan(tmp_path, openface):

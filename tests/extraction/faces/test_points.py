@@ -55,20 +55,15 @@ def test_a_face_in_any_position_is_one_and_what_is_no_face_is_named():
 
 
 def test_pixels_are_told_from_shares_and_faces_in_a_picture_from_others():
-    assert "go from 0.20 to 1.00, so they are shares of the picture and not pixels" in unit_problem(
-        np.array([[[0.2, 1], [0.5, 0.7]]], np.float32)
-    )
+    shares = np.array([[[0.2, 1], [0.5, 0.7]]], np.float32)
+    assert "go from 0.20 to 1.00, so they are shares of the picture and not pixels" in unit_problem(shares)
     assert "-0.90" in unit_problem(np.array([[[-0.9, 0.4]]], np.float32))
     assert unit_problem(faces()) == unit_problem(faces(count=0)) == ""
-    for face, size, outside in (
-        (FACE, (120, 120), False),
-        (FACE + np.array((30, 0)), (120, 120), False),
-        (FACE + np.array((75, 0)), (120, 120), True),
-        (FACE - (0, 70), (120, 120), True),
-        (FACE * 3, (120, 120), True),
-        (FACE * 3, (0, 0), False),
-    ):
-        assert lies_outside(face, size) == outside
+    for face in (FACE, FACE + np.array((30, 0))):
+        assert not lies_outside(face, (120, 120))
+    for face in (FACE + np.array((75, 0)), FACE - (0, 70), FACE * 3):
+        assert lies_outside(face, (120, 120))
+        assert not lies_outside(face, (0, 0)), "of a size that isn't known"
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Layouts by name; what is wrong with any table is shown once, by the manifests of the plain layouts."""
 
 import importlib.metadata
-import sys
-import types
 
 import pytest
 
@@ -16,20 +14,10 @@ NAMES = ["manifest", "folders", "biovid", "stressid", "bah", "aff-wild2", "fer20
 
 def test_every_layout_of_the_list_is_there_and_says_what_it_expects():
     assert set(NAMES) <= set(LAYOUTS.names())
-    unchecked = set()
-    for name in LAYOUTS.names():
-        layout = LAYOUTS.get(name)
-        assert (layout.name, layout.neutral) == (name, "neutral")
-        assert "::" in layout.description
-        assert "ROOT/" in layout.description
-        assert "Args:" not in layout.description
-        declared = options_of(layout.options)
-        assert all(one.help for one in declared.values())
-        unchecked |= {f"{name}.{key}" for key, one in declared.items() if one.choices is None and one.minimum is None}
-        layout.options()
-    # A value that is none of the choices, or too small, is refused where options are tested.
-    free = {"aff-wild2.media", "biovid.merge", "loose.subject", "stressid.tasks"}
-    assert unchecked == free
+    for layout in map(LAYOUTS.get, LAYOUTS.names()):
+        assert layout.neutral == "neutral"
+        assert {"::", "ROOT/"} <= set(layout.description.split())
+        assert all(one.help for one in options_of(layout.options).values())
 
 
 def test_a_name_or_an_option_that_does_not_fit_is_refused(tmp_path, refused):
@@ -68,31 +56,21 @@ def test_a_name_that_cannot_be_stored_is_refused(tmp_path):
 
 def test_a_function_becomes_a_layout_and_another_package_brings_its_own(monkeypatch, tmp_path, refused):
     monkeypatch.setattr(LAYOUTS, "found", dict(LAYOUTS.found))
+    plugins = {"theirs": "other_package_layouts", "empty": "json", "gone": "no_such_module_at_all"}
+    points = {name: importlib.metadata.EntryPoint(name, value, LAYOUTS.group) for name, value in plugins.items()}
+    monkeypatch.setitem(LAYOUTS.__dict__, "plugins", points)
+    assert set(LAYOUTS.names()) >= plugins.keys()
+    for name in ("mine", "theirs"):  # The second as importing their module would.
 
-    def add(name):
         @register_layout(name, title="x", subject="a person", neutral="rest")
-        def read(root, options):
-            return [Item(root / "a.png", "a.png", name, "rest", "v", 0, 0)]
+        def read(root, options, name=name):
+            return [Item(root / "a.png", "a.png", name, "rest", "v", 0)]
 
-    add("mine")
-    assert LAYOUTS.names()[-1] == "mine"
-    assert LAYOUTS.get("mine").neutral == "rest"
-    assert read_layout("mine", tmp_path)[0].subject == "mine"
-    assert detect_layout(tmp_path) is None
-    module = types.ModuleType("other_package_layouts")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    plugins = {
-        name: importlib.metadata.EntryPoint(name, value, LAYOUTS.group)
-        for name, value in (("theirs", module.__name__), ("empty", "json"), ("gone", "no_such_module_at_all"))
-    }
-    monkeypatch.setitem(LAYOUTS.__dict__, "plugins", plugins)
-    assert set(LAYOUTS.names()) >= {"theirs", "empty", "gone"}
-    add("theirs")  # as importing the module would
-    assert read_layout("theirs", tmp_path)[0].subject == "theirs"
-    for name, says in (
-        ("empty", "plug-in 'empty' (json) registers no layout of that name"),
-        ("gone", "can't be loaded"),
-    ):
+        assert LAYOUTS.get(name).neutral == "rest"
+        assert [(item.subject, item.row) for item in read_layout(name, tmp_path)] == [(name, 0)]
+    assert "mine" in LAYOUTS.names()
+    assert detect_layout(tmp_path) is None, "one that is broken hinders nobody"
+    for name, says in (("empty", "(json) registers no layout of that name"), ("gone", "can't be loaded")):
         with refused(ConfigError, f"plug-in '{name}'", says):
             LAYOUTS.get(name)
 
@@ -143,7 +121,6 @@ HEADS = {
 LISTS = (
     ("aff-wild2", "0\n1\n", "line 1: expected the names of the classes (Neutral,Anger,…), found '0'"),
     ("aff-wild2", "+8\n", "line 2: expected a whole number from -1 to 7, found '8'"),
-    ("aff-wild2", "+0\n\n1\n", "line 3: expected a whole number"),
     ("aff-wild2", "+0\n1\n", "has 2 lines, and", "has 5 numbered images up to 5; they don't belong together"),
     ("bah", "Videos/1/v.mp4,2,text\n", "line 1: expected VIDEO,LABEL,TRANSCRIPT with the label 0 or 1"),
     ("bah", "v.mp4,0,text\n", "expected a path Videos/SUBJECT/…"),
@@ -155,7 +132,6 @@ LISTS = (
     ("biovid", "subject_name\tclass_name\tsample\nx\ty\tz\n", "no column 'sample_name' "),
     ("biovid", "sample_name\na_w_1-BL1-001\na_w_1-PA4-001\n", "none of the 2 files that samples.csv lists"),
     ("expw", "a.jpg 0 1 2 3 4 50\n", "line 1: expected image face top left"),
-    ("expw", "a.jpg 0 1 2 nan 4 50 6\n", "line 1: expected image face top left"),
     ("expw", "a.jpg 0 1 2 30 40 50 7\n", "line 1: expected image face top left"),
     ("expw", "a.jpg 0 10 20 20 40 50 6\n", "line 1: the box is empty"),
     ("expw", "a.jpg 0 1 2 9 9 90 6\nc.jpg 0 1 2 9 9 90 6\n", "none of the 2 files that label/label.lst lists is there"),
@@ -166,8 +142,6 @@ LISTS = (
     ("fer2013", "+6,1 2,Training\n7,1 2,Training\n", "line 3: the emotion '7' isn't a whole number"),
     ("fer2013", "+6,1 2,\n", "line 2: the Usage is empty"),
     ("raf-db", "train_00001.jpg 8\n", "line 1: expected train_… or test_… and a number from 1 to 7"),
-    ("raf-db", "train_00001.jpg 0\n", "line 1: expected train_… or test_… and a number from 1 to 7"),
-    ("raf-db", "train_00001.jpg\n", "line 1: expected train_… or test_… and a number from 1 to 7"),
     ("raf-db", "x_1.jpg 7\n", "line 1: expected train_… or test_… and a number from 1 to 7"),
     ("raf-db", "train_9.jpg 7\n", "none of the 1 files that list_patition_label.txt lists is there"),
     ("stressid", "subject/task,stress\n2ea4_Math,1\n", "no column 'binary-stress' (found: subject/task, stress)"),

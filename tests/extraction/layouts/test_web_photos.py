@@ -96,8 +96,8 @@ def test_every_face_of_expw_is_an_image_with_its_box(put, facts, image):
     assert detect_layout(root) == "expw"
     wide = read_layout("expw", root, margin=0.25)
     assert wide[0].box == (15, -2, 45, 72)
-    toy = ExtractorInfo("toy", "none", "x")
     how = {"dtype": "float32", "shard_rows": 9, "with_files": False}
+    toy = ExtractorInfo("toy", "none", "x")
     keys = {plan_shards(items, None, None, toy, **how)[0].key for items in (read_layout("expw", root), wide)}
     assert len(keys) == 2, "the box is part of a shard's key"
     assert len(read_layout("expw", root, confidence=60)) == 2

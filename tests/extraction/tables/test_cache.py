@@ -90,29 +90,25 @@ def test_sources_and_caches_that_are_none_are_one_line(tmp_path, card, put, run,
 
 
 def test_names_of_rows_are_in_one_form_and_spellings_are_joined_if_asked(put, run, read):
-    one, other = "Zo\u00eb", "Zoe\u0308"
-    rows = f"{one},rest,0", f"{other},Rest,0", f"{other} ,rest,1", "S1,rest,0", "s1,smile\u00a0,0"
+    rows = "Zo\u00eb,rest,0", "Zoe\u0308 ,Rest,1", "S1,rest,0", "s1,smile\u00a0,0"
     card = put("x.csv", "subject,label,frame,f", *(f"{row},{n}.5" for n, row in enumerate(rows)))
-    told, joined = run(card, out="a.h5"), run(card, out="b.h5", merge_names=True, neutral="Rest")
-    assert (read(told).subjects, read(told).classes) == (("S1", "Zoë", "s1"), ("rest", "Rest", "smile"))
-    assert told.warnings == (
-        "names that may be one: subject 'S1', 's1'; label 'Rest', 'rest'; --merge-names joins them",
-    )
-    assert (read(joined).subjects, read(joined).classes) == (("S1", "Zoë"), ("rest", "smile"))
-    assert joined.warnings == ("joined, each to its most frequent spelling: subject 'S1', 's1'; label 'Rest', 'rest'",)
+    for merge, subjects, classes, said in (
+        (False, ("S1", "Zoë", "s1"), ("rest", "Rest", "smile"), "names that may be one: "),
+        (True, ("S1", "Zoë"), ("rest", "smile"), "joined, each to its most frequent spelling: "),
+    ):
+        report = run(card, merge_names=merge)
+        assert (read(report).subjects, read(report).classes) == (subjects, classes)
+        assert report.warnings[0].startswith(f"{said}subject 'S1', 's1'; label 'Rest', 'rest'")
 
 
 def test_stills_of_a_table_are_videos_of_their_own_and_frames_are_not(put, run, read):
-    who = [(person, label) for person in ("KA", "KM") for label in ("rest", "rest", "joy")]
-    stills = [f"all/{person}.{label}{n}.{n}.tiff,{person},{label},{n}" for n, (person, label) in enumerate(who)]
-    frames = [f"all/{n}.tiff,{person},rest,{n}" for n, (person, _) in enumerate(who)]
-    several = [f"a/b.dat,{person},{label},{n}" for n, (person, label) in enumerate(who)]
-    for rows, videos, note in (
-        (stills, {line.partition(",")[0] for line in stills}, "6 pictures are taken as stills, a video each"),
-        (frames, {"all"}, ""),
-        (several, {"a/b.dat"}, "6 pictures"),
+    for name, videos, note in (
+        ("all/{who}.{label}{n}.tiff", 6, "6 pictures are taken as stills, a video each"),
+        ("a/b.dat", 1, "6 pictures"),
+        ("{who}/{n}.tiff", 2, ""),
     ):
-        report = run(put("x.csv", "path,subject,label,f", *rows))
-        assert set(read(report).videos) == videos
-        assert "".join(report.notes).startswith(note)
+        who = [(person, label, n) for person in ("KA", "KM") for n, label in enumerate(("rest", "rest", "joy"))]
+        lines = [f"{name.format(who=each[0], label=each[1], n=each[2])},{each[0]},{each[1]},{each[2]}" for each in who]
+        report = run(put("x.csv", "path,subject,label,f", *lines))
+        assert (len({*read(report).videos}), "".join(report.notes)[: len(note)]) == (videos, note)
         assert bool(report.notes) == bool(note)

@@ -51,10 +51,12 @@ def test_parts_are_disjoint_complete_and_reproducible_and_unknown_or_too_few_peo
         assert (len(two.fit), len(two.validation)) == (1, 1)
     items = listed(["a", "b", "c"]) + listed(["d"], label=None)
     assert "d" not in choose_people(items, [], 0.3, 0).source
-    with refused(InputError, "2 or more source subjects with labels", "1 of 4 are left"):
-        choose_people(items, ["a", "b"], 0.3, 0)
-    with refused(InputError, "unknown subject 'q07'", "did you mean 'p07'"):
-        choose_people(listed(PEOPLE), ["q07"], 0.2, 0)
+    for held, *words in (
+        (["a", "b"], "2 or more source subjects with labels", "1 of 4 are left"),
+        (["bb"], "unknown subject 'bb'", "did you mean 'b'"),
+    ):
+        with refused(InputError, *words):
+            choose_people(items, held, 0.3, 0)
 
 
 def test_pixels_are_those_of_the_files_and_no_held_out_image_is_opened(make_source, load, monkeypatch, refused):

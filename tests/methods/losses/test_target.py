@@ -96,6 +96,10 @@ LOGITS = [[2, 0], [1, 0], [0.5, 0], [0, 2]]
 def test_only_classes_that_enough_rows_are_predicted_as_are_assigned():
     for logits in (LOGITS, [[*row, -9] for row in LOGITS]):
         assert centre_labels(Z, softmax(logits))[0].tolist() == [0, 0, 1, 1]
+    first = [[0.508892, 0.244012, 0.715870], [0.192272, 0.550923, 0.711086]]
+    second = [[0.687116, 0.037062, 0.724178], [0.070014, 0.703623, 0.703623]]
+    for weight, centres in ((softmax(LOGITS), first), (one_hot(0, 0, 1, 1, count=2), second)):
+        np.testing.assert_allclose(class_centres(unit_codes(Z), weight), centres, atol=1e-6)
     assert centre_labels(Z, softmax([[0, 3, 1]] * 4))[0].tolist() == [1, 1, 1, 1]
     z, p = tensor([[1, 0]] * 3 + [[0, 1]] * 2), tensor([[0.9, 0.1]] * 3 + [[0.1, 0.9]] * 2)
     assert centre_labels(z, p, threshold=1)[0].tolist() == [0, 0, 0, 1, 1]
