@@ -139,7 +139,6 @@ def test_the_offset_is_the_centre_minus_the_persons_neutral_mean(data):
     model.personalize(X_rest[:4], subject="new")
     check(X_rest, features(X_rest[:4]).mean(dim=0), "new")
     assert list(model.get_feature_names_out()) == [f"styletranslator{place}" for place in range(6)]
-    assert model.transform(X, subject=subject).shape == (len(X), 6)
 
 
 @both
