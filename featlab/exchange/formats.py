@@ -118,9 +118,6 @@ class NetworkWithHead(nn.Module):
         return outputs
 
 
-EXPORT_FORMAT = 1
-
-
 def export_metadata(
     bundle: Bundle, *, subject: str | None, method: str, network: NetworkBackbone | None = None
 ) -> dict[str, Any]:
@@ -133,7 +130,7 @@ def export_metadata(
 
     metadata = {
         "format": "featlab-export",
-        "format_version": EXPORT_FORMAT,
+        "format_version": 1,
         "featlab": __version__,
         "input": "embeddings" if network is None else "images",
         "outputs": ["logits", "probabilities"],

@@ -54,23 +54,18 @@ class Columns:
     notes: tuple[str, ...] = ()
 
 
-def _check_packed(path: Path) -> None:
-    """Refuse a zip archive that was packed to fill the memory: arrays of numbers don't become so small."""
-    with ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > max(_MUCH, 100 * path.stat().st_size):
-        raise InputError(
-            f"{path} is small and unpacks to {size >> 20:,} MB, as no features do; save it without packing"
-        )
-
-
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Read the array of a ``.npy``, under the name "", or those of a ``.npz``; pickled objects are never loaded."""
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
-        _check_packed(path)
+        with ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        # Packed to fill the memory: arrays of numbers don't become so small.
+        if size > max(_MUCH, 100 * path.stat().st_size):
+            packed = f"{path} is small and unpacks to {size >> 20:,} MB"
+            raise InputError(f"{packed}, as no features do; save it without packing")
         with loaded:
             arrays = dict(loaded)
         # What is no array in the archive comes as bytes.

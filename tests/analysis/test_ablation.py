@@ -8,6 +8,7 @@ import pytest
 
 from featlab import ExtractorInfo, write_table
 from featlab.analysis.ablation import ABLATIONS
+from featlab.analysis.ablation.figures import plot_surface
 from featlab.analysis.ablation.report import ablation_result, ablation_sentences, ablation_tables, draw_ablation
 from featlab.analysis.ablation.run import ablate, make_grid, with_values
 from featlab.analysis.page import read_page, write_result
@@ -90,6 +91,26 @@ def test_what_was_left_out_is_said(dims, workspace):
     assert ticks == ["8\n(6 there)"]
 
 
+def shown_in(axes, data):
+    """What a panel shows of each setting and method, as its lines, bars or cells have it."""
+    if axes.images:
+        cells = axes.images[0].get_array()
+        # The weights are 0 and 1.
+        places = [tuple(int(float(weight)) for weight in at.split(";")) for at in data["at"]]
+        return [cells[place] for place in places]
+    if not axes.containers:
+        ticks = [tick.get_text().replace("\n", " ") for tick in axes.get_xticklabels()]
+        found = {
+            (t, line.get_label()): y for line in axes.get_lines() for t, y in zip(ticks, line.get_ydata(), strict=False)
+        }
+    else:
+        ticks = [tick.get_text() for tick in axes.get_yticklabels()]
+        bars = [(bar, group.get_label()) for group in axes.containers for bar in group]
+        found = {(ticks[round(bar.get_y() + bar.get_height() / 2)], name): bar.get_width() for bar, name in bars}
+    both = zip(data["setting"], data["method"], strict=True)
+    return [found.get((setting, method), found.get((method, setting))) for setting, method in both]
+
+
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name, workspace, tmp_path, stored, readable):
     methods = {"bn": "shot-im,shot", "lambda": "pft"}.get(name, "source-only,pft")
@@ -101,6 +122,12 @@ def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name,
     run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert (result.summary, result.figures[0].name) == (ablation_sentences(report), name)
     data = result.figures[0].data
+    for axes, group in zip(result.figures[0].drawn.axes, dict.fromkeys(data["group"]), strict=False):
+        mine = {
+            key: [v for v, other in zip(values, data["group"], strict=True) if other == group]
+            for key, values in data.items()
+        }
+        assert shown_in(axes, mine) == pytest.approx(mine["macro_f1"])
     # The figure's numbers are those that summarising the results in run.json gives.
     assert len(data["macro_f1"]) == len(run["summary"]) == len(result.tables["scores"].rows) * len(report.grid.methods)
     for place, mean in enumerate(data["macro_f1"]):
@@ -108,6 +135,13 @@ def test_every_ablation_runs_and_its_files_hold_the_numbers_of_its_results(name,
         found = {entry["subject"]: entry["macro_f1"] for entry in run["results"] if key.items() <= entry.items()}
         assert len(found) == int(data["subjects"][place])
         assert float(mean) == pytest.approx(np.mean(list(found.values())))
+
+
+def test_in_a_surface_the_first_weight_goes_upward():
+    data = {"data": ["a"] * 4, "group": ["source"] * 4, "at": ["0;0", "0;1", "1;0", "1;1"]}
+    data["macro_f1"] = [0.1, 0.2, 0.3, 0.4]
+    axes = plot_surface(data, weights={"source": ("up", "right")}).axes[0]
+    assert (shown_in(axes, data), axes.get_ylabel()) == ([0.1, 0.2, 0.3, 0.4], "up")
 
 
 def test_differences_are_over_the_subjects_of_both_and_corrected_over_the_settings(workspace):

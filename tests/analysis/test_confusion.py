@@ -125,11 +125,16 @@ def test_the_table_is_the_columns(many):
 def test_one_to_four_panels_fit_at_page_or_column_width(readable):
     long = ("no pain at all", "pain of level four or more")
     for classes, count in ((SEVEN, 1), (SEVEN, 4), (long, 3), (long, 4), (("neutral", "pain"), 2), (("a",), 1)):
-        share, people = np.eye(len(classes)), (3,) * len(classes)
+        share, people = np.tril(np.full((len(classes),) * 2, 0.25)), (3,) * len(classes)
         shown = [Confusion(f"method-{place}", "source-free", share, people) for place in range(count)]
         figure = readable(plot_confusion(shown, classes))
         assert figure.get_figwidth() in (style.COLUMN, style.FULL)
         assert figure.get_figheight() < 7.5
+        panel = figure.axes[0]
+        assert np.array_equal(panel.images[0].get_array(), share)
+        for text in panel.texts:
+            across, down = text.get_position()
+            assert float(text.get_text()) == 100 * share[down, across]
 
 
 def written(folder, rows):

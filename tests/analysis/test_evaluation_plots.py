@@ -91,7 +91,9 @@ def test_ranks_are_readable_and_the_cliques_are_bars(methods, subjects, readable
     figure = readable(plot_ranks(found, selections={f"m{place}": "source-access" for place in range(1, methods, 3)}))
     assert figure.get_figheight() < 9
     assert any("with source access" in text for text in words(figure))
-    assert len(lines(figure.axes[1], "_clique")) == len(found.cliques)
+    (ranks,), cliques = lines(figure.axes[0], "_ranks"), lines(figure.axes[1], "_clique")
+    assert ranks.tolist() == [[rank, place] for place, rank in enumerate(found.ranks)]
+    assert [tuple(line[:, 1]) for line in cliques] == list(found.cliques)
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path, rows):

@@ -126,6 +126,7 @@ def test_a_row_without_a_reference_has_an_empty_place_and_an_unknown_label_no_li
     figure = draw_pairs(examples, lambda row: np.full((6, 6, 3), row, dtype=np.uint8))
     assert [bool(axes.images) for axes in figure.axes] == [True] * 3 + [True, False, True]
     assert figure.axes[0].get_xlabel() == "participant_0000_session_2"
+    assert figure.axes[3].get_xlabel().endswith(f"\n{example_columns(examples)['disparity'][0]:.4f}")
 
 
 def test_the_folder_holds_the_numbers_and_pictures_are_of_the_cache_s_rows(opened, stored, readable, rows_of):

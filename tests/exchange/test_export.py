@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -22,13 +23,8 @@ from featlab.model.networks import PersonalModel
 from featlab.protocol.splits import target_of
 from featlab.workspace.predict_images import check_backbone
 
-both = pytest.mark.parametrize("format", ["pt2", "onnx"])
-
-
-@pytest.fixture(autouse=True)
-def _onnx_where_it_is_asked_for(request):
-    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("format") == "onnx":
-        pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
+no_onnx = pytest.mark.skipif(find_spec("onnxscript") is None, reason="the extra `onnx` is not installed")
+both = pytest.mark.parametrize("format", ["pt2", pytest.param("onnx", marks=no_onnx)])
 
 
 def holds_no_row(path, person):

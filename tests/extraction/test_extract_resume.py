@@ -152,23 +152,16 @@ def test_an_image_changed_after_the_cache_is_noticed(tmp_path, source, refused):
     broken, other, later = (source / "s1" / "smile" / f"img{number}.png" for number in range(3))
     whole = broken.read_bytes()
     broken.write_bytes(b"broken")
-
-    def noticed(path):
+    run(source, out)
+    # Repaired by a copy that keeps the old time stamp: the move into place shows. Likewise one that was never broken,
+    # replaced by an older picture of the same size; and one that is newer.
+    broken.write_bytes(whole)
+    for path, when in ((broken, 1), (other, 1), (later, None)):
+        when = when or out.stat().st_mtime_ns + 10**9
+        os.utime(path, ns=(when, when))
         with refused(InputError, f"s1/smile/{path.name} has changed, or was put there, since; --if-exists overwrite"):
             run(source, out)
         assert run(source, out, if_exists="overwrite").rows == 12
-
-    run(source, out)
-    # Repaired by a copy that keeps the old time stamp: the move into place shows.
-    broken.write_bytes(whole)
-    os.utime(broken, ns=(1, 1))
-    noticed(broken)
-    # Likewise one that was never broken: replaced by an older picture of the same size.
-    os.utime(other, ns=(1, 1))
-    noticed(other)
-    after = out.stat().st_mtime_ns + 10**9
-    os.utime(later, ns=(after, after))
-    noticed(later)
 
 
 def test_a_cache_is_replaced_only_when_its_successor_is_whole(tmp_path, source):

@@ -43,9 +43,6 @@ class BioVidOptions(Options):
 
 def _is_biovid(root: Path) -> bool:
     base = tree.find(root, "PartA") or root
-    samples = tree.find(base, "samples.csv")
-    if samples is not None and _LISTED[0] in first_names(samples):
-        return True
     return bool(tree.clips(tree.folders(tree.find(base, "video", "videos") or base)[:1], _SAMPLE))
 
 

@@ -93,15 +93,11 @@ class SplitOptions(Options):
     )
 
 
-def _is_fer2013(root: Path) -> bool:
-    return any("pixels" in first_names(path) for path in _tables(root))
-
-
 @register_layout(
     "fer2013",
     title="FER2013",
     subject="the data set's split (people have no names)",
-    recognises=_is_fer2013,
+    recognises=lambda root: any("pixels" in first_names(path) for path in _tables(root)),
     takes_files=True,
 )
 def read_fer2013(root: Path, options: SplitOptions) -> list[Item]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,10 +69,10 @@ class ImportReport:
     extractor: ExtractorInfo
     was_there: bool
     failures: tuple[Failure, ...]
-    storage_error: float | None = None
-    columns: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    storage_error: float | None
+    columns: tuple[str, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 DEFAULTS = ImportConfig()
@@ -119,16 +118,21 @@ def import_features(
         # The list goes first: a cache without its list would look like one made from other inputs.
         write_list(out, failures)
         write_table(out, table, extractor, dtype=config.dtype)
-    return _report(
-        out,
-        start,
-        failures=failures,
-        was_there=was_there,
-        storage_error=max((float16_error(table.embeddings[part]) for part in halves), default=None),
-        columns=read.rows.columns,
-        notes=(*read.rows.notes, *index.notes),
-        warnings=(*index.warnings, *told),
-    )
+    with open_cache(out) as cache:
+        return ImportReport(
+            path=out,
+            rows=len(cache),
+            dim=cache.dim,
+            digest=cache.digest,
+            seconds=time.monotonic() - start,
+            extractor=cache.extractor,
+            was_there=was_there,
+            failures=failures,
+            storage_error=max((float16_error(table.embeddings[part]) for part in halves), default=None),
+            columns=read.rows.columns,
+            notes=(*read.rows.notes, *index.notes),
+            warnings=(*index.warnings, *told),
+        )
 
 
 def _strange(landmarks: NDArray[np.float32] | None) -> list[str]:
@@ -204,9 +208,3 @@ def _check_same(out: Path, table: FeatureTable, extractor: ExtractorInfo, dtype:
         probe.unlink(missing_ok=True)
     if why:
         raise InputError(f"{out} exists and isn't what this would make: {why}; --if-exists overwrite replaces it")
-
-
-def _report(out: Path, start: float, **said: Any) -> ImportReport:
-    with open_cache(out) as cache:
-        seconds = time.monotonic() - start
-        return ImportReport(out, len(cache), cache.dim, cache.digest, seconds, cache.extractor, **said)

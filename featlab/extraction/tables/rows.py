@@ -190,15 +190,12 @@ def roles_of(table: Columns, selection: Selection) -> Roles:
 def _grouped(header: tuple[str, ...], places: Sequence[int], preset: Preset, group: str, source: Path) -> list[int]:
     """Return the places of a tool's group of columns."""
     there = preset.groups_in(header)
-    if not there:
-        raise InputError(
-            f"{source}: --features {group} is a group of a tool's columns, and these aren't those of "
-            f"{preset.title or ', '.join(PRESETS)}; --from names the tool, and --columns chooses columns"
-        )
     if group not in there:
+        known = f"one of {', '.join(there)}, the groups that {preset.title}'s table has{closest(group, there)}"
+        if not there:
+            known = f"a group here: these aren't the columns of {preset.title or ', '.join(PRESETS)}"
         raise InputError(
-            f"{source}: --features {group!r} is not one of {', '.join(there)}, the groups that {preset.title}'s table "
-            f"has{closest(group, there)}; --columns chooses any others"
+            f"{source}: --features {group!r} is not {known}; --from names the tool, and --columns chooses any columns"
         )
     fitting = set(columns_of(preset.groups[group], header))
     return [place for place in places if header[place] in fitting]

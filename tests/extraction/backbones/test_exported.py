@@ -176,9 +176,9 @@ def test_pickled_objects_in_a_program_are_refused_and_never_run(files, tmp_path)
         assert not ran.exists()
 
 
-def test_without_the_extra_the_line_names_it(files, monkeypatch, refused):
-    path = files("own.onnx")
-    for package, says in (("onnx", "need onnx:"), ("onnxruntime", "onnxruntime")):
+def test_without_the_extra_the_line_names_it(monkeypatch, refused):
+    monkeypatch.setitem(sys.modules, "onnxruntime", sys)
+    for package, says in (("onnx", "need onnx:"), ("onnxruntime", "need onnxruntime:")):
         monkeypatch.setitem(sys.modules, package, None)
         with refused(ConfigError, says, "pip install 'featlab[onnx]'"):
-            backbone(path)
+            make_backbone("onnx:gone.onnx")

@@ -154,6 +154,8 @@ def test_an_array_needs_a_manifest_of_its_own_rows(tmp_path, people, arrays, man
     ):
         with refused(FeatlabError, *words):
             run(path, **options)
+    listed = put("o.csv", "Subject;LABEL", *["s;rest"] * 15)
+    assert run(path, manifest=listed).rows == 15
     # Where both name the rows, another order is noticed.
     people.names["subject"].reverse()
     people.names["frame"].reverse()

@@ -47,14 +47,6 @@ def test_any_numbers_and_names_survive_the_reader(tmp_path, values, names, end, 
     assert list(read.names["subject"]) == [f"s{name}".strip() for name in names[: len(values)]]
 
 
-def test_text_columns_and_the_row_numbers_of_pandas_are_named_and_left_out(put, run):
-    lines = [f"{row},s{row % 2},rest,left,{row / 8},{row},{row},1" for row in range(6)]
-    report = run(put("x.csv", ",subject,label,side,f0,f1,filename,session", *lines))
-    assert report.dim == 2
-    assert report.notes[0] == "not features: (without a name), side, filename"
-    assert "f0 to f1" in report.extractor.preprocessing
-
-
 def test_columns_are_names_beginnings_or_an_expression(put):
     path = put("x.csv", "subject,f1,f12,f2,age,x_0,y_0", "s,1,2,3,40,5,6")
     for spec, expected in {

@@ -131,7 +131,9 @@ def test_a_list_in_a_cell_is_an_embedding_however_it_was_printed(save, table, ru
             run(table(e=cells, **more))
 
 
-def test_row_numbers_of_pandas_are_no_features(tmp_path, table, run):
+def test_text_and_row_numbers_of_pandas_are_no_features(tmp_path, table, run):
+    report = run(table(**{"": [*range(12)]}, side=["left"] * 12, f=draws(), filename=[1] * 12, session=[1] * 12))
+    assert (report.columns, report.notes) == (("f",), ("not features: (without a name), side, filename",))
     report = run(table(Label=["rest"] * 12, Frame=[*range(12)], f=draws()))
     assert (report.columns, report.notes[1]) == (("f",), "not read: Label, Frame; names of columns are in lower case")
     numbers = ("Unnamed: 0", "Unnamed: 0.1", "level_0", "index", "__index_level_0__", "rownames")

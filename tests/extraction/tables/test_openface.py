@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_one_line(folder, card, run, refused):
         run(write(folder / "x.csv", [["s", *cells(1, success=0)]], ["subject", *HEADER]))
     for chosen, *words in (
         (("AU", "au"), "give one of them"),
-        ((None, "pose"), "--features pose", "openface2", "--from", "--columns"),
+        ((None, "pose"), "--features 'pose'", "openface2", "--from", "--columns"),
     ):
         with refused(FeatlabError, *words):
             run(card, selection=Selection(*chosen))
