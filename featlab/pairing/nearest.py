@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featlab.errors import InputError
 
@@ -33,18 +33,12 @@ Rows = NDArray[np.intp]
 
 
 class Neighbours(NamedTuple):
-    """The k best base rows of each query; -1, with the worst possible score, where there are fewer than k.
+    """The k best base rows of each query; -1, with the worst possible score, where there are fewer than k."""
 
-    Attributes:
-        score: float64 (n, k), best first.
-        rows: (n, k) base rows; of equal scores the lowest comes first.
-        searched_in_full: Queries whose proposals could not be proven to hold the best, or broke the rules.
-        checked: How many true neighbours of a sample of queries an index was to find, and how many it found.
-    """
-
-    score: NDArray[np.float64]
-    rows: Rows
-    searched_in_full: int = 0
+    score: NDArray[np.float64]  # (n, k), best first.
+    rows: Rows  # (n, k) base rows; of equal scores the lowest comes first.
+    searched_in_full: int = 0  # Queries whose proposals could not be proven to hold the best, or broke the rules.
+    # How many true neighbours of a sample of queries an index was to find, and how many it found.
     checked: tuple[int, int] = (0, 0)
 
     @classmethod
@@ -96,7 +90,7 @@ def nearest(space: Space, k: int, ranges: Rows) -> Neighbours:
     found = Neighbours.none(space.queries, k)
     unproven = np.arange(space.queries)
     if faiss is not None:
-        with one_thread(faiss):
+        with one_thread():
             parts = [_unproven(faiss, space, found, unproven[slab], ranges) for slab in space.tiles(space.queries)]
         unproven = np.concatenate([unproven[:0], *parts])
     search_in_full(space, found, unproven, ranges)
@@ -221,15 +215,6 @@ def load_faiss() -> Any:
     return faiss
 
 
-@contextmanager
-def one_thread(faiss: Any) -> Iterator[None]:
-    """Run faiss on one thread: torch brings an OpenMP runtime too, and two at work crash on macOS and Windows.
-
-    Put back afterwards, because on Linux the call reaches torch's runtime as well and would slow all that follows.
-    """
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
+def one_thread() -> Any:
+    """Run faiss on one thread: torch brings an OpenMP runtime too, and two at work crash on macOS and Windows."""
+    return threadpool_limits(limits=1, user_api="openmp")

@@ -31,19 +31,12 @@ _BLOCK = 4096  # rows whose shapes are made at once: results don't depend on it
 
 @dataclass(frozen=True, eq=False)
 class Shapes:
-    """Face shapes, centred and of unit norm, as complex numbers x + iy: made of their landmarks when they are needed.
+    """Face shapes, centred and of unit norm, as complex numbers x + iy; made of landmarks when they are needed."""
 
-    Attributes:
-        landmarks: (N, P, 2), x and y in pixels.
-        centre: complex128 (N,), the mean of each shape's points.
-        norm: float64 (N,), the size of each shape; infinite for one that is not valid, which so becomes zero.
-        valid: bool (N,), False for a shape with a coordinate that is not finite, or with all points in one place.
-    """
-
-    landmarks: NDArray[np.floating]
-    centre: NDArray[np.complex128]
-    norm: NDArray[np.float64]
-    valid: NDArray[np.bool_]
+    landmarks: NDArray[np.floating]  # (N, P, 2), x and y in pixels.
+    centre: NDArray[np.complex128]  # (N,), the mean of each shape's points.
+    norm: NDArray[np.float64]  # (N,), the size of each shape; infinite for one that is not valid: it becomes zero.
+    valid: NDArray[np.bool_]  # (N,), False where a coordinate is not finite or all points are in one place.
 
     @classmethod
     def of(cls, landmarks: NDArray[np.floating]) -> Shapes:

@@ -131,7 +131,7 @@ def find(space: Space, k: int, *, skip: Rows | None, index: str) -> Neighbours:
     if faiss is None:
         raise ConfigError(f"pair.index = {index} needs faiss, which is switched off or can't be imported")
     try:
-        with one_thread(faiss):
+        with one_thread():
             return _find(faiss, space, k, ranges, index)
     except RuntimeError as error:
         reason = " ".join(str(error).rsplit(": ", 1)[-1].split())
@@ -153,7 +153,7 @@ def _find(faiss: Any, space: Space, k: int, ranges: Rows, factory: str) -> Neigh
         _propose(faiss, made, space, found, rows, ranges, effort, min(k + more, space.base))
         return found, _checked(space, true, found, sample)
 
-    hits = before = 0
+    hits = 0
     for effort in _EFFORTS:
         before, (hits, of) = hits, tried(sample, effort, 2 * effort)[1]
         if hits >= _WANTED * of or hits < before + _GAIN * of:

@@ -19,10 +19,8 @@ from featlab.cli.app import make_app
 EXTRACTOR = ExtractorInfo("toy", "none", "random numbers")
 CLASSES = ("neutral", "smile")
 SUBJECTS = tuple(f"s{number:03}" for number in range(38, 46))
-VALUES = ("head.epochs=2", "features.dim=6", "head.bottleneck=8", "pretrain.epochs=3")
-QUICK = "".join(f"{value}\n" for value in VALUES)
-METHODS = "source-only,neutral-shift,pft"
-EVALUATION = ["evaluate", "--targets", "3", "--methods", METHODS, "--no-plots", "--jobs", "1", "--device", "cpu"]
+QUICK = "head.epochs = 2\nfeatures.dim = 6\nhead.bottleneck = 8\npretrain.epochs = 3\n"
+EVALUATION = "evaluate --targets 3 --methods source-only,neutral-shift,pft --no-plots --jobs 1 --device cpu"
 
 Run = Callable[..., Result]
 
@@ -50,8 +48,8 @@ def trained_once(people: Callable[..., FeatureTable], tmp_path_factory: pytest.T
     write_table(root / "cache.h5", make_table(people), EXTRACTOR)
     (root / "featlab.toml").write_text(QUICK)
     with chdir(root):
-        for words in (["adapt", "--subject", "s041"], EVALUATION):
-            result = CliRunner().invoke(make_app(), words)
+        for line in ("adapt --subject s041", EVALUATION):
+            result = CliRunner().invoke(make_app(), shlex.split(line))
             assert result.exit_code == 0, result.stderr
     return root
 
@@ -147,12 +145,6 @@ def refusals(refused: Callable[..., str]) -> Callable[..., None]:
         assert {path for path in Path.cwd().iterdir() if path.is_dir()} == before
 
     return check
-
-
-@pytest.fixture
-def quickly() -> list[str]:
-    """Flags that make every stage take a moment, where no file says so."""
-    return [word for value in VALUES for word in ("--set", value)]
 
 
 @pytest.fixture

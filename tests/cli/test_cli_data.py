@@ -111,17 +111,6 @@ def test_import_says_what_it_made_and_lists_the_rows_that_are_left_out(card, run
     assert "features.csv#row=8" in Path(data["failures_file"]).read_text()
 
 
-def test_refusals_of_import(card, refusals):
-    table = {
-        "": "--neutral NAME",
-        "--neutral rest --manifest no.csv": "no.csv",
-        "--neutral rest --landmarks no.npy": "no.npy",
-    }
-    refusals(table, "import features.csv")
-    refusals({"import nosuch.csv": "nosuch.csv"})
-    assert not (card.parent / "cache.h5").exists()
-
-
 def test_inspect_and_verify_take_the_workspaces_cache_and_name_each_finding(folder, run, run_json, run_well):
     Path("featlab.toml").write_text('cache = "other.h5"\n')
     Path("cache.h5").rename("other.h5")

@@ -106,14 +106,14 @@ def test_a_cache_alone_and_a_pseudonym(folder, table, run_well, refused, extract
     assert len(inspect_cache("cache.h5").subjects) == 8
     rows = "\n".join(f"{who},calm,v,{frame},{frame * 7 + 1}" for who in ("anna", "bo") for frame in range(3))
     Path("t.csv").write_text("subject,label,video,frame,x\n" + rows)
-    run_well("import", "t.csv", "--neutral", "calm", "--out", "hidden.h5", "--pseudonymise", "k")
+    run_well("import t.csv --neutral calm --out hidden.h5 --pseudonymise k")
     Path("hidden.failures.jsonl").write_text("of anna\nof bo\n")
-    words = ("forget", "--subject", "anna", "--cache", "hidden.h5", "--pseudonymise")
+    words = "forget --subject anna --cache hidden.h5 --pseudonymise"
     # A key that is made now fits nobody.
-    assert "gone: no such file" in refused(*words, "gone")
+    assert "gone: no such file" in refused(words, "gone")
     assert not Path("gone").exists()
-    assert "nothing is changed" in run_well(*words, "k", "--dry-run").stdout
-    said = run_well(*words, "k").stderr
+    assert "nothing is changed" in run_well(words, "k", "--dry-run").stdout
+    said = run_well(words, "k").stderr
     assert "rows looked for: 0; those of fewer than 8 different values" in said
     assert Path("hidden.failures.jsonl").read_text() == "of bo\n"
     assert len(inspect_cache("hidden.h5").subjects) == 1

@@ -149,27 +149,25 @@ def test_costs_and_branches_are_those_of_their_commands(workspace, run_json):
 
 def test_tables_of_clup_adapt_to_a_data_set(workspace, run_json):
     workspace(4, SEVEN)
-    for words in ("clup-classes --methods source-only", "clup-raf-expw --methods source-only,shot,clup-swav"):
-        data = run_json(f"paper {words} --targets s02,s03 --jobs 1")
+    for table in ("clup-classes", "clup-raf-expw"):
+        data = run_json(f"paper {table} --methods source-only,shot --targets s02,s03 --jobs 1")
         assert data["config"]["protocol"]["scope"] == "dataset"
         assert "the 2 target subjects of the cache together" in data["differences"][0]
         for line in data["lines"]:
             assert (line["ours"]["targets"], 0 <= line["ours"]["mean"] <= 100) == (2, True)
-    scores = {line["run"]: line["published"] for line in data["lines"] if line["published"] is not None}
-    assert scores["clup-swav start=source ssl_iterations=0"] == 61.18
-    assert "over 2 targets; +13.1 published" in data["words"][0]
+    assert data["words"][-1].startswith("The protocols differ")
 
 
 def test_published_figures_are_those_of_the_papers_and_all_can_be_run():
     averages = {"source-only": 65.17, "shot": 47.82, "nrc": 48.44, "tpds": 62.27, "dsfda": 68.48, "sfit": 70.47}
     averages |= {"sfda-it": 71.74, "pft": 78.31, "pft-poster": 78.31, "oracle": 90.40}
     assert {run: figures[0] for run, (_, figures) in TABLES["poster-biovid"].runs.items()} == averages
-    for name, source, pft in (("stressid", 44.80, 69.92), ("bah", 14.62, 57.40), ("affwild2", 20.50, 54.46)):
-        runs = TABLES[f"poster-{name}"].runs
-        assert (runs["source-only"][1], runs["pft"][1]) == ((source,), (pft,))
-    costs = TABLES["complexity"].runs
-    assert (costs["pft"][1][1:], costs["sfda-it"][1][3:]) == ((135, 0.95, 500_000, 3600), (57_200_000, 60_000))
-    assert TABLES["clup-classes"].runs["clup-swav"][1] == (37.89, 30.63, 13.57, 80.72, 50.85, 44.51, 74.49)
+    for name, run, figures in (
+        *(("poster-stressid", "pft", (69.92,)), ("poster-bah", "pft", (57.40,)), ("poster-affwild2", "pft", (54.46,))),
+        ("clup-classes", "clup-swav", (37.89, 30.63, 13.57, 80.72, 50.85, 44.51, 74.49)),
+    ):
+        assert TABLES[name].runs[run][1] == figures
+    assert TABLES["complexity"].runs["pft"][1][1:] == (135, 0.95, 500_000, 3600)
     people = {name: (table.targets, table.sources) for name, table in TABLES.items() if name.startswith("poster-")}
     assert [*people.values()] == [(10, 77), (10, 44), (10, 214), (10, 282)]
     for name, table in TABLES.items():

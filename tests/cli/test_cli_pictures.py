@@ -39,8 +39,7 @@ def contents(folder):
 @pytest.mark.parametrize("typed", PICTURES)
 def test_a_picture_is_printed_left_as_a_page_and_the_same_in_json(typed, trained, run_well, run_json):
     where, figures, tables, printed = PICTURES[typed]
-    words = typed.split()
-    result = run_well(*words, *(["--jobs", "1"] if typed.startswith("ablate") else []))
+    result = run_well(typed, *(["--jobs", "1"] if typed.startswith("ablate") else []))
     (made,) = Path("results").glob(where)
     files = {f"{figure}.{ending}" for figure in figures for ending in ("svg", "csv")}
     files |= {f"table_{name}.{ending}" for name in tables.split() for ending in ("json", "jsonl", "csv", "md", "tex")}
@@ -55,12 +54,13 @@ def test_a_picture_is_printed_left_as_a_page_and_the_same_in_json(typed, trained
     *_, last, step = result.stdout.splitlines()
     assert step == "next: featlab report puts all results on one page"
     assert (last.startswith(f"{made}: "), f"{figures[0]}.svg" in last) == (True, True)
-    data = run_json(*words)
-    assert data["words"] == list(page.summary) or typed.startswith("complexity")
+    data = run_json(typed)
     assert {Path(file).parent for file in data["files"]} == {made}
-    again = contents(made)
-    same = {name for name in files if again[name] == first[name]}
-    assert same == files or typed.startswith("complexity")
+    # Seconds differ from run to run.
+    if not typed.startswith("complexity"):
+        again = contents(made)
+        assert data["words"] == list(page.summary)
+        assert {name for name in files if again[name] == first[name]} == files
 
 
 def test_pairs_are_of_nobody_who_is_held_out_and_the_first_target_is_shown_and_pictures_are_found(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featlab import open_cache
+from featlab.cache.reader import inspect_cache
 from featlab.cache.writer import CacheBuilder
 
 NAMES = ("Anna Bauer", "Zoë")
@@ -45,11 +45,6 @@ def sources(tmp_path, make_tree, monkeypatch):
     Path("table.csv").write_text("\n".join([f"{head},a,b", *values]), encoding="utf-8")
 
 
-def people_of(path):
-    with open_cache(path) as cache:
-        return cache.subjects
-
-
 def test_no_name_is_left_whatever_the_source_and_one_key_gives_one_name(sources, run_well, refused):
     commands = {"folders": "extract faces", "manifest": "extract manifest.csv", "table": "import table.csv --skip-bad"}
     seen = {}
@@ -62,7 +57,7 @@ def test_no_name_is_left_whatever_the_source_and_one_key_gives_one_name(sources,
             assert ("made the key people.key" in said) == (name == "folders" and not again)
         assert Path(name, "cache.failures.jsonl").read_text(encoding="utf-8").count("f-") >= 1
         assert holding(name, *NAMES) == []
-        seen[name] = people_of(f"{name}/cache.h5")
+        seen[name] = inspect_cache(f"{name}/cache.h5").subjects
     assert len(set(map(tuple, seen.values()))) == 1
     assert all(who.startswith("p-") for who in seen["table"])
     assert stat.S_IMODE(Path("people.key").stat().st_mode) == 0o600
@@ -70,7 +65,7 @@ def test_no_name_is_left_whatever_the_source_and_one_key_gives_one_name(sources,
     run_well("extract faces --out named/cache.h5", code=3)
     assert holding("named", *NAMES) == ["cache.failures.jsonl", "cache.h5"]
     run_well("import table.csv --skip-bad --out other.h5 --pseudonymise other.key", code=3)
-    assert not set(people_of("other.h5")) & set(seen["table"])
+    assert not set(inspect_cache("other.h5").subjects) & set(seen["table"])
     Path("broken.key").write_text("abc")
     assert "holds no key" in refused("import table.csv --out x.h5 --pseudonymise broken.key")
 

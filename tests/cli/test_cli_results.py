@@ -118,9 +118,6 @@ def test_targets_that_the_backbone_has_seen_are_named(folder, run_well, table, e
     assert "(s041)" in run_well("adapt --subject s041 --quiet").stderr
 
 
-QUICK = {"head.epochs": 2, "protocol.methods": "source-only,pft,pft-poster"}
-
-
 def test_an_evaluation_becomes_a_page_and_older_or_damaged_ones_are_left_out_and_said(evaluated, run_well, run_json):
     older = shutil.copytree(evaluated, evaluated.parent / "evaluate-000000000000")
     os.utime(older / "page.json", (1, 1))
@@ -145,8 +142,8 @@ def test_the_demo_makes_a_workspace_in_which_the_next_command_works(tmp_path, ru
     def tiny(**options):
         asked.append(options)
         config = real(**options)
-        faces, settings = replace(config.faces, frames=4, size=48), {**config.settings, **QUICK}
-        return replace(config, faces=faces, targets=2, settings=settings)
+        quick = {**config.settings, "head.epochs": 2, "protocol.methods": "source-only,pft,pft-poster"}
+        return replace(config, faces=replace(config.faces, frames=4, size=48), targets=2, settings=quick)
 
     monkeypatch.setattr(demo.DemoConfig, "sized", tiny)
     monkeypatch.chdir(tmp_path)

@@ -81,7 +81,7 @@ def write(path, name):
     path.write_text("\n".join(lines))
 
 
-def test_every_tools_table_is_imported_and_what_comes_of_it_evaluated(tmp_path, monkeypatch, run, run_json, quickly):
+def test_every_tools_table_is_imported_and_what_comes_of_it_evaluated(tmp_path, monkeypatch, run_json):
     assert set(COLUMNS) == set(PRESETS)
     for name in COLUMNS:
         folder = tmp_path / name
@@ -103,7 +103,7 @@ def test_every_tools_table_is_imported_and_what_comes_of_it_evaluated(tmp_path, 
             assert (other["dim"], other["rows"]) == (dim, 96 - left)
         if name in ("openface2", "deepface"):  # With and without frame numbers; a cache is a cache from here on.
             words = "evaluate --targets p1 --methods source-only,pft --no-plots --jobs 1"
-            assert [row["error"] for row in run_json(words, *quickly)["results"]] == ["", ""]
+            assert [row["error"] for row in run_json(words)["results"]] == ["", ""]
 
 
 AUS = ("AU04_r", "AU12_r")
