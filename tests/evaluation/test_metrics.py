@@ -80,12 +80,8 @@ def ece_bin_by_bin(probabilities, labels):
     """Guo et al. (2017), equation 3."""
     probabilities, labels = probabilities[labels >= 0].astype(np.float64), labels[labels >= 0]
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    total = 0.0
-    for place in range(BINS):
-        inside = (confidence > place / BINS) & (confidence <= (place + 1) / BINS)
-        if inside.any():
-            total += inside.sum() / len(labels) * abs(right[inside].mean() - confidence[inside].mean())
-    return total
+    inside = [(confidence > place / BINS) & (confidence <= (place + 1) / BINS) for place in range(BINS)]
+    return sum(abs((right[rows] - confidence[rows]).sum()) for rows in inside) / len(labels)
 
 
 def test_the_calibration_error_is_what_the_definition_gives():

@@ -221,15 +221,14 @@ def row_of(subject, score=float("nan"), error=""):
 
 @pytest.fixture
 def scored(opened):
-    """The report of candidates with given scores; candidate 1 is the default."""
+    """The report of candidates with given scores, of each or of each subject; candidate 1 is the default."""
 
-    def make(*scores, items=("spoil=0", "idle=0,1,2"), count=9):
-        made = plan(opened(), *items)
-        names = made.subjects[:count]
+    def make(*scores, count=9):
+        made = plan(opened(), "spoil=0", "idle=0,1,2")
         rows = {
             number: {
-                name: row_of(name, score if np.isscalar(score) else score[place], "" if name in names else "dark")
-                for place, name in enumerate(made.subjects)
+                name: row_of(name, value, "" if place < count else "dark")
+                for place, (name, value) in enumerate(zip(made.subjects, np.broadcast_to(score, 9), strict=True))
             }
             for number, score in enumerate(scores, start=1)
         }

@@ -137,13 +137,10 @@ def test_adam_takes_the_steps_of_torchs_own_and_passes_over_what_has_no_gradient
 
 def test_training_and_counting_operations_leave_torchs_compiler_alone():
     code = (
-        "import sys, torch\n"
-        "from featlab.evaluation.run import count_flops\n"
-        "from featlab.model.training import Adam, Phase, train\n"
-        "weight = torch.ones(5, 4, requires_grad=True)\n"
-        "losses = lambda rows=None: {'a': ((torch.ones(3, 5) @ weight) ** 2).sum()}\n"
-        "operations = count_flops(lambda: train([Phase(Adam([weight]), losses)], range(2), advice=''))\n"
-        "print(operations, 'torch._dynamo' in sys.modules)"
+        "import sys, torch; from featlab.evaluation.run import count_flops;"
+        "from featlab.model.training import Adam, Phase, train; weight = torch.ones(5, 4, requires_grad=True);"
+        "phase = Phase(Adam([weight]), lambda batch: {'a': ((torch.ones(3, 5) @ weight) ** 2).sum()});"
+        "print(count_flops(lambda: train([phase], range(2), advice='')), 'torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     # Two steps of a product of (3, 5) and (5, 4), and of its gradient.
