@@ -1,8 +1,7 @@
 """The one training loop, the one minimiser over all rows at once, and several models of one form trained side by side.
 
-A step of small models takes little longer for five than for one. Each has rows and an order of its own, and takes the
-steps that it would take alone; as many as the one with the most rows, and those with fewer begin again. A tensor
-(F, …) has a place for each of F models.
+A step of small models takes little longer for five than for one. Each has rows and an order of its own, and takes as
+many steps as the one with the most rows; those with fewer begin again. A tensor (F, …) has a place for each model.
 """
 
 from __future__ import annotations

@@ -132,8 +132,7 @@ def search_shapes(
         return np.concatenate([_lifted(part, mean) for part in _parts(base, base_rows[tile])])
 
     space = Space(len(query_rows), len(base_rows), width, left, right, limit, quick, exact, error)
-    ranges = np.zeros((space.queries, 2), dtype=np.intp) if skip is None else skip
-    found = find(space, k, skip=ranges, index=index) if index else nearest(space, k, ranges)
+    found = find(space, k, skip=skip, index=index) if index else nearest(space, k, skip)
     return found._replace(score=1.0 - found.score)
 
 
