@@ -41,7 +41,7 @@ def claims(folder: Path) -> Iterator[Claim]:
     queries = flat.reconstruct_n(0, SEARCHING)
 
     def bare_faiss() -> None:
-        with one_thread(faiss):
+        with one_thread():
             flat.search(queries, 1)
 
     yield Claim(

@@ -56,13 +56,7 @@ class Header:
     @property
     def run(self) -> str:
         """sha256 hex of all that shards must agree on to be joined."""
-        content = {
-            "format_version": schema.FORMAT_VERSION,
-            "extractor": self.extractor.fingerprint,
-            "classes": list(self.classes),
-            "neutral": self.neutral,
-            "dtype": self.dtype,
-        }
+        content = schema.FORMAT_VERSION, self.extractor.fingerprint, self.classes, self.neutral, self.dtype
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
 

@@ -174,9 +174,9 @@ def _joined_extractor(summaries: Sequence[CacheSummary], prefixes: Sequence[str]
 
 
 def _neutral(summaries: Sequence[CacheSummary], rename: Mapping[str, str]) -> str:
-    first, *others = [rename.get(each.neutral, each.neutral) for each in summaries]
-    for each, neutral in zip(summaries[1:], others, strict=True):
-        if neutral != first:
+    first = rename.get(summaries[0].neutral, summaries[0].neutral)
+    for each in summaries:
+        if (neutral := rename.get(each.neutral, each.neutral)) != first:
             raise CacheError(
                 f"{each.path}: its neutral class is {neutral!r}, that of {summaries[0].path} is {first!r}; "
                 f"--rename {each.neutral}={first} makes them one"

@@ -20,14 +20,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from featlab.config.analysis import EngineConfig
-from featlab.engine.cluster import died, on_dask, on_slurm
+from featlab.engine.cluster import Item, Result, Work, died, on_dask, on_slurm
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Work = Callable[[Item], Result]
 OnProgress = Callable[[int, int], None]
 """Called with how many are done, and how many there are, as far as that is known."""
 

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.cache.schema import parse_json
+from featlab.config.options import check_choice
 from featlab.config.sections import SCOPES
-from featlab.errors import InputError, closest, one_line
+from featlab.errors import FeatlabError, InputError, closest, one_line
 from featlab.evaluation.metrics import BINS, SubjectMetrics
 
 if TYPE_CHECKING:
@@ -68,10 +69,8 @@ class EvaluationRow(SubjectMetrics):
     video_balanced_accuracy: float = math.nan  # UAR of the literature.
 
     def __post_init__(self) -> None:
-        if self.scope not in SCOPES:
-            raise InputError(f"scope {self.scope!r} is not one of {', '.join(SCOPES)}")
-        if self.selection not in SELECTIONS:
-            raise InputError(f"selection {self.selection!r} is not one of {', '.join(SELECTIONS)}")
+        check_choice("scope", self.scope, SCOPES)
+        check_choice("selection", self.selection, SELECTIONS)
         if not self.error and not math.isfinite(self.macro_f1):
             raise InputError(f"{self.method} on {self.subject} has no finite macro_f1 and no error that says why")
         if len(self.reliability) not in (0, 3 * BINS):
@@ -112,7 +111,7 @@ def read_results(path: Path) -> list[EvaluationRow]:
                 raise InputError("no JSON object")
             rows.append(EvaluationRow.from_dict(data))
         except ValueError as error:
-            why = one_line(error) if isinstance(error, InputError) else f"no JSON ({one_line(error)})"
+            why = one_line(error) if isinstance(error, FeatlabError) else f"no JSON ({one_line(error)})"
             raise InputError(f"{path}, line {number}: {why}; remove it, or run the evaluation again") from error
     return rows
 

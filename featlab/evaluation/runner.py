@@ -162,7 +162,7 @@ def run_tasks(
     A failed run is a row with its error, and is tried again; one that another share or a later call fills has no row.
     """
     done = [_finished({run: task.path(run) for run in task.runs}, task.workspace.notify) for task in tasks]
-    work = [] if collect else list(enumerate(tasks))
+    work = () if collect else enumerate(tasks)
     pieces = [piece for place, task in work for piece in _pieces(place, task, done[place], share)]
     # The largest caches first: no worker is left alone with one at the end.
     pieces.sort(key=lambda piece: -piece.task.workspace.table.embeddings.size)

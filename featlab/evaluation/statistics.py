@@ -171,7 +171,7 @@ def compare_ranks(scores: Mapping[str, Sequence[float]], *, level: float = 0.05)
     if len({len(values) for values in scores.values()}) > 1:
         raise InputError("ranks need every method's score on the same subjects; the numbers of scores differ")
     matrix = np.column_stack([np.asarray(values, dtype=np.float64) for values in scores.values()])
-    ranks = mean_ranks(matrix)
+    ranks = _ranks(matrix).mean(axis=0)
     order = np.argsort(ranks, kind="stable")
     difference = critical_difference(len(scores), len(matrix), level=level)
     ordered = [float(ranks[place]) for place in order]
@@ -185,12 +185,6 @@ def compare_ranks(scores: Mapping[str, Sequence[float]], *, level: float = 0.05)
         friedman_p=friedman_p(matrix),
         cliques=cliques(ordered, difference),
     )
-
-
-def mean_ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the (k,) average ranks of (N, k) scores: 1 for the largest of each row, equal ones share their mean."""
-    ranks: NDArray[np.float64] = _ranks(scores).mean(axis=0)
-    return ranks
 
 
 def friedman_p(scores: NDArray[np.float64]) -> float:

@@ -44,10 +44,8 @@ def fit_projection(
         raise InputError("all rows of every source subject are the same; there is nothing to learn from")
     width = embeddings.shape[1]
     wanted = config.dim or width
-    if config.reduce == "none":
-        components = np.eye(width)
-    elif config.reduce == "truncate":
-        components = np.eye(width)[:, :wanted]
+    if config.reduce in ("none", "truncate"):
+        components = np.eye(width)[:, : wanted if config.reduce == "truncate" else width]
     elif config.reduce == "random":
         # Drawn direction by direction, so that fewer of them are the first of more.
         rng = generator("random projection", seed)

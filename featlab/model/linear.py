@@ -95,7 +95,7 @@ def fit_classifier(
     weights. Returns the loss terms of every evaluation.
     """
     features, counts, right = features.double(), counts.double() / counts.sum(), labels[:, None]
-    weight, bias = fitted
+    minus, (weight, bias) = torch.full_like(right, -1, dtype=torch.float64), fitted
     history: History = []
 
     def losses(values: Tensor) -> tuple[float, Tensor]:
@@ -107,16 +107,13 @@ def fit_classifier(
         history.append({"penalty": decay, "classification": entropy, "loss": decay + entropy})
         if not math.isfinite(decay + entropy):
             raise InputError("pretraining diverged: the source features or the source head are not finite")
-        slope = chances.exp_().scatter_add_(1, right, _MINUS.expand(right.shape)).mul_(counts[:, None])
+        slope = chances.exp_().scatter_add_(1, right, minus).mul_(counts[:, None])
         return decay + entropy, torch.cat(
             [torch.addmm(weight, features.T, slope, beta=penalty).flatten(), slope.sum(dim=0)]
         )
 
     losses(minimise_convex(losses, torch.cat([weight.flatten(), bias]), iterations=iterations))
     return history
-
-
-_MINUS = torch.tensor(-1.0, dtype=torch.float64)
 
 
 def minimise_convex(losses: Callable[[Tensor], tuple[float, Tensor]], values: Tensor, *, iterations: int) -> Tensor:

@@ -260,14 +260,12 @@ def membership_sentence(found: Mapping[str, float]) -> str:
 
 def _other_half(person: NDArray[np.int64], label: NDArray[np.int64], video: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell which rows are of the second half of a person's videos of a class, or of the frames of the only one."""
-    videos = int(video.max()) + 1
-    group = (person * (int(label.max()) + 1) + label) * videos + video
-    clip, of_clip, frames = np.unique(group, return_inverse=True, return_counts=True)
-    first, last = (np.searchsorted(clip // videos, clip // videos, side=side) for side in ("left", "right"))
-    later = np.arange(len(clip)) - first >= (last - first + 1) // 2
-    frame = np.empty(len(group), dtype=np.int64)
-    frame[np.argsort(of_clip, kind="stable")] = np.arange(len(group)) - np.repeat(np.cumsum(frames) - frames, frames)
-    half: NDArray[np.bool_] = np.where((last - first)[of_clip] > 1, later[of_clip], frame >= (frames[of_clip] + 1) // 2)
+    half = np.zeros(len(person), dtype=np.bool_)
+    _, group, count = np.unique(np.stack([person, label]), axis=1, return_inverse=True, return_counts=True)
+    for rows in np.split(np.argsort(group.reshape(-1), kind="stable"), np.cumsum(count)[:-1]):
+        videos = np.unique(video[rows])
+        single = np.arange(len(rows)) >= (len(rows) + 1) // 2
+        half[rows] = np.isin(video[rows], videos[(len(videos) + 1) // 2 :]) if len(videos) > 1 else single
     return half
 
 

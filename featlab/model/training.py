@@ -1,8 +1,7 @@
 """The one training loop, the one minimiser over all rows at once, and several models of one form trained side by side.
 
-A step of small models takes little longer for five than for one. Each has rows and an order of its own, and takes the
-steps that it would take alone; as many as the one with the most rows, and those with fewer begin again. A tensor
-(F, …) has a place for each of F models.
+A step of small models takes little longer for five than for one. Each has rows and an order of its own, and takes as
+many steps as the one with the most rows; those with fewer begin again. A tensor (F, …) has a place for each model.
 """
 
 from __future__ import annotations
@@ -113,10 +112,10 @@ def train(
     InputError.
     """
     optimisers = list(dict.fromkeys(phase.optimiser for phase in phases))
-    parameters = [tensor for optimiser in optimisers for tensor in _parameters(optimiser)]
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
     for parameter in parameters:
         parameter.requires_grad_(True)
-    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
     first_rates = [(group, group["lr"]) for group in groups]
     for group in groups:
         group["foreach"] = True  # One call for all small tensors: the same weights, sooner.
@@ -188,10 +187,6 @@ def endless_batches(rows: int, batch: int, minimum: int, random: torch.Generator
     """Yield the batches of `shuffled_batches`, epoch after epoch."""
     while True:
         yield from shuffled_batches(rows, batch, minimum, random)
-
-
-def _parameters(optimiser: Optimizer | Adam) -> list[nn.Parameter]:
-    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 class Stack:

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featlab.errors import InputError
 
@@ -33,18 +33,12 @@ Rows = NDArray[np.intp]
 
 
 class Neighbours(NamedTuple):
-    """The k best base rows of each query; -1, with the worst possible score, where there are fewer than k.
+    """The k best base rows of each query; -1, with the worst possible score, where there are fewer than k."""
 
-    Attributes:
-        score: float64 (n, k), best first.
-        rows: (n, k) base rows; of equal scores the lowest comes first.
-        searched_in_full: Queries whose proposals could not be proven to hold the best, or broke the rules.
-        checked: How many true neighbours of a sample of queries an index was to find, and how many it found.
-    """
-
-    score: NDArray[np.float64]
-    rows: Rows
-    searched_in_full: int = 0
+    score: NDArray[np.float64]  # (n, k), best first.
+    rows: Rows  # (n, k) base rows; of equal scores the lowest comes first.
+    searched_in_full: int = 0  # Queries whose proposals could not be proven to hold the best, or broke the rules.
+    # How many true neighbours of a sample of queries an index was to find, and how many it found.
     checked: tuple[int, int] = (0, 0)
 
     @classmethod
@@ -84,23 +78,29 @@ def product_error(length: int) -> float:
     return 16.0 * float(np.sqrt(length)) * 2.0**-24
 
 
-def nearest(space: Space, k: int, ranges: Rows) -> Neighbours:
+def nearest(space: Space, k: int, skip: Rows | None) -> Neighbours:
     """Find each query's k best base rows, exactly; a k that is not between 1 and m is an InputError.
 
-    ``ranges`` are (n, 2), a range [start, stop) of base rows that each query may not have. It is fast when queries with
+    ``skip`` are (n, 2), a range [start, stop) of base rows that each query may not have. It is fast when queries with
     the same range follow one another and ranges ascend (rows sorted by subject), and correct in any order.
     """
+    ranges = ranges_of(space, skip)
     if not 1 <= k <= space.base:
         raise InputError(f"can't find {k} neighbours a row among {space.base} rows; ask for 1 to {space.base}")
     faiss = load_faiss()
     found = Neighbours.none(space.queries, k)
     unproven = np.arange(space.queries)
     if faiss is not None:
-        with one_thread(faiss):
+        with one_thread():
             parts = [_unproven(faiss, space, found, unproven[slab], ranges) for slab in space.tiles(space.queries)]
         unproven = np.concatenate([unproven[:0], *parts])
     search_in_full(space, found, unproven, ranges)
     return found._replace(searched_in_full=len(unproven))
+
+
+def ranges_of(space: Space, skip: Rows | None) -> Rows:
+    """Return the (n, 2) ranges that are skipped; empty ones by default."""
+    return np.zeros((space.queries, 2), dtype=np.intp) if skip is None else skip
 
 
 def _unproven(faiss: Any, space: Space, found: Neighbours, rows: Rows, ranges: Rows) -> Rows:
@@ -221,15 +221,6 @@ def load_faiss() -> Any:
     return faiss
 
 
-@contextmanager
-def one_thread(faiss: Any) -> Iterator[None]:
-    """Run faiss on one thread: torch brings an OpenMP runtime too, and two at work crash on macOS and Windows.
-
-    Put back afterwards, because on Linux the call reaches torch's runtime as well and would slow all that follows.
-    """
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
+def one_thread() -> Any:
+    """Run faiss on one thread: torch brings an OpenMP runtime too, and two at work crash on macOS and Windows."""
+    return threadpool_limits(limits=1, user_api="openmp")

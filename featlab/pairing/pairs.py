@@ -118,13 +118,12 @@ def make_pairs(table: FeatureTable, config: PairConfig, *, seed: int) -> Pairs:
 
 
 def pairs_summary(pairs: Pairs, table: FeatureTable) -> dict[str, Any]:
-    """Count what the pairs of a table look like.
+    """Count what the pairs of a table look like, JSON-ready.
 
-    JSON-ready: strategy, label_rule, pairs, skipped (rows without a reference), searched_in_full and recall (None for
-    an exact search) as in `Pairs`, median_score (None for random), same_label_share (of the pairs whose two labels are
-    known; None if there are none), reference_rows (different rows that serve as a reference), most_used_row (how often
-    the most used one does: hubs pull all identities towards a few), references (by subject name: how often a row of
-    that subject is the reference).
+    Beside what `Pairs` says (recall is None for an exact search): median_score (None for random), same_label_share (of
+    the pairs whose two labels are known; None if there are none), reference_rows (different rows that serve as a
+    reference), most_used_row (how often the most used one does: hubs pull all identities towards a few) and references
+    (by subject name: how often a row of that subject is the reference).
     """
     row_label, reference_label = table.label[pairs.row], table.label[pairs.reference]
     known = (row_label >= 0) & (reference_label >= 0)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.pairing.nearest import Neighbours, Rows, Space, product_error
+from featlab.pairing.nearest import Neighbours, Rows, Space, nearest, product_error
 from featlab.pairing.search import find
 
 _FLAT = 1e-6  # float32 pixels can't tell points apart that are nearer than this part of their coordinates
@@ -31,19 +31,12 @@ _BLOCK = 4096  # rows whose shapes are made at once: results don't depend on it
 
 @dataclass(frozen=True, eq=False)
 class Shapes:
-    """Face shapes, centred and of unit norm, as complex numbers x + iy: made of their landmarks when they are needed.
+    """Face shapes, centred and of unit norm, as complex numbers x + iy; made of landmarks when they are needed."""
 
-    Attributes:
-        landmarks: (N, P, 2), x and y in pixels.
-        centre: complex128 (N,), the mean of each shape's points.
-        norm: float64 (N,), the size of each shape; infinite for one that is not valid, which so becomes zero.
-        valid: bool (N,), False for a shape with a coordinate that is not finite, or with all points in one place.
-    """
-
-    landmarks: NDArray[np.floating]
-    centre: NDArray[np.complex128]
-    norm: NDArray[np.float64]
-    valid: NDArray[np.bool_]
+    landmarks: NDArray[np.floating]  # (N, P, 2), x and y in pixels.
+    centre: NDArray[np.complex128]  # (N,), the mean of each shape's points.
+    norm: NDArray[np.float64]  # (N,), the size of each shape; infinite for one that is not valid: it becomes zero.
+    valid: NDArray[np.bool_]  # (N,), False where a coordinate is not finite or all points are in one place.
 
     @classmethod
     def of(cls, landmarks: NDArray[np.floating]) -> Shapes:
@@ -139,7 +132,7 @@ def search_shapes(
         return np.concatenate([_lifted(part, mean) for part in _parts(base, base_rows[tile])])
 
     space = Space(len(query_rows), len(base_rows), width, left, right, limit, quick, exact, error)
-    found = find(space, k, skip=skip, index=index)
+    found = find(space, k, skip=skip, index=index) if index else nearest(space, k, skip)
     return found._replace(score=1.0 - found.score)
 
 

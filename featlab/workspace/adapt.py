@@ -123,8 +123,7 @@ def adapt_subject(
         "gain": asdict(gain) if gain is not None else None,
     }
     save_adaptation(folder, bundle, model, meta)
-    made = (subject, folder, method.name, len(rows), videos, unlabelled, seconds, gain, model.warnings)
-    return model, Adapted(*made)
+    return model, Adapted(subject, folder, method.name, len(rows), videos, unlabelled, seconds, gain, model.warnings)
 
 
 def adapt_to_clip(

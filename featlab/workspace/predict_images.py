@@ -14,7 +14,7 @@ from featlab.cache.reader import open_cache
 from featlab.cache.schema import ExtractorInfo
 from featlab.cache.table import FeatureTable
 from featlab.errors import BundleError, InputError, closest
-from featlab.extraction.backbones import APPENDED, Backbone
+from featlab.extraction.backbones import Backbone
 from featlab.extraction.embed import OnProgress
 from featlab.extraction.extract import DEFAULTS, ExtractConfig, extract
 from featlab.extraction.items import Failure, Item
@@ -95,20 +95,15 @@ def embed_source(
 
 def check_backbone(wanted: ExtractorInfo, made: ExtractorInfo) -> None:
     """Raise a BundleError that says in what a backbone differs from the one that a bundle was made for."""
-    # An older featlab stored statistics of layers beside the embedding, which was what it is without layers.
-    older = wanted if APPENDED in wanted.preprocessing else replace(wanted, layers=())
-    if made.fingerprint in (wanted.fingerprint, older.fingerprint):
+    if made.fingerprint == wanted.fingerprint:
         return
-    parts = []
-    for name in ("id", "weights", "preprocessing"):
-        theirs, ours = getattr(made, name), getattr(wanted, name)
-        if ours != theirs:
-            # A sha256 is told by its beginning.
-            letters = 12 if name == "weights" else None
-            parts.append(f"{name} {theirs[:letters]!r} for {ours[:letters]!r}")
-    if made.layers != wanted.layers:
-        parts.append(f"layers {','.join(made.layers) or 'none'} for {','.join(wanted.layers) or 'none'}")
-    raise BundleError(f"the backbone isn't the one that the bundle was made for; it has {'; '.join(parts)}")
+    # A sha256 is told by its beginning.
+    theirs, ours = (
+        {"id": info.id, "weights": info.weights[:12], "preprocessing": info.preprocessing, "layers": list(info.layers)}
+        for info in (made, wanted)
+    )
+    told = "; ".join(f"{name} {theirs[name]!r} for {ours[name]!r}" for name in ours if theirs[name] != ours[name])
+    raise BundleError(f"the backbone isn't the one that the bundle was made for; it has {told}")
 
 
 def default_backbone(bundle: Bundle) -> str:

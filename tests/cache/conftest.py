@@ -82,3 +82,14 @@ def refuses(refused):
             cache.read()
 
     return check
+
+
+@pytest.fixture
+def digest():
+    """``digest(path)``: that of a cache, after all of it was checked."""
+
+    def read(path):
+        with open_cache(path, verify=True) as cache:
+            return cache.digest
+
+    return read

@@ -6,14 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featlab import ExtractorInfo, open_cache
+from featlab import ExtractorInfo
 from featlab.cache.writer import CacheBuilder
 from featlab.errors import CacheError, UnreadableError
-
-
-def digest_of(path):
-    with open_cache(path, verify=True) as cache:
-        return cache.digest
 
 
 @pytest.fixture
@@ -41,11 +36,11 @@ def refuses(tmp_path, refused):
     return check
 
 
-def test_the_digest_does_not_depend_on_the_shards_and_the_same_rows_give_the_same_bytes(build, tmp_path):
+def test_the_digest_does_not_depend_on_the_shards_and_the_same_rows_give_the_same_bytes(build, tmp_path, digest):
     one = build(tmp_path / "a.h5")
     assert build(tmp_path / "b.h5").read_bytes() == one.read_bytes()
     for layout in (((0,), (1,), (2,), (3,), (4,)), ((0, 1), (2, 3), (4,)), ((0,), (1, 2, 3, 4))):
-        assert digest_of(build(tmp_path / "b.h5", layout)) == digest_of(one)
+        assert digest(build(tmp_path / "b.h5", layout)) == digest(one)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.h5"]
 
 
@@ -86,7 +81,7 @@ def test_a_damaged_shard_counts_as_absent(new_builder, make_rows, tmp_path):
     assert builder.has_shard("a")
 
 
-def test_failures_travel_with_their_shard_and_any_nan_means_no_face(new_builder, make_rows, build, tmp_path):
+def test_failures_travel_with_their_shard_and_any_nan_means_no_face(new_builder, make_rows, build, tmp_path, digest):
     expected = [{"path": "x.png", "error": "no image"}, {"path": "ü.png", "error": "empty"}]
     rows = make_rows()
     rows.landmarks[np.isnan(rows.landmarks)] = np.array([0xFFC00001], np.uint32).view(np.float32)[0]
@@ -96,7 +91,7 @@ def test_failures_travel_with_their_shard_and_any_nan_means_no_face(new_builder,
     first.close()
     second = new_builder()
     assert second.failures(["a", "b"]) == expected
-    assert digest_of(second.assemble(["a", "b"])) == digest_of(build(tmp_path / "b.h5"))
+    assert digest(second.assemble(["a", "b"])) == digest(build(tmp_path / "b.h5"))
 
 
 def test_shards_that_make_no_cache_are_refused(new_builder, make_rows, cache_path, tmp_path, refuses):

@@ -2,8 +2,6 @@
 
 import tomllib
 
-import pytest
-
 from featlab.config.load import SECTIONS, Config, config_template, load_config, section_text, set_in_section, toml_value
 from featlab.config.options import convert, options_of
 from featlab.errors import ConfigError
@@ -47,12 +45,10 @@ def test_a_key_is_replaced_or_added_and_nothing_else():
 
 def test_line_ends_byte_order_marks_and_long_lists_stay():
     for text in ("[adapt.shot]", "[adapt.shot]\nlr = 1", "[adapt.shot]\n\n\n", "[adapt.shot]\n# x"):
-        for newline in ("\n", "\r\n"):
-            before = ("a = 1\n" + text).replace("\n", newline)
-            after = edited(before, {"k": 2})
-            assert tomllib.loads(after)["adapt"]["shot"]["k"] == 2
-            assert after.count("\n") == after.count(newline)
-            assert after.replace(f"k = 2{newline}", "", 1).rstrip() == before.rstrip()
+        before = f"a = 1\n{text}".replace("\n", "\r\n")
+        after = edited(before, {"k": 2})
+        assert after.count("\n") == after.count("\r\n")
+        assert after.replace("k = 2\r\n", "", 1).rstrip() == before.rstrip()
     assert edited("\ufeff[adapt.shot]\nlr = 1\n", {"lr": 2}) == "\ufeff[adapt.shot]\nlr = 2\n"
     text = '[adapt.shot]\nname = "a\u2028b\x85c"\nlr = 1\n'
     assert edited(text, {"lr": 2}) == text.replace("lr = 1", "lr = 2")
@@ -60,20 +56,20 @@ def test_line_ends_byte_order_marks_and_long_lists_stay():
     assert edited(text, {"lr": 1}) == text.replace("]\n\n", "]\nlr = 1\n\n")
 
 
-@pytest.mark.parametrize(
-    ("text", "after"),
-    [
-        ("adapt.shot.lr = 1\n", "adapt.shot.lr = 2\n"),
-        ("adapt = { shot = { lr = 1 } }\n", "adapt = { shot = { lr = 2 } }\n"),
-        ("[adapt]\nshot.lr = 1\n", "[adapt]\nshot.lr = 2\n"),
-        ("[adapt]\nshot = { lr = 1 }\n", "[adapt]\nshot = { lr = 2 }\n"),
-        ("[adapt.shot]\nlr = [\n1,\n]\n", "[adapt.shot]\nlr = 2\n"),
-        ('x = """\n[adapt.shot]\nlr = 1\n"""\n', 'x = """\n[adapt.shot]\nlr = 1\n"""\n\n[adapt.shot]\nlr = 2\n'),
-        ('[adapt.shot]\nx = """\nlr = 1\n"""\n', '[adapt.shot]\nx = """\nlr = 1\n"""\nlr = 2\n'),
-    ],
-)
-def test_a_section_is_edited_however_it_is_written(text, after):
-    assert edited(text, {"lr": 2}) == after
+def test_a_section_is_edited_however_it_is_written():
+    for text in (
+        "adapt.shot.lr = 1\n",
+        "adapt = { shot = { lr = 1 } }\n",
+        "[adapt]\nshot.lr = 1\n",
+        "[adapt]\nshot = { lr = 1 }\n",
+    ):
+        assert edited(text, {"lr": 2}) == text.replace("1", "2")
+    assert edited("[adapt.shot]\nlr = [\n1,\n]\n", {"lr": 2}) == "[adapt.shot]\nlr = 2\n"
+    # What looks like a section, or a key, within a text is neither.
+    text = 'x = """\n[adapt.shot]\nlr = 1\n"""\n'
+    assert edited(text, {"lr": 2}) == f"{text}\n[adapt.shot]\nlr = 2\n"
+    text = '[adapt.shot]\nx = """\nlr = 1\n"""\n'
+    assert edited(text, {"lr": 2}) == f"{text}lr = 2\n"
 
 
 def test_a_text_without_a_place_for_the_section_or_no_toml_is_refused(refused):

@@ -26,14 +26,6 @@ def dies_on_three(number):
     return number
 
 
-def dies_once(mark, number):
-    """Kill the process that takes the number 3, the first time."""
-    if number == 3 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
 def slow_at_first(number):
     """Take a while for the number 0, as what loads something."""
     time.sleep(0.05 * (number == 0))

@@ -8,7 +8,6 @@ import sys
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from threading import Timer
 
@@ -141,13 +140,6 @@ def test_work_is_done_in_other_processes_on_one_thread_and_its_error_is_told(nam
         list(run_all(work.fails_on_three, items, jobs=2, engine=engine, folder=tmp_path))
     with pytest.raises(FeatlabError, match=r"(died|did not finish).*what is finished is kept"):
         list(run_all(work.dies_on_three, range(6), jobs=2, engine=engine, folder=tmp_path))
-
-
-@pytest.mark.slow
-def test_a_killed_dask_workers_item_is_done_by_another(dask, work, tmp_path):
-    dies = partial(work.dies_once, tmp_path / "killed")
-    assert sorted(run_all(dies, range(6), engine=dask)) == list(range(6))
-    assert (tmp_path / "killed").exists()
 
 
 @pytest.mark.slow

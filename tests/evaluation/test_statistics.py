@@ -16,7 +16,6 @@ from featlab.evaluation.statistics import (
     friedman_p,
     gap_closed,
     holm,
-    mean_ranks,
     wilcoxon,
 )
 
@@ -176,10 +175,17 @@ def test_friedman_is_scipys_and_scipy_corrects_for_ties():
 
 
 def test_ranks_of_equals_of_one_subject_and_of_two_methods():
-    assert list(mean_ranks(np.array([[0.3, 0.1 + 0.2, 0.5, 0.1]]))) == [2.5, 2.5, 1.0, 4.0]
     nan = pytest.approx(np.nan, nan_ok=True)
     for scores, methods, ranks, p, groups in (
         ({"b": [0.5, 0.7], "a": [0.5, 0.7], "c": [0.5, 0.7]}, "bac", (2.0, 2.0, 2.0), 1.0, ((0, 2),)),
+        # Of one subject, equals but for rounding.
+        (
+            {"a": [0.3], "b": [0.1 + 0.2], "c": [0.5], "d": [0.1]},
+            "cabd",
+            (1.0, 2.5, 2.5, 4.0),
+            pytest.approx(stats.chi2.sf(3, 3)),
+            ((0, 3),),
+        ),
         # One subject says nothing.
         ({"a": [0.1], "b": [0.3], "c": [0.2]}, "bca", (1.0, 2.0, 3.0), pytest.approx(np.exp(-1)), ((0, 2),)),
         # Two methods have no Friedman test: one method wins on all of 20.

@@ -139,7 +139,6 @@ def test_the_offset_is_the_centre_minus_the_persons_neutral_mean(data):
     model.personalize(X_rest[:4], subject="new")
     check(X_rest, features(X_rest[:4]).mean(dim=0), "new")
     assert list(model.get_feature_names_out()) == [f"styletranslator{place}" for place in range(6)]
-    assert model.transform(X, subject=subject).shape == (len(X), 6)
 
 
 @both
@@ -192,15 +191,15 @@ def test_subjects_that_do_not_fit_are_refused(data, estimator):
     assert model.personal_ == {}
 
 
-def test_settings_and_methods_that_do_not_exist_are_refused(data):
+def test_settings_and_methods_that_do_not_exist_are_refused(data, refused):
     (X, y, subject, _), _ = data
-    for estimator, words in (
-        (PersonalizedClassifier(settings={"head.l": 1}), r"unknown key head\.l; did you mean 'lr'"),
-        (PersonalizedClassifier(method="pftt"), r"unknown method 'pftt'.*did you mean 'pft'"),
-        (PersonalizedClassifier(method="oracle"), "'oracle' needs the person's labels"),
-        (StyleTranslator(neutral="calm"), "neutral = 'calm' is none of the classes"),
+    for estimator, error, *words in (
+        (PersonalizedClassifier(settings={"head.l": 1}), ConfigError, "unknown key head.l; did you mean 'lr'"),
+        (PersonalizedClassifier(method="pftt"), ConfigError, "unknown method 'pftt'", "did you mean 'pft'"),
+        (PersonalizedClassifier(method="oracle"), ConfigError, "'oracle' needs the person's labels"),
+        (StyleTranslator(neutral="calm"), InputError, "neutral = 'calm' is none of the classes"),
     ):
-        with pytest.raises((ConfigError, InputError), match=words):
+        with refused(error, *words):
             estimator.fit(X, y, subject=subject)
 
 

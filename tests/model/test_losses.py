@@ -1,4 +1,5 @@
 import doctest
+from functools import partial
 
 import numpy as np
 import pytest
@@ -114,20 +115,20 @@ def test_one_class_and_probabilities_that_underflow_give_a_finite_loss_and_gradi
         assert torch.isfinite(translated.grad).all()
 
 
-def style_term(translated, reference, axis="subject"):
-    return style_loss(*style_statistics(translated, axis), *style_statistics(reference, axis))
-
-
 def by_parity(values):
     return group_statistics(values, torch.arange(len(values)) % 2, 2)
 
 
+def style_term(ours, theirs, of=style_statistics):
+    return style_loss(*of(ours), *of(theirs))
+
+
 LOSSES = {
     "style of a subject": lambda t, r, head: style_term(t, r),
-    "style of a vector": lambda t, r, head: style_term(t, r, "vector"),
+    "style of a vector": lambda t, r, head: style_term(t, r, partial(style_statistics, axis="vector")),
     "style of the bottleneck": lambda t, r, head: style_term(head.bottleneck(t), head.bottleneck(r)),
     "expression": lambda t, r, head: expression_loss(head(r), head(t)),
-    "style of groups": lambda t, r, head: style_loss(*by_parity(t), *by_parity(r)),
+    "style of groups": lambda t, r, head: style_term(t, r, by_parity),
 }
 
 

@@ -49,16 +49,10 @@ def cosine_similarity(table):
 
 def admissible(table, row, rule):
     """The rows that may be the row's reference by subject and label, one at a time."""
-    for other in range(len(table)):
-        if table.subject[other] == table.subject[row]:
-            continue
-        if rule != "any" and (table.label[row] < 0 or table.label[other] < 0):
-            continue
-        if rule == "same" and table.label[other] != table.label[row]:
-            continue
-        if rule == "different" and table.label[other] == table.label[row]:
-            continue
-        yield other
+    for other in np.flatnonzero(table.subject != table.subject[row]).tolist():
+        mine, theirs = table.label[row], table.label[other]
+        if rule == "any" or (min(mine, theirs) >= 0 and (mine == theirs) == (rule == "same")):
+            yield other
 
 
 def naive_pairs(table, similarity, rule, k):
@@ -170,15 +164,9 @@ def test_rows_without_a_direction_take_no_part_in_cosine(make_table):
     assert not np.isin([3, 50], np.concatenate([pairs.row, pairs.reference])).any()
 
 
-def test_auto_is_landmark_where_there_are_landmarks_else_cosine(make_table):
-    table = make_table()
-    assert PairConfig().resolved(True) == "landmark"
-    assert PairConfig().resolved(False) == "cosine"
-    assert PairConfig("random").resolved(True) == "random"
-    assert make_pairs(table, PairConfig(), seed=0).strategy == "landmark"
-
-
-def test_a_wrong_configuration_is_refused_with_the_closest_name(refused, make_table):
+def test_a_strategy_is_resolved_and_a_wrong_configuration_refused_with_the_closest_name(refused, make_table):
+    assert make_pairs(make_table(), PairConfig(), seed=0).strategy == "landmark"
+    assert (PairConfig().resolved(False), PairConfig("random").resolved(True)) == ("cosine", "random")
     for options, words in (
         ({"strategy": "landmarks"}, ("pair.strategy = 'landmarks'", "did you mean 'landmark'")),
         ({"label_rule": "differnt"}, ("pair.label_rule = 'differnt'", "did you mean 'different'")),
@@ -215,18 +203,13 @@ def test_the_summary_counts_the_pairs(make_table):
     table = make_table(seed=8)
     pairs = make_pairs(table, PairConfig("cosine", neighbours=2), seed=0)
     summary = json.loads(json.dumps(pairs_summary(pairs, table), allow_nan=False))
-    uses = [pairs.reference.tolist().count(row) for row in range(len(table))]
-    labels = [(int(table.label[i]), int(table.label[j])) for i, j in zip(pairs.row, pairs.reference, strict=True)]
-    known = [a == b for a, b in labels if a >= 0 and b >= 0]
-    assert summary["pairs"] == 2 * len(table)
-    assert summary["skipped"] == 0
-    assert summary["reference_rows"] == sum(use > 0 for use in uses)
-    assert summary["most_used_row"] == max(uses)
-    assert summary["same_label_share"] == pytest.approx(sum(known) / len(known))
+    uses = np.array([pairs.reference.tolist().count(row) for row in range(len(table))])
+    labels = [(table.label[i], table.label[j]) for i, j in zip(pairs.row, pairs.reference, strict=True)]
+    assert (summary["pairs"], summary["skipped"]) == (2 * len(table), 0)
+    assert (summary["reference_rows"], summary["most_used_row"]) == (sum(uses > 0), max(uses))
+    assert summary["same_label_share"] == pytest.approx(np.mean([a == b for a, b in labels if min(a, b) >= 0]))
     assert summary["median_score"] == pytest.approx(float(np.median(pairs.score)))
-    assert list(summary["references"]) == list(table.subjects)
-    assert sum(summary["references"].values()) == 2 * len(table)
-    assert summary["references"]["s03"] == sum(np.array(uses)[table.subject == 3])
+    assert summary["references"] == {name: sum(uses[table.subject == code]) for code, name in enumerate(table.subjects)}
     random = make_pairs(replace(table, label=np.full(len(table), -1, np.int16)), PairConfig("random"), seed=0)
     assert pairs_summary(random, table)["median_score"] is None
 
@@ -238,14 +221,12 @@ def test_the_csv_spells_pairs_out_by_name(tmp_path, make_table):
     with open(tmp_path / "pairs.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == len(pairs)
-    expected = {}
-    for role, rows in (("row", pairs.row), ("reference", pairs.reference)):
-        row, names = int(rows[7]), ("", *CLASSES)
-        expected[f"{role}_subject"] = table.subjects[table.subject[row]]
-        expected[f"{role}_video"] = table.videos[table.video[row]]
-        expected[f"{role}_frame"] = str(table.frame[row])
-        expected[f"{role}_label"] = names[table.label[row] + 1]
-    assert lines[7] == expected | {"score": f"{pairs.score[7]:.6f}"}
+    expected = {"score": f"{pairs.score[7]:.6f}"}
+    for role, row in (("row", pairs.row[7]), ("reference", pairs.reference[7])):
+        names = table.subjects[table.subject[row]], table.videos[table.video[row]], str(table.frame[row])
+        cells = zip(("subject", "video", "frame", "label"), (*names, ("", *CLASSES)[table.label[row] + 1]), strict=True)
+        expected |= {f"{role}_{name}": cell for name, cell in cells}
+    assert lines[7] == expected
     write_pairs_csv(tmp_path / "pairs.csv", make_pairs(table, PairConfig("random"), seed=0), table)
     assert (tmp_path / "pairs.csv").read_text().splitlines()[1].endswith(",")
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.csv"]

@@ -241,12 +241,8 @@ def test_a_pool_is_drawn_from_as_from_everyone_and_nobody_else_is():
     pool = NAMES[5:15]
     draws = [choose_targets(NAMES, "4", seed=0, draw=draw, pool=pool) for draw in range(20)]
     assert set().union(*draws) == set(pool)
-    assert all(len(set(drawn)) == 4 for drawn in draws)
     assert choose_targets(NAMES, "10", seed=3, pool=NAMES[30:]) == NAMES[30:]
     assert choose_targets(NAMES, "10", seed=0, pool=NAMES[::-1]) == choose_targets(NAMES, "10", seed=0)
-    before = set(choose_targets(NAMES, "5", seed=0, pool=NAMES[:20]))
-    after = set(choose_targets(NAMES, "5", seed=0, pool=NAMES[:21]))
-    assert after - before <= {NAMES[20]}
 
 
 def test_a_subject_that_is_source_and_target_is_refused(refused):

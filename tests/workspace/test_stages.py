@@ -148,10 +148,6 @@ def test_methods_that_carry_something_have_a_bundle_of_their_own(source):
     assert same(plain.translator, more.translator)
 
 
-class Killed(BaseException):
-    """Stands for a kill: no `except Exception` sees it."""
-
-
 @pytest.mark.parametrize(
     ("stage", "step"),
     [
@@ -172,11 +168,11 @@ def test_a_killed_stage_leaves_nothing_half_made_and_the_next_run_makes_it(stage
         real(*args, **options)
         # The files within the draft are synced before it is renamed.
         if step != "sync_folder" or args[0].name == "stages":
-            raise Killed
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(module, step, killed)
-        with pytest.raises(Killed):
+        with pytest.raises(KeyboardInterrupt):
             STAGES[stage](source())
     left = [name for name in folders(tmp_path) if name not in before]
     assert not any(name.endswith(".partial") for name in left)

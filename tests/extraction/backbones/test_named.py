@@ -138,9 +138,6 @@ def test_pyfeat_is_its_trunk_as_the_paper_has_it(models, answer, refused):
     info = made.info()
     assert "centre square of 0.875 of the shorter side, 224x224" in info.preprocessing
     assert "non-commercial" in info.about["licence"]
-    assert "AffectNet" in info.about["training sets"]
-    tapped = make_backbone("pyfeat:v2", layers=("encoder.stages.1",)).embed(pictures, None)
-    assert tapped.shape == (2, 10 + 2 * 6)
     answer(OSError("no network"))
     path.rename(models / "face_multitask_v27.safetensors")
     other, cut = models / "other.safetensors", models / "cut.safetensors"

@@ -183,11 +183,10 @@ def test_texts_of_the_classes_classify_as_clip_itself_does(clip, images, make_tr
     extract([replace(item, label=None) for item in source], bare, tmp_path / "new.h5", neutral="neutral")
 
 
-def test_what_does_not_fit_is_one_line(vit, tmp_path, refused, monkeypatch):
-    folder = vit()
+def test_what_does_not_fit_is_one_line_and_code_in_a_folder_never_runs(vit, tmp_path, refused, monkeypatch):
+    folder, canary = vit(), tmp_path / "canary"
     for options, says in (
         ({"weights": "w.pt"}, "the weights are in its folder; leave out --weights w.pt"),
-        ({"pooling": "max"}, "pooling = 'max' is not one of auto, pooler, cls, mean, joint"),
         ({"layers": "layrnorm"}, "did you mean 'layernorm'"),
         ({"pooling": "joint"}, "compares no pictures with texts"),
     ):
@@ -196,33 +195,23 @@ def test_what_does_not_fit_is_one_line(vit, tmp_path, refused, monkeypatch):
     weights, config = folder / "model.safetensors", folder / "config.json"
     state = load_file(weights)
     del state["layernorm.weight"]
-    for change, error, says in (
-        (
-            lambda: save_file(state, weights, {"format": "pt"}),
-            InputError,
-            "1 weights aren't in the folder (layernorm.w",
-        ),
+    (folder / "code.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
+    hostile = {"model_type": "another", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    for change, error, *words in (
+        (lambda: save_file(state, weights, {"format": "pt"}), InputError, "1 weights aren't in the folder (layern"),
         (lambda: config.write_text('{"model_type": "no_such_type"}'), ConfigError, "can't be loaded"),
+        (lambda: config.write_text(json.dumps(hostile)), ConfigError, "can't be loaded", "custom code"),
         (weights.unlink, InputError, "no weights there"),
         (config.unlink, InputError, "no config.json there; hf: takes the folder"),
     ):
         change()
-        with refused(error, says):
+        with refused(error, *words):
             make_backbone(f"hf:{folder}")
+    assert not canary.exists()
     transformers.BertModel(transformers.BertConfig(vocab_size=30, **TOWER)).save_pretrained(tmp_path / "bert")
     with refused(ConfigError, "can't embed images"):
         make_backbone(f"hf:{tmp_path / 'bert'}")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with refused(ConfigError, "need transformers: pip install 'featlab[hf]'"):
-        make_backbone(f"hf:{vit()}")
-
-
-def test_code_in_a_folder_never_runs_whatever_is_answered(vit, tmp_path, refused, monkeypatch):
-    folder, canary = vit(), tmp_path / "canary"
-    (folder / "code.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
-    named = {"model_type": "another", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
-    (folder / "config.json").write_text(json.dumps(named))
-    monkeypatch.setattr("builtins.input", lambda *_: "y")
-    with refused(ConfigError, "can't be loaded", "custom code"):
-        make_backbone(f"hf:{folder}")
-    assert not canary.exists()
+        make_backbone("hf:gone")

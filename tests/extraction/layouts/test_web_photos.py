@@ -23,12 +23,10 @@ ROWS = ((6, "Training"), (0, "Training"), (6, "PublicTest"), (3, "PrivateTest"),
 def test_every_line_of_fer2013_comes_back_with_its_class_split_and_pixels(put, facts, end):
     lines = ["emotion,pixels,Usage", *(f"{code},{pixels(seed)},{usage}" for seed, (code, usage) in enumerate(ROWS))]
     root = put("fer2013.csv", text=end.join(lines) + end)
+    labels = ("neutral", "anger", "neutral", "happiness", "neutral")
     assert sorted(facts("fer2013", root, "name subject label video frame")) == [
-        ("fer2013.csv#row=0", "fer2013-Training", "neutral", "Training/neutral", 0),
-        ("fer2013.csv#row=1", "fer2013-Training", "anger", "Training/anger", 0),
-        ("fer2013.csv#row=2", "fer2013-PublicTest", "neutral", "PublicTest/neutral", 0),
-        ("fer2013.csv#row=3", "fer2013-PrivateTest", "happiness", "PrivateTest/happiness", 0),
-        ("fer2013.csv#row=4", "fer2013-Training", "neutral", "Training/neutral", 1),
+        (f"fer2013.csv#row={row}", f"fer2013-{usage}", labels[row], f"{usage}/{labels[row]}", int(row == 4))
+        for row, (_, usage) in enumerate(ROWS)
     ]
     for item in read_layout("fer2013", root):
         grey = picture(int(item.name.rpartition("=")[2]))
