@@ -78,12 +78,13 @@ def product_error(length: int) -> float:
     return 16.0 * float(np.sqrt(length)) * 2.0**-24
 
 
-def nearest(space: Space, k: int, ranges: Rows) -> Neighbours:
+def nearest(space: Space, k: int, skip: Rows | None) -> Neighbours:
     """Find each query's k best base rows, exactly; a k that is not between 1 and m is an InputError.
 
-    ``ranges`` are (n, 2), a range [start, stop) of base rows that each query may not have. It is fast when queries with
+    ``skip`` are (n, 2), a range [start, stop) of base rows that each query may not have. It is fast when queries with
     the same range follow one another and ranges ascend (rows sorted by subject), and correct in any order.
     """
+    ranges = ranges_of(space, skip)
     if not 1 <= k <= space.base:
         raise InputError(f"can't find {k} neighbours a row among {space.base} rows; ask for 1 to {space.base}")
     faiss = load_faiss()
@@ -95,6 +96,11 @@ def nearest(space: Space, k: int, ranges: Rows) -> Neighbours:
         unproven = np.concatenate([unproven[:0], *parts])
     search_in_full(space, found, unproven, ranges)
     return found._replace(searched_in_full=len(unproven))
+
+
+def ranges_of(space: Space, skip: Rows | None) -> Rows:
+    """Return the (n, 2) ranges that are skipped; empty ones by default."""
+    return np.zeros((space.queries, 2), dtype=np.intp) if skip is None else skip
 
 
 def _unproven(faiss: Any, space: Space, found: Neighbours, rows: Rows, ranges: Rows) -> Rows:

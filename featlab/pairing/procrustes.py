@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featlab.errors import InputError
-from featlab.pairing.nearest import Neighbours, Rows, Space, product_error
+from featlab.pairing.nearest import Neighbours, Rows, Space, nearest, product_error
 from featlab.pairing.search import find
 
 _FLAT = 1e-6  # float32 pixels can't tell points apart that are nearer than this part of their coordinates
@@ -132,7 +132,7 @@ def search_shapes(
         return np.concatenate([_lifted(part, mean) for part in _parts(base, base_rows[tile])])
 
     space = Space(len(query_rows), len(base_rows), width, left, right, limit, quick, exact, error)
-    found = find(space, k, skip=skip, index=index)
+    found = find(space, k, skip=skip, index=index) if index else nearest(space, k, skip)
     return found._replace(score=1.0 - found.score)
 
 

@@ -25,6 +25,7 @@ from featlab.pairing.nearest import (
     nearest,
     one_thread,
     product_error,
+    ranges_of,
     search_in_full,
 )
 
@@ -124,15 +125,14 @@ def find(space: Space, k: int, *, skip: Rows | None, index: str) -> Neighbours:
     ``index`` is a factory string of faiss ("PCA64,IVF4096,SQfp16", "HNSW32"). Empty, or with fewer than
     `SMALLEST` base rows: exact. One that faiss can't make of these rows, or can't search with rules, is a ConfigError.
     """
-    ranges = np.zeros((space.queries, 2), dtype=np.intp) if skip is None else skip
     if not index or space.base < SMALLEST:
-        return nearest(space, k, ranges)
+        return nearest(space, k, skip)
     faiss = load_faiss()
     if faiss is None:
         raise ConfigError(f"pair.index = {index} needs faiss, which is switched off or can't be imported")
     try:
         with one_thread():
-            return _find(faiss, space, k, ranges, index)
+            return _find(faiss, space, k, ranges_of(space, skip), index)
     except RuntimeError as error:
         reason = " ".join(str(error).rsplit(": ", 1)[-1].split())
         raise ConfigError(

@@ -104,8 +104,8 @@ def test_apply_keeps_the_rest_of_the_file_evaluate_reads_it_and_tuning_again_cho
     assert tomllib.loads(after)["adapt"]["shot-im"] == chosen
     added = f'bn_mode = "eval"\r\nepochs = {chosen["epochs"]}\r\n'
     assert after == before.replace("lr = 0.5 ", f"lr = {chosen['lr']} ").replace("by hand\r\n", f"by hand\r\n{added}")
-    evaluated = run_json("evaluate --methods shot-im --no-plots --jobs 1")
+    evaluated = run_json("evaluate --methods shot-im --no-plots --jobs 1 --targets 6")
     assert evaluated["config"]["adapt"]["options"]["shot-im"] == chosen
+    assert any("its options were chosen on" in line for line in evaluated["words"])
     again = run_json(WORDS)
-    assert again["chosen"]["options"] == chosen
-    assert again["runs"]["reused"] == again["runs"]["all"]
+    assert (again["chosen"]["options"], again["runs"]["reused"]) == (chosen, again["runs"]["all"])
