@@ -47,12 +47,8 @@ class EvaluationRow(SubjectMetrics):
     seconds: float = 0.0  # Wall time of the adaptation.
     iterations: int = 0  # Optimiser steps.
     trainable: int = 0  # Parameters that were updated.
-    # Floating-point operations of the adaptation, as torch counts those of matrix products; NaN where they were not
-    # counted (they are counted once a method, see `featlab.evaluation.runner`).
-    flops: float = math.nan
-    # As ``macro_f1``, of probabilities averaged over neighbouring frames of a video (see
-    # `featlab.evaluation.metrics`); NaN when that is switched off.
-    macro_f1_smoothed: float = math.nan
+    flops: float = math.nan  # Of the adaptation's matrix products, as torch counts; NaN on all but a method's first run.
+    macro_f1_smoothed: float = math.nan  # Of probabilities averaged over neighbouring frames; NaN when that is off.
     # For each of the 15 bins of `featlab.evaluation.metrics` the test rows in it, the sum of their confidence and
     # those that are right, 45 numbers in all; empty in older files.
     reliability: tuple[float, ...] = ()
@@ -61,9 +57,7 @@ class EvaluationRow(SubjectMetrics):
     # The source model's carried share, and how many held-out source people chose it; NaN where it isn't used.
     carried_share: float = math.nan
     share_people: int = 0
-    # The same scores with a video as the unit (see `featlab.evaluation.metrics.video_scores`), and how many were
-    # scored; NaN and 0 in older files.
-    videos: int = 0
+    videos: int = 0  # How many were scored as one row each, see `featlab.evaluation.metrics.video_scores`.
     video_macro_f1: float = math.nan
     video_accuracy: float = math.nan  # WAR of the literature.
     video_balanced_accuracy: float = math.nan  # UAR of the literature.
