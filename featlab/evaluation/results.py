@@ -47,7 +47,7 @@ class EvaluationRow(SubjectMetrics):
     seconds: float = 0.0  # Wall time of the adaptation.
     iterations: int = 0  # Optimiser steps.
     trainable: int = 0  # Parameters that were updated.
-    flops: float = math.nan  # Of the adaptation's matrix products, as torch counts; NaN on all but a method's first run.
+    flops: float = math.nan  # Of the adaptation's matrix products, as torch counts them; NaN where not counted.
     macro_f1_smoothed: float = math.nan  # Of probabilities averaged over neighbouring frames; NaN when that is off.
     # For each of the 15 bins of `featlab.evaluation.metrics` the test rows in it, the sum of their confidence and
     # those that are right, 45 numbers in all; empty in older files.
