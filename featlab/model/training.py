@@ -96,6 +96,7 @@ class Fit:
         return dict(vars(self))
 
 
+@torch.enable_grad()  # Also where the caller has switched gradients off.
 def train(
     phases: Sequence[Phase],  # The updates of a step, in order; names of loss terms have to differ between them.
     batches: Iterable[Any],  # What the losses are called with.
@@ -146,6 +147,7 @@ def train(
     return Fit(len(history), sum(parameter.numel() for parameter in parameters), tuple(history))
 
 
+@torch.enable_grad()
 def minimise(
     parameters: Sequence[Tensor], losses: Callable[[], Terms], *, message: str, iterations: int, **options: float
 ) -> tuple[int, History]:

@@ -72,8 +72,9 @@ def test_a_personalised_classifier_is_what_a_method_makes_of_the_same_rows_and_c
     target = Target(X_rest, codes.astype(np.int32), np.arange(len(X_rest), dtype=np.int32))
     tested = table.rows_of("s05").embeddings
     for method in methods:
-        model = PersonalizedClassifier(method=method, **SMALL).fit(X, y, subject=subject, video=video)
-        model.personalize(X_rest, subject="s05", video=video_rest)
+        with torch.no_grad():  # As somebody's own evaluation may have it.
+            model = PersonalizedClassifier(method=method, **SMALL).fit(X, y, subject=subject, video=video)
+            model.personalize(X_rest, subject="s05", video=video_rest)
         expected = make_method(method).adapt(bundle, target, seed=5).predict_proba(tested)
         found = model.predict_proba(tested, subject="s05")
         np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=method)

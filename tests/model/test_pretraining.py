@@ -12,7 +12,7 @@ from featlab.model.losses import style_statistics
 from featlab.model.networks import Translator
 from featlab.model.pretrain import episodic_pairs, make_style_bank, new_translator, part_of, pretrain_translators
 from featlab.model.style_bank import SourceRows
-from featlab.model.training import Adam
+from featlab.model.training import Adam, Translators
 from featlab.pairing.pairs import make_pairs
 from featlab.workspace.stages import build_bundle, train_source_head
 
@@ -136,6 +136,20 @@ def test_a_row_without_a_reference_learns_its_class_all_the_same(source, trained
     _, history = pretrained(replace(source, pairs=nothing), trained)
     assert history[-1]["style"] == 0
     assert np.isfinite(history[-1]["loss"])
+
+
+def test_an_episode_takes_the_person_out_of_the_rows(source, trained, monkeypatch):
+    seen, translate = [], Translators.translate
+
+    def spy(translators, features, dropout):
+        seen.append(features.detach().clone())
+        return translate(translators, features, dropout)
+
+    monkeypatch.setattr(Translators, "translate", spy)
+    pretrained(source, trained, epochs=1, batch=len(source.features), style=0.0)
+    centre = source.centre
+    # What is left of a row without its person's mean is its expression; the person is the larger part.
+    assert (seen[0] - centre).square().mean() < 0.7 * (source.features - centre).square().mean()
 
 
 def test_no_loss_one_that_diverges_and_a_part_that_t_does_not_hold_are_refused(source, trained, refused):
