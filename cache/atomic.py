@@ -105,9 +105,14 @@ def atomic_folder(path: Path, *, keep: str = "") -> Iterator[Path]:
         with folders_synced_last():
             yield draft
             atomic_write_text(draft / SUMS, sums_of(sorted(draft.iterdir())))
-        if keep and (target / keep).exists():
-            return
-        if target.is_dir():
+        try:
+            draft.rename(target)
+        except OSError:
+            # Tried first, so that of two runs that end at the same moment one finds what the other has made.
+            if keep and (target / keep).exists():
+                return
+            if not target.is_dir():
+                raise
             # No system call exchanges two folders everywhere: the old one goes once the new one is in its place.
             # Locked, nobody takes it for one that a dead writer left.
             locks.enter_context(_locked(target))
@@ -119,8 +124,6 @@ def atomic_folder(path: Path, *, keep: str = "") -> Iterator[Path]:
                 old.rename(target)
                 raise
             shutil.rmtree(old, ignore_errors=True)
-        else:
-            draft.rename(target)
         sync_folder(target.parent)
 
 
