@@ -57,7 +57,7 @@ def pair(session: Session) -> None:
     used = sorted(summary["references"].items(), key=lambda item: (-item[1], item[0]))[:5]
     same, recall = summary["same_label_share"], summary["recall"]
     said = {
-        "skipped": f"{summary['skipped']:,} rows have no reference",
+        "skipped": f"{summary['skipped']:,} rows, which have no reference" if summary["skipped"] else None,
         "same_label_share": None if same is None else f"{100 * same:.1f} %",
         "references": "most often " + ", ".join(f"{name} ({count:,})" for name, count in used),
         "recall": None if recall is None else f"{100 * recall:.1f} % of the true references, on a sample",
