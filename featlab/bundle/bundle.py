@@ -9,6 +9,7 @@ subjects/<id>/       what adapting to one person changed
 from __future__ import annotations
 
 import hmac
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -48,7 +49,9 @@ class KeyedNames:
         return cls(key, tuple(sorted({_hash(key, name) for name in names})))
 
     def __contains__(self, name: str) -> bool:
-        return _hash(self.key, name) in self.hashes
+        wanted = _hash(self.key, name)
+        place = bisect_left(self.hashes, wanted)
+        return self.hashes[place : place + 1] == (wanted,)
 
     def __len__(self) -> int:
         return len(self.hashes)
